@@ -1,0 +1,170 @@
+"""The things that travel between rooms: frozen, small, with a JSON form each.
+
+A pair is a type, never a position in a tensor. Text is `str`, token ids are tuples of `int`, lengths of answers are
+characters unless a name says tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+def digest(value: object) -> str:
+    """sha256 (64 hex digits) of a JSON-able value in canonical form (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt (whole messages, the last one from the user) and two assistant responses to it.
+
+    `id` names the row for people (file and row number); `meta` is carried along and never read by training.
+    `plain` marks a prompt that was published as raw text to be continued, not as a conversation.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    plain: bool = False
+    meta: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "prompt": [m.to_json() for m in self.prompt],
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "plain": self.plain,
+            "meta": dict(self.meta),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Pair:
+        return cls(
+            id=row["id"],
+            prompt=tuple(Message(m["role"], m["content"]) for m in row["prompt"]),
+            chosen=row["chosen"],
+            rejected=row["rejected"],
+            plain=row.get("plain", False),
+            meta=tuple(sorted(row.get("meta", {}).items())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """A pair as the model sees it: ids of the prompt (with the assistant header) and of each response.
+
+    A response ends with exactly one end-of-turn id unless it was cut at the limit.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    chosen_cut: bool = False
+    rejected_cut: bool = False
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of one prompt group: the prompt once and both responses."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> TokenPair:
+        return cls(
+            id=row["id"],
+            prompt_ids=tuple(row["prompt_ids"]),
+            chosen_ids=tuple(row["chosen_ids"]),
+            rejected_ids=tuple(row["rejected_ids"]),
+            chosen_cut=row.get("chosen_cut", False),
+            rejected_cut=row.get("rejected_cut", False),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer to one benchmark prompt. `output` is text; `n_tokens` counts what was sampled.
+
+    The JSON form is AlpacaEval's `model_outputs` row with three keys more.
+    """
+
+    prompt_id: str
+    instruction: str
+    output: str
+    generator: str
+    dataset: str = ""
+    n_tokens: int = 0
+    finished: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Answer:
+        return cls(
+            prompt_id=str(row.get("prompt_id", row["instruction"])),
+            instruction=row["instruction"],
+            output=row["output"],
+            generator=row["generator"],
+            dataset=row.get("dataset", ""),
+            n_tokens=row.get("n_tokens", 0),
+            finished=row.get("finished", True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judged comparison, baseline (output_1) against model (output_2).
+
+    `preference` follows AlpacaEval: 1 = the baseline wins, 2 = the model wins, 1.5 = tie, between = a judge's
+    probability; None = the judge gave no verdict, which is counted as missing and never as a score.
+    """
+
+    prompt_id: str
+    instruction: str
+    output_1: str
+    output_2: str
+    generator_1: str
+    generator_2: str
+    annotator: str
+    preference: float | None
+    dataset: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Verdict:
+        return cls(
+            prompt_id=str(row.get("prompt_id", row["instruction"])),
+            instruction=row["instruction"],
+            output_1=row["output_1"],
+            output_2=row["output_2"],
+            generator_1=row["generator_1"],
+            generator_2=row["generator_2"],
+            annotator=str(row.get("annotator", "")),
+            preference=row["preference"],
+            dataset=row.get("dataset", ""),
+        )
