@@ -8,7 +8,7 @@
     └── RunError                       1    the run itself
         ├── StoreError                 1    disk, permission, a damaged artefact
         ├── NumericsError              1    non-finite numbers, step-zero guard
-        └── Stopped                143/130  a signal, after a checkpoint
+        └── StopError                143/130  a signal, after a checkpoint
 
 A message says what, where and, in `remedy`, what to do about it. `assert` is for our own mistakes.
 """
@@ -60,7 +60,7 @@ class NumericsError(RunError):
     """A number that must be finite, or must equal its known constant, is not."""
 
 
-class Stopped(RunError):
+class StopError(RunError):
     """A signal asked the run to stop; a checkpoint was written first."""
 
     def __init__(self, message: str, *, signal_number: int, remedy: str = "") -> None:

@@ -1,0 +1,350 @@
+"""Frozen, strict configuration: people write TOML, YAML or JSON and flags; the run folder keeps the resolved JSON.
+
+A section given as a bare word sets its main field: `model = "Qwen/Qwen2.5-0.5B-Instruct"`, `--objective dpo`.
+No key is accepted and ignored, none edits another. `None` means "decided when the run starts"; `plan` prints what
+was decided. Lengths are tokens, sizes bytes, shares are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trimtab.errors import ConfigError
+from trimtab.records import digest
+
+Switch = Literal["auto", "on", "off"]
+
+
+class Section(BaseModel):
+    """Strict and frozen; a typing mistake is an error, not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    name: str = Field(description="a Hub id, a local transformers folder, or `windtunnel` for the embedded model")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit)")
+    trust_remote_code: bool = Field(False, description="run Python that the model's author put beside the weights")
+
+
+class DataSection(Section):
+    source: str = Field(description="a JSONL/JSON/CSV/Parquet file, a saved dataset, a Hub id, or `windtunnel`")
+    split: str = Field("train", description="split of a Hub or saved dataset")
+    columns: dict[str, str] | None = Field(None, description="prompt=…,chosen=…,rejected=… when the names are others")
+    limit: int | None = Field(None, ge=1, description="read only the first N rows")
+    holdout: float = Field(0.05, ge=0, lt=1, description="share of prompts kept out of training, for reward accuracy")
+    max_prompt_tokens: int = Field(512, ge=8, description="longer prompts lose their oldest whole messages")
+    max_response_tokens: int = Field(512, ge=1, description="longer responses are cut, each on its own")
+    min_response_tokens: int = Field(1, ge=1, description="a response cut below this is a bad row")
+    max_rejected: float = Field(
+        0.05, ge=0, le=1, description="refuse to start when more than this share of rows is bad"
+    )
+
+
+class WindTunnelSection(Section):
+    """The dials of the embedded world; used where data, benchmark or judge is `windtunnel`."""
+
+    pairs: int = Field(1024, ge=8, description="preference pairs sampled from the model itself")
+    prompts: int = Field(400, ge=8, description="held-out prompts of the benchmark")
+    length_bias: float = Field(0.0, description="λ of the labels: log-odds a token that the longer answer gains")
+    label_noise: float = Field(0.0, ge=0, lt=0.5, description="share of labels flipped")
+    judge_length_bias: float = Field(0.1, description="λ of the length-biased judge that stands beside the oracle")
+    temperature: float = Field(1.0, gt=0, description="temperature at which the pairs are sampled")
+    seed: int = Field(0, ge=0, description="the world's own seed: pairs and labels stay the same across run seeds")
+
+
+class ObjectiveSection(Section):
+    """Only the keys that the named objective has may be set; `trimtab objectives` lists them."""
+
+    name: str = "apo_hinge_zero"
+    beta: float | None = None
+    margin: float | None = None
+    temperature: float | None = None
+    delta: float | None = None
+    delta_warmup: float | None = None
+    label_smoothing: float | None = None
+    gamma: float | None = None
+    tau: float | None = None
+    length_normalize: bool | None = None
+    ld_alpha: float | None = None
+    sft_weight: float | None = None
+
+    @model_validator(mode="after")
+    def _applies(self) -> ObjectiveSection:
+        from trimtab import objectives
+
+        objectives.make(self.name, **self.parameters())
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """What the user set, by name."""
+        return {name: value for name, value in self if name != "name" and value is not None}
+
+
+class AdapterSection(Section):
+    kind: Literal["none", "lora"] = Field("none", description="full fine-tuning, or a LoRA adapter")
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear")
+    dora: bool = False
+
+
+class TrainSection(Section):
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1, description="stop after N optimizer steps")
+    batch_pairs: int = Field(16, ge=1, description="pairs an optimizer step")
+    learning_rate: float | None = Field(None, gt=0, description="default 1e-6 full, 1e-5 with an adapter")
+    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    save_every: int | None = Field(None, ge=1, description="steps between checkpoints; default ten a run")
+    keep_checkpoints: int = Field(2, ge=2)
+
+
+class EngineSection(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
+    pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
+    packed: Switch = Field("auto", description="prefix-shared packs; auto falls back when the self-check disagrees")
+    screening: Switch = Field("auto", description="skip the backward pass of responses whose gradient is exactly zero")
+    shrinking: Literal["off"] = Field("off", description="skip screening forwards too (approximate; not built yet)")
+
+    @field_validator("shrinking", mode="before")
+    @classmethod
+    def _not_built(cls, value: Any) -> Any:
+        if value in ("on", True):
+            raise ValueError("shrinking is not built yet in this version; leave it off")
+        return value
+
+
+class GenerateSection(Section):
+    max_new_tokens: int = Field(512, ge=1)
+    temperature: float = Field(0.7, ge=0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    batch: int = Field(64, ge=1, description="prompts decoded together")
+
+
+class BenchmarkSection(Section):
+    name: str = Field("none", description="none, windtunnel, or a JSON/JSONL file of prompts")
+    limit: int | None = Field(None, ge=1, description="only the first N prompts")
+
+
+class JudgeSection(Section):
+    name: str = Field("none", description="none, or oracle (wind tunnel: oracle and length-biased judge)")
+
+
+class Config(Section):
+    """One run. `trimtab plan` prints everything that follows from it."""
+
+    model: ModelSection
+    data: DataSection
+    objective: ObjectiveSection = ObjectiveSection()
+    adapter: AdapterSection = AdapterSection()
+    train: TrainSection = TrainSection()
+    engine: EngineSection = EngineSection()
+    generate: GenerateSection = GenerateSection()
+    benchmark: BenchmarkSection = BenchmarkSection()
+    judge: JudgeSection = JudgeSection()
+    windtunnel: WindTunnelSection = WindTunnelSection()
+    seed: int = Field(0, ge=0, description="seed of order, dropout and sampling")
+    seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
+    out: str = Field("runs/run", description="the run folder")
+    offline: bool = Field(False, description="never reach for the Hub")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if self.judge.name == "oracle" and self.benchmark.name != "windtunnel":
+            raise ValueError("the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none")
+        return self
+
+
+# what a bare word given for a section means
+MAIN_FIELD = {
+    "model": "name",
+    "data": "source",
+    "objective": "name",
+    "adapter": "kind",
+    "benchmark": "name",
+    "judge": "name",
+}
+# flags at the top level that belong to a section
+SHORT = {"beta": "objective.beta", "margin": "objective.margin", "columns": "data.columns"}
+
+
+def keys() -> dict[str, type[Section]]:
+    """Every key a user may set, dotted, with the section that owns it."""
+    found: dict[str, type[Section]] = {}
+    for name, field in Config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            found |= {f"{name}.{key}": inner for key in inner.model_fields}
+        else:
+            found[name] = Config
+    return found
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tree written in a TOML, YAML or JSON file."""
+    if not path.is_file():
+        raise ConfigError(f"no such configuration file: {path}", remedy="check the path, or see recipes/")
+    try:
+        tree = _parse(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} does not parse: {error}", remedy="mend the syntax at that place") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no table of keys", remedy="write sections such as [model] and [data]")
+    return tree
+
+
+def _parse(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    match path.suffix.lower():
+        case ".toml":
+            return tomllib.loads(text)
+        case ".json":
+            return json.loads(text)
+        case ".yaml" | ".yml":
+            import yaml
+
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(error) from error
+        case other:
+            raise ConfigError(f"{path}: {other or 'no suffix'} is no configuration", remedy="use .toml, .yaml or .json")
+
+
+def read_flags(tokens: Sequence[str]) -> dict[str, Any]:
+    """`--data.limit 100 --learning-rate=3e-4 --offline` as a tree. Kebab and snake case are the same key."""
+    tree: dict[str, Any] = {}
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--") or len(token) == 2:
+            raise ConfigError(f"unexpected word {token!r}", remedy="keys are written --section.key VALUE")
+        name, equals, value = token[2:].partition("=")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        _place(tree, _full_name(name), value)
+    return tree
+
+
+def _full_name(name: str) -> str:
+    """The dotted name of a flag: short names and unambiguous last parts are completed."""
+    name = name.replace("-", "_")
+    if name in SHORT:
+        return SHORT[name]
+    if name in MAIN_FIELD:
+        return f"{name}.{MAIN_FIELD[name]}"
+    known = keys()
+    if name in known:
+        return name
+    ending = [key for key in known if key.rpartition(".")[2] == name]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise ConfigError(f"--{name} could mean {' or '.join(ending)}", remedy="write the section too")
+    raise unknown_key(name, [*known, *SHORT, *MAIN_FIELD])
+
+
+def _place(tree: dict[str, Any], dotted: str, value: str) -> None:
+    section, _, key = dotted.rpartition(".")
+    holder = tree.setdefault(section, {}) if section else tree
+    if key in holder:
+        raise ConfigError(f"--{dotted} is given twice", remedy="give it once")
+    holder[key] = _columns(value) if dotted == "data.columns" else value
+
+
+def _columns(value: str) -> dict[str, str]:
+    parts = [part.partition("=") for part in value.split(",")]
+    if not all(name and equals and column for name, equals, column in parts):
+        raise ConfigError(f"--columns {value!r} cannot be read", remedy="write prompt=…,chosen=…,rejected=…")
+    return {name.strip(): column.strip() for name, _, column in parts}
+
+
+def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
+    """The error for a key that does not exist, naming the nearest that does."""
+    near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
+        name.rpartition(".")[2], [key.rpartition(".")[2] for key in known], n=1, cutoff=0.5
+    )
+    full = next((key for key in known if near and key.rpartition(".")[2] == near[0]), near[0] if near else "")
+    return ConfigError(
+        f"unknown key {name!r}", remedy=f"did you mean {full!r}?" if full else "`trimtab run --help` lists the keys"
+    )
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, section by section; a bare word for a section sets its main field."""
+    result = {name: _opened(name, value) for name, value in base.items()}
+    for name, value in over.items():
+        opened = _opened(name, value)
+        held = result.get(name)
+        result[name] = {**held, **opened} if isinstance(held, dict) and isinstance(opened, dict) else opened
+    return result
+
+
+def _opened(name: str, value: Any) -> Any:
+    return {MAIN_FIELD[name]: value} if name in MAIN_FIELD and not isinstance(value, Mapping) else value
+
+
+def resolve(tree: Mapping[str, Any]) -> Config:
+    """The strict configuration, or a `ConfigError` that names the key, the value and the remedy."""
+    tree = merge({}, tree)
+    _known_only(tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        if first["type"] == "missing":
+            raise ConfigError(f"{where} is not set", remedy=f"add --{_flag(where)} or write it in the file") from error
+        told = first["msg"].removeprefix("Value error, ")
+        shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+        raise ConfigError(f"{where}{shown}: {told}", remedy="`trimtab run --help` shows what each key takes") from error
+
+
+def _known_only(tree: Mapping[str, Any]) -> None:
+    known = list(keys())
+    for name, value in tree.items():
+        if name in Config.model_fields and f"{name}" in known:
+            continue
+        if name not in Config.model_fields:
+            raise unknown_key(name, [*Config.model_fields, *known])
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is a section, not a value", remedy=f"write [{name}] and its keys below")
+        for key in value:
+            if f"{name}.{key}" not in known:
+                raise unknown_key(f"{name}.{key}", known)
+
+
+def _flag(dotted: str) -> str:
+    section, _, key = dotted.partition(".")
+    return section if not key or MAIN_FIELD.get(section) == key else dotted.replace("_", "-")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The resolved configuration as the run folder keeps it."""
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    return tree
+
+
+def config_digest(config: Config, *sections: str) -> str:
+    """sha256 of the named sections (all of them when none is named): what an artefact is keyed by."""
+    tree = to_json(config)
+    return digest({name: tree[name] for name in sections} if sections else tree)
+
+
+def choices(annotation: Any) -> tuple[Any, ...]:
+    """The literal values of a field's type, for help texts."""
+    return get_args(annotation)

@@ -1,0 +1,100 @@
+"""The run folder: where each artefact lies, and which stage has already made it.
+
+Stages speak only through these files. A stage that finished writes the digest of what it was made from; it is skipped
+when that digest is unchanged and its files are still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab import store
+from trimtab.config import Config
+from trimtab.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Paths of one run. Nothing is created by asking for a path."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, config: Config) -> Folder:
+        return cls(Path(config.out))
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions.json"
+
+    @property
+    def data(self) -> Path:
+        """`train.jsonl` and `heldout.jsonl` (TokenPair rows), `pairs.jsonl`, `audit.json`, `rejected.jsonl`."""
+        return self.root / "data"
+
+    @property
+    def reference(self) -> Path:
+        """A small JSON that names the folder of the global cache and the keys it was made from."""
+        return self.root / "reference.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def heldout(self) -> Path:
+        """Held-out rewards before and after training."""
+        return self.root / "heldout.json"
+
+    def answers(self, benchmark: str) -> Path:
+        return self.root / "answers" / f"{benchmark}.json"
+
+    def baseline_answers(self, benchmark: str) -> Path:
+        return self.root / "answers" / f"{benchmark}.baseline.json"
+
+    def verdicts(self, benchmark: str, judge: str) -> Path:
+        return self.root / "verdicts" / f"{benchmark}.{judge}.json"
+
+    def report(self, suffix: str) -> Path:
+        """`suffix` is json, html or md."""
+        return self.root / f"report.{suffix}"
+
+    def is_done(self, stage: str, inputs: str) -> bool:
+        """Whether `stage` has finished from exactly these inputs and its files are still there."""
+        note = self._note(stage)
+        if not note.is_file():
+            return False
+        told = store.read_json(note)
+        return told["inputs"] == inputs and all((self.root / name).exists() for name in told["outputs"])
+
+    def finish(self, stage: str, inputs: str, outputs: Iterable[Path]) -> None:
+        """Record that `stage` made `outputs` from `inputs` (a digest)."""
+        names = sorted(path.relative_to(self.root).as_posix() for path in outputs)
+        store.write_json(self._note(stage), {"inputs": inputs, "outputs": names})
+
+    def require(self, path: Path, stage: str) -> Path:
+        """`path`, or a clear word about the stage that has to run first."""
+        if not path.exists():
+            raise ConfigError(f"{path} is not there yet", remedy=f"run `trimtab {stage}` first, or `trimtab run`")
+        return path
+
+    def _note(self, stage: str) -> Path:
+        return self.root / ".stages" / f"{stage}.json"

@@ -1,0 +1,273 @@
+"""The only module that opens files for writing.
+
+Two promises. A file or folder that has its final name is whole: it was written beside it, synced, and renamed. A folder
+committed with `commit_folder` carries `manifest.json` with the size and sha256 of every file, so damage is found on
+reading. What could not be written is a `StoreError` that names the path and the space left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from trimtab.errors import StoreError
+
+MANIFEST = "manifest.json"
+
+
+def home() -> Path:
+    """The global cache: `$TRIMTAB_HOME`, else the platform's cache folder."""
+    if told := os.environ.get("TRIMTAB_HOME"):
+        return Path(told).expanduser()
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "trimtab"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trimtab"
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (64 hex digits) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """One JSON value; a file that does not parse is a `StoreError` naming it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"cannot read {path}: {error}", remedy="delete the file; the stage that made it will make it again"
+        ) from error
+
+
+def write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic replace: the old content or the new one, never a torn file."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            with beside.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+                file.write(text)
+                _sync(file)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+def write_jsonl(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a torn last line (a kill in the middle of an append) is left out."""
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                break
+            rows.append(json.loads(line))
+    return rows
+
+
+class JsonLines:
+    """An append-only log: one JSON object a line, on disk when `append` returns to the operating system."""
+
+    def __init__(self, path: Path, *, keep: Callable[[dict[str, Any]], bool] = lambda _row: False) -> None:
+        """Opens `path`; rows already there survive only when `keep` says so (a resumed run keeps what it had done)."""
+        kept = [row for row in read_jsonl(path) if keep(row)] if path.exists() else []
+        write_jsonl(path, kept)
+        self._path = path
+        with _explained(path):
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        with _explained(self._path):
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        with _explained(self._path):
+            _sync(self._file)
+            self._file.close()
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def commit_folder(target: Path, write: Callable[[Path], None]) -> Path:
+    """Make `target` appear whole or not at all.
+
+    `write(folder)` fills a hidden folder beside it; then each file is synced and given the mode 0666 & ~umask, the
+    manifest (sizes, sha256) is written last, the folder is renamed and its parent synced. An existing `target` is
+    replaced only after the new one is complete.
+    """
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.parent / f".tmp-{os.getpid()}-{target.name}"
+        old = target.parent / f".old-{os.getpid()}-{target.name}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        try:
+            write(beside)
+            _seal(beside)
+            if target.exists():
+                target.rename(old)
+            beside.rename(target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    if problems := damage(target):
+        raise StoreError(f"{target} does not verify right after writing: {problems[0]}", remedy="check the disk")
+    return target
+
+
+def damage(folder: Path) -> list[str]:
+    """What is wrong with a committed folder: missing, resized or altered files. Empty when it verifies."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{folder.name}: no readable {MANIFEST}"]
+    found: list[str] = []
+    for name, entry in listed.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{folder.name}/{name}: missing")
+        elif path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            found.append(f"{folder.name}/{name}: damaged")
+    return found
+
+
+def newest_valid(parent: Path, prefix: str) -> tuple[Path | None, list[str]]:
+    """The last `prefix*` folder (by name) whose manifest verifies, and what was wrong with later ones."""
+    problems: list[str] = []
+    for folder in sorted((f for f in parent.glob(f"{prefix}*") if f.is_dir()), reverse=True):
+        wrong = damage(folder)
+        if not wrong:
+            return folder, problems
+        problems += wrong
+    return None, problems
+
+
+def prune(parent: Path, prefix: str, *, keep: int, pinned: frozenset[str] = frozenset()) -> None:
+    """Delete the oldest `prefix*` folders but the last `keep` valid ones and those named in `pinned`."""
+    assert keep >= 2, "always two valid checkpoints"
+    valid = [f for f in sorted(parent.glob(f"{prefix}*")) if f.is_dir() and f.name not in pinned and not damage(f)]
+    for folder in valid[:-keep]:
+        shutil.rmtree(folder)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
+    with _explained(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def require_space(path: Path, needed_bytes: int) -> None:
+    """Refuse to start what will not fit."""
+    parent = next(p for p in (path, *path.parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed_bytes:
+        raise StoreError(
+            f"{path}: {needed_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free",
+            remedy="free some space, or choose another folder with --out",
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder; a second process that asks for it is refused."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a", encoding="utf-8")
+    try:
+        if not _try_lock(file):
+            raise StoreError(
+                f"{folder} is in use by another trimtab process",
+                remedy="wait for it, or give this run another folder with --out",
+            )
+        yield
+    finally:
+        file.close()
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # not POSIX: no lock to take
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _seal(folder: Path) -> None:
+    mode = 0o666 & ~_umask()
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        path.chmod(mode)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    with (folder / MANIFEST).open("w", encoding="utf-8") as manifest:
+        json.dump({"format": 1, "files": files}, manifest, indent=1)
+        _sync(manifest)
+    for inner in (p for p in folder.rglob("*") if p.is_dir()):
+        _sync_folder(inner)
+    _sync_folder(folder)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal into one sentence with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            remedy = "make the folder writable, or choose another one with --out (or $TRIMTAB_HOME for the cache)"
+        else:
+            existing = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+            remedy = (
+                f"{shutil.disk_usage(existing).free / 1e9:.2f} GB are free there; free space or choose another --out"
+            )
+        raise StoreError(f"cannot write {path}: {error.strerror or error}", remedy=remedy) from error
