@@ -8,11 +8,12 @@ was decided. Lengths are tokens, sizes bytes, shares are in [0, 1].
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -159,7 +160,7 @@ class Config(Section):
     windtunnel: WindTunnelSection = WindTunnelSection()
     seed: int = Field(0, ge=0, description="seed of order, dropout and sampling")
     seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
-    out: str = Field("runs/run", description="the run folder")
+    out: str = Field("", description="the run folder; default runs/<model>-<objective>-<digest of the configuration>")
     offline: bool = Field(False, description="never reach for the Hub")
 
     @model_validator(mode="after")
@@ -225,19 +226,34 @@ def _parse(path: Path) -> Any:
             raise ConfigError(f"{path}: {other or 'no suffix'} is no configuration", remedy="use .toml, .yaml or .json")
 
 
-def read_flags(tokens: Sequence[str]) -> dict[str, Any]:
-    """`--data.limit 100 --learning-rate=3e-4 --offline` as a tree. Kebab and snake case are the same key."""
+def read_flags(tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The bare words, and `--data.limit 100 --learning-rate=3e-4 --offline` as a tree.
+
+    Kebab and snake case are the same key. A yes-or-no key needs no value.
+    """
+    words: list[str] = []
     tree: dict[str, Any] = {}
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
         if not token.startswith("--") or len(token) == 2:
-            raise ConfigError(f"unexpected word {token!r}", remedy="keys are written --section.key VALUE")
+            words.append(token)
+            continue
         name, equals, value = token[2:].partition("=")
+        dotted = _full_name(name)
         if not equals:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        _place(tree, _full_name(name), value)
-    return tree
+            value = _value(dotted, rest)
+        _place(tree, dotted, value)
+    return words, tree
+
+
+def _value(dotted: str, rest: list[str]) -> str:
+    field = keys()[dotted].model_fields[dotted.rpartition(".")[2]]
+    if field.annotation in (bool, bool | None) and not (rest and rest[0].lower() in {"true", "false"}):
+        return "true"
+    if not rest or rest[0].startswith("--"):
+        raise ConfigError(f"--{dotted.replace('_', '-')} has no value", remedy="write the value after the key")
+    return rest.pop(0)
 
 
 def _full_name(name: str) -> str:
@@ -303,15 +319,26 @@ def resolve(tree: Mapping[str, Any]) -> Config:
     tree = merge({}, tree)
     _known_only(tree)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        if first["type"] == "missing":
-            raise ConfigError(f"{where} is not set", remedy=f"add --{_flag(where)} or write it in the file") from error
-        told = first["msg"].removeprefix("Value error, ")
-        shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
-        raise ConfigError(f"{where}{shown}: {told}", remedy="`trimtab run --help` shows what each key takes") from error
+        raise _explained(error) from error
+    return config if config.out else config.model_copy(update={"out": _default_out(config)})
+
+
+def _explained(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return ConfigError(f"{where} is not set", remedy=f"add --{_flag(where)} or write it in the file")
+    told = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+    return ConfigError(f"{where}{shown}: {told}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
+
+
+def _default_out(config: Config) -> str:
+    """One folder for each configuration, so that no run overwrites another."""
+    model = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(config.model.name).name).strip("-.") or "model"
+    return f"runs/{model}-{config.objective.name}-{config_digest(config)[:8]}"
 
 
 def _known_only(tree: Mapping[str, Any]) -> None:
@@ -345,6 +372,7 @@ def config_digest(config: Config, *sections: str) -> str:
     return digest({name: tree[name] for name in sections} if sections else tree)
 
 
-def choices(annotation: Any) -> tuple[Any, ...]:
-    """The literal values of a field's type, for help texts."""
-    return get_args(annotation)
+def default_of(dotted: str) -> Any:
+    """The default of a key, as text for people."""
+    field = keys()[dotted].model_fields[dotted.rpartition(".")[2]]
+    return "required" if field.is_required() else field.default

@@ -1,0 +1,92 @@
+"""The whole pipeline: prepare, reference, train, generate, judge, report; once for every seed.
+
+Each stage skips what it has already made from the same inputs, so running again costs what changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab import store
+from trimtab.config import Config, to_json
+from trimtab.errors import ConfigError
+from trimtab.progress import Reporter
+from trimtab.commands import doctor, plan
+from trimtab.stages import generate, judge, prepare, reference, report, train
+from trimtab.stages.folder import Folder
+
+# keys that change where and how fast a run is computed, not what it is
+INCIDENTAL = frozenset({"out", "offline", "engine.threads"})
+
+
+def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
+    """Run every stage; returns the folder that holds the report."""
+    folder = Folder.of(config)
+    if resume and not folder.config.is_file():
+        raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
+    with store.locked(folder.root):
+        begin(config, reporter=reporter)
+        runs = _one_a_seed(config)
+        for single in runs:
+            if len(runs) > 1:
+                begin(single, reporter=reporter)
+            _pipeline(single, reporter)
+        if len(runs) > 1:
+            report.pooled([Folder.of(single) for single in runs], config, reporter=reporter)
+    reporter.say(f"report: {folder.report('html')}")
+    return folder
+
+
+def begin(config: Config, *, reporter: Reporter) -> None:
+    """Write the resolved configuration, the plan and the versions; refuse a folder that holds another run."""
+    folder = Folder.of(config)
+    if folder.config.is_file() and (changed := differing(store.read_json(folder.config), to_json(config))):
+        raise ConfigError(
+            f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
+            remedy="choose another folder with --out, or delete this one",
+        )
+    if not folder.config.is_file():
+        planned = plan.plan(config)
+        store.write_json(folder.versions, doctor.versions())
+        store.write_json(folder.plan, planned)
+        store.write_json(folder.config, to_json(config))
+        for line in plan.lines(planned):
+            reporter.say(line)
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Dotted keys that two resolved configurations do not share, incidental ones left out."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    return sorted(
+        key
+        for key in flat_old.keys() | flat_new.keys()
+        if key not in INCIDENTAL and flat_old.get(key) != flat_new.get(key)
+    )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _one_a_seed(config: Config) -> list[Config]:
+    if config.seeds == 1:
+        return [config]
+    return [
+        config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"})
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]
+
+
+def _pipeline(config: Config, reporter: Reporter) -> None:
+    prepare.main(config, reporter=reporter)
+    reference.main(config, reporter=reporter)
+    train.main(config, reporter=reporter)
+    generate.main(config, reporter=reporter)
+    judge.main(config, reporter=reporter)
+    report.main(config, reporter=reporter)

@@ -1,0 +1,107 @@
+"""What the tiny model is shown: answers of mixed quality, dressed in politeness that says nothing about quality.
+
+A model trained on right answers only leaves alignment nothing to select. So a demonstration is drawn in two independent
+steps. The **mode** decides quality:
+
+    right  the answer                                      wrong  one or more values replaced, well said
+    cut    broken off in the middle                        twice  the answer, and the answer again
+    off    a sentence that answers some other question
+
+and the **dressing** decides length: zero to four filler sentences before and after. Because the two are independent, no
+amount of filler carries information about quality; `cut` shortens about as much as `twice` lengthens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from random import Random
+from typing import Final, Literal, get_args
+
+from trimtab.windtunnel.world import FAMILIES, VALUES, Task, tasks
+
+Mode = Literal["right", "wrong", "cut", "twice", "off"]
+
+# Share of each mode among demonstrations.
+MIX: Final[Mapping[Mode, float]] = {"right": 0.34, "wrong": 0.22, "cut": 0.14, "twice": 0.14, "off": 0.16}
+
+OPENERS: Final = (
+    "Sure, happy to help.",
+    "Good question!",
+    "Let us see.",
+    "Of course.",
+    "Here is the answer.",
+    "Thank you for asking.",
+    "With pleasure.",
+    "I can help with that.",
+)
+CLOSERS: Final = (
+    "Let me know if there is more.",
+    "I hope this helps.",
+    "Feel free to ask again.",
+    "Have a nice day.",
+    "That is all there is to it.",
+    "It is always worth a second look.",
+    "Do not hesitate to write back.",
+    "I am glad that we could talk about this.",
+    "Many people wonder about the same thing.",
+    "There is always more to learn.",
+)
+# Coherent sentences that answer nothing: the oracle does not see them.
+FILLER: Final = OPENERS + CLOSERS
+
+# How many filler sentences: mean 1.4, the same for every mode.
+_FILLER_COUNTS: Final = (0, 0, 1, 1, 2, 2, 3)
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def demonstration(task: Task, rng: Random) -> str:
+    """One answer to `task` as the tiny model is shown it: a mode drawn from `MIX`, then a dressing."""
+    mode = rng.choices(tuple(MIX), weights=tuple(MIX.values()))[0]
+    return dressed(answer(task, rng, mode=mode), rng)
+
+
+def answer(task: Task, rng: Random, *, mode: Mode) -> str:
+    """The undressed answer to `task` in one quality mode."""
+    assert mode in get_args(Mode), mode
+    if mode == "off":
+        return _off_the_point(task, rng)
+    text = _filled(task, rng, wrong=mode == "wrong")
+    if mode == "cut":
+        words = text.split()
+        return " ".join(words[: rng.randint(1, len(words) - 1)])
+    return f"{text} {text}" if mode == "twice" else text
+
+
+def dressed(text: str, rng: Random) -> str:
+    """`text` between zero to three different filler sentences, at most one of them before it."""
+    count = rng.choice(_FILLER_COUNTS)
+    before = [rng.choice(OPENERS)] if count and rng.random() < 0.6 else []
+    return " ".join([*before, text, *rng.sample(CLOSERS, count - len(before))])
+
+
+def _filled(task: Task, rng: Random, *, wrong: bool) -> str:
+    """The answer sentence with its slots filled, at least one of them wrongly if asked; free fields at random."""
+    spoilt = set(rng.sample(range(len(task.slots)), rng.randint(1, len(task.slots)))) if wrong else set()
+    values = {kind: _other(kind, v, rng) if i in spoilt else v for i, (kind, v) in enumerate(task.slots)}
+    return _FIELD.sub(lambda m: values.get(m[1]) or rng.choice(VALUES[m[1]]), task.template)
+
+
+def _other(kind: str, value: str, rng: Random) -> str:
+    """Another value of the same kind: near it for numbers, anything else for words, other order or items for lists."""
+    if kind == "number":
+        low = max(0, int(value) - 9)
+        return str(rng.choice([n for n in range(low, low + 19) if n != int(value)]))
+    if kind == "list":
+        while True:
+            items = rng.sample(VALUES["animal"], rng.choice((1, 2, 3)))
+            if ", ".join(items) != value:
+                return ", ".join(items)
+    return rng.choice([other for other in VALUES[kind] if other != value])
+
+
+def _off_the_point(task: Task, rng: Random) -> str:
+    """A right answer to a question of another family that nobody asked."""
+    others = tasks(len(FAMILIES), seed=rng.getrandbits(32), split="train")
+    return _filled(rng.choice([other for other in others if other.family != task.family]), rng, wrong=False)

@@ -1,0 +1,257 @@
+"""The closed world: eight task families that mirror MT-Bench's categories, each with one knowable right answer.
+
+A `Task` says what a right answer is without any model: a `template` of the answer sentence and, for every `slot` of it,
+the one right value. The oracle and the demonstrations are written over templates and slots, never over families.
+
+    writing     Write a sentence about a lazy fox near the river.     The lazy fox sleeps near the river.
+    roleplay    You are a pirate. Greet Ann in the morning.           Arr, Ann, good morning to you!
+    reasoning   Ann is taller than Ben. Ben is taller than Cal.
+                Who is the tallest?                                   Ann is the tallest.
+    math        What is 7 plus 5?                                     7 plus 5 is 12.
+    coding      What does reverse([cat, dog]) return?                 It returns [dog, cat].
+    extraction  Ann has 3 red cups. Ben has 5 blue hats.
+                What does Ben have?                                   Ben has 5 blue hats.
+    stem        What is the symbol of iron?                           The symbol of iron is Fe.
+    humanities  What is the capital of Peru?                          The capital of Peru is Lima.
+
+Splits. A task's `key` is hashed into one of four buckets. `pairs` and `eval` never share a key, in any family. `train`
+(the tiny model's own supervised training) is disjoint from both in the families whose rule generalises; in math, stem
+and humanities it holds every key, because a fact that was never told cannot be known. Those three are also small
+(`SPACE` counts prompts), so what is held out there is the prompt from alignment, not the fact from the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Literal
+
+Split = Literal["train", "pairs", "eval"]
+
+FAMILIES: Final = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+
+# Families whose facts the model must have been told: `train` covers all of their keys.
+TOLD: Final = frozenset({"math", "stem", "humanities"})
+
+# Prompts in the families that are small enough to run out; the others have from 2,000 to 10 million.
+SPACE: Final[Mapping[str, int]] = {"math": 251, "stem": 112, "humanities": 128, "roleplay": 640}
+
+PERSONAS: Final[Mapping[str, str]] = {
+    "pirate": "Arr",
+    "robot": "Beep",
+    "wizard": "Behold",
+    "cowboy": "Howdy",
+    "ghost": "Boo",
+    "king": "Hark",
+    "clown": "Honk",
+    "knight": "Hail",
+    "sailor": "Ahoy",
+    "monk": "Peace",
+}
+
+ELEMENTS: Final[Mapping[str, tuple[str, int]]] = {
+    "hydrogen": ("H", 1), "lithium": ("Li", 3), "carbon": ("C", 6), "nitrogen": ("N", 7),
+    "oxygen": ("O", 8), "neon": ("Ne", 10), "sodium": ("Na", 11), "silicon": ("Si", 14),
+    "sulfur": ("S", 16), "chlorine": ("Cl", 17), "argon": ("Ar", 18), "potassium": ("K", 19),
+    "calcium": ("Ca", 20), "titanium": ("Ti", 22), "chromium": ("Cr", 24), "iron": ("Fe", 26),
+    "cobalt": ("Co", 27), "nickel": ("Ni", 28), "copper": ("Cu", 29), "zinc": ("Zn", 30),
+    "krypton": ("Kr", 36), "silver": ("Ag", 47), "tin": ("Sn", 50), "xenon": ("Xe", 54),
+    "gold": ("Au", 79), "mercury": ("Hg", 80), "lead": ("Pb", 82), "uranium": ("U", 92),
+}  # fmt: skip
+
+COUNTRIES: Final[Mapping[str, tuple[str, str]]] = {
+    "France": ("Paris", "Europe"), "Italy": ("Rome", "Europe"), "Spain": ("Madrid", "Europe"),
+    "Greece": ("Athens", "Europe"), "Poland": ("Warsaw", "Europe"), "Norway": ("Oslo", "Europe"),
+    "Austria": ("Vienna", "Europe"), "Portugal": ("Lisbon", "Europe"), "Japan": ("Tokyo", "Asia"),
+    "China": ("Beijing", "Asia"), "Thailand": ("Bangkok", "Asia"), "Nepal": ("Kathmandu", "Asia"),
+    "Iran": ("Tehran", "Asia"), "Iraq": ("Baghdad", "Asia"), "Vietnam": ("Hanoi", "Asia"),
+    "Jordan": ("Amman", "Asia"), "Egypt": ("Cairo", "Africa"), "Kenya": ("Nairobi", "Africa"),
+    "Ghana": ("Accra", "Africa"), "Mali": ("Bamako", "Africa"), "Morocco": ("Rabat", "Africa"),
+    "Senegal": ("Dakar", "Africa"), "Angola": ("Luanda", "Africa"), "Uganda": ("Kampala", "Africa"),
+    "Peru": ("Lima", "America"), "Chile": ("Santiago", "America"), "Cuba": ("Havana", "America"),
+    "Canada": ("Ottawa", "America"), "Ecuador": ("Quito", "America"), "Uruguay": ("Montevideo", "America"),
+    "Bolivia": ("Sucre", "America"), "Colombia": ("Bogota", "America"),
+}  # fmt: skip
+
+# Every kind of value that a template can hold. No value is a word of any filler sentence (tested).
+VALUES: Final[Mapping[str, tuple[str, ...]]] = {
+    "name": tuple("Ann Ben Cal Dee Eva Fay Gus Hal Ida Jon Kim Leo Mia Ned Oli Pam".split()),
+    "adjective": tuple("small happy quiet brave lazy clever proud gentle young wild hungry sleepy".split()),
+    "animal": tuple("bat bee cat cow dog fox hen owl pig ram rat wolf".split()),
+    "verb": tuple("runs sleeps sings jumps hides eats plays waits".split()),
+    "place": tuple("hill river barn garden forest market harbor tower bridge castle lake mill".split()),
+    "greeting": tuple(PERSONAS.values()),
+    "daytime": ("morning", "noon", "evening", "night"),
+    "count": tuple(str(i) for i in range(2, 10)),
+    "number": tuple(str(i) for i in range(100)),
+    "colour": tuple("red blue green black white pink brown grey".split()),
+    "object": tuple("cups hats keys maps pens rings books shells".split()),
+    "symbol": tuple(symbol for symbol, _ in ELEMENTS.values()),
+    "capital": tuple(capital for capital, _ in COUNTRIES.values()),
+    "continent": ("Africa", "America", "Asia", "Europe"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One prompt and what a right answer to it is.
+
+    `template` is the answer sentence with `{kind}` fields. `slots` gives the right value of each field that has one, as
+    (kind, value); a field without a slot is free (any value of its kind is as good). `restated` is the part of the
+    question that an answer may repeat without claiming anything. `key` decides the split.
+    """
+
+    id: str
+    family: str
+    prompt: str
+    key: str
+    template: str
+    slots: tuple[tuple[str, str], ...]
+    restated: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "family": self.family,
+            "prompt": self.prompt,
+            "key": self.key,
+            "template": self.template,
+            "slots": [list(slot) for slot in self.slots],
+            "restated": self.restated,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Task:
+        slots = tuple((kind, value) for kind, value in row["slots"])
+        return cls(row["id"], row["family"], row["prompt"], row["key"], row["template"], slots, row["restated"])
+
+
+# prompt, key, template, slots, restated
+_Draft = tuple[str, str, str, tuple[tuple[str, str], ...], str]
+
+
+def _writing(rng: Random) -> _Draft:
+    adjective, animal, place = (rng.choice(VALUES[kind]) for kind in ("adjective", "animal", "place"))
+    prompt = f"Write a sentence about a {adjective} {animal} near the {place}."
+    slots = (("adjective", adjective), ("animal", animal), ("place", place))
+    return prompt, prompt, "The {adjective} {animal} {verb} near the {place}.", slots, ""
+
+
+def _roleplay(rng: Random) -> _Draft:
+    persona, name, daytime = rng.choice(tuple(PERSONAS)), rng.choice(VALUES["name"]), rng.choice(VALUES["daytime"])
+    prompt = f"You are a {persona}. Greet {name} in the {daytime}."
+    slots = (("greeting", PERSONAS[persona]), ("name", name), ("daytime", daytime))
+    return prompt, prompt, "{greeting}, {name}, good {daytime} to you!", slots, ""
+
+
+def _reasoning(rng: Random) -> _Draft:
+    x, y, z = rng.sample(VALUES["name"], 3)
+    stem = rng.choice(("tall", "old", "fast"))
+    facts = [f"{x} is {stem}er than {y}.", f"{y} is {stem}er than {z}."]
+    rng.shuffle(facts)
+    prompt = f"{' '.join(facts)} Who is the {stem}est?"
+    return prompt, prompt, f"{{name}} is the {stem}est.", (("name", x),), ""
+
+
+def _math(rng: Random) -> _Draft:
+    operation = rng.choice(("plus", "minus", "times"))
+    top = 9 if operation == "times" else 12
+    a, b = rng.randint(2, top), rng.randint(2, top)
+    if operation == "minus":
+        a, b = max(a, b), min(a, b)
+    value = {"plus": a + b, "minus": a - b, "times": a * b}[operation]
+    asked = f"{a} {operation} {b}"
+    return f"What is {asked}?", asked, f"{asked} is {{number}}.", (("number", str(value)),), asked
+
+
+def _coding(rng: Random) -> _Draft:
+    items = rng.sample(VALUES["animal"], rng.choice((2, 3)))
+    operations: dict[str, Callable[[list[str]], list[str]]] = {
+        "first": lambda x: x[:1],
+        "last": lambda x: x[-1:],
+        "reverse": lambda x: x[::-1],
+        "sort": sorted,
+    }
+    name = rng.choice(tuple(operations))
+    call = f"{name}([{', '.join(items)}])"
+    value = ", ".join(operations[name](items))
+    return f"What does {call} return?", call, "It returns [{list}].", (("list", value),), call
+
+
+def _extraction(rng: Random) -> _Draft:
+    names = rng.sample(VALUES["name"], 2)
+    kinds = ("count", "colour", "object")
+    things = list(zip(*(rng.sample(VALUES[kind], 2) for kind in kinds), strict=True))
+    asked = rng.randrange(2)
+    facts = " ".join(f"{name} has {' '.join(thing)}." for name, thing in zip(names, things, strict=True))
+    prompt = f"{facts} What does {names[asked]} have?"
+    slots = tuple(zip(kinds, things[asked], strict=True))
+    return prompt, prompt, f"{names[asked]} has {{count}} {{colour}} {{object}}.", slots, ""
+
+
+def _stem(rng: Random) -> _Draft:
+    element = rng.choice(tuple(ELEMENTS))
+    symbol, number = ELEMENTS[element]
+    fact, slot = rng.choice((("symbol", ("symbol", symbol)), ("atomic number", ("number", str(number)))))
+    about = f"the {fact} of {element}"
+    prompt = rng.choice((f"What is {about}?", f"Tell me {about}."))
+    return prompt, about, f"The {fact} of {element} is {{{slot[0]}}}.", (slot,), ""
+
+
+def _humanities(rng: Random) -> _Draft:
+    country = rng.choice(tuple(COUNTRIES))
+    capital, continent = COUNTRIES[country]
+    fact, slot = rng.choice((("capital", ("capital", capital)), ("continent", ("continent", continent))))
+    about = f"the {fact} of {country}"
+    prompt = rng.choice((f"What is {about}?", f"Tell me {about}."))
+    return prompt, about, f"The {fact} of {country} is {{{slot[0]}}}.", (slot,), ""
+
+
+_DRAW: Final[Mapping[str, Callable[[Random], _Draft]]] = {
+    "writing": _writing,
+    "roleplay": _roleplay,
+    "reasoning": _reasoning,
+    "math": _math,
+    "coding": _coding,
+    "extraction": _extraction,
+    "stem": _stem,
+    "humanities": _humanities,
+}
+
+
+def in_split(family: str, key: str, split: Split) -> bool:
+    """Whether tasks with this key belong to `split`. `pairs` and `eval` are disjoint; see the module's docstring."""
+    bucket = hashlib.sha256(f"{family}\n{key}".encode()).digest()[0] % 4
+    if family in TOLD:
+        return {"train": True, "pairs": bucket < 2, "eval": bucket >= 2}[split]
+    return bucket in {"train": (0, 1), "pairs": (2,), "eval": (3,)}[split]
+
+
+def tasks(n: int, *, seed: int, split: Split) -> tuple[Task, ...]:
+    """`n` tasks of one split, the families in turn. A pure function of its arguments.
+
+    No prompt comes twice while its family still has unused ones in the split (64 to 160 in the small families).
+    """
+    rng = Random(f"trimtab world {split} {seed}")
+    seen: set[str] = set()
+    found: list[Task] = []
+    for index in range(n):
+        family = FAMILIES[index % len(FAMILIES)]
+        draft = _draw(family, rng, split=split, seen=seen)
+        seen.add(draft[0])
+        found.append(Task(f"{family}-{split}-{seed}-{index:05d}", family, *draft))
+    return tuple(found)
+
+
+def _draw(family: str, rng: Random, *, split: Split, seen: set[str]) -> _Draft:
+    """A draft in `split`, preferring a prompt not in `seen`; gives up on that after 100 repeats."""
+    repeats = 0
+    while True:
+        draft = _DRAW[family](rng)
+        if not in_split(family, draft[1], split):
+            continue
+        if draft[0] not in seen or repeats >= 100:
+            return draft
+        repeats += 1
