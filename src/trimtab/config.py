@@ -133,7 +133,7 @@ class GenerateSection(Section):
     temperature: float = Field(0.7, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0)
-    batch: int = Field(64, ge=1, description="prompts decoded together")
+    batch_tokens: int = Field(32_768, ge=1, description="KV-cache positions of one decoding batch")
 
 
 class BenchmarkSection(Section):

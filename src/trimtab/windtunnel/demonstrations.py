@@ -7,8 +7,8 @@ steps. The **mode** decides quality:
     cut    broken off in the middle                        twice  the answer, and the answer again
     off    a sentence that answers some other question
 
-and the **dressing** decides length: zero to four filler sentences before and after. Because the two are independent, no
-amount of filler carries information about quality; `cut` shortens about as much as `twice` lengthens.
+and the **dressing** decides length: zero to three filler sentences before and after. Because the two are independent, no
+amount of filler carries information about quality.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from trimtab.windtunnel.world import FAMILIES, VALUES, Task, tasks
 
 Mode = Literal["right", "wrong", "cut", "twice", "off"]
 
-# Share of each mode among demonstrations.
-MIX: Final[Mapping[Mode, float]] = {"right": 0.34, "wrong": 0.22, "cut": 0.14, "twice": 0.14, "off": 0.16}
+# Share of each mode. `cut` is shorter than the right answer and `twice` longer; at these shares the flawed modes together
+# have the same mean length as the right one (5.4 words each, tested).
+MIX: Final[Mapping[Mode, float]] = {"right": 0.30, "wrong": 0.23, "cut": 0.19, "twice": 0.10, "off": 0.18}
 
 OPENERS: Final = (
     "Sure, happy to help.",

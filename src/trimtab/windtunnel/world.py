@@ -36,7 +36,7 @@ FAMILIES: Final = ("writing", "roleplay", "reasoning", "math", "coding", "extrac
 TOLD: Final = frozenset({"math", "stem", "humanities"})
 
 # Prompts in the families that are small enough to run out; the others have from 2,000 to 10 million.
-SPACE: Final[Mapping[str, int]] = {"math": 251, "stem": 112, "humanities": 128, "roleplay": 640}
+SPACE: Final[Mapping[str, int]] = {"math": 251, "stem": 112, "humanities": 128, "roleplay": 480}
 
 PERSONAS: Final[Mapping[str, str]] = {
     "pirate": "Arr",
@@ -83,7 +83,7 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "verb": tuple("runs sleeps sings jumps hides eats plays waits".split()),
     "place": tuple("hill river barn garden forest market harbor tower bridge castle lake mill".split()),
     "greeting": tuple(PERSONAS.values()),
-    "daytime": ("morning", "noon", "evening", "night"),
+    "daytime": ("morning", "afternoon", "evening"),
     "count": tuple(str(i) for i in range(2, 10)),
     "number": tuple(str(i) for i in range(100)),
     "colour": tuple("red blue green black white pink brown grey".split()),

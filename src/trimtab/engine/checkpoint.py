@@ -1,0 +1,151 @@
+"""What a killed run needs to go on as if nothing had happened, and nothing else.
+
+    step-XXXXXXXX/
+      weights.safetensors     the trainable parameters, by name
+      optimizer.safetensors   moments, step counts and fp32 copies, by parameter name
+      rng.safetensors         torch's generators (they matter where dropout is on)
+      state.json              step, identity, and what the stage wants back
+
+The order of the data and the schedule are pure functions of the step and need no state. Folders are committed whole
+(`store.commit_folder`), the newest whose manifest verifies wins, and a folder made from other inputs is refused by the
+name of the key that differs. No pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trimtab import store
+from trimtab.engine.optim import AdamW
+from trimtab.errors import ConfigError, StoreError
+
+PREFIX = "step-"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A checkpoint that was found: `step` updates are in it; `extra` is what `save` was given."""
+
+    folder: Path
+    step: int
+    extra: dict[str, Any]
+
+
+def bytes_needed(optimizer: AdamW) -> int:
+    """Upper bound of one checkpoint on disk: the weights, two moments, and the fp32 copies where there are any."""
+    weights = sum(p.numel() * p.element_size() for p in optimizer.parameters.values())
+    values = sum(p.numel() for p in optimizer.parameters.values())
+    copies = sum(p.numel() for p in optimizer.masters.values())
+    return weights + 4 * (2 * values + copies) + 65536
+
+
+def save(
+    parent: Path,
+    *,
+    step: int,
+    optimizer: AdamW,
+    identity: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Commit the state after `step` updates to `parent/step-XXXXXXXX`, then prune to the newest `keep` valid ones.
+
+    `identity` names, key by key, what the trajectory depends on; `extra` is small JSON handed back by `resume`.
+    """
+
+    def write(folder: Path) -> None:
+        save_file(_plain(optimizer.parameters), folder / "weights.safetensors")
+        save_file(_plain(optimizer.state()), folder / "optimizer.safetensors")
+        save_file(_generators(), folder / "rng.safetensors")
+        state = {"format": FORMAT, "step": step, "identity": dict(identity), "extra": dict(extra)}
+        store.write_json(folder / "state.json", state)
+
+    folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write)
+    store.prune(parent, PREFIX, keep=keep)
+    return folder
+
+
+def find(parent: Path, *, identity: Mapping[str, Any]) -> tuple[Resumed | None, list[str]]:
+    """The newest valid checkpoint under `parent` and one line for each damaged newer one.
+
+    Raises ConfigError, naming the keys, when it was made from another configuration or other data.
+    """
+    folder, problems = store.newest_valid(parent, PREFIX)
+    if folder is None:
+        return None, problems
+    state = store.read_json(folder / "state.json")
+    if state.get("format") != FORMAT:
+        raise StoreError(
+            f"{folder} was written by another version of trimtab",
+            remedy="finish the run with that version, or start anew with another --out",
+        )
+    if changed := _differences(state["identity"], identity):
+        raise ConfigError(
+            f"{folder} belongs to another run: " + "; ".join(changed),
+            remedy=f"set these back to go on, give the new run another --out, or delete {parent} to start over",
+        )
+    return Resumed(folder, state["step"], state["extra"]), problems
+
+
+def load(resumed: Resumed, optimizer: AdamW) -> None:
+    """Put the weights, the optimizer and the generators back, bit for bit. The model keeps its tensors."""
+    weights = _read(resumed.folder / "weights.safetensors")
+    if weights.keys() != optimizer.parameters.keys():
+        odd = sorted(weights.keys() ^ optimizer.parameters.keys())
+        raise StoreError(
+            f"{resumed.folder} holds other trainable parameters than the model, {odd[0]!r} first",
+            remedy="the model or its adapter changed: give the new run another --out",
+        )
+    with torch.no_grad():
+        for name, parameter in optimizer.parameters.items():
+            parameter.copy_(weights[name])
+    optimizer.load_state(_read(resumed.folder / "optimizer.safetensors"))
+    _set_generators(_read(resumed.folder / "rng.safetensors"))
+
+
+def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    return [f"{key} was {_short(held.get(key))} and is {_short(wanted.get(key))}" for key in keys]
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that safetensors accepts: contiguous, each with its own storage."""
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping, though it has keys()
+
+
+def _generators() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_generators(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            if f"cuda.{i}" in states:
+                torch.cuda.set_rng_state(states[f"cuda.{i}"], i)
+    if torch.backends.mps.is_available() and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

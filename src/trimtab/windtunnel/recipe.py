@@ -1,0 +1,196 @@
+"""Train the wind tunnel's chat model from nothing.
+
+    python -m trimtab.windtunnel.recipe --out DIR [--steps N] [--seed N]
+
+Writes a plain transformers folder. Deterministic by seed on one machine and thread count. The demonstrations are drawn
+as they are needed, so nothing is seen twice by construction except in the small families.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from trimtab.windtunnel.demonstrations import demonstration
+from trimtab.windtunnel.oracle import score
+from trimtab.windtunnel.tokenizer import build_tokenizer
+from trimtab.windtunnel.world import FAMILIES, Task, tasks
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+STEPS: Final = 6000
+BATCH: Final = 48
+LEARNING_RATE: Final = 3e-3
+WARMUP: Final = 0.05
+WEIGHT_DECAY: Final = 0.01
+# Batches are cut from a pool sorted by length, so that little padding is computed.
+POOL: Final = 8
+MAX_NEW_TOKENS: Final = 64
+
+Row = tuple[list[int], list[int]]  # ids of the prompt with the assistant header; ids of the response with its end
+
+
+def train(*, steps: int = STEPS, seed: int = 0, log_every: int = 0) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    """Tokenizer and model from nothing, `steps` optimizer steps of `BATCH` demonstrations each. Prints every `log_every`."""
+    import torch
+
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(seed=seed)
+    model = _fresh_model(tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARMUP)
+    batches = _batches(tokenizer, seed=seed)
+    model.train()
+    started, smooth = time.monotonic(), 0.0
+    for step in range(1, steps + 1):
+        ids_RT, labels_RT = next(batches)
+        # Padding stands on the right of a causal model: no attention mask is needed.
+        loss = model(input_ids=ids_RT, labels=labels_RT).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        smooth = loss.item() if step == 1 else 0.98 * smooth + 0.02 * loss.item()
+        if log_every and (step % log_every == 0 or step == steps):
+            _say(f"step {step}/{steps}  loss {smooth:.3f}  {time.monotonic() - started:.0f} s")
+    return model.eval(), tokenizer
+
+
+def _fresh_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A Qwen2 of 1.3 million parameters with random weights."""
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=160,
+        intermediate_size=448,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=MAX_NEW_TOKENS,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return model
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerFast, task: Task) -> list[int]:
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": task.prompt}], add_generation_prompt=True, tokenize=False
+    )
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _rows(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Iterator[Row]:
+    """Demonstrations without end, as ids."""
+    rng = Random(f"trimtab recipe {seed}")
+    while True:
+        for task in tasks(1024, seed=rng.getrandbits(32), split="train"):
+            response = tokenizer(demonstration(task, rng), add_special_tokens=False)["input_ids"]
+            yield _prompt_ids(tokenizer, task), [*response, tokenizer.eos_token_id]
+
+
+def _batches(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(ids, labels) of `BATCH` rows of similar length each, padded on the right; labels are -100 outside responses."""
+    import torch
+
+    rows, rng = _rows(tokenizer, seed=seed), Random(f"trimtab batches {seed}")
+    while True:
+        pool = sorted((next(rows) for _ in range(BATCH * POOL)), key=lambda row: len(row[0]) + len(row[1]))
+        starts = list(range(0, len(pool), BATCH))
+        rng.shuffle(starts)
+        for start in starts:
+            batch = pool[start : start + BATCH]
+            width = max(len(prompt) + len(response) for prompt, response in batch)
+            ids = torch.full((BATCH, width), tokenizer.pad_token_id)
+            labels = torch.full((BATCH, width), -100)
+            for i, (prompt, response) in enumerate(batch):
+                end = len(prompt) + len(response)
+                ids[i, :end] = torch.tensor(prompt + response)
+                labels[i, len(prompt) : end] = torch.tensor(response)
+            yield ids, labels
+
+
+def answers(
+    model: Any, tokenizer: PreTrainedTokenizerFast, questions: tuple[Task, ...], *, temperature: float, seed: int
+) -> list[str]:
+    """One answer a task, by transformers' own `generate`; `temperature` 0 is greedy."""
+    import torch
+
+    torch.manual_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    if not temperature:
+        sampling |= {"temperature": None, "top_k": None, "top_p": None}
+    out: list[str] = []
+    for start in range(0, len(questions), 200):
+        prompts = [_prompt_ids(tokenizer, task) for task in questions[start : start + 200]]
+        batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        with torch.no_grad():
+            ids = model.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, **sampling)
+        out += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return out
+
+
+def figures(
+    model: Any, tokenizer: PreTrainedTokenizerFast, *, n: int = 800, temperature: float = 1.0, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """(mean true score, share of wholly right answers, mean words) by family and under 'all', on `eval` tasks."""
+    questions = tasks(n, seed=seed, split="eval")
+    by: dict[str, list[tuple[float, float, float]]] = {family: [] for family in ("all", *FAMILIES)}
+    for task, text in zip(questions, answers(model, tokenizer, questions, temperature=temperature, seed=seed), strict=True):
+        true = score(task, text)
+        for group in ("all", task.family):
+            by[group].append((true.total, float(true.total == 1.0), float(len(text.split()))))
+    return {g: (_mean(x[0] for x in v), _mean(x[1] for x in v), _mean(x[2] for x in v)) for g, v in by.items()}
+
+
+def _mean(values: Iterator[float] | Any) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, save into `--out`, and print the figures of the model card."""
+    parser = argparse.ArgumentParser(prog="python -m trimtab.windtunnel.recipe", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model; made if absent")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figures", type=int, default=800, help="held-out prompts to score at the end")
+    words = parser.parse_args(argv)
+    model, tokenizer = train(steps=words.steps, seed=words.seed, log_every=max(1, min(200, words.steps // 5)))
+    model.save_pretrained(words.out)
+    tokenizer.save_pretrained(words.out, save_jinja_files=False)
+    for temperature in (1.0, 0.0):
+        _say(f"temperature {temperature}: family, mean true score, share wholly right, mean words")
+        for family, row in figures(model, tokenizer, n=words.figures, temperature=temperature).items():
+            _say(f"  {family:<12}{row[0]:.3f}  {row[1]:.3f}  {row[2]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The tiny model's own tokenizer: byte-level BPE learned from the world, digits one by one, ChatML around the turns.
+
+Byte level means that every text round-trips exactly, also text from outside the world; digits stand alone so that numbers
+can be computed with. A world's word is one token.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from trimtab.windtunnel.demonstrations import demonstration
+from trimtab.windtunnel.world import VALUES, tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD: Final = "<|pad|>"
+START: Final = "<|im_start|>"
+END: Final = "<|im_end|>"
+SYSTEM: Final = "system"
+VOCABULARY: Final = 896
+
+CHAT_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def corpus(n_tasks: int, *, seed: int) -> list[str]:
+    """Prompts and demonstrations of the `train` split, and every value once: the text that the tokenizer learns from."""
+    rng = Random(f"trimtab tokenizer {seed}")
+    lines = ["system\nuser\nassistant\n"] * 50
+    for task in tasks(n_tasks, seed=seed, split="train"):
+        lines += [task.prompt, demonstration(task, rng)]
+    lines += [f"{value} {value}" for values in VALUES.values() for value in values] * 20
+    return lines
+
+
+def build_tokenizer(*, seed: int = 0) -> PreTrainedTokenizerFast:
+    """A fast tokenizer learned from nothing. Deterministic by seed; takes about a second."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(corpus(8000, seed=seed), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[START],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
