@@ -149,7 +149,7 @@ def objectives(*, as_json: AsJson = False) -> None:
 
     from trimtab import objectives as module
 
-    rows = [asdict(row) for row in module.table()]
+    rows = [asdict(row) | {"parameters": dict(row.parameters)} for row in module.table()]
     _show(rows, as_json, _objective_lines)
 
 

@@ -54,9 +54,9 @@ class WindTunnelSection(Section):
 
     pairs: int = Field(1024, ge=8, description="preference pairs sampled from the model itself")
     prompts: int = Field(400, ge=8, description="held-out prompts of the benchmark")
-    length_bias: float = Field(0.0, description="λ of the labels: log-odds a token that the longer answer gains")
+    length_bias: float = Field(0.0, description="λ of the labels: log-odds a word that the longer answer gains")
     label_noise: float = Field(0.0, ge=0, lt=0.5, description="share of labels flipped")
-    judge_length_bias: float = Field(0.1, description="λ of the length-biased judge that stands beside the oracle")
+    judge_length_bias: float = Field(0.1, description="λ of the length-biased judge beside the oracle, a word")
     temperature: float = Field(1.0, gt=0, description="temperature at which the pairs are sampled")
     seed: int = Field(0, ge=0, description="the world's own seed: pairs and labels stay the same across run seeds")
 

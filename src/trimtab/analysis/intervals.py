@@ -87,7 +87,7 @@ def sign_test(wins: int, losses: int) -> float:
     for k in range(1, min(wins, losses) + 1):
         term = term * (n - k + 1) // k
         tail += term
-    return min(1.0, 2 * tail / (1 << n)) if n < 1000 else min(1.0, math.exp(math.log(2 * tail) - n * math.log(2)))
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def finite(value: float) -> float | None:

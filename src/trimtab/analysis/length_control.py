@@ -1,0 +1,254 @@
+"""Length-controlled win rates: the logistic model of AlpacaEval 2 (arXiv 2404.04475), cross-validated as published.
+
+    logit P(model preferred on row i) = a · tanh(d_i / sd(d)) + c · g_i + k · own_i
+
+d_i = characters of the baseline's answer − characters of the model's; sd with ddof 1 over all rows; g_i = the
+instruction's difficulty; own_i = 1 on the model's own rows and 0 on the regularising rows, so k is the model's
+strength and there is no other intercept. The regularising rows (the baseline's verbose and concise selves against the
+baseline) hold a near the judge's own length effect, at weight 0.1 each. The win rate is the mean prediction over the
+model's rows with a = 0: what the judge would have said had both answers been equally long.
+
+Shapes: N own rows, F features (length, then difficulty where there is one, then own).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, percentile_interval
+from trimtab.analysis.l1_logistic import Rows, fit_exact, fit_liblinear, mean_log_loss, sigmoid
+from trimtab.analysis.winrate import scores_from
+from trimtab.errors import DataError
+
+INVERSE_PENALTIES: tuple[float, ...] = tuple(float(c) for c in np.logspace(-4, 4, 10))
+N_FOLDS = 5
+MIN_ROWS = 10
+REGULARISING_WEIGHT = 0.1
+FULL = "length_controlled_v1"
+WITHOUT_REGULARISERS = "length_controlled_noreg"
+WITHOUT_DIFFICULTY = "length_controlled_minimal"
+
+
+@dataclass(frozen=True, slots=True)
+class LengthControlled:
+    """Percent. `lc_c` is the inverse penalty that cross-validation chose, `lc_neighbours` the win rate at the grid's
+    values next to it (and at it): where they differ, the choice matters and the figure is soft.
+
+    `lc_ci95` is a percentile bootstrap over instructions that re-estimates everything (sd, C, weights); it is wider
+    than AlpacaEval's `lc_standard_error`, which is the spread of predictions and not a sampling error.
+    `weights` are a, c, k. NaN and None where a number could not be computed; `notes` say why, in plain words.
+    """
+
+    length_controlled_winrate: float
+    lc_c: float | None
+    lc_neighbours: tuple[tuple[float, float], ...]
+    lc_ci95: Interval
+    variant: str
+    weights: Mapping[str, float] = field(default_factory=dict)
+    n_rows: int = 0
+    n_regularising: int = 0
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "length_controlled_winrate": finite(self.length_controlled_winrate),
+            "lc_c": self.lc_c,
+            "lc_ci95": [finite(bound) for bound in self.lc_ci95],
+            "lc_neighbours": {f"{c:.4g}": rate for c, rate in self.lc_neighbours},
+            "lc_variant": self.variant,
+            "lc_weights": dict(self.weights),
+            "lc_notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Design:
+    """Everything a fit needs before the length feature is standardised: scores, length gap and difficulty, each [N].
+
+    `counts_N` are how often each own row was drawn: 1 outside the bootstrap.
+    """
+
+    scores: FloatArray
+    length_gap: FloatArray
+    difficulty: FloatArray | None
+    regularisers: Rows
+
+    def prediction_features(self) -> FloatArray:
+        """Own rows with the length term at zero, [N, F]."""
+        return self._features(np.zeros_like(self.length_gap))
+
+    def training_rows(self, counts_N: FloatArray) -> Rows:
+        """Regularising rows first (as upstream), then the own rows that were judged, weighted by `counts_N`."""
+        spread = _spread(self.length_gap, counts_N)
+        length_N = np.tanh(self.length_gap / spread) if spread > 0 else np.zeros_like(self.length_gap)
+        judged = ~np.isnan(self.scores)
+        return Rows(
+            np.vstack([self.regularisers.features, self._features(length_N)[judged]]),
+            np.concatenate([self.regularisers.targets, self.scores[judged]]),
+            np.concatenate([self.regularisers.weights, counts_N[judged]]),
+        )
+
+    def _features(self, length_N: FloatArray) -> FloatArray:
+        own_N = np.ones_like(length_N)
+        columns = [length_N, own_N] if self.difficulty is None else [length_N, self.difficulty, own_N]
+        return np.column_stack(columns)
+
+
+def length_controlled(
+    preferences: Iterable[float | None],
+    *,
+    lengths_1: Sequence[int],
+    lengths_2: Sequence[int],
+    difficulty: Sequence[float] | None = None,
+    gamed: Mapping[str, Sequence[float]] | None = None,
+    is_baseline: bool = False,
+    seed: int = 0,
+    n_boot: int = 200,
+) -> LengthControlled:
+    """Length-controlled win rate of the model (output_2) over the baseline (output_1).
+
+    `lengths_*` are characters of the two answers, `difficulty` one number a row (see `summary.align_difficulty`),
+    `gamed` the regularising rows as columns `preference` (already − 1), `std_delta_len`, `instruction_difficulty`.
+    Rows without a preference shape sd and the prediction but not the fit, as upstream. `is_baseline`: the model is the
+    baseline itself, which is 50 by definition. Below ten judged rows the rate is NaN and a note says so.
+    Raises DataError when the columns disagree in length.
+    """
+    scores = scores_from(preferences)
+    gap = np.asarray(lengths_1, dtype=np.float64) - np.asarray(lengths_2, dtype=np.float64)
+    hardness = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)
+    if not len(scores) == len(gap) == (len(scores) if hardness is None else len(hardness)):
+        raise DataError(
+            f"length control got {len(scores)} preferences, {len(gap)} lengths"
+            + ("" if hardness is None else f" and {len(hardness)} difficulties"),
+            remedy="give one of each for every row",
+        )
+    design = _Design(scores, gap, hardness, _regularisers(gamed, with_difficulty=hardness is not None))
+    variant = WITHOUT_DIFFICULTY if hardness is None else FULL if gamed is not None else WITHOUT_REGULARISERS
+    n_judged = int((~np.isnan(scores)).sum())
+    unfitted = LengthControlled(
+        math.nan, None, (), NO_INTERVAL, variant, n_rows=n_judged, n_regularising=len(design.regularisers)
+    )
+    if is_baseline:
+        note = "the model is the baseline: 50 by definition"
+        return replace(unfitted, length_controlled_winrate=50.0, lc_ci95=(50.0, 50.0), notes=(note,))
+    if n_judged < MIN_ROWS:
+        note = f"{n_judged} judged rows are too few for length control (at least {MIN_ROWS})"
+        return replace(unfitted, notes=(note,))
+    return _estimate(design, unfitted, seed=seed, n_boot=n_boot)
+
+
+def win_rate_from_weights(strength: float, *, difficulty_weight: float, difficulty: Sequence[float]) -> float:
+    """Percent: the mean of σ(c·g_i + k), which turns published weights into the published win rate."""
+    return 100 * float(sigmoid(difficulty_weight * np.asarray(difficulty, dtype=np.float64) + strength).mean())
+
+
+def _estimate(design: _Design, unfitted: LengthControlled, *, seed: int, n_boot: int) -> LengthControlled:
+    rows = design.training_rows(np.ones_like(design.scores))
+    chosen = _choose_penalty(rows)
+    near = [j for j in (chosen - 1, chosen, chosen + 1) if 0 <= j < len(INVERSE_PENALTIES)]
+    fits = {j: fit_liblinear(rows, inverse_penalty=INVERSE_PENALTIES[j]) for j in near}
+    target = design.prediction_features()
+    names = ("length", "own") if design.difficulty is None else ("length", "difficulty", "own")
+    return replace(
+        unfitted,
+        length_controlled_winrate=_prediction(target, fits[chosen]),
+        lc_c=INVERSE_PENALTIES[chosen],
+        lc_neighbours=tuple((INVERSE_PENALTIES[j], _prediction(target, fits[j])) for j in near),
+        lc_ci95=_bootstrap(design, seed=seed, n_boot=n_boot),
+        weights=dict(zip(names, fits[chosen].tolist(), strict=True)),
+        notes=_notes(design),
+    )
+
+
+def _notes(design: _Design) -> tuple[str, ...]:
+    notes = []
+    if _spread(design.length_gap, np.ones_like(design.length_gap)) == 0:
+        notes.append("every answer differs from the baseline's by the same length: no length effect can be estimated")
+    if np.isnan(design.scores).any():
+        notes.append(f"{int(np.isnan(design.scores).sum())} rows without a verdict are predicted but not fitted")
+    return tuple(notes)
+
+
+def _regularisers(gamed: Mapping[str, Sequence[float]] | None, *, with_difficulty: bool) -> Rows:
+    n_features = 3 if with_difficulty else 2
+    if gamed is None:
+        return Rows(np.empty((0, n_features)), np.empty(0), np.empty(0))
+    targets = np.asarray(gamed["preference"], dtype=np.float64)
+    length = np.tanh(np.asarray(gamed["std_delta_len"], dtype=np.float64))
+    own = np.zeros_like(length)
+    hardness = np.asarray(gamed["instruction_difficulty"], dtype=np.float64)
+    columns = [length, hardness, own] if with_difficulty else [length, own]
+    return Rows(np.column_stack(columns), targets, np.full(len(targets), REGULARISING_WEIGHT))
+
+
+def _choose_penalty(rows: Rows) -> int:
+    """Index into `INVERSE_PENALTIES` with the best held-out log loss; the first (strongest penalty) on a tie.
+
+    Five folds by row: both copies of a duplicated row stay together, which is what GroupKFold is for upstream.
+    """
+    losses = np.zeros(len(INVERSE_PENALTIES))
+    for train, test in _folds(len(rows)):
+        fitted, held_out = rows.take(train), rows.take(test)
+        for j, inverse_penalty in enumerate(INVERSE_PENALTIES):
+            losses[j] += mean_log_loss(held_out, fit_liblinear(fitted, inverse_penalty=inverse_penalty))
+    return int(losses.argmin())
+
+
+def _folds(n_rows: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Train and test rows of the five folds, as scikit-learn's GroupKFold deals them."""
+    from sklearn.model_selection import GroupKFold
+
+    rows = np.arange(n_rows)
+    return list(GroupKFold(N_FOLDS).split(rows, groups=rows))
+
+
+def _bootstrap(design: _Design, *, seed: int, n_boot: int) -> Interval:
+    """Percentile interval over resampled own rows; the regularising rows are published once and stay as they are.
+
+    A resample is a weight a row (how often it was drawn), never a repeated row: copies of a row in two folds would
+    let the held-out score see its own training data. Each resample chooses its own C: with C held fixed, a fit that
+    was shrunk to exactly 50 would come with an interval of no width.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(design.scores)
+    target = design.prediction_features()
+    n_train = len(design.regularisers) + int((~np.isnan(design.scores)).sum())
+    folds = _folds(n_train)
+    rates = np.empty(n_boot)
+    for b in range(n_boot):
+        counts_N = np.bincount(rng.integers(0, n, size=n), minlength=n).astype(np.float64)
+        rows = design.training_rows(counts_N)
+        rates[b] = _prediction(target, _exact_cross_validated(rows, folds), counts_N)
+    return percentile_interval(rates)
+
+
+def _exact_cross_validated(
+    rows: Rows, folds: Sequence[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
+) -> FloatArray:
+    """`_choose_penalty` and the fit after it, with the exact solver warm-started along the path. Shape [F]."""
+    losses = np.zeros(len(INVERSE_PENALTIES))
+    for train, test in folds:
+        fitted, held_out = rows.take(train), rows.take(test)
+        w = np.zeros(rows.features.shape[1])
+        for j, inverse_penalty in enumerate(INVERSE_PENALTIES):
+            w = fit_exact(fitted, inverse_penalty=inverse_penalty, start_F=w)
+            losses[j] += mean_log_loss(held_out, w)
+    return fit_exact(rows, inverse_penalty=INVERSE_PENALTIES[int(losses.argmin())], start_F=w)
+
+
+def _prediction(features_NF: FloatArray, coefficients_F: FloatArray, counts_N: FloatArray | None = None) -> float:
+    return 100 * float(np.average(sigmoid(features_NF @ coefficients_F), weights=counts_N))
+
+
+def _spread(values_N: FloatArray, counts_N: FloatArray) -> float:
+    """Standard deviation with ddof 1 of values drawn `counts_N` times each; 0 for a constant."""
+    total = float(counts_N.sum())
+    centred = values_N - float(np.average(values_N, weights=counts_N))
+    spread = math.sqrt(float(counts_N @ centred**2) / (total - 1))
+    return spread if spread > 1e-9 * (1 + float(np.abs(values_N).max())) else 0.0

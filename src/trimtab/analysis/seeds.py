@@ -1,0 +1,152 @@
+"""One interval for several seeds that answered the same prompts.
+
+Two things vary: which prompts were asked and which seed trained the model. Both are samples, and they are crossed:
+every seed meets every prompt. A bootstrap over prompts alone forgets that another seed would have given another model;
+a t interval over the seeds' means alone forgets that all of them met the same prompts. So the two-way random-effects
+model is used, y_ks = μ + prompt_s + seed_k + rest_ks, whose mean has the variance
+
+    Var(mean) = (MS_prompts + MS_seeds − MS_rest) / (K·N)
+
+with the mean squares of the two-way table, and a t quantile with Satterthwaite's degrees of freedom (Satterthwaite
+1946, Biometrics 2:110), so that three seeds which disagree give the wide interval that three numbers deserve. A mean
+square that falls below MS_rest is raised to it (a variance is never negative), which errs on the wide side.
+
+Shapes: K seeds, N prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, wilson_interval
+from trimtab.errors import DataError
+
+METHOD = "two-way random effects over prompts and seeds, Satterthwaite t"
+METHOD_OF_FIGURES = "seed spread plus the mean squared error within a seed, Satterthwaite t"
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """In the unit of the values. `seed_deviation` is the standard deviation (ddof 1) of the seeds' own means.
+
+    `n_prompts` counts the prompts that every seed has a value for, `n_left_out` those that some seed lacks.
+    """
+
+    mean: float
+    standard_error: float
+    ci95: Interval
+    degrees_of_freedom: float
+    seed_deviation: float
+    n_seeds: int
+    n_prompts: int
+    n_left_out: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mean": finite(self.mean),
+            "standard_error": finite(self.standard_error),
+            "ci95": [finite(bound) for bound in self.ci95],
+            "degrees_of_freedom": finite(self.degrees_of_freedom),
+            "seed_deviation": finite(self.seed_deviation),
+            "n_seeds": self.n_seeds,
+            "n_prompts": self.n_prompts,
+            "n_left_out": self.n_left_out,
+        }
+
+
+def pooled_mean(values_KN: FloatArray) -> Pooled:
+    """Mean over seeds and prompts with an interval for a new seed on new prompts. NaN marks a missing value.
+
+    Raises DataError below two seeds; NaN where fewer than two prompts are common to all of them.
+    """
+    n_seeds, n_all = values_KN.shape
+    if n_seeds < 2:
+        raise DataError("one seed cannot be pooled", remedy="run at least two: --seeds 2")
+    common_KN = values_KN[:, ~np.isnan(values_KN).any(axis=0)]
+    n = common_KN.shape[1]
+    if n < 2:
+        mean = float(common_KN.mean()) if n else math.nan
+        return Pooled(mean, math.nan, NO_INTERVAL, math.nan, math.nan, n_seeds, n, n_all - n)
+    grand = float(common_KN.mean())
+    seed_K = common_KN.mean(axis=1)
+    prompt_N = common_KN.mean(axis=0)
+    rest_KN = common_KN - seed_K[:, None] - prompt_N[None, :] + grand
+    free_prompts, free_seeds = n - 1, n_seeds - 1
+    ms_rest = float((rest_KN**2).sum()) / (free_prompts * free_seeds)
+    ms_prompts = max(n_seeds * float(((prompt_N - grand) ** 2).sum()) / free_prompts, ms_rest)
+    ms_seeds = max(n * float(((seed_K - grand) ** 2).sum()) / free_seeds, ms_rest)
+    total = ms_prompts + ms_seeds - ms_rest
+    spread = ms_prompts**2 / free_prompts + ms_seeds**2 / free_seeds + ms_rest**2 / (free_prompts * free_seeds)
+    freedom = total**2 / spread if spread > 0 else float(free_prompts)
+    error = math.sqrt(total / (n_seeds * n))
+    return Pooled(
+        mean=grand,
+        standard_error=error,
+        ci95=_t_interval(grand, error, freedom),
+        degrees_of_freedom=freedom,
+        seed_deviation=float(seed_K.std(ddof=1)),
+        n_seeds=n_seeds,
+        n_prompts=n,
+        n_left_out=n_all - n,
+    )
+
+
+def pooled_rate(scores_KN: FloatArray) -> Pooled:
+    """`pooled_mean` of scores in [0, 1], the interval kept inside it.
+
+    Scores that are all 0 or all 1 show no spread to estimate from: they get Wilson's interval for N prompts.
+    """
+    pooled = pooled_mean(scores_KN)
+    low, high = pooled.ci95
+    if pooled.n_prompts and pooled.mean in (0.0, 1.0):
+        low, high = wilson_interval(pooled.mean * pooled.n_prompts, n=pooled.n_prompts)
+    clipped = (max(0.0, low), min(1.0, high)) if not math.isnan(low) else NO_INTERVAL
+    return Pooled(
+        mean=pooled.mean,
+        standard_error=pooled.standard_error,
+        ci95=clipped,
+        degrees_of_freedom=pooled.degrees_of_freedom,
+        seed_deviation=pooled.seed_deviation,
+        n_seeds=pooled.n_seeds,
+        n_prompts=pooled.n_prompts,
+        n_left_out=pooled.n_left_out,
+    )
+
+
+def pooled_figures(figures: Sequence[float], *, standard_errors: Sequence[float], n_prompts: int) -> Pooled:
+    """Mean of one figure a seed that is no plain mean of rows (a length-controlled win rate), one error a seed beside it.
+
+    Var = s²/K + mean(se²): the second term counts the prompts' error as common to all seeds, and the first contains a
+    share of it again, so the interval errs on the wide side. Raises DataError when the two lists disagree.
+    """
+    if len(figures) != len(standard_errors) or len(figures) < 2:
+        raise DataError(f"{len(figures)} figures and {len(standard_errors)} errors cannot be pooled", remedy="give two or more of each")
+    values_K = np.asarray(figures, dtype=np.float64)
+    between = float(values_K.var(ddof=1)) / len(values_K)
+    within = float(np.mean(np.square(standard_errors)))
+    error = math.sqrt(between + within)
+    spread = between**2 / (len(values_K) - 1) + within**2 / max(1, n_prompts - 1)
+    freedom = (between + within) ** 2 / spread if spread > 0 else float(max(1, n_prompts - 1))
+    mean = float(values_K.mean())
+    return Pooled(
+        mean=mean,
+        standard_error=error,
+        ci95=_t_interval(mean, error, freedom),
+        degrees_of_freedom=freedom,
+        seed_deviation=float(values_K.std(ddof=1)),
+        n_seeds=len(values_K),
+        n_prompts=n_prompts,
+        n_left_out=0,
+    )
+
+
+def _t_interval(centre: float, error: float, freedom: float) -> Interval:
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no types
+
+    reach = float(stdtrit(freedom, 0.975)) * error
+    return centre - reach, centre + reach

@@ -1,0 +1,20 @@
+"""What a finished run left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trimtab.errors import ConfigError
+from trimtab.stages.folder import Folder
+
+
+def finished_model(run_folder: str) -> Path:
+    """The aligned model of a run, or the folder itself when it is a model."""
+    root = Path(run_folder)
+    if not root.is_dir():
+        raise ConfigError(f"no such run folder: {root}", remedy="name the folder that `trimtab run` printed")
+    if Folder(root).model.is_dir():
+        return Folder(root).model
+    if (root / "config.json").is_file() and any(root.glob("*.safetensors")):
+        return root
+    raise ConfigError(f"{root} has no trained model yet", remedy="finish it first: trimtab run " + str(root))

@@ -1,0 +1,329 @@
+"""Every row of a data set accounted for: what is kept, what is dropped and why, and what lengths give away.
+
+Pure: no disk, network, clock or random numbers. One pass, constant work a row; duplicates are found by 16-byte hashes.
+
+    auditor = Auditor(evaluation_prompts=...)
+    for outcome in outcomes:                           # Pair | RowProblem, in the order of the source
+        if (pair := auditor.see(outcome)) is not None:  # checks on text
+            tokens = auditor.see_tokens(template.tokenize_pair(pair, ...))  # checks on tokens
+    audit = auditor.finish(decode=template.decode)
+    kept = [pair for pair in kept if pair.id not in audit.dropped_ids]      # contradictions show up late
+
+Two rows contradict each other when they have the same prompt and the same two responses with opposite preference. There
+is nothing to learn from them and no telling which is right: both are dropped.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from trimtab.data.lengths import LengthBias, Lengths, LengthSummary, length_bias, summarise
+from trimtab.data.messages import roles_fault
+from trimtab.data.problems import Reason, RowProblem
+from trimtab.errors import DataError
+from trimtab.records import Message, Pair, TokenPair
+
+DroppedRow = RowProblem
+_MAX_SAMPLES = 16  # a sample is wanted that no later row contradicts
+_UNITS = ("characters", "tokens")
+_PARTS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The first kept row as the model will see it, special tokens spelled out.
+
+    `mask_spans` are the half-open ranges, in the row of tokens `[prompt][chosen][rejected]`, that carry the loss.
+    """
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    mask_spans: tuple[tuple[int, int], tuple[int, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "prompt": self.prompt,
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "mask_spans": [list(span) for span in self.mask_spans],
+        }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found. `n_rows` = `n_kept` + `len(dropped)`, always.
+
+    `lengths` and `bias` are by unit, `characters` and, when tokens were seen, `tokens`, over the kept rows; token
+    lengths are those after cutting. `cut` are shares of kept responses that were cut. `overlap` names the kept rows
+    with a user message that is an evaluation prompt (None when there was nothing to compare with).
+    """
+
+    n_rows: int
+    dropped: tuple[DroppedRow, ...]
+    lengths: dict[str, dict[str, LengthSummary]]
+    bias: dict[str, LengthBias]
+    cut: dict[str, float]
+    overlap: tuple[str, ...] | None
+    sample: Sample | None
+
+    @property
+    def n_kept(self) -> int:
+        return self.n_rows - len(self.dropped)
+
+    @property
+    def dropped_share(self) -> float:
+        return len(self.dropped) / self.n_rows if self.n_rows else 0.0
+
+    @cached_property
+    def dropped_ids(self) -> frozenset[str]:
+        return frozenset(row.id for row in self.dropped)
+
+    @cached_property
+    def dropped_by_reason(self) -> dict[Reason, int]:
+        """Counts of the reasons that occurred, most frequent first."""
+        return dict(Counter(row.reason for row in self.dropped).most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.n_rows,
+            "kept": self.n_kept,
+            "dropped": len(self.dropped),
+            "dropped_share": self.dropped_share,
+            "dropped_by_reason": {reason.value: count for reason, count in self.dropped_by_reason.items()},
+            "lengths": {
+                unit: {part: summary.to_json() for part, summary in parts.items()}
+                for unit, parts in self.lengths.items()
+            },
+            "length_bias": {unit: bias.to_json() for unit, bias in self.bias.items()},
+            "cut": dict(self.cut),
+            "overlap_with_evaluation": None
+            if self.overlap is None
+            else {"rows": len(self.overlap), "first_ids": list(self.overlap[:10])},
+            "sample": None if self.sample is None else self.sample.to_json(),
+        }
+
+    def lines(self) -> list[str]:
+        """The audit in plain sentences, one a line."""
+        lines = [
+            f"{self.n_rows:,} rows: {self.n_kept:,} kept, {len(self.dropped):,} dropped ({self.dropped_share:.1%})"
+        ]
+        for reason, count in self.dropped_by_reason.items():
+            example = next(row for row in self.dropped if row.reason is reason)
+            lines.append(f"  {count:,} {reason.value}: {reason.sentence} (first: {_example(example)})")
+        for unit, parts in self.lengths.items():
+            said = ", ".join(f"{part} {summary.median:,.0f} ({summary.p95:,.0f})" for part, summary in parts.items())
+            lines.append(f"{unit}, median (95th percentile): {said}")
+        lines.extend(_bias_line(unit, bias) for unit, bias in self.bias.items())
+        if self.cut:
+            lines.append(
+                f"cut at the limit: {self.cut['chosen']:.1%} of chosen, {self.cut['rejected']:.1%} of rejected"
+            )
+        if self.overlap is not None:
+            first = f" (first: {self.overlap[0]})" if self.overlap else ""
+            lines.append(f"{len(self.overlap):,} kept rows hold an evaluation prompt{first}")
+        return lines
+
+
+class Auditor:
+    """Sees rows one after another; `finish` gives the audit.
+
+    `evaluation_prompts` are texts passed through `normalise_prompt`; None means there is nothing to compare with.
+    """
+
+    def __init__(self, *, evaluation_prompts: Set[str] | None = None) -> None:
+        self._evaluation_prompts = evaluation_prompts
+        self._n_rows = 0
+        self._dropped: list[tuple[int, DroppedRow]] = []
+        self._ids: list[str] = []  # of every readable pair; what follows are columns beside it
+        self._places: dict[str, int] = {}
+        self._row_number = array("Q")
+        self._alive = bytearray()
+        self._overlaps = bytearray()
+        self._first_seen: dict[bytes, int] = {}
+        self._lengths = {unit: {part: array("Q") for part in _PARTS} for unit in _UNITS}
+        self._cut = {"chosen": bytearray(), "rejected": bytearray()}
+        self._has_tokens = bytearray()
+        self._samples: list[tuple[int, TokenPair]] = []
+
+    def see(self, outcome: Pair | RowProblem) -> Pair | None:
+        """Count one row. The pair comes back when nothing is wrong with its text."""
+        self._n_rows += 1
+        if isinstance(outcome, RowProblem):
+            self._dropped.append((self._n_rows, outcome))
+            return None
+        place = self._place(outcome)
+        problem = _text_problem(outcome) or self._repetition(outcome, place)
+        if problem is not None:
+            self._drop(place, problem)
+            return None
+        if self._evaluation_prompts:
+            self._overlaps[place] = _holds_any(outcome.prompt, self._evaluation_prompts)
+        return outcome
+
+    def see_tokens(self, outcome: TokenPair | RowProblem) -> TokenPair | None:
+        """What tokenising made of a pair that `see` gave back. The tokens come back when nothing is wrong with them."""
+        place = self._places[outcome.id]
+        if isinstance(outcome, TokenPair) and outcome.chosen_ids == outcome.rejected_ids:
+            cut = "after cutting" if outcome.chosen_cut else "though the texts differ"
+            detail = f"both responses are the same {len(outcome.chosen_ids)} tokens {cut}"
+            outcome = RowProblem(outcome.id, Reason.IDENTICAL_AFTER_CUT, detail)
+        if isinstance(outcome, RowProblem):
+            self._drop(place, outcome)
+            return None
+        sizes = (len(outcome.prompt_ids), len(outcome.chosen_ids), len(outcome.rejected_ids))
+        for part, size in zip(_PARTS, sizes, strict=True):
+            self._lengths["tokens"][part][place] = size
+        self._cut["chosen"][place], self._cut["rejected"][place] = outcome.chosen_cut, outcome.rejected_cut
+        self._has_tokens[place] = True
+        if len(self._samples) < _MAX_SAMPLES:
+            self._samples.append((place, outcome))
+        return outcome
+
+    def finish(self, *, decode: Callable[[Sequence[int]], str] | None = None) -> Audit:
+        """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample."""
+        alive = np.frombuffer(self._alive, dtype=np.bool_)
+        units = [unit for unit in _UNITS if unit == "characters" or any(self._has_tokens)]
+        kept = {unit: {part: _column(self._lengths[unit][part])[alive] for part in _PARTS} for unit in units}
+        if not alive.any():
+            kept = {}
+        assert "tokens" not in kept or np.frombuffer(self._has_tokens, dtype=np.bool_)[alive].all(), (
+            "see_tokens skipped"
+        )
+        return Audit(
+            n_rows=self._n_rows,
+            dropped=tuple(row for _, row in sorted(self._dropped, key=lambda numbered: numbered[0])),
+            lengths={unit: {part: summarise(column) for part, column in parts.items()} for unit, parts in kept.items()},
+            bias={unit: length_bias(parts["chosen"], parts["rejected"]) for unit, parts in kept.items()},
+            cut={side: float(np.frombuffer(flags, dtype=np.bool_)[alive].mean()) for side, flags in self._cut.items()}
+            if "tokens" in kept
+            else {},
+            overlap=None
+            if self._evaluation_prompts is None
+            else tuple(self._ids[place] for place in np.flatnonzero(np.frombuffer(self._overlaps, dtype=np.bool_) & alive)),
+            sample=self._sample(decode),
+        )
+
+    def _place(self, pair: Pair) -> int:
+        """A new line in every column."""
+        if pair.id in self._places:
+            raise DataError(f"two pairs have the id {pair.id!r}", remedy="give every pair an id of its own")
+        place = self._places[pair.id] = len(self._ids)
+        self._ids.append(pair.id)
+        self._row_number.append(self._n_rows)
+        for flags in (self._alive, self._overlaps, self._has_tokens, *self._cut.values()):
+            flags.append(False)
+        self._alive[place] = True
+        sizes = (sum(len(message.content) for message in pair.prompt), len(pair.chosen), len(pair.rejected))
+        for part, size in zip(_PARTS, sizes, strict=True):
+            self._lengths["characters"][part].append(size)
+            self._lengths["tokens"][part].append(0)
+        return place
+
+    def _drop(self, place: int, problem: RowProblem) -> None:
+        self._alive[place] = False
+        self._dropped.append((self._row_number[place], problem))
+
+    def _repetition(self, pair: Pair, place: int) -> RowProblem | None:
+        """A duplicate or a contradiction of an earlier row. A contradicted earlier row is dropped here, too."""
+        as_is, swapped = _hashes(pair)
+        if (first := self._first_seen.setdefault(as_is, place)) != place:
+            return RowProblem(pair.id, Reason.DUPLICATE, f"same as {self._ids[first]}")
+        if (other := self._first_seen.get(swapped)) is None:
+            return None
+        if self._alive[other]:
+            self._drop(other, RowProblem(self._ids[other], Reason.CONTRADICTORY, f"the opposite of {pair.id}"))
+        return RowProblem(pair.id, Reason.CONTRADICTORY, f"the opposite of {self._ids[other]}")
+
+    def _sample(self, decode: Callable[[Sequence[int]], str] | None) -> Sample | None:
+        first = next((tokens for place, tokens in self._samples if self._alive[place]), None)
+        if first is None or decode is None:
+            return None
+        start = len(first.prompt_ids)
+        middle = start + len(first.chosen_ids)
+        spans = ((start, middle), (middle, first.n_tokens))
+        return Sample(first.id, decode(first.prompt_ids), decode(first.chosen_ids), decode(first.rejected_ids), spans)
+
+
+def audit(
+    outcomes: Iterable[Pair | RowProblem],
+    *,
+    tokenize: Callable[[Pair], TokenPair | RowProblem] | None = None,
+    decode: Callable[[Sequence[int]], str] | None = None,
+    evaluation_prompts: Set[str] | None = None,
+) -> Audit:
+    """Audit a whole source where the kept pairs themselves are not wanted: on text, and on tokens with `tokenize`."""
+    auditor = Auditor(evaluation_prompts=evaluation_prompts)
+    for outcome in outcomes:
+        pair = auditor.see(outcome)
+        if pair is not None and tokenize is not None:
+            auditor.see_tokens(tokenize(pair))
+    return auditor.finish(decode=decode)
+
+
+def normalise_prompt(text: str) -> str:
+    """The form in which prompts are compared with evaluation prompts: case and white space do not count."""
+    return " ".join(text.casefold().split())
+
+
+def _text_problem(pair: Pair) -> RowProblem | None:
+    fault = roles_fault(pair.prompt)
+    if fault is not None:
+        return RowProblem(pair.id, Reason.WRONG_ROLES, fault)
+    if not pair.prompt[-1].content.strip():
+        return RowProblem(pair.id, Reason.EMPTY_PROMPT, "the last user message is blank")
+    for side, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if not response.strip():
+            return RowProblem(pair.id, Reason.EMPTY_RESPONSE, f"'{side}' is {'blank' if response else 'empty'}")
+    if pair.chosen.strip() == pair.rejected.strip():
+        return RowProblem(pair.id, Reason.IDENTICAL, f"both are {len(pair.chosen.strip())} characters")
+    return None
+
+
+def _hashes(pair: Pair) -> tuple[bytes, bytes]:
+    """Of the pair, and of the pair with its preference swapped. White space around responses does not count."""
+    prompt = _hash(*(part for message in pair.prompt for part in (message.role, message.content)))
+    chosen, rejected = _hash(pair.chosen.strip()), _hash(pair.rejected.strip())
+    return _hash_of_bytes(prompt, chosen, rejected), _hash_of_bytes(prompt, rejected, chosen)
+
+
+def _hash(*texts: str) -> bytes:
+    return _hash_of_bytes(*(text.encode("utf-8", "surrogatepass") for text in texts))
+
+
+def _hash_of_bytes(*parts: bytes) -> bytes:
+    whole = blake2b(digest_size=16)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.digest()
+
+
+def _holds_any(prompt: Iterable[Message], evaluation_prompts: Set[str]) -> bool:
+    return any(m.role == "user" and normalise_prompt(m.content) in evaluation_prompts for m in prompt)
+
+
+def _column(lengths: array[int]) -> Lengths:
+    return np.frombuffer(lengths, dtype=np.uint64).astype(np.int64) if lengths else np.zeros(0, dtype=np.int64)
+
+
+def _bias_line(unit: str, bias: LengthBias) -> str:
+    size = "" if bias.cohens_d is None else f", Cohen's d {bias.cohens_d:+.2f}"
+    return (
+        f"length bias in {unit}: chosen longer in {bias.chosen_longer:.1%} of pairs, equal in {bias.same_length:.1%}"
+        f"{size}, AUC of length alone {bias.auc:.3f}"
+    )
+
+
+def _example(row: DroppedRow) -> str:
+    return f"{row.id}, {row.detail}" if row.detail else row.id

@@ -1,0 +1,165 @@
+"""Rows of a data set on the Hugging Face Hub, or of a folder that `datasets` saved. `datasets` is imported on use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SAVED_MARKS = ("dataset_dict.json", "dataset_info.json", "state.json")
+_HUB_NAME = re.compile(
+    r"(?P<id>[\w][\w.\-]*(?:/[\w][\w.\-]*)?)(?::(?P<subset>[\w.\-]+))?(?:@(?P<revision>[\w.\-/]+))?", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """`owner/name`, with an optional subset and revision: `owner/name:subset@revision`."""
+
+    id: str
+    subset: str | None = None
+    revision: str | None = None
+
+
+def parse_hub_name(source: str) -> HubName | None:
+    """The parts of a Hub data set's name, or None when the text cannot be one."""
+    found = _HUB_NAME.fullmatch(source)
+    return HubName(found["id"], found["subset"], found["revision"]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSplit:
+    """One split of a data set in memory-mapped Arrow form."""
+
+    dataset: Dataset
+    name: str
+    identity: str
+
+    @property
+    def total(self) -> int:
+        return len(self.dataset)
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(self.dataset, start=1)
+
+    def digest(self) -> str:
+        """sha256 of what identifies the rows: the source's name and revision, the split, its fingerprint."""
+        return sha256(self.identity.encode()).hexdigest()
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in _SAVED_MARKS)
+
+
+def load_saved(folder: Path, *, split: str | None) -> LoadedSplit:
+    """A folder made by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`. Raises `DataError` when it is damaged."""
+    from datasets import load_from_disk
+
+    try:
+        loaded = load_from_disk(str(folder))
+    except Exception as error:
+        raise DataError(
+            f"{folder}: the saved data set cannot be loaded: {_first_line(error)}",
+            remedy="save it again with save_to_disk, or export it with to_json and name that file",
+        ) from None
+    dataset, name = _choose_split(loaded, split=split, source=str(folder))
+    return LoadedSplit(dataset, name, f"saved {name} {_contents_digest(dataset)}")
+
+
+def load_hub(name: HubName, *, split: str | None, offline: bool) -> LoadedSplit:
+    """A data set from the Hub, or from the local cache alone when `offline`. Never runs code from the data set.
+
+    Raises `DataError` with a remedy when it cannot be reached, does not exist, is gated, or needs a subset named.
+    """
+    import datasets
+
+    try:
+        with _hub_offline() if offline else nullcontext():
+            loaded = datasets.load_dataset(name.id, name.subset, revision=name.revision)
+    except Exception as error:
+        raise _hub_error(name, error, offline=offline or bool(datasets.config.HF_HUB_OFFLINE)) from error
+    source = name.id if name.subset is None else f"{name.id}:{name.subset}"
+    dataset, chosen = _choose_split(loaded, split=split, source=source)
+    return LoadedSplit(dataset, chosen, f"hub {source} {name.revision} {chosen} {dataset._fingerprint}")
+
+
+def _choose_split(loaded: Any, *, split: str | None, source: str) -> tuple[Dataset, str]:
+    """The split that was named; else the only one; else `train`. Anything else is for the user to say."""
+    if not isinstance(loaded, dict):
+        if split is not None and str(loaded.split) != split:
+            raise DataError(
+                f"{source}: there are no splits in it, so none is called '{split}'", remedy="leave split out"
+            )
+        return loaded, str(loaded.split or "all")
+    names = list(loaded)
+    chosen = split or (names[0] if len(names) == 1 else "train")
+    if chosen not in loaded:
+        raise DataError(
+            f"{source}: no split is called '{chosen}'; splits found: {', '.join(names)}",
+            remedy=f"name one of them, for instance: --data.split {names[0]}",
+        )
+    return loaded[chosen], chosen
+
+
+def _contents_digest(dataset: Dataset) -> str:
+    """sha256 over the Arrow files of a saved split and, when rows were selected, its fingerprint."""
+    digest = sha256(str(dataset._fingerprint).encode())
+    for entry in dataset.cache_files:
+        with Path(entry["filename"]).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _hub_error(name: HubName, error: Exception, *, offline: bool) -> DataError:
+    kind, text = type(error).__name__, _first_line(error)
+    if kind == "ValueError" and ("onfig name is missing" in text or "BuilderConfig" in text):
+        return DataError(f"{name.id}: {text}", remedy=f"name one subset: {name.id}:SUBSET")
+    if "gated" in text.lower():
+        return DataError(f"{name.id}: {text}", remedy="accept its terms on the Hub, then log in with: hf auth login")
+    if offline:
+        return DataError(
+            f"{name.id}: there is no such file or folder here, and the Hub's local cache does not have it (offline)",
+            remedy="check the path; or run once without --offline and HF_HUB_OFFLINE so that it can be downloaded",
+        )
+    if kind == "DatasetNotFoundError":
+        return DataError(
+            f"{name.id}: there is no such file or folder here, and no such data set on the Hub",
+            remedy="check the spelling; a private data set needs: hf auth login",
+        )
+    if isinstance(error, ConnectionError | TimeoutError | OSError):
+        return DataError(
+            f"{name.id}: the Hub cannot be reached: {text}",
+            remedy="check the network, or download the data set elsewhere and name its files",
+        )
+    return DataError(
+        f"{name.id}: the Hub's data set cannot be loaded: {kind}: {text}",
+        remedy="see --debug for the trace, or export the data set to JSON lines and name that file",
+    )
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Answer from the local cache alone. The libraries read these settings at every call, not only at import."""
+    import datasets
+    import huggingface_hub
+
+    before = (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

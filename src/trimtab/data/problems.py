@@ -1,0 +1,69 @@
+"""Why a row was left out: a closed set of reasons, each with the sentence that people read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Every reason for which a row is dropped. The value is the key in `audit.json`."""
+
+    MALFORMED = "malformed"
+    PROMPT_MISMATCH = "prompt_mismatch"
+    WRONG_ROLES = "wrong_roles"
+    EMPTY_PROMPT = "empty_prompt"
+    EMPTY_RESPONSE = "empty_response"
+    IDENTICAL = "identical_responses"
+    DUPLICATE = "duplicate"
+    CONTRADICTORY = "contradictory"
+    CONTROL_TOKEN = "control_token"  # noqa: S105 - the name of a reason, no secret
+    TEMPLATE_REFUSED = "template_refused"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    CUT_BELOW_MINIMUM = "cut_below_minimum"
+    IDENTICAL_AFTER_CUT = "identical_after_cut"
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES: dict[Reason, str] = {
+    Reason.MALFORMED: "could not be read as a pair",
+    Reason.PROMPT_MISMATCH: "chosen and rejected do not answer the same prompt",
+    Reason.WRONG_ROLES: "speakers are not (system,) user, assistant, …, user and then one assistant response",
+    Reason.EMPTY_PROMPT: "the last message of the prompt is empty",
+    Reason.EMPTY_RESPONSE: "a response is empty or only white space",
+    Reason.IDENTICAL: "chosen and rejected are the same text",
+    Reason.DUPLICATE: "the same pair as an earlier row (the first one is kept)",
+    Reason.CONTRADICTORY: "another row prefers the opposite (neither is kept)",
+    Reason.CONTROL_TOKEN: "the text spells one of the model's control tokens",
+    Reason.TEMPLATE_REFUSED: "the chat template does not render this conversation",
+    Reason.PROMPT_TOO_LONG: "the last user message alone does not fit the prompt's limit",
+    Reason.CUT_BELOW_MINIMUM: "the window leaves too little room for a response",
+    Reason.IDENTICAL_AFTER_CUT: "chosen and rejected are the same tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """A row that is no usable pair. `id` names the row, `detail` says what was found there."""
+
+    id: str
+    reason: Reason
+    detail: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"id": self.id, "reason": self.reason.value, "detail": self.detail}
+
+
+class RowFaultError(Exception):
+    """Raised while one row is being read; the caller, who knows the row's id, makes it a `RowProblem`."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    def at(self, row_id: str) -> RowProblem:
+        return RowProblem(row_id, self.reason, self.detail)

@@ -1,0 +1,161 @@
+"""The two forms in which a conversation becomes text: a tokenizer's chat template, and the plain documented form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trimtab.data.problems import Reason, RowFaultError
+from trimtab.errors import ModelError
+from trimtab.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Marks that no template trims, folds or translates; they only ever pass through the probes below.
+USER_MARK, SYSTEM_MARK, ASSISTANT_MARK = "Zq-user-Zq", "Zq-system-Zq", "Zq-assistant-Zq"
+# Preference data holds answers, not reasoning: templates that can switch reasoning off (Qwen3, SmolLM3) put the empty
+# reasoning block into the prompt. `date_string` is what Llama 3.x asks for before it looks at the clock.
+DEFAULT_VARIABLES: Mapping[str, object] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+# Some templates print today's date. Tokens that change overnight could not be cached, resumed or compared, so the
+# clock is stopped by a macro of the same name in front of the template.
+_STOPPED_CLOCK = (
+    "{%- macro strftime_now(form) -%}{{- form | replace('%d', '26') | replace('%e', '26') | replace('%b', 'Jul')"
+    " | replace('%B', 'July') | replace('%m', '07') | replace('%Y', '2024') | replace('%y', '24')"
+    " | replace('%A', 'Friday') | replace('%a', 'Fri') -}}{%- endmacro %}"
+)
+
+
+class Form(Protocol):
+    """How messages become text. `labelled` says whether the whole prompt, before any cut, had more than one message."""
+
+    @property
+    def closing(self) -> str:
+        """What the form writes after a response; it holds the end-of-turn token, if the form writes one."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the text, as JSON."""
+
+    def prompt(self, messages: Sequence[Message], *, labelled: bool) -> str:
+        """Text of a prompt up to where the assistant's response starts. Raises `RowFaultError` when it is refused."""
+
+    def exchange(self, messages: Sequence[Message], *, response: str, labelled: bool) -> str:
+        """Text of the prompt, the response and the closing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainForm:
+    """For tokenizers without a chat template; see the module docstring of `chat`."""
+
+    closing: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"plain": 1}
+
+    def prompt(self, messages: Sequence[Message], *, labelled: bool) -> str:
+        if not labelled:
+            (message,) = messages
+            return message.content if message.content[-1:].isspace() else message.content + "\n"
+        turns = [
+            message.content if message.role == "system" else f"{message.role.capitalize()}: {message.content}"
+            for message in messages
+        ]
+        return "\n\n".join([*turns, "Assistant:"])
+
+    def exchange(self, messages: Sequence[Message], *, response: str, labelled: bool) -> str:
+        return self.prompt(messages, labelled=labelled) + (" " if labelled else "") + response
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateForm:
+    """A tokenizer's chat template, rendered by its own sandboxed `apply_chat_template` with a stopped clock."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text: str
+    variables: Mapping[str, object]
+    header: str = ""
+    folds_system: bool = False
+    closing: str = ""
+
+    @classmethod
+    def probe(cls, tokenizer: PreTrainedTokenizerBase, *, variables: Mapping[str, object]) -> TemplateForm:
+        """Learn from three short renderings what the template writes around a message.
+
+        Raises `ModelError` when it cannot render one exchange or does not begin an answer where its prompt ends.
+        """
+        form = cls(tokenizer, _template_text(tokenizer), variables)
+        user = [Message("user", USER_MARK)]
+        try:
+            prompt = form.prompt(user, labelled=False)
+            whole = form.exchange(user, response=ASSISTANT_MARK, labelled=False)
+        except RowFaultError as fault:
+            raise _unusable(f"it does not render a question and its answer: {fault.detail}") from None
+        before, found, closing = whole.partition(ASSISTANT_MARK)
+        if not found or USER_MARK not in prompt:
+            raise _unusable("the text of a message does not appear in what it renders")
+        header = ""
+        if before.rstrip() != prompt.rstrip():
+            # A template that ignores add_generation_prompt: the header is what it writes before an answer.
+            if not before.startswith(prompt):
+                raise _unusable("an answer does not follow the prompt that it renders for generation")
+            header = before.removeprefix(prompt).rstrip(" ")
+        return replace(form, header=header, closing=closing, folds_system=not form._knows_system())
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        variables = {name: str(value) for name, value in self.variables.items()}
+        return {"text": self.text, "header": self.header, "folds_system": self.folds_system, "variables": variables}
+
+    def prompt(self, messages: Sequence[Message], *, labelled: bool) -> str:  # noqa: ARG002 - the protocol's parameter
+        return self._render(self._folded(messages), header=True) + self.header
+
+    def exchange(self, messages: Sequence[Message], *, response: str, labelled: bool) -> str:  # noqa: ARG002 - as above
+        return self._render([*self._folded(messages), Message("assistant", response)], header=False)
+
+    def _folded(self, messages: Sequence[Message]) -> list[Message]:
+        if not self.folds_system or messages[0].role != "system" or len(messages) == 1:
+            return list(messages)
+        system, first, *rest = messages
+        return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]
+
+    def _knows_system(self) -> bool:
+        try:
+            rendered = self._render([Message("system", SYSTEM_MARK), Message("user", USER_MARK)], header=True)
+        except RowFaultError:
+            return False
+        return SYSTEM_MARK in rendered and USER_MARK in rendered
+
+    def _render(self, messages: Sequence[Message], *, header: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                [message.to_json() for message in messages],
+                chat_template=self.text,
+                add_generation_prompt=header,
+                tokenize=False,
+                **self.variables,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise RowFaultError(
+                Reason.TEMPLATE_REFUSED, str(error).splitlines()[0] if str(error) else repr(error)
+            ) from None
+        return rendered
+
+
+def _template_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    try:
+        text: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise _unusable(str(error).splitlines()[0]) from None
+    return _STOPPED_CLOCK + text if "strftime_now" in text else text
+
+
+def _unusable(why: str) -> ModelError:
+    return ModelError(
+        f"the tokenizer's chat template cannot be used for training: {why}",
+        remedy="correct chat_template.jinja in the model's folder, or remove it to train on plain text",
+    )

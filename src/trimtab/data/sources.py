@@ -1,0 +1,139 @@
+"""Where rows come from: `read_rows` turns a path or a Hub name into rows that can be visited more than once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from trimtab.data import hub
+from trimtab.data.files import SUFFIXES, open_local_file
+from trimtab.errors import DataError
+
+HEAD_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one source as `(row id, columns)`; every iteration starts anew from the first row.
+
+    Row ids name the file or data set and the row for people: `pairs.jsonl:17` is line 17. `total` is the number of
+    rows an iteration gives, where that is known beforehand. Iterating raises `DataError` at a row that is no data.
+    """
+
+    source: str
+    name: str
+    total: int | None
+    limit: int | None
+    _open: Callable[[], Iterator[tuple[int, dict[str, Any]]]] = field(repr=False)
+    _digest: Callable[[], str] = field(repr=False)
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for number, row in islice(self._open(), self.limit):
+            yield f"{self.name}:{number}", row
+
+    @cached_property
+    def head(self) -> tuple[dict[str, Any], ...]:
+        """The first rows (at most 64), from which the format is told."""
+        return tuple(row for _, row in islice(self, HEAD_ROWS))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 that names the whole source (not the limit): the file's bytes, or the Hub's revision and split."""
+        return self._digest()
+
+
+def read_rows(source: str, *, split: str | None = None, limit: int | None = None, offline: bool = False) -> Rows:
+    """Open a source of rows.
+
+    `source` is a JSON-lines, JSON, CSV, TSV or Parquet file (the text ones plain or gzipped), a folder made by
+    `save_to_disk`, or else a data set on the Hub (`owner/name`, `owner/name:subset`, `…@revision`). `split` chooses
+    among the splits of the latter two (without it: the only one, or `train`). `limit` keeps the first rows only.
+
+    Raises `DataError` when there is no such source, it cannot be read, or it has no rows.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}; at least one row is needed", remedy="give a limit of 1 or more, or none")
+    rows = _open_source(source, split=split, limit=limit, offline=offline)
+    if not rows.head:
+        raise DataError(f"{source}: there are no rows in it", remedy="name a source with at least one row")
+    return rows
+
+
+def _open_source(source: str, *, split: str | None, limit: int | None, offline: bool) -> Rows:
+    path = Path(source).expanduser()
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be looked up: {error.strerror}", remedy="check the path") from None
+    if is_folder:
+        return _saved_rows(path, split=split, limit=limit)
+    if exists:
+        return _file_rows(path, split=split, limit=limit)
+    return _hub_rows(source, path, split=split, limit=limit, offline=offline)
+
+
+def _file_rows(path: Path, *, split: str | None, limit: int | None) -> Rows:
+    if split is not None:
+        raise DataError(f"{path}: a file has no splits, so none is called '{split}'", remedy="leave split out")
+    file = open_local_file(path)
+    return Rows(str(path), path.name, _limited(file.total, limit), limit, file.rows, file.digest)
+
+
+def _saved_rows(folder: Path, *, split: str | None, limit: int | None) -> Rows:
+    if not hub.is_saved_dataset(folder):
+        files = sorted(str(file) for file in _data_files(folder))
+        remedy = f"name one file, for instance: {files[0]}" if files else "name a data file, or a Hub data set"
+        found = f"{len(files)} data files are in it" if files else "no data file is in it"
+        raise DataError(f"{folder}: a folder, but not one made by save_to_disk; {found}", remedy=remedy)
+    return _split_rows(hub.load_saved(folder, split=split), source=str(folder), name=folder.name, limit=limit)
+
+
+def _hub_rows(source: str, path: Path, *, split: str | None, limit: int | None, offline: bool) -> Rows:
+    name = hub.parse_hub_name(source)
+    if name is None or _looks_like_a_path(source, path):
+        raise DataError(f"{source}: no such file", remedy=_path_remedy(source, path))
+    return _split_rows(hub.load_hub(name, split=split, offline=offline), source=source, name=source, limit=limit)
+
+
+def _split_rows(split: hub.LoadedSplit, *, source: str, name: str, limit: int | None) -> Rows:
+    return Rows(source, f"{name}[{split.name}]", _limited(split.total, limit), limit, split.rows, split.digest)
+
+
+def _limited(total: int | None, limit: int | None) -> int | None:
+    return total if total is None or limit is None else min(total, limit)
+
+
+def _looks_like_a_path(source: str, path: Path) -> bool:
+    """A data ending, or a folder that exists here, says that a file was meant and not a name on the Hub."""
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    return plain.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or source.endswith("/")
+
+
+def _path_remedy(source: str, path: Path) -> str:
+    if "://" in source:
+        return "download the file first, then name it; trimtab reads local files and Hub data sets"
+    try:
+        siblings = [file.name for file in _data_files(path.parent)] if path.parent.is_dir() else None
+    except OSError:
+        siblings = []
+    if siblings is None:
+        return f"check the path: there is no folder {path.parent} either"
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    return (
+        f"did you mean {path.parent / close[0]}?" if close else "check the path, or name a Hub data set as owner/name"
+    )
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Data files in a folder and one level below it (`data/train-00000.parquet` in a downloaded repository)."""
+    return [
+        file
+        for pattern in ("*", "*/*")
+        for file in folder.glob(pattern)
+        if file.is_file() and (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower() in SUFFIXES
+    ]

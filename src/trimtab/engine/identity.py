@@ -1,0 +1,109 @@
+"""What names a model before it is loaded: digests of the files in its folder, without a tensor in memory.
+
+A digest is kept by (path, size, modification time), so that gigabytes of weights are hashed once and not on every run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab import store
+from trimtab.errors import ModelError, StoreError
+from trimtab.records import digest
+
+# all that changes a forward pass; the model card, the generation settings and other formats do not
+_COMPUTES = ("*.safetensors", "config.json", "adapter_config.json", "*.py")
+_TOKENIZES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """sha256 (64 hex digits) of what computes and of what tokenizes; `adapter` where the folder is a PEFT one."""
+
+    weights: str
+    adapter: str | None
+    tokenizer: str
+
+
+def identify(name: str, *, revision: str | None = None, offline: bool = False) -> ModelIdentity:
+    """The identity of a folder or Hub model. A PEFT folder is its base's weights and its own adapter.
+
+    Raises ModelError when there is no such folder or Hub model.
+    """
+    folder = folder_of(name, revision=revision, offline=offline)
+    tokenizer = _digest_of(folder, _TOKENIZES)
+    own = _digest_of(folder, _COMPUTES)
+    if not (folder / "adapter_config.json").is_file():
+        return ModelIdentity(own, None, tokenizer)
+    base = store.read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="merge it elsewhere")
+    below = identify(base, offline=offline)
+    return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)
+
+
+def folder_of(name: str, *, revision: str | None = None, offline: bool = False) -> Path:
+    """The folder with the model's files; those of a Hub model are fetched into the Hub's own cache first."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=offline,
+                allow_patterns=[*_COMPUTES, *_TOKENIZES, "*.index.json", "generation_config.json"],
+                ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{name}: neither a folder nor a model that the Hub gives us ({first})",
+            remedy="check the name (owner/name or a folder) and the connection; private models need HF_TOKEN",
+        ) from error
+
+
+def _digest_of(folder: Path, patterns: Iterable[str]) -> str:
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return digest([[path.name, file_digest(path)] for path in files])
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, from memory when its size and modification time are those of the last time."""
+    real, ledger = path.resolve(), store.home() / "digests.json"
+    status = real.stat()
+    stamp = [status.st_size, status.st_mtime_ns]
+    known = _known(ledger)
+    held = known.get(str(real))
+    if held and held[:2] == stamp:
+        return str(held[2])
+    found = store.file_digest(real)
+    if status.st_size > 1_000_000:  # smaller ones cost less to hash than to remember
+        store.write_text(ledger, json.dumps({**known, str(real): [*stamp, found]}, indent=1))
+    return found
+
+
+def _known(ledger: Path) -> dict[str, Any]:
+    try:
+        known = store.read_json(ledger)
+    except StoreError:
+        return {}
+    return known if isinstance(known, dict) else {}

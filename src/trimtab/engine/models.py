@@ -1,0 +1,286 @@
+"""Models in and out: a folder or Hub name becomes weights and tokenizer, a policy a plain transformers or PEFT folder.
+
+Weights are read from safetensors only and code that comes with a model is not run unless that is asked for by name.
+A PEFT folder is accepted too: its base is loaded and the adapter merged into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from trimtab.errors import ModelError
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A causal LM in eval mode on its device, with its tokenizer. `digest` names the weights (64 hex digits)."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    digest: str
+
+
+def pick_device(device: DeviceName = "auto") -> torch.device:
+    """`auto` is cuda, else mps, else cpu. Raises ModelError for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, present in there.items() if present))
+    if not there[device]:
+        present = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ModelError(
+            f"device {device!r} is not available here", remedy=f"Use auto, or one that is there: {present}."
+        )
+    return torch.device(device)
+
+
+def pick_dtype(dtype: DtypeName, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA hardware with bfloat16 units, float32 on CPU and MPS."""
+    match dtype:
+        case "float32":
+            return torch.float32
+        case "bfloat16":
+            return torch.bfloat16
+        case "auto":
+            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float32
+
+
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: DtypeName = "auto",
+    device: DeviceName = "auto",
+    trust_remote_code: bool = False,
+    offline: bool = False,
+) -> Loaded:
+    """A causal LM and its tokenizer from a folder or the Hub; ModelError, with the remedy, for what is missing."""
+    place = pick_device(device)
+    folder = Path(name) if Path(name).is_dir() else None
+    if folder is not None:
+        _look_into(folder)
+        if (folder / "adapter_config.json").is_file():
+            return _load_adapter(
+                folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, offline=offline
+            )
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"{name}: there is no such folder", remedy="Name a model folder or a Hub model (owner/name).")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": offline or folder is not None,
+    }
+    with _quiet(), _said_plainly(name, offline=offline):
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, use_safetensors=True, dtype=pick_dtype(dtype, place), **options
+        )
+    if not len(tokenizer):
+        raise ModelError(f"{name}: the tokenizer has no vocabulary", remedy=_NO_TOKENIZER)
+    digest = weights_digest(folder or _snapshot(name, revision) or model)
+    return Loaded(model.to(place).eval(), tokenizer, name, digest)
+
+
+_NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights (tokenizer.save_pretrained(FOLDER))."
+
+
+def _look_into(folder: Path) -> None:
+    """The mistakes that can be seen before anything is loaded."""
+    adapter = (folder / "adapter_config.json").is_file()
+    if not adapter and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder}: no model here (config.json is missing)",
+            remedy="Name a folder written by save_pretrained, or a Hub model (owner/name).",
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise ModelError(
+                f"{folder}: weights only as pickle ({pickles[0]}), which can run code when it is opened",
+                remedy="Convert them where you trust their source: model.save_pretrained(FOLDER) writes safetensors.",
+            )
+        raise ModelError(f"{folder}: no weights here (*.safetensors)", remedy="Download or save the model again.")
+    if adapter:
+        return
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise ModelError(f"{folder}: no tokenizer beside the weights", remedy=_NO_TOKENIZER)
+
+
+def _load_adapter(folder: Path, **options: Any) -> Loaded:
+    """The base that an adapter names, with the adapter merged in: from here on a plain model."""
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="Merge it elsewhere.")
+    loaded = load(base, **options)
+    with _quiet(), _said_plainly(str(folder), offline=True):
+        model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
+        own = (folder / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True) if own else loaded.tokenizer
+    digest = hashlib.sha256(f"{loaded.digest}+{weights_digest(folder)}".encode()).hexdigest()
+    return Loaded(model.eval(), tokenizer, str(folder), digest)
+
+
+@contextmanager
+def _said_plainly(name: str, *, offline: bool) -> Iterator[None]:
+    """What transformers raises while it loads, as one ModelError with a remedy."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{name}: cannot be loaded ({first})", remedy=_remedy(str(error), offline=offline)) from error
+
+
+def _remedy(text: str, *, offline: bool) -> str:
+    text = text.lower()
+    if "trust_remote_code" in text or "custom code" in text:
+        return "This model brings its own code. Read it, then say model.trust_remote_code = true if you trust it."
+    if "safetensors" in text:
+        return "trimtab reads safetensors only. Convert the weights: model.save_pretrained(FOLDER) writes them."
+    if "gated" in text or "401" in text or "403" in text:
+        return "Accept the model's terms on its Hub page and set HF_TOKEN."
+    if "tokenizer" in text:
+        return _NO_TOKENIZER
+    if offline:
+        return "Offline, only what is already in the Hub cache or in a local folder can be used."
+    return "Check the name (owner/name or a folder), the connection, and that it is a causal language model."
+
+
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    """The Hub cache folder that the weights were just read from."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+# --- adapters ----------------------------------------------------------------------------------------------------
+
+
+def attach_lora(
+    model: Any,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    targets: Sequence[str] | Literal["all-linear"] = "all-linear",
+    dora: bool = False,
+    seed: int = 0,
+) -> Any:
+    """`model` with a fresh LoRA (or DoRA) adapter as a PeftModel; only the adapter learns. The start is set by `seed`.
+
+    Raises ModelError where no module has one of the names in `targets`.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_dora=dora,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config).eval()
+        except ValueError as error:
+            linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
+            raise ModelError(
+                f"adapter.targets {list(targets)}: {str(error).splitlines()[0]}",
+                remedy=f"This model's linear modules are: {', '.join(sorted(linear))}; or say all-linear.",
+            ) from error
+
+
+@contextmanager
+def reference_mode(model: Any) -> Iterator[None]:
+    """Within, a model with an adapter computes as its base does; a plain model is left as it is."""
+    if _has_adapter(model):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def causal_lm_of(model: Any) -> Any:
+    """The transformers model under a PEFT wrapper (adapters stay in place), or the model itself."""
+    return model.get_base_model() if _has_adapter(model) else model
+
+
+def adapter_dropouts(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The dropout modules inside adapters that really drop something."""
+    return tuple(
+        module
+        for name, module in model.named_modules()
+        if "lora_dropout" in name and isinstance(module, nn.Dropout) and module.p > 0
+    )
+
+
+def _has_adapter(model: Any) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+# --- out ---------------------------------------------------------------------------------------------------------
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes a folder that plain transformers loads (with an adapter: a PEFT folder) into the existing `folder`."""
+    adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub
+    with _quiet():
+        model.save_pretrained(str(folder), **adapter)
+        tokenizer.save_pretrained(str(folder))
+
+
+def weights_digest(weights: Path | nn.Module) -> str:
+    """sha256 that names weights: of a folder, over its (file name, sha256) of safetensors files in order; of a model in
+    memory, over its tensors' names, dtypes, shapes and bytes in order. The two forms differ from each other."""
+    if isinstance(weights, Path):
+        rows = [(path.name, _file_digest(path)) for path in sorted(weights.glob("*.safetensors"))]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights.state_dict().items()):
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice from transformers while we load or save; its settings come back after."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,298 @@
+"""Per-token log-probabilities of the responses in a pack: packed where that is proven, padded where it is not.
+
+On first use the packed numbers of a few prompt groups, laid in one pack so that anything that mixes neighbours shows,
+are compared with the model's own forward on one sequence at a time. Disagreement, or an exception, falls back to the
+padded path with one line that says why. The same check tells whether our chunked head is this family's head.
+
+Dropout is off: the model is kept in eval mode, also for gradients. Two exceptions, each set on its own modules only:
+adapter dropout that the user asked for acts in passes with gradient, and layers under activation checkpointing are
+marked as training, since transformers ties the one to the other.
+
+Dims: N response tokens of a pack, R responses of a pack, T packed tokens, S sequences (= R), L longest sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.engine.attention import Segments, packed_attention_in
+from trimtab.engine.head import Head
+from trimtab.engine.models import adapter_dropouts, causal_lm_of
+from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack
+from trimtab.errors import ModelError
+
+logger = logging.getLogger("trimtab")
+
+_CHECK_GROUPS = 3
+_CHECK_TOKENS = 96
+
+
+@dataclass(frozen=True, slots=True)
+class _Tolerance:
+    """How far log-probabilities of one token may differ (nats): the worst token and the mean over tokens."""
+
+    worst: float
+    mean: float
+
+    def exceeded_by(self, ours_N: Tensor, truth_N: Tensor) -> bool:
+        gap_N = (ours_N - truth_N).abs()
+        return not bool((gap_N.max() <= self.worst) & (gap_N.mean() <= self.mean))  # NaN exceeds everything
+
+
+# Rounding alone: fp32 families reach 2e-5 at most, bf16 ones a few hundredths; mixed-up neighbours cost far more.
+_TOLERANCE = {
+    torch.float64: _Tolerance(1e-6, 1e-7),
+    torch.float32: _Tolerance(5e-4, 1e-4),
+    torch.float16: _Tolerance(0.1, 0.02),
+    torch.bfloat16: _Tolerance(0.5, 0.05),
+}
+
+
+class Scorer:
+    """Scores packs with one model. `reason` says in one line why the packed path is not used; empty while it is."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        packed: Literal["auto", "on", "off"] = "auto",
+        checkpointing: bool = False,
+    ) -> None:
+        self.model = model
+        self.reason = "turned off by configuration" if packed == "off" else ""
+        self.head: Head | None = None
+        self._base = causal_lm_of(model)
+        self._wanted = packed
+        self._checked = False
+        self._dropouts = adapter_dropouts(model)
+        self._checkpointed = _checkpointed_layers(self._base) if checkpointing else ()
+        self.model.eval()
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self._base.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights that compute; adapters may be kept in a wider one."""
+        dtype: torch.dtype = self._base.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def has_dropout(self) -> bool:
+        """Adapter dropout acts in passes with gradient: two passes over one pack then differ."""
+        return bool(self._dropouts)
+
+    @property
+    def layout(self) -> Layout:
+        """What packs for this scorer should be built as. Known after `prepare`."""
+        return "padded" if self.reason else "packed"
+
+    def prepare(self, groups: Sequence[Group]) -> Layout:
+        """Runs the self-check on the first few groups, once; later calls return the layout at no cost.
+
+        Raises ModelError where even the padded path does not reproduce the model, or where `packed="on"` cannot be had.
+        """
+        if not self._checked:
+            self._check(_sample(groups))
+            self._checked = True
+        return self.layout
+
+    @contextmanager
+    def attention(self) -> Iterator[None]:
+        """The model's attention switched over for packs, and back. Hold it around forward and backward together when
+        activations are checkpointed: the backward pass runs the layers again."""
+        with packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
+            yield
+
+    def logps(self, one: Pack) -> Tensor:
+        """log p of every response token of the pack [N], nats, fp32; differentiable when gradients are enabled."""
+        self.prepare(one.groups)
+        self._set_modes()
+        if self.layout == "padded":
+            return self._padded(one)
+        with self.attention():
+            return self._packed(one)
+
+    def by_key(self, groups: Sequence[Group], *, pack_tokens: int) -> Iterator[tuple[int, Tensor]]:
+        """(key, per-token log p on the CPU) of every response, pack by pack, without gradient."""
+        for one in pack(groups, budget_tokens=pack_tokens, layout=self.prepare(groups)):
+            with torch.no_grad():
+                logps_N = self.logps(one).cpu()
+            for span in one.spans:
+                yield span.key, logps_N[span.start : span.stop].clone()
+
+    # --- the two paths -------------------------------------------------------------------------------------------
+
+    def _packed(self, one: Pack) -> Tensor:
+        """One row of T tokens; prompts once; the head on N rows."""
+        device = self.device
+        inputs = {
+            "input_ids": torch.tensor([one.ids_T], device=device),
+            "position_ids": torch.tensor([one.positions_T], device=device),
+            "segments": Segments(one.segments, device=device),
+        }
+        take_N, targets_N = torch.tensor(one.take_N, device=device), torch.tensor(one.targets_N, device=device)
+        if self.head is None:
+            logits_NV = self._base(**inputs, use_cache=False, logits_to_keep=take_N).logits[0]
+            return _own_logps(logits_NV, targets_N)
+        hidden_TH = self._base.base_model(**inputs, use_cache=False).last_hidden_state[0]
+        return self.head.logps(hidden_TH[take_N], targets_N)
+
+    def _padded(self, one: Pack) -> Tensor:
+        """S right-padded rows of L tokens, through the model's own attention; same numbers in the same order."""
+        device = self.device
+        sequences = one.sequences
+        longest = max(len(ids) for ids, _ in sequences)
+        ids_SL = torch.tensor([[*ids, *[ids[-1]] * (longest - len(ids))] for ids, _ in sequences], device=device)
+        mask_SL = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in sequences], device=device)
+        take = [s * longest + t - 1 for s, (ids, n) in enumerate(sequences) for t in range(n, len(ids))]
+        take_N, targets_N = torch.tensor(take, device=device), torch.tensor(one.targets_N, device=device)
+        inputs = {"input_ids": ids_SL, "attention_mask": mask_SL, "use_cache": False}
+        if self.head is None:
+            logits_NV = self._base(**inputs).logits.flatten(0, 1)[take_N]
+            return _own_logps(logits_NV, targets_N)
+        hidden_SLH = self._base.base_model(**inputs).last_hidden_state
+        return self.head.logps(hidden_SLH.flatten(0, 1)[take_N], targets_N)
+
+    def _one_at_a_time(self, one: Pack) -> Tensor:
+        """The truth that the other two are held to: the model's own forward and logits, no padding, no neighbours."""
+        out = []
+        for ids, n in one.sequences:
+            ids_L = torch.tensor(ids, device=self.device)
+            logits_LV = self._base(input_ids=ids_L[None], use_cache=False).logits[0]
+            out.append(_own_logps(logits_LV[n - 1 : -1], ids_L[n:]))
+        return torch.cat(out)
+
+    # --- the self-check ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _check(self, one: Pack) -> None:
+        self.model.eval()
+        tolerance = _TOLERANCE[self.dtype]
+        truth_N = self._one_at_a_time(one)
+        self.head = Head.of(self._base) if self._base.base_model is not self._base else None
+        if self.head is not None and not self._agrees(self._padded, one, truth_N):
+            self.head = None
+            logger.warning(
+                "%s: its output head does more than its config says; logits are made whole, which costs memory",
+                type(self._base).__name__,
+            )
+        if self.head is None and tolerance.exceeded_by(self._padded(one), truth_N):
+            raise ModelError(
+                f"{type(self._base).__name__}: a padded batch does not give the numbers of one sequence at a time "
+                f"(largest gap {(self._padded(one) - truth_N).abs().max():.1e} nats a token)",
+                remedy="Use float32 if this is bfloat16; otherwise this architecture cannot be trained in batches.",
+            )
+        if not self.reason:
+            self.reason = self._why_not_packed(one, truth_N, tolerance)
+            if self.reason and self._wanted == "on":
+                raise ModelError(
+                    f"engine.packed = on, but {self.reason}",
+                    remedy="Set engine.packed to auto: the padded path gives the same numbers at a higher cost.",
+                )
+            if self.reason:
+                logger.warning("packed path off, padded path used: %s", self.reason)
+
+    def _agrees(self, path: Any, one: Pack, truth_N: Tensor) -> bool:
+        try:
+            return not _TOLERANCE[self.dtype].exceeded_by(path(one), truth_N)
+        except Exception:  # any failure of a path means the same: not this path
+            return False
+
+    def _why_not_packed(self, one: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
+        name = type(self._base).__name__
+        try:
+            with packed_attention_in(self._base):
+                ours_N, other_N = self._packed(one), self._packed(_with_other_neighbours(one))
+        except Exception as error:  # whatever an unknown architecture raises, its own forward still works
+            text = str(error).strip() or type(error).__name__
+            return text.splitlines()[0] if name in text else f"{name}: {text.splitlines()[0]}"
+        if tolerance.exceeded_by(ours_N, truth_N):
+            worst = (ours_N - truth_N).abs().max()
+            return f"{name}: packed log-probabilities are off by up to {worst:.1e} nats a token"
+        watched = torch.tensor(_watched(one), device=self.device)
+        leak_N = (ours_N - other_N)[watched].abs()
+        if bool((leak_N > 4 * torch.finfo(self.dtype).eps * ours_N[watched].abs().clamp(min=1.0)).any()):
+            return f"{name}: some layer mixes neighbouring sequences (by up to {leak_N.max():.1e} nats a token)"
+        return ""
+
+    def _set_modes(self) -> None:
+        if self.model.training:
+            self.model.eval()
+        for module in self._dropouts:
+            module.train(torch.is_grad_enabled())
+        for layer in self._checkpointed:
+            layer.training = torch.is_grad_enabled()
+
+
+def sum_by_response(one: Pack, logps_N: Tensor, weights: Mapping[int, Sequence[float]] | None = None) -> Tensor:
+    """Per-token values summed to responses [R], in the pack's key order, fp32 (added up in fp64 where the device can).
+
+    `weights`: key → one weight a token of that response (LD-DPO's tail); None weighs every token 1.
+    """
+    if weights is not None:
+        flat = [w for span in one.spans for w in weights[span.key]]
+        logps_N = logps_N * torch.tensor(flat, dtype=logps_N.dtype, device=logps_N.device)
+    owner_N = torch.repeat_interleave(
+        torch.arange(len(one.spans)), torch.tensor([span.stop - span.start for span in one.spans])
+    ).to(logps_N.device)
+    wide = torch.float32 if logps_N.device.type == "mps" else torch.float64
+    sums_R = torch.zeros(len(one.spans), dtype=wide, device=logps_N.device).index_add(0, owner_N, logps_N.to(wide))
+    return sums_R.float()
+
+
+def _own_logps(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    return -nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+
+
+def _sample(groups: Sequence[Group]) -> Pack:
+    """A few groups in one pack, each trimmed; never one alone, so that whatever leaks from group to group shows."""
+    few = [
+        Group(group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses), group.keys)
+        for group in groups[:_CHECK_GROUPS]
+    ]
+    if len(few) == 1:
+        (only,) = few
+        few.append(Group(only.prompt_ids[::-1], only.responses[::-1], only.keys))
+    return lay_out(few)
+
+
+def _with_other_neighbours(one: Pack) -> Pack:
+    """The same pack with other tokens wherever the watched responses must not look: all of the first group, and the
+    first response of every other. Lengths stay, so correct layers give the watched tokens the very same numbers."""
+
+    def turned(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(one.ids_T[(at * 7 + 3) % one.n_tokens] for at in range(len(ids)))
+
+    first, *rest = one.groups
+    groups = [Group(turned(first.prompt_ids), tuple(map(turned, first.responses)), first.keys)]
+    groups += [Group(g.prompt_ids, (turned(g.responses[0]), *g.responses[1:]), g.keys) for g in rest]
+    return lay_out(groups)
+
+
+def _watched(one: Pack) -> list[int]:
+    """Targets of the responses that `_with_other_neighbours` leaves alone."""
+    spared: list[int] = []
+    spans = iter(one.spans)
+    for number, group in enumerate(one.groups):
+        for place in range(len(group.responses)):
+            span = next(spans)
+            if number > 0 and place > 0:
+                spared += range(span.start, span.stop)
+    return spared
+
+
+def _checkpointed_layers(base: Any) -> tuple[nn.Module, ...]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return tuple(module for module in base.modules() if isinstance(module, GradientCheckpointingLayer))

@@ -1,0 +1,55 @@
+"""Every loss as a value over log-ratios. Importing this costs no torch.
+
+    log_ratios       what an objective sees
+    objective        what every objective answers; how parameters are checked
+    pairwise         dpo, dpo_hinge, margin_sigmoid, exo_pair, ipo, robust, discopop, sigmoid_norm
+    pointwise        apo_zero, apo_down, apo_hinge_zero, apo_hinge_softplus, nca_pair, bco_pair, sppo_hard
+    batchwise        aot, aot_unpaired, sft
+    reference_free   simpo, repo
+    modified         length_normalize, ld_alpha, sft_weight
+    registry         names, make, table
+
+To add one: one class, its name in `registry`, one test of arithmetic done by hand, one row in docs/objectives.md.
+"""
+
+from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
+from trimtab.objectives.log_ratios import LogRatios
+from trimtab.objectives.modified import Modified
+from trimtab.objectives.objective import Objective
+from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
+from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
+from trimtab.objectives.reference_free import Repo, Simpo
+from trimtab.objectives.registry import MODIFIERS, NAMES, PARAMETERS, Row, defaults, make, table
+
+__all__ = [
+    "MODIFIERS",
+    "NAMES",
+    "PARAMETERS",
+    "Aot",
+    "AotUnpaired",
+    "ApoDown",
+    "ApoHingeSoftplus",
+    "ApoHingeZero",
+    "ApoZero",
+    "BcoPair",
+    "Discopop",
+    "Dpo",
+    "DpoHinge",
+    "ExoPair",
+    "Ipo",
+    "LogRatios",
+    "MarginSigmoid",
+    "Modified",
+    "NcaPair",
+    "Objective",
+    "Repo",
+    "Robust",
+    "Row",
+    "Sft",
+    "SigmoidNorm",
+    "Simpo",
+    "SppoHard",
+    "defaults",
+    "make",
+    "table",
+]

@@ -1,0 +1,89 @@
+"""Objectives by name: what the configuration and `trimtab objectives` read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import cast
+
+from trimtab.errors import ConfigError
+from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
+from trimtab.objectives.modified import Modified
+from trimtab.objectives.objective import Objective, Value
+from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
+from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
+from trimtab.objectives.reference_free import Repo, Simpo
+
+_CLASSES: dict[str, type[Objective]] = {
+    cls.name: cls
+    for cls in (
+        Dpo, DpoHinge, ApoZero, ApoDown, ApoHingeZero, ApoHingeSoftplus, MarginSigmoid, ExoPair, Aot, AotUnpaired, Ipo,
+        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo,
+    )
+}  # fmt: skip
+
+NAMES: tuple[str, ...] = tuple(_CLASSES)
+MODIFIERS: tuple[str, ...] = tuple(f.name for f in fields(Modified) if f.name != "objective")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `trimtab objectives`. `parameters` are (name, default); None is off."""
+
+    name: str
+    formula: str
+    parameters: tuple[tuple[str, Value], ...]
+    dead_zone: str
+    source: str
+
+
+def defaults(name: str) -> dict[str, Value]:
+    """Own parameters of an objective (no modifiers) with their defaults. Raises ConfigError for an unknown name."""
+    return _class(name)().parameters()
+
+
+def make(name: str, **parameters: object) -> Objective:
+    """The objective of that name; parameters left out take its defaults, modifiers wrap it in `Modified`.
+
+    Raises ConfigError for an unknown name, a parameter that does not apply, or a value that cannot be trained with.
+    """
+    build, own = _class(name), defaults(name)
+    for key in parameters:
+        if key not in own and key not in MODIFIERS:
+            raise _misplaced(name, key, tuple(own))
+    objective = build(**{key: value for key, value in parameters.items() if key in own})
+    modifiers = {key: value for key, value in parameters.items() if key in MODIFIERS}
+    modified = cast("Callable[..., Modified]", Modified)(objective, **modifiers)
+    return modified if modified.parameters() != objective.parameters() else objective
+
+
+def table() -> tuple[Row, ...]:
+    """Every objective at its defaults, in the order of the documentation."""
+    rows = []
+    for name in NAMES:
+        objective = make(name)
+        own = tuple(objective.parameters().items())
+        rows.append(Row(name, objective.formula, own, objective.dead_zone, objective.source))
+    return tuple(rows)
+
+
+def _class(name: str) -> Callable[..., Objective]:
+    if name in _CLASSES:
+        return _CLASSES[name]
+    near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
+    raise ConfigError(f"there is no objective {name!r}", remedy=f"did you mean {near!r}? Known: {', '.join(NAMES)}")
+
+
+def _misplaced(name: str, key: str, own: tuple[str, ...]) -> ConfigError:
+    """A parameter of another objective, or of none."""
+    takes = f"{name} takes {', '.join(own) or 'no parameters'}; modifiers are {', '.join(MODIFIERS)}"
+    owners = [other for other in NAMES if key in defaults(other)]
+    if owners:
+        return ConfigError(f"{key} does not apply to {name}; it belongs to {', '.join(owners)}", remedy=takes)
+    near = difflib.get_close_matches(key, (*own, *MODIFIERS, *PARAMETERS), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ConfigError(f"no objective has a parameter {key!r}", remedy=hint + takes)
+
+
+PARAMETERS: tuple[str, ...] = tuple(dict.fromkeys(key for name in NAMES for key in defaults(name)))

@@ -1,0 +1,44 @@
+"""Judge: which of two answers is better, the unaligned model's or the aligned one's.
+
+In the embedded world two judges speak: the oracle, which knows the truth and does not see length, and a judge of the
+usual kind, whose liking for length is a dial. The report holds the second against the first.
+"""
+
+from __future__ import annotations
+
+from trimtab import store, windtunnel
+from trimtab.config import Config, config_digest
+from trimtab.judging.judges import Judge
+from trimtab.judging.verdicts import judge_answers
+from trimtab.progress import Reporter
+from trimtab.records import Answer, digest
+from trimtab.stages.folder import Folder
+from trimtab.stages.inputs import benchmark_name, eval_tasks
+
+
+def main(config: Config, *, reporter: Reporter) -> None:
+    """Write `verdicts/<benchmark>.oracle.json`, `….biased.json` and the true scores, `….scores.json`."""
+    name = benchmark_name(config)
+    if name is None or config.judge.name == "none":
+        return
+    folder = Folder.of(config)
+    before, after = (
+        [Answer.from_json(row) for row in store.read_json(folder.require(path, "generate"))]
+        for path in (folder.baseline_answers(name), folder.answers(name))
+    )
+    inputs = digest(
+        [[one.to_json() for one in before + after], config_digest(config, "judge"), config.windtunnel.judge_length_bias]
+    )
+    if folder.is_done("judge", inputs):
+        reporter.say(f"judge: {name} is judged already")
+        return
+    tasks = {task.id: task for task in eval_tasks(config)}
+    paths = []
+    for judge in judges(tasks, length_bias=config.windtunnel.judge_length_bias):
+        verdicts = judge_answers(judge, before, after)
+        paths.append(folder.verdicts(name, judge.name))
+        store.write_json(paths[-1], [one.to_json() for one in verdicts])
+    paths.append(folder.verdicts(name, "scores"))
+    store.write_json(paths[-1], true_scores(tasks, before, after))
+    folder.finish("judge", inputs, paths)
+    reporter.say(f"judge: {len(after)} answers judged by the oracle and by the length-biased judge")

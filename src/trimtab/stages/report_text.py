@@ -1,0 +1,124 @@
+"""How text and numbers look in a report: hostile characters made visible, units beside numbers.
+
+Answers, prompts and names were written by models and strangers. Escaping HTML is the template's work (autoescape);
+here the characters that no escaping touches are made visible: terminal sequences, bidirectional overrides, zero-width
+and tag characters, lone surrogates.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# the joiners that scripts and emoji need
+_HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
+MISSING = "not measured"
+
+
+def visible(text: str) -> str:
+    """`text` with every control, format and surrogate character replaced by something that can be seen.
+
+    C0 controls become their Unicode pictures (ESC is ␛), the others ⟨U+XXXX⟩. Newlines and tabs stay, and so do
+    joiners and soft hyphens; a carriage return before a newline goes.
+    """
+    return "".join(_seen(character) for character in text.replace("\r\n", "\n"))
+
+
+def _seen(character: str) -> str:
+    if character in _HARMLESS or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
+        return character
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
+def shortened(text: str, *, limit: int) -> str:
+    """The first `limit` characters and, when some were left out, how many."""
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} characters more)"
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", visible(str(text))).replace("\n", " ⏎ ").replace("\t", " ")
+
+
+def fence(text: str) -> str:
+    """A fenced block whose fence no run of backticks in `text` can close."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}text\n{visible(text)}\n{marks}"
+
+
+def emphasis(text: str) -> list[tuple[str, bool]]:
+    """`a **b** c` as parts, each with whether it is to be stressed. An unpaired mark is text."""
+    parts = text.split("**")
+    if len(parts) % 2 == 0:
+        return [(text, False)]
+    return [(part, i % 2 == 1) for i, part in enumerate(parts) if part]
+
+
+def number(value: Any, *, digits: int = 1) -> str:
+    """A number for people; None and NaN are words, never 0."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def significant(value: Any, *, digits: int = 3) -> str:
+    """A number of any size with `digits` significant ones."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if -4 <= size < 6:
+        return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", "−")
+    return f"{value:.{digits - 1}e}".replace("-", "−")
+
+
+def interval(bounds: Sequence[float | None] | None, *, digits: int = 1) -> str:
+    """`58.9 to 67.5`, or why there is none."""
+    if bounds is None or any(bound is None for bound in bounds):
+        return "no interval"
+    return f"{number(bounds[0], digits=digits)} to {number(bounds[1], digits=digits)}"
+
+
+def estimate(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
+    """`63.2 [58.9, 67.5]`, for tables."""
+    if value is None or value.get("value") is None:
+        return MISSING
+    shown = number(value["value"], digits=digits)
+    bounds = value.get("ci95")
+    if bounds is None or any(bound is None for bound in bounds):
+        return shown
+    return f"{shown} [{number(bounds[0], digits=digits)}, {number(bounds[1], digits=digits)}]"
+
+
+def duration(seconds: float | None) -> str:
+    """`2 min 05 s`."""
+    if seconds is None:
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def size(n_bytes: float | None) -> str:
+    """`1.4 GB`, powers of ten."""
+    if n_bytes is None:
+        return MISSING
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes:.0f} B"

@@ -1,0 +1,230 @@
+"""From numbers to sentences. Every sentence names its n, its interval and its judge, and says when it cannot tell.
+
+A sentence is `{"text", "tone"}`; `**…**` in the text is stress. Tones: good, bad, even (not distinguishable), warn,
+plain. The first sentence is the answer to "did it help?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, assert_never
+
+from trimtab.stages.report_numbers import Direction
+from trimtab.stages.report_text import interval, number, significant
+
+Tone = Literal["good", "bad", "even", "warn", "plain"]
+Sentence = dict[str, str]
+
+NO_BENCHMARK = (
+    "**Whether the answers got better was not measured**: no benchmark was asked. "
+    "Add --benchmark with a file of prompts (or windtunnel) to find out."
+)
+NO_JUDGE = (
+    "**Whether the answers got better was not judged**: the answers before and after are below, unjudged. "
+    "Lengths and samples are all that can be said."
+)
+
+
+def headline(numbers: Mapping[str, Any]) -> list[Sentence]:
+    """The sentences at the top of the report, the verdict first, then what qualifies it."""
+    benchmark = numbers["benchmark"]
+    sentences: list[Sentence] = []
+    if benchmark is None:
+        sentences.append(_sentence(NO_BENCHMARK, "warn"))
+    elif not benchmark["judges"]:
+        sentences.append(_sentence(NO_JUDGE, "warn"))
+    else:
+        sentences += _judged(benchmark)
+    if benchmark is not None:
+        sentences += _scores(benchmark["scores"]) + _lengths(benchmark["lengths"])
+    sentences += _heldout(numbers["heldout"])
+    return sentences
+
+
+def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
+    """The regime of every seed; one sentence when all seeds agree in every word."""
+    if training is None:
+        return [_sentence("No training step is recorded in this run folder, so no regime can be named.", "warn")]
+    entries = training["seeds"]
+    tones: dict[Any, Tone] = {"starved": "warn", "linear": "plain", "selective": "plain"}
+    return [
+        _sentence((f"Seed {entry['seed']}. " if len(entries) > 1 else "") + entry["regime"]["sentence"],
+                  tones.get(entry["regime"]["name"], "plain"))
+        for entry in entries
+    ]  # fmt: skip
+
+
+def headline_judge(judges: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The truth where it is known, else the first judge."""
+    return judges[0] if judges else None
+
+
+def _judged(benchmark: Mapping[str, Any]) -> list[Sentence]:
+    first = benchmark["judges"][0]
+    sentences = [_win_rate(first)]
+    for judge in benchmark["judges"]:
+        if judge["length_controlled"] is not None:
+            truth = first if first["role"] == "truth" and judge is not first else None
+            sentences.append(_controlled(judge, truth))
+    return sentences
+
+
+def _win_rate(judge: Mapping[str, Any]) -> Sentence:
+    rate = judge["win_rate"]
+    if rate["value"] is None:
+        return _sentence(f"The judge {judge['annotator']} gave no verdict at all, so **nothing can be said**.", "warn")
+    seeds = f" and {rate['n_seeds']} seeds" if rate["n_seeds"] > 1 else ""
+    missing = f", {number(rate['n_missing'])} prompts without a verdict left out" if rate["n_missing"] else ""
+    told = (
+        f"The aligned model's answers are better than the unaligned model's on **{number(rate['value'])} %** of the "
+        f"prompts, ties counted as half (95 % CI {interval(rate['ci95'])}, {number(rate['n'])} prompts{seeds}{missing}, "
+        f"judge: {judge['annotator']}): {{}}."
+    )
+    direction: Direction = judge["direction"]
+    match direction:
+        case "above":
+            return _sentence(told.format("**better than no change**, which would be 50 %"), "good")
+        case "below":
+            return _sentence(told.format("**worse than no change**, which would be 50 %"), "bad")
+        case "not distinguishable":
+            return _sentence(told.format("**not distinguishable from no change**, which would be 50 %"), "even")
+        case "unknown":
+            return _sentence(told.format("too few verdicts for an interval, so **nothing can be concluded**"), "warn")
+        case _:
+            assert_never(direction)
+
+
+def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Sentence:
+    raw, controlled = judge["win_rate"], judge["length_controlled"]["win_rate"]
+    told = f"{judge['annotator']} gives {number(raw['value'])} % (95 % CI {interval(raw['ci95'])})"
+    if controlled["value"] is None:
+        reasons = judge["length_controlled"]["by_seed"][0]["lc_notes"]
+        return _sentence(f"{told}; a length-controlled win rate could not be computed: {'; '.join(reasons)}.", "warn")
+    told += (
+        f" and **{number(controlled['value'])} %** with answer length controlled (95 % CI {interval(controlled['ci95'])}, "
+        f"{number(controlled['n'])} prompts)"
+    )
+    if truth is None or truth["win_rate"]["value"] is None:
+        return _sentence(f"{told}.", "plain")
+    true = truth["win_rate"]["value"]
+    ends = [_holds(estimate["ci95"], true) for estimate in (raw, controlled)]
+    match ends:
+        case [True, True]:
+            end = f"both intervals hold the true {number(true)} %"
+        case [False, True]:
+            end = f"length control recovers the true {number(true)} %, which the raw interval misses"
+        case [True, False]:
+            end = f"the raw interval holds the true {number(true)} % and the length-controlled one misses it"
+        case _:
+            end = f"neither interval holds the true {number(true)} %: this judge misleads here"
+    return _sentence(f"{told}; {end}.", "plain" if ends[1] else "warn")
+
+
+def _holds(bounds: Sequence[float] | None, value: float) -> bool:
+    return bounds is not None and bounds[0] <= value <= bounds[1]
+
+
+def _scores(scores: Mapping[str, Any] | None) -> list[Sentence]:
+    if scores is None:
+        return []
+    change = scores["difference"]
+    told = (
+        f"The true mean score went from {number(scores['before']['value'], digits=3)} to "
+        f"**{number(scores['after']['value'], digits=3)}** of 1 (change {_signed(change['value'], digits=3)}, 95 % CI "
+        f"{interval(change['ci95'], digits=3)}, {number(change['n'])} prompts, judge: oracle)"
+    )
+    tones: dict[Direction, Tone] = {"above": "good", "below": "bad"}
+    end = "" if scores["direction"] in tones else ": not distinguishable from no change"
+    return [_sentence(f"{told}{end}.", tones.get(scores["direction"], "even"))]
+
+
+def _lengths(lengths: Mapping[str, Any]) -> list[Sentence]:
+    unit = lengths["unit"]
+    change = lengths[unit]
+    ratio = f"{_signed(100 * change['relative'], digits=0)} %, " if change["relative"] is not None else ""
+    told = (
+        f"from {number(change['before']['value'])} to **{number(change['after']['value'])} {unit}** a prompt "
+        f"({ratio}change {_signed(change['difference']['value'])}, 95 % CI {interval(change['difference']['ci95'])}, "
+        f"{number(change['difference']['n'])} prompts)"
+    )
+    direction: Direction = change["direction"]
+    match direction:
+        case "above":
+            warning = "Judges that like long answers will overrate them: read the length-controlled number."
+            return [_sentence(f"**Answers grew longer**, {told}. {warning}", "warn")]
+        case "below":
+            return [_sentence(f"Answers became shorter, {told}.", "plain")]
+        case "not distinguishable" | "unknown":
+            return [_sentence(f"Answers kept their length: {told}; no change that can be told from none.", "plain")]
+        case _:
+            assert_never(direction)
+
+
+def _heldout(heldout: Mapping[str, Any] | None) -> list[Sentence]:
+    if heldout is None or heldout["accuracy"] is None or heldout["accuracy"]["value"] is None:
+        return []
+    accuracy = heldout["accuracy"]
+    seeds = f", {accuracy['n_seeds']} seeds" if accuracy["n_seeds"] > 1 else ""
+    return [
+        _sentence(
+            f"On {number(accuracy['n'])} preference pairs kept out of training{seeds} the model's own reward now ranks "
+            f"**{number(100 * accuracy['value'])} %** as people did (95 % CI {interval(_percent(accuracy['ci95']))}; 50 % is chance).",
+            "plain",
+        )
+    ]
+
+
+def not_measured(numbers: Mapping[str, Any]) -> list[str]:
+    """What a reader would look for and will not find, and how to get it."""
+    gaps: list[str] = []
+    benchmark = numbers["benchmark"]
+    if benchmark is None:
+        gaps.append("Answers: no benchmark was asked, so there are no win rates, lengths or samples (--benchmark).")
+    elif not benchmark["judges"]:
+        gaps.append("Win rates: the answers were not judged (--judge).")
+    else:
+        if benchmark["judges"][0]["role"] != "truth":
+            gaps.append("The truth: only a judge's opinion is known here, with that judge's biases.")
+        if not benchmark["families"]:
+            gaps.append("Families: the benchmark's prompts carry no family, so there is no breakdown.")
+    if benchmark is not None and benchmark["scores"] is None:
+        gaps.append("True scores: known only in the wind tunnel.")
+    if numbers["training"] is None:
+        gaps.append("Training curves: metrics.jsonl is not in the run folder.")
+    if numbers["heldout"] is None:
+        gaps.append("Held-out pairs: none were kept out of training, or they were not evaluated (--data.holdout).")
+    if numbers["audit"] is None:
+        gaps.append("Data audit: data/audit.json is not in the run folder.")
+    if len(numbers["seeds"]) == 1:
+        gaps.append(
+            "Seeds: one training run only. The intervals say what other prompts would give, not what another seed "
+            "would (--seeds 3)."
+        )
+    return gaps
+
+
+def _signed(value: float | None, *, digits: int = 1) -> str:
+    shown = number(value, digits=digits)
+    return f"+{shown}" if value is not None and value > 0 else shown
+
+
+def _percent(bounds: Sequence[float] | None) -> list[float] | None:
+    return None if bounds is None else [100 * bound for bound in bounds]
+
+
+def _sentence(text: str, tone: Tone) -> Sentence:
+    return {"text": text, "tone": tone}
+
+
+def summary_of(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One seed's training in a few figures: name and value."""
+    tail = entry["last_tenth"]
+    first = entry["first"]
+    return [
+        ("optimizer steps", number(entry["n_steps"])),
+        ("epochs", significant(entry["epochs"])),
+        ("loss, first step → last tenth", f"{significant(first.get('loss'))} → {significant(tail.get('loss'))}"),
+        ("reward of chosen, last tenth", significant(tail.get("rewards/chosen"))),
+        ("reward of rejected, last tenth", significant(tail.get("rewards/rejected"))),
+        ("reward gap, last tenth", significant(tail.get("rewards/margins"))),
+    ]

@@ -1,0 +1,99 @@
+"""Agreement with TRL 1.16's own loss code, on numbers that `make_golden.py` obtained by running it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab import objectives
+from trimtab.objectives import LogRatios, Objective, make
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_trl_1_16.json").read_text(encoding="utf-8"))
+CASES = GOLDEN["cases"]
+NAMED = [f"{'+'.join(c['trl_loss_type'])}-{i}" for i, c in enumerate(CASES)]
+SIDES = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
+
+
+def forced(batch: dict[str, Any], objective: Objective, rows: slice) -> tuple[LogRatios, list[torch.Tensor]]:
+    """Sums of the golden per-token log-probs with the objective's token weights; the policy's are leaves."""
+    weights = [
+        objective.token_weights(len(w), len(l))  # noqa: E741  # w and l are the field's names
+        for w, l in zip(batch["policy_chosen"], batch["policy_rejected"], strict=True)
+    ]
+    sums = {}
+    for side in SIDES:
+        k = 0 if side.endswith("chosen") else 1
+        logps = [sum(w * x for w, x in zip(weights[i][k], row, strict=True)) for i, row in enumerate(batch[side])]
+        sums[side] = torch.tensor(logps[rows], dtype=torch.float64, requires_grad=side.startswith("policy"))
+    lengths = [torch.tensor([len(row) for row in batch[f"policy_{s}"]][rows]) for s in ("chosen", "rejected")]
+    return LogRatios(**sums, chosen_lengths=lengths[0], rejected_lengths=lengths[1]), [sums[s] for s in SIDES[:2]]
+
+
+def unlike(case: dict[str, Any], lengths: list[int]) -> bool:
+    """An sft term next to another loss is a mean within each pair here and over all tokens of a batch in TRL."""
+    return "sft_weight" in case["parameters"] and len(set(lengths)) > 1
+
+
+@pytest.mark.parametrize("batch_name", list(GOLDEN["batches"]))
+@pytest.mark.parametrize("case", CASES, ids=NAMED)
+def test_loss_and_gradient_on_forced_log_probs(case: dict[str, Any], batch_name: str) -> None:
+    batch, expected = GOLDEN["batches"][batch_name], case["forced"][batch_name]
+    objective = make(case["objective"], **case["parameters"])
+    pairs = len(expected["alone"])
+    for i in range(pairs):
+        alone, _ = forced(batch, objective, slice(i, i + 1))
+        assert objective.loss(alone).item() == pytest.approx(expected["alone"][i], abs=1e-6, rel=1e-7)
+    if unlike(case, [len(row) for row in batch["policy_chosen"]]):
+        return
+    ratios, leaves = forced(batch, objective, slice(None))
+    loss = objective.loss(ratios).mean()
+    assert loss.item() == pytest.approx(expected["loss"], abs=1e-6, rel=1e-7)
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+    coefficient = torch.cat([torch.zeros(pairs) if g is None else g for g in gradients]).tolist()
+    tails = [objective.token_weights(int(a), int(b)) for a, b in zip(ratios.chosen_lengths, ratios.rejected_lengths)]
+    last = [w[-1] for w, _ in tails] + [w[-1] for _, w in tails]
+    assert coefficient == pytest.approx(expected["first"], abs=1e-9, rel=1e-6)
+    assert [g * w for g, w in zip(coefficient, last, strict=True)] == pytest.approx(
+        expected["last"], abs=1e-9, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMED)
+def test_loss_on_real_models(case: dict[str, Any]) -> None:
+    """Two random Qwen2 models, nothing replaced in TRL, fp32 throughout."""
+    lengths = [list(side) for side in zip(*GOLDEN["model_lengths"], strict=True)]
+    if unlike(case, lengths[0]):
+        pytest.skip("the two sft terms agree on equally long responses only; see the batch `equal`")
+    ratios = LogRatios(
+        **{side: torch.tensor(case["model"][side]) for side in SIDES},
+        chosen_lengths=torch.tensor(lengths[0]),
+        rejected_lengths=torch.tensor(lengths[1]),
+    )
+    objective = make(case["objective"], **case["parameters"])
+    assert objective.loss(ratios).mean().item() == pytest.approx(case["model"]["loss"], abs=1e-6, rel=1e-6)
+
+
+def test_every_loss_of_trl_is_compared() -> None:
+    trl = {loss for case in CASES for loss in case["trl_loss_type"]}
+    assert trl == set(
+        "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft "
+        "sigmoid_norm".split()
+    )
+    ours_alone = {"apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "simpo", "repo"}
+    assert {case["objective"] for case in CASES} == set(objectives.NAMES) - ours_alone
+    assert GOLDEN["versions"]["trl"].startswith("1.16.")
+
+
+def test_trl_ignores_label_smoothing_in_its_default_loss_and_ours_does_not() -> None:
+    smoothed = next(
+        c for c in CASES if c["trl_loss_type"] == ["sigmoid"] and c["trl_settings"].get("label_smoothing") == 0.2
+    )
+    plain = next(c for c in CASES if c["trl_loss_type"] == ["sigmoid"] and c["trl_settings"] == {"beta": 0.1})
+    assert smoothed["forced"] == plain["forced"]
+    ratios, _ = forced(GOLDEN["batches"]["far"], make("dpo"), slice(None))
+    ours = make("dpo", label_smoothing=0.2).loss(ratios).mean().item()
+    assert abs(ours - plain["forced"]["far"]["loss"]) > 0.1

@@ -1,0 +1,226 @@
+"""Every objective against arithmetic worked by hand on one pair (two for the batch-coupled).
+
+Pair A: policy −10 and −60, reference −15 and −50 nats, lengths 5 and 20 tokens. So r_w = 5, r_l = −10; at β = 0.1
+βr_w = 0.5, βr_l = −1, z = 1.5; a token r_w = 1, r_l = −0.5; mean log-probs −2 and −3, M = 1.
+
+Used below (six digits):  σ(0.5) = 0.622459   σ(1) = 0.731059    σ(1.5) = 0.817574
+    −ln σ(0.5) = 0.474077   −ln σ(−0.5) = 0.974077   −ln σ(1) = 0.313262   −ln σ(1.5) = 0.201413   −ln σ(−1.5) = 1.701413
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from trimtab import objectives
+from trimtab.objectives import LogRatios, make
+
+PAIR_A = LogRatios(
+    policy_chosen=torch.tensor([-10.0], dtype=torch.float64),
+    policy_rejected=torch.tensor([-60.0], dtype=torch.float64),
+    reference_chosen=torch.tensor([-15.0], dtype=torch.float64),
+    reference_rejected=torch.tensor([-50.0], dtype=torch.float64),
+    chosen_lengths=torch.tensor([5]),
+    rejected_lengths=torch.tensor([20]),
+)
+
+BY_HAND = [
+    # −ln σ(1.5)
+    ("dpo", {}, 0.201413),
+    # 0.9·0.201413 + 0.1·1.701413 = 0.181272 + 0.170141
+    ("dpo", {"label_smoothing": 0.1}, 0.351413),
+    # z = 1.5 is past m = 1 and 0.5 short of m = 2
+    ("dpo_hinge", {}, 0.0),
+    ("dpo_hinge", {"margin": 2.0}, 0.5),
+    # 1 − 0.622459 + σ(−1) = 0.377541 + 0.268941
+    ("apo_zero", {}, 0.646482),
+    # 0.622459 + 1 − 0.817574
+    ("apo_down", {}, 0.804885),
+    # [1 − 0.5] + [1 − 1] and [2 − 0.5] + [2 − 1]
+    ("apo_hinge_zero", {}, 0.5),
+    ("apo_hinge_zero", {"margin": 2.0}, 2.5),
+    # softplus(0.5) + softplus(0) = 0.974077 + 0.693147
+    ("apo_hinge_softplus", {}, 1.667224),
+    # ½·softplus(1) + ½·softplus(0) = 0.656631 + 0.346574
+    ("apo_hinge_softplus", {"temperature": 0.5}, 1.003204),
+    # 0.201413 − 0.2
+    ("margin_sigmoid", {}, 0.001413),
+    # 0.9·0.001413 + 0.1·(1.701413 − 0.2) = 0.001272 + 0.150141
+    ("margin_sigmoid", {"label_smoothing": 0.1}, 0.151413),
+    # softplus(0.001413) = ln 2 + 0.001413/2
+    ("margin_sigmoid", {"temperature": 1.0}, 0.693854),
+    # 0.817574·(−0.201413 + 0.001001) + 0.182426·(−1.701413 + 6.907755) = −0.163852 + 0.949772
+    ("exo_pair", {}, 0.785920),
+    # a batch of one: the sort changes nothing, so these are DPO
+    ("aot", {}, 0.201413),
+    ("aot_unpaired", {"label_smoothing": 0.1}, 0.351413),
+    # (1 + 0.5 − 1/0.2)² = 3.5²
+    ("ipo", {}, 12.25),
+    # (0.9·0.201413 − 0.1·1.701413) / 0.8 = (0.181272 − 0.170141) / 0.8
+    ("robust", {}, 0.013913),
+    # 0.474077 + ½·0.974077 + ½·0.313262
+    ("nca_pair", {}, 1.117746),
+    # 0.474077 + 0.313262
+    ("bco_pair", {}, 0.787339),
+    # (5 − 5)² + (−10 + 5)²
+    ("sppo_hard", {}, 25.0),
+    # s = σ(30) is 1 to 13 digits, so e^−1.5 is left
+    ("discopop", {}, 0.223130),
+    # 0.182426·0.201413 + 0.817574·0.223130 = 0.036743 + 0.182425
+    ("discopop", {"temperature": 1.0}, 0.219168),
+    # 10 nats over 5 tokens
+    ("sft", {}, 2.0),
+    # −ln σ(0.1·1.5) = ln 2 − 0.075 + ln cosh 0.075 = 0.693147 − 0.075 + 0.002810
+    ("sigmoid_norm", {}, 0.620957),
+    # −ln σ(2·1 − 0.5)
+    ("simpo", {}, 0.201413),
+    # M = 1 is past γ = 0.6 and 0.5 short of γ = 1.5
+    ("repo", {}, 0.0),
+    ("repo", {"gamma": 1.5}, 0.5),
+    # −ln σ(2·1.5) = ln(1 + 0.049787)
+    ("dpo", {"beta": 2.0, "length_normalize": True}, 0.048587),
+    # 0.201413 + 0.25·10/5
+    ("dpo", {"sft_weight": 0.25}, 0.701413),
+    # [1 − 2·1] + [1 − 2·0.5] + 0.1·2: the likelihood is that of the response, normalised once
+    ("apo_hinge_zero", {"beta": 2.0, "length_normalize": True, "sft_weight": 0.1}, 0.2),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "expected"), BY_HAND)
+def test_loss_of_pair_a(name: str, parameters: dict[str, float], expected: float) -> None:
+    assert make(name, **parameters).loss(PAIR_A).tolist() == pytest.approx([expected], abs=2e-6)
+
+
+def test_every_objective_is_worked_by_hand() -> None:
+    assert {name for name, _, _ in BY_HAND} == set(objectives.NAMES)
+
+
+# Pair B: policy −30 and −20, reference −10 and −70, lengths 15 and 10: r_w = −20, r_l = 50.
+PAIRS_AB = LogRatios(
+    policy_chosen=torch.tensor([-10.0, -30.0]),
+    policy_rejected=torch.tensor([-60.0, -20.0]),
+    reference_chosen=torch.tensor([-15.0, -10.0]),
+    reference_rejected=torch.tensor([-50.0, -70.0]),
+    chosen_lengths=torch.tensor([5, 15]),
+    rejected_lengths=torch.tensor([20, 10]),
+)
+
+
+def test_aot_sorts_policy_and_reference_gaps_apart() -> None:
+    """Policy gaps (50, −10) sort to (−10, 50), reference gaps (35, 60) stay: z = −4.5, −1.
+
+    −ln σ(−4.5) = 4.511048 and −ln σ(−1) = 1.313262. Pair by pair z would be 1.5 and −7.
+    """
+    assert make("aot").loss(PAIRS_AB).tolist() == pytest.approx([4.511048, 1.313262], abs=2e-6)
+
+
+def test_aot_unpaired_sorts_chosen_and_rejected_apart() -> None:
+    """r_w = (5, −20) sorts to (−20, 5), r_l = (−10, 50) stays: z = −1, −4.5."""
+    assert make("aot_unpaired").loss(PAIRS_AB).tolist() == pytest.approx([1.313262, 4.511048], abs=2e-6)
+
+
+def test_sft_averages_over_the_tokens_of_the_batch() -> None:
+    """40 nats over 20 tokens is 2; the mean of the pairs' own means would be (10/5 + 30/15)/2 = 2 as well, so pair B
+    is given 25 tokens: 40/30 = 1.333333 against (2 + 1.2)/2 = 1.6."""
+    longer = LogRatios(**{**PAIRS_AB.__dict__, "chosen_lengths": torch.tensor([5, 25])})
+    assert make("sft").loss(longer).mean().item() == pytest.approx(4 / 3, abs=1e-6)
+
+
+def test_literal_reading_of_eq_11_is_beta_squared() -> None:
+    """Eq. 11 with β inside its reward as well: [1 − 0.1·(0.1·5)] + [1 + 0.1·(0.1·(−10))] = 0.95 + 0.9."""
+    literal = make("apo_hinge_zero", beta=0.1**2).loss(PAIR_A)
+    assert literal.tolist() == pytest.approx([1.85])
+
+
+STEP_ZERO = [
+    ("dpo", {}, math.log(2)),
+    ("dpo", {"label_smoothing": 0.3}, math.log(2)),
+    ("dpo_hinge", {"margin": 0.7}, 0.7),
+    ("apo_zero", {}, 1.0),
+    ("apo_down", {}, 1.0),
+    ("apo_hinge_zero", {"margin": 0.7}, 1.4),
+    ("apo_hinge_softplus", {}, 2.626523),  # 2·ln(1 + e) = 2·1.313262
+    ("apo_hinge_softplus", {"temperature": 0.5}, 2.126928),  # 2·½·ln(1 + e²)
+    ("margin_sigmoid", {}, 0.493147),  # ln 2 − 0.2
+    ("margin_sigmoid", {"label_smoothing": 0.2}, 0.493147),
+    ("margin_sigmoid", {"temperature": 0.5}, 0.658238),  # ½·ln(1 + e^0.986294)
+    ("margin_sigmoid", {"delta_warmup": 1.0}, math.log(2)),  # δ starts at 0
+    ("exo_pair", {"label_smoothing": 0.2}, 0.223144),  # −ln 2 − ½·ln(0.2·0.8) = −0.693147 + 0.916291
+    ("aot", {}, math.log(2)),
+    ("aot_unpaired", {}, math.log(2)),
+    ("ipo", {}, 25.0),  # (1/0.2)²
+    ("robust", {}, math.log(2)),
+    ("nca_pair", {}, 2 * math.log(2)),
+    ("bco_pair", {}, 2 * math.log(2)),
+    ("sppo_hard", {}, 50.0),  # 5² + 5²
+    ("discopop", {}, 0.846574),  # ½·ln 2 + ½
+    ("sigmoid_norm", {}, math.log(2)),
+    ("apo_hinge_zero", {"length_normalize": True, "ld_alpha": 0.5}, 2.0),
+    ("sft", {}, None),
+    ("simpo", {}, None),
+    ("repo", {}, None),
+    ("dpo", {"sft_weight": 0.1}, None),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "expected"), STEP_ZERO)
+def test_step_zero_constant_is_the_loss_at_policy_equal_to_reference(
+    name: str, parameters: dict[str, float], expected: float | None
+) -> None:
+    objective = make(name, **parameters)
+    assert objective.step_zero() == (None if expected is None else pytest.approx(expected, abs=1e-6))
+    if expected is None:
+        return
+    logps_P = torch.tensor([-10.0, -31.5, -2.0])
+    same = LogRatios(logps_P, 2 * logps_P, logps_P, 2 * logps_P, torch.tensor([3, 9, 1]), torch.tensor([7, 2, 4]))
+    assert objective.loss(same).tolist() == pytest.approx([expected] * 3, abs=1e-5)
+
+
+def test_every_objective_has_a_step_zero_case() -> None:
+    assert {name for name, _, _ in STEP_ZERO} == set(objectives.NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "chosen", "rejected"),
+    [
+        ("dpo", {}, 0.5, -1.0),
+        ("apo_hinge_zero", {"beta": 0.3}, 1.5, -3.0),
+        ("sppo_hard", {}, 0.5, -1.0),
+        ("aot", {}, 0.5, -1.0),
+        ("sigmoid_norm", {"beta": 5.0}, 5.0, -2.5),
+        ("dpo", {"beta": 5.0, "length_normalize": True}, 5.0, -2.5),
+        ("dpo", {"sft_weight": 1.0}, 0.5, -1.0),
+        ("simpo", {}, -4.0, -6.0),
+        ("repo", {}, -2.0, -3.0),
+        ("sft", {}, -10.0, -60.0),
+    ],
+)
+def test_reward_is_beta_times_r(name: str, parameters: dict[str, float], chosen: float, rejected: float) -> None:
+    """r_w = 5, r_l = −10 (a token 1 and −0.5); without a reference r is the policy's own log-prob."""
+    objective = make(name, **parameters)
+    assert [x.item() for x in objective.rewards(PAIR_A)] == pytest.approx([chosen, rejected])
+    assert objective.reward_gap(PAIR_A).item() == pytest.approx(chosen - rejected)
+
+
+def test_ld_alpha_weights_the_tokens_beyond_the_shorter_response() -> None:
+    assert make("dpo", ld_alpha=0.25).token_weights(2, 4) == ((1.0, 1.0), (1.0, 1.0, 0.25, 0.25))
+    assert make("dpo", ld_alpha=0.0).token_weights(3, 1) == ((1.0, 0.0, 0.0), (1.0,))
+    assert make("dpo").token_weights(2, 3) == ((1.0, 1.0), (1.0, 1.0, 1.0))
+
+
+def test_delta_warmup_raises_delta_linearly() -> None:
+    """δ 0.2 over 2 epochs: 0 at the start, 0.05 after half an epoch, 0.2 from epoch 2 on. z = 1.5: ℓ+ = 0.201413."""
+    warming = make("margin_sigmoid", delta=0.2, delta_warmup=2.0)
+    losses = [warming.at(epochs).loss(PAIR_A).item() for epochs in (0.0, 0.5, 1.0, 2.0, 3.0)]
+    assert losses == pytest.approx([0.201413, 0.151413, 0.101413, 0.001413, 0.001413], abs=2e-6)
+    assert warming.at(5.0) == make("margin_sigmoid", delta=0.2)
+    assert make("margin_sigmoid", delta_warmup=2.0, sft_weight=0.1).at(1.0) == make(
+        "margin_sigmoid", delta=0.1, sft_weight=0.1
+    )
+
+
+def test_only_delta_warmup_depends_on_progress() -> None:
+    for name in objectives.NAMES:
+        assert make(name).at(0.5) is make(name).at(0.5) or make(name).at(0.5) == make(name)
