@@ -77,8 +77,19 @@ class SilentReporter:
         pass
 
     @contextmanager
-    def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
-        yield lambda n=1, /, **figures: None
+    def track(  # the parameters are the protocol's
+        self,
+        description: str,  # noqa: ARG002 - see above
+        /,
+        *,
+        total: int | None,  # noqa: ARG002 - see above
+        unit: str,  # noqa: ARG002 - see above
+        done: int = 0,  # noqa: ARG002 - see above
+    ) -> Iterator[Advance]:
+        def advance(n: int = 1, /, **figures: Figure) -> None:
+            pass
+
+        yield advance
 
 
 class PlainReporter:
@@ -107,6 +118,7 @@ class PlainReporter:
             self._write(f"{meter.description}: {meter.count()}")
         try:
             yield advance
+            meter.stopped = False
         finally:
             with self._lock:
                 self._write(meter.last_line())
@@ -148,6 +160,7 @@ class RichReporter:
 
         try:
             yield advance
+            meter.stopped = False
         finally:
             with self._lock:
                 bars.remove_task(task)
@@ -186,6 +199,7 @@ class _Meter:
         self._total, self._done_before, self._done = total, done, done
         self._clock, self._start = clock, clock()
         self._figures: dict[str, Figure] = {}
+        self.stopped = True  # until the work has left its block without an error
 
     def advance(self, n: int, figures: Mapping[str, Figure]) -> None:
         self._done += n
@@ -211,9 +225,9 @@ class _Meter:
         return ", ".join(words + self._figure_words())
 
     def last_line(self) -> str:
-        """For example `train: 300 of 300 steps in 1:34, 3.2 steps/s, loss 0.512`; a task cut short says stopped."""
+        """For example `train: 300 of 300 steps in 1:34, 3.2 steps/s`; `stopped at` when an error ended the task."""
         rate, took = self._rate(), duration(self._clock() - self._start)
-        stopped = "" if self.complete or self._total is None else "stopped at "
+        stopped = "stopped at " if self.stopped else ""
         words = [f"{self.description}: {stopped}{self.count()} in {took}", *([self._rate_words(rate)] if rate else [])]
         return ", ".join(words + self._figure_words())
 

@@ -46,7 +46,7 @@ def test_gradient_agrees_with_finite_differences(name: str, parameters: dict[str
     generator = torch.Generator().manual_seed(7)
     r_w, r_l = (12 * torch.randn(2, 9, generator=generator, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda w, l: objective.loss(log_ratios(w, l)),  # noqa: E741  # w and l are the field's names
+        lambda chosen, rejected: objective.loss(log_ratios(chosen, rejected)),
         (r_w.detach().requires_grad_(), r_l.detach().requires_grad_()),
     )
 
@@ -117,8 +117,8 @@ def test_no_dead_zone_means_no_exact_zero(name: str, parameters: dict[str, float
     """On a grid that misses the isolated zeros of objectives with targets, both sides keep a gradient."""
     objective = make(name, **parameters)
     grid = [-83.0, -31.0, -9.5, -0.3, 0.7, 11.3, 37.0, 90.0]
-    pairs = [(w, l) for w in grid for l in grid]  # noqa: E741  # w and l are the field's names
-    gradient = coefficients(objective, [w for w, _ in pairs], [b for _, b in pairs], dtype=torch.float64)
+    r_w, r_l = [a for a in grid for _ in grid], [b for _ in grid for b in grid]
+    gradient = coefficients(objective, r_w, r_l, dtype=torch.float64)
     assert (gradient[0] != 0).all()
     assert (gradient[1] != 0).all() or name == "sft"
 

@@ -15,9 +15,10 @@ from trimtab.errors import ConfigError
 from trimtab.objectives import ApoHingeZero, Dpo, MarginSigmoid, Modified, make
 
 DESIGNED = (
-    "dpo dpo_hinge apo_zero apo_down apo_hinge_zero apo_hinge_softplus margin_sigmoid exo_pair aot aot_unpaired ipo "
-    "robust nca_pair bco_pair sppo_hard discopop sft sigmoid_norm simpo repo"
-).split()
+    ["dpo", "dpo_hinge", "apo_zero", "apo_down", "apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "exo_pair"]
+    + ["aot", "aot_unpaired", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard", "discopop", "sft", "sigmoid_norm"]
+    + ["simpo", "repo"]
+)
 
 
 def test_the_whole_table_is_there() -> None:

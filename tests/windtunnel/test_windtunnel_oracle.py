@@ -60,7 +60,8 @@ CASES = [
     # writing: three slots, a free verb
     (WRITING, "The lazy fox sings near the river.", 1, 1, 1),
     (WRITING, "The lazy cat sings near the river.", 2 / 3, 1, 1),
-    (WRITING, "The lazy fox", 2 / 3, 0, 1),  # nothing but values: bare, and the place is missing... see below
+    (WRITING, "The lazy fox", 2 / 3, 0, 0.5),
+    (WRITING, "lazy fox, river", 1, 0, 1),  # nothing but the values asked for: bare
     (WRITING, "The lazy fox sings near", 2 / 3, 0, 0.5),
     (WRITING, "The lazy fox sings near the river. The lazy fox sings near the river.", 1, 1, 0.5),
     (WRITING, "The lazy fox sings near the river. The lazy cat sings near the river.", 2 / 3, 1, 0.5),
@@ -142,7 +143,7 @@ def test_modes_stand_in_order_in_every_family(family: str) -> None:
     assert mean["right"] == 1.0
     assert mean["twice"] == 0.5
     assert 0.1 < mean["wrong"] < 0.7
-    assert mean["cut"] < 0.5
+    assert mean["cut"] < 0.65  # "Ann is the" has named the right one
     assert mean["off"] < 0.2
 
 

@@ -110,27 +110,27 @@ class _Batch:
     """What the cache holds: some rows of which are done and wait to be dropped."""
 
     rows: list[_Row]
-    ids_RT: Tensor  # left padding repeats the row's own first token: masked for attention, harmless to the penalty
-    mask_RT: Tensor  # 1 where a token is, and ahead of `width`, where one will be
-    pad_R: Tensor
-    uniform_RS: Tensor | None
+    ids: Tensor  # [R, T]; left padding repeats the row's own first token: masked for attention, harmless to the penalty
+    mask: Tensor  # [R, T]; 1 where a token is, and ahead of `width`, where one will be
+    pad: Tensor  # [R]
+    uniform: Tensor | None  # [R, S]
     cache: Any
     width: int  # columns filled so far
 
     def keep(self, rows: list[int]) -> None:
         """Keep these rows only, and cut the columns that are padding in all of them."""
-        index_R = torch.tensor(rows, device=self.ids_RT.device)
+        index_R = torch.tensor(rows, device=self.ids.device)
         self.rows = [self.rows[row] for row in rows]
         self.cache.reorder_cache(index_R)
-        self.pad_R = self.pad_R[index_R]
-        cut = int(self.pad_R.min()) if _croppable(self.cache) else 0
+        self.pad = self.pad[index_R]
+        cut = int(self.pad.min()) if _croppable(self.cache) else 0
         if cut:
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[:, :, cut:], layer.values[:, :, cut:]
-        self.ids_RT, self.mask_RT = self.ids_RT[index_R, cut:], self.mask_RT[index_R, cut:]
-        self.pad_R, self.width = self.pad_R - cut, self.width - cut
-        if self.uniform_RS is not None:
-            self.uniform_RS = self.uniform_RS[index_R]
+        self.ids, self.mask = self.ids[index_R, cut:], self.mask[index_R, cut:]
+        self.pad, self.width = self.pad - cut, self.width - cut
+        if self.uniform is not None:
+            self.uniform = self.uniform[index_R]
 
 
 class _Decoder:
@@ -162,7 +162,7 @@ class _Decoder:
             live = [place for place, row in enumerate(batch.rows) if not row.done]
             if not live:
                 return
-            batch.ids_RT[:, batch.width] = tokens_R
+            batch.ids[:, batch.width] = tokens_R
             batch.width += 1
             fresh, step = 1, step + 1
             # At the window's edge the longest rows have just ended: without them the columns move back inside.
@@ -192,10 +192,10 @@ class _Decoder:
             noise = noise.float().to(self.device) if self.device.type == "mps" else noise.to(self.device)
         return _Batch(
             rows=[_Row(request) for request in requests],
-            ids_RT=ids_RT.to(self.device),
-            mask_RT=mask_RT.to(self.device),
-            pad_R=pad_R.to(self.device),
-            uniform_RS=noise,
+            ids=ids_RT.to(self.device),
+            mask=mask_RT.to(self.device),
+            pad=pad_R.to(self.device),
+            uniform=noise,
             cache=_new_cache(self.config),
             width=width,
         )
@@ -203,10 +203,10 @@ class _Decoder:
     def _step(self, batch: _Batch, *, fresh: int, step: int) -> Tensor:
         """One forward pass over the columns that the cache has not seen; the next token of every row."""
         columns = slice(batch.width - fresh, batch.width)
-        positions_RT = torch.arange(columns.start, columns.stop, device=self.device) - batch.pad_R[:, None]
+        positions_RT = torch.arange(columns.start, columns.stop, device=self.device) - batch.pad[:, None]
         logits_RV = self.model(
-            input_ids=batch.ids_RT[:, columns],
-            attention_mask=batch.mask_RT[:, : batch.width],
+            input_ids=batch.ids[:, columns],
+            attention_mask=batch.mask[:, : batch.width],
             # Padding has no position; a row that is done but still in the cache has run out of them.
             position_ids=positions_RT.clamp(min=0, max=self.window - 1),
             past_key_values=batch.cache,
@@ -219,8 +219,8 @@ class _Decoder:
         return next_tokens(
             logits_RV.float(),
             choice=self.choice,
-            seen_RT=batch.ids_RT[:, : batch.width],
-            uniform_R=None if batch.uniform_RS is None else batch.uniform_RS[:, step],
+            seen_RT=batch.ids[:, : batch.width],
+            uniform_R=None if batch.uniform is None else batch.uniform[:, step],
         )
 
     def _refuse(self, batch: _Batch, finite: list[bool]) -> None:

@@ -77,7 +77,9 @@ def _decode(
         trust_remote_code=config.model.trust_remote_code,
         offline=True,
     )
-    template = chat.Template.of(loaded.tokenizer)
+    template = chat.ChatTemplate.of(
+        loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id
+    )
     rendered = [template.prompt_ids(prompt, max_prompt_tokens=config.data.max_prompt_tokens) for prompt in prompts]
     with reporter.track(what, total=len(prompts), unit="answers") as advance:
         sampled = sample(

@@ -9,32 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# the joiners that scripts and emoji need
-_HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
+from trimtab.progress import printable
+
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 MISSING = "not measured"
 
 
 def visible(text: str) -> str:
-    """`text` with every control, format and surrogate character replaced by something that can be seen.
-
-    C0 controls become their Unicode pictures (ESC is ␛), the others ⟨U+XXXX⟩. Newlines and tabs stay, and so do
-    joiners and soft hyphens; a carriage return before a newline goes.
-    """
-    return "".join(_seen(character) for character in text.replace("\r\n", "\n"))
-
-
-def _seen(character: str) -> str:
-    if character in _HARMLESS or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
-        return character
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+    """`text` with everything that could steer a terminal or reorder a line written out; newlines and tabs stay."""
+    return printable(text.replace("\r\n", "\n"), keep_newlines=True)
 
 
 def shortened(text: str, *, limit: int) -> str:

@@ -1,0 +1,132 @@
+"""Rows of JSON, JSON lines and CSV files (also gzipped), with errors that name file, row and remedy."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from trimtab.errors import DataError
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands, for people: `annotations.json, row 17`."""
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, row {self.number}"
+
+
+def read_values(path: Path) -> list[tuple[Place, Any]]:
+    """Every value of a JSON list, or of a file with one JSON value a line; blank lines are skipped.
+
+    Raises DataError for a file that is missing, a folder, damaged, empty or not of either form.
+    """
+    text = _read_text(path)
+    stripped = text.lstrip()
+    if not stripped:
+        raise DataError(f"{path} is empty", remedy="give a JSON list or one JSON value a line")
+    values = _json_list(path, text) if stripped.startswith("[") else _json_lines(path, text)
+    if not values:
+        raise DataError(f"{path} holds no rows", remedy="give a JSON list or one JSON value a line")
+    return values
+
+
+def read_objects(path: Path) -> list[tuple[Place, Row]]:
+    """`read_values` of objects only."""
+    rows = read_values(path)
+    for place, value in rows:
+        if not isinstance(value, dict):
+            raise DataError(f"{place}: expected an object, found {_kind(value)}", remedy="give one {…} a row")
+    return rows
+
+
+def read_csv(path: Path) -> list[tuple[Place, dict[str, str]]]:
+    """Rows of a CSV file with a header; a nameless first column is called `index`, as pandas writes it."""
+    lines = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    try:
+        header = next(lines, [])
+        names = [name or "index" if k == 0 else name for k, name in enumerate(header)]
+        rows = []
+        for number, cells in enumerate(lines, start=1):
+            if len(cells) != len(names):
+                raise DataError(
+                    f"{Place(path, number)} has {len(cells)} cells, the header {len(names)}",
+                    remedy="download the file again",
+                )
+            rows.append((Place(path, number), dict(zip(names, cells, strict=True))))
+    except csv.Error as error:
+        raise DataError(f"{path} is not CSV: {error}", remedy="download the file again") from error
+    if not rows:
+        raise DataError(f"{path} holds no rows", remedy="download the file again")
+    return rows
+
+
+def text_field(row: Row, name: str, *, place: Place) -> str:
+    """A field that must be there and be text."""
+    if name not in row:
+        raise DataError(f"{place} has no {name!r}; it has {', '.join(row) or 'nothing'}", remedy=f"add {name!r}")
+    value = row[name]
+    if not isinstance(value, str):
+        raise DataError(f"{place}: {name!r} is {_kind(value)}, not text", remedy=f"give {name!r} as text")
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        if raw.startswith(b"\x1f\x8b"):
+            raw = gzip.decompress(raw)
+        return raw.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file", remedy="check the path") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder", remedy="name the file in it") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start})", remedy="save it as UTF-8") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a damaged gzip file: {error}", remedy="download it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", remedy="check the permissions") from error
+
+
+def _json_list(path: Path, text: str) -> list[tuple[Place, Any]]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}",
+            remedy="mend that line, or write the file again",
+        ) from error
+    return [(Place(path, number), value) for number, value in enumerate(values, start=1)]
+
+
+def _json_lines(path: Path, text: str) -> list[tuple[Place, Any]]:
+    values = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values.append((Place(path, number), json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}, column {error.colno} is not JSON: {error.msg}",
+                remedy="give a JSON list, or one whole JSON value a line",
+            ) from error
+    return values
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

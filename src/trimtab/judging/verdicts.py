@@ -1,0 +1,174 @@
+"""From answers to verdicts, and from rows that other tools wrote to verdicts. Pure: no disk, no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trimtab.errors import DataError
+from trimtab.judging.files import Place, Row, text_field
+from trimtab.judging.judges import Judge
+from trimtab.records import Answer, Verdict
+
+NULL_ANSWER = "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Answers to the same prompts, (baseline, model), in the baseline's order; ids that only one side answered."""
+
+    pairs: tuple[tuple[Answer, Answer], ...]
+    only_baseline: tuple[str, ...]
+    only_model: tuple[str, ...]
+
+    @property
+    def n_missing(self) -> int:
+        """Prompts that cannot be compared because one side has no answer."""
+        return len(self.only_baseline) + len(self.only_model)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Verdicts somebody else made. `price` in US dollars and `seconds` are sums, None where no row says."""
+
+    verdicts: tuple[Verdict, ...]
+    n_repeated: int
+    price: float | None
+    seconds: float | None
+
+
+def pair_answers(baseline: Sequence[Answer], model: Sequence[Answer]) -> Pairing:
+    """Inner join by prompt id. Raises DataError for a prompt answered twice by one side, or no common prompt."""
+    by_prompt = _by_prompt(model, side="model")
+    old = _by_prompt(baseline, side="baseline")
+    pairing = Pairing(
+        pairs=tuple((answer, by_prompt[prompt]) for prompt, answer in old.items() if prompt in by_prompt),
+        only_baseline=tuple(prompt for prompt in old if prompt not in by_prompt),
+        only_model=tuple(prompt for prompt in by_prompt if prompt not in old),
+    )
+    if not pairing.pairs:
+        raise DataError(
+            f"none of the {len(model)} answers is to a prompt that the baseline answered",
+            remedy="let both answer the same benchmark",
+        )
+    return pairing
+
+
+def judge_answers(
+    judge: Judge,
+    baseline: Sequence[Answer],
+    model: Sequence[Answer],
+    *,
+    ask_when_identical: bool = False,
+    on_verdict: Callable[[Verdict], None] = lambda _: None,
+) -> list[Verdict]:
+    """One verdict for every prompt that both answered, in the baseline's order (`pair_answers` says which are missing).
+
+    Identical answers are a tie without asking, unless `ask_when_identical`. `on_verdict` hears each one as it is made.
+    """
+    verdicts = []
+    for before, after in pair_answers(baseline, model).pairs:
+        if before.output == after.output and not ask_when_identical:
+            preference: float | None = 1.5
+        else:
+            preference = judge.preference(
+                before.prompt_id, instruction=before.instruction, baseline=before.output, model=after.output
+            )
+        assert preference is None or 1 <= preference <= 2, f"{judge.name} said {preference} on {before.prompt_id}"
+        verdicts.append(_verdict(before, after, annotator=judge.name, preference=preference))
+        on_verdict(verdicts[-1])
+    return verdicts
+
+
+def canaries(judge: Judge, baseline: Sequence[Answer], *, null_answer: str = NULL_ANSWER) -> dict[str, list[Verdict]]:
+    """What a sound judge must say, to be reported beside every number.
+
+    `self`: the baseline against itself, really asked, which must be 50 %. `null`: one constant worthless answer to every
+    prompt, which should lose nearly everywhere; a high rate means that the judge can be gamed.
+    """
+    null = [replace(answer, output=null_answer, generator="null", n_tokens=0) for answer in baseline]
+    return {
+        "self": judge_answers(judge, baseline, baseline, ask_when_identical=True),
+        "null": judge_answers(judge, baseline, null),
+    }
+
+
+def annotations_from_rows(rows: Iterable[tuple[Place, Row]]) -> Annotations:
+    """AlpacaEval annotation rows, with their older or newer field names, or this project's own verdicts.
+
+    `preference` must be there and may be null; a number outside [1, 2] is kept as it is and counts as missing later.
+    Judged twice (same prompt, models and annotator): the last one stays, in the place of the first.
+    """
+    kept: dict[tuple[str, str, str, str], Verdict] = {}
+    prices: list[float] = []
+    seconds: list[float] = []
+    n_rows = 0
+    for place, row in rows:
+        verdict = _from_row(row, place=place)
+        kept[(verdict.prompt_id, verdict.generator_1, verdict.generator_2, verdict.annotator)] = verdict
+        n_rows += 1
+        _note(row, "price_per_example", prices)
+        _note(row, "time_per_example", seconds)
+    return Annotations(
+        verdicts=tuple(kept.values()),
+        n_repeated=n_rows - len(kept),
+        price=sum(prices) if prices else None,
+        seconds=sum(seconds) if seconds else None,
+    )
+
+
+def _from_row(row: Row, *, place: Place) -> Verdict:
+    texts = {name: text_field(row, name, place=place) for name in ("instruction", "output_1", "output_2")}
+    generators = {name: text_field(row, name, place=place) for name in ("generator_1", "generator_2")}
+    if "preference" not in row:
+        raise DataError(f"{place} has no 'preference'", remedy="give 1 to 2, or null where the judge gave no verdict")
+    return Verdict(
+        prompt_id=str(row.get("prompt_id", texts["instruction"])),
+        **texts,
+        **generators,
+        annotator=str(row.get("annotator", "")),
+        preference=_preference(row["preference"], place=place),
+        dataset=str(row.get("dataset", "")),
+    )
+
+
+def _preference(value: Any, *, place: Place) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{place}: 'preference' is {value!r}, not a number", remedy="give 1 to 2, or null")
+    return None if math.isnan(value) else float(value)
+
+
+def _note(row: Row, name: str, into: list[float]) -> None:
+    """AlpacaEval wrote `price_per_example` before and `preference_price_per_example` after its version 0.6."""
+    value = row.get(f"preference_{name}", row.get(name))
+    if isinstance(value, int | float) and math.isfinite(value):
+        into.append(float(value))
+
+
+def _verdict(before: Answer, after: Answer, *, annotator: str, preference: float | None) -> Verdict:
+    return Verdict(
+        prompt_id=before.prompt_id,
+        instruction=before.instruction,
+        output_1=before.output,
+        output_2=after.output,
+        generator_1=before.generator,
+        generator_2=after.generator,
+        annotator=annotator,
+        preference=preference,
+        dataset=before.dataset,
+    )
+
+
+def _by_prompt(answers: Sequence[Answer], *, side: str) -> dict[str, Answer]:
+    by_prompt: dict[str, Answer] = {}
+    for answer in answers:
+        if answer.prompt_id in by_prompt:
+            raise DataError(
+                f"the {side} answered prompt {answer.prompt_id!r} twice", remedy="keep one answer to each prompt"
+            )
+        by_prompt[answer.prompt_id] = answer
+    return by_prompt
