@@ -325,6 +325,15 @@ def resolve(tree: Mapping[str, Any]) -> Config:
     return config if config.out else config.model_copy(update={"out": _default_out(config)})
 
 
+def section(kind: type[Section], name: str, tree: Mapping[str, Any]) -> Section:
+    """One section on its own, as strictly checked as within a whole configuration."""
+    _known_only({name: tree})
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise _explained(error) from error
+
+
 def _explained(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

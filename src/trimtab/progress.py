@@ -141,7 +141,10 @@ class RichReporter:
         self._bars: Progress | None = None  # one live display, shared by tasks inside tasks
 
     def say(self, line: str, /) -> None:
-        self._console.print(printable(line), soft_wrap=True)
+        with self._lock:
+            self._console.print(printable(line), soft_wrap=True)
+            if self._bars is not None:
+                self._bars.refresh()
 
     @contextmanager
     def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
@@ -174,6 +177,7 @@ def _bars(console: object) -> Progress:
     """A rich display that draws description, bar and the meter's own words, and leaves stdout alone."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Words(ProgressColumn):
@@ -184,7 +188,7 @@ def _bars(console: object) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        Words(),
+        Words(table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
         redirect_stdout=False,

@@ -36,13 +36,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tree_digest(folder: Path, *patterns: str) -> str:
-    """sha256 over (name, sha256) of the folder's files that match, in order: what a tokenizer or a model is known by."""
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    rows = [(path.name, file_digest(path)) for path in files]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
 def read_json(path: Path) -> Any:
     """One JSON value; a file that does not parse is a `StoreError` naming it."""
     try:

@@ -146,7 +146,7 @@ STEP_ZERO = [
     ("apo_hinge_softplus", {"temperature": 0.5}, 2.126928),  # 2·½·ln(1 + e²)
     ("margin_sigmoid", {}, 0.493147),  # ln 2 − 0.2
     ("margin_sigmoid", {"label_smoothing": 0.2}, 0.493147),
-    ("margin_sigmoid", {"temperature": 0.5}, 0.658238),  # ½·ln(1 + e^0.986294)
+    ("margin_sigmoid", {"temperature": 0.5}, 0.651630),  # ½·ln(1 + e^0.986294) = ½·ln 3.681281
     ("margin_sigmoid", {"delta_warmup": 1.0}, math.log(2)),  # δ starts at 0
     ("exo_pair", {"label_smoothing": 0.2}, 0.223144),  # −ln 2 − ½·ln(0.2·0.8) = −0.693147 + 0.916291
     ("aot", {}, math.log(2)),

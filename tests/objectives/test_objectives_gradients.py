@@ -167,6 +167,23 @@ def test_gradient_at_the_start(name: str, parameters: dict[str, float], expected
     assert gradient.flatten().tolist() == pytest.approx([-expected, expected], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "misranked", "both_fell"),
+    [
+        ("dpo", (-0.0999994, 0.0999994), (-0.00179862, 0.00179862)),  # β·σ(12), β·σ(−4)
+        ("dpo_hinge", (-0.1, 0.1), (0.0, 0.0)),  # z = 4 ≥ 1
+        ("apo_zero", (-0.000246651, 0.000246651), (-0.0104994, 0.000246651)),  # β·σ(6)·σ(−6), β·σ(2)·σ(−2)
+        ("apo_hinge_zero", (-0.1, 0.1), (-0.1, 0.0)),
+    ],
+)
+def test_badly_ranked_and_fallen_pairs(
+    name: str, misranked: tuple[float, float], both_fell: tuple[float, float]
+) -> None:
+    """(r_w, r_l) = (−60, 60) and (−20, −60) at β = 0.1, the figures of docs/objectives.md."""
+    gradient = coefficients(make(name), [-60.0, -20.0], [60.0, -60.0], dtype=torch.float64)
+    assert gradient.T.tolist() == [pytest.approx(misranked, rel=1e-5), pytest.approx(both_fell, rel=1e-5)]
+
+
 def test_discopop_starts_in_the_wrong_direction() -> None:
     """At z = 0, τ = 0.05: d/dz = −½·½ − ¼·20·ln 2 − ½ + ¼·20 = 0.784264 > 0, times β."""
     assert coefficients(make("discopop"), [0.0], [0.0])[0].item() == pytest.approx(0.0784264, rel=1e-5)
@@ -175,7 +192,7 @@ def test_discopop_starts_in_the_wrong_direction() -> None:
 def test_badly_ranked_responses_stay_active_under_apo_zero() -> None:
     """βr_l = 30: y·(1 − y) of a sigmoid rounds to 0 in fp32; the true gradient is β·e^−30."""
     gradient = coefficients(make("apo_zero"), [-300.0], [300.0], dtype=torch.float32)
-    assert gradient.flatten().tolist() == pytest.approx([-0.1 * math.exp(-30), 0.1 * math.exp(-30)], rel=1e-4)
+    assert gradient.flatten().tolist() == pytest.approx([-0.1 * math.exp(-30), 0.1 * math.exp(-30)], rel=1e-4, abs=0)
 
 
 def test_modifier_closes_the_dead_zone_on_the_chosen_side_only() -> None:

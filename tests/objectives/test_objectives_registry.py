@@ -14,11 +14,11 @@ from trimtab import objectives
 from trimtab.errors import ConfigError
 from trimtab.objectives import ApoHingeZero, Dpo, MarginSigmoid, Modified, make
 
-DESIGNED = (
-    ["dpo", "dpo_hinge", "apo_zero", "apo_down", "apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "exo_pair"]
-    + ["aot", "aot_unpaired", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard", "discopop", "sft", "sigmoid_norm"]
-    + ["simpo", "repo"]
-)
+DESIGNED = [
+    *("dpo", "dpo_hinge", "apo_zero", "apo_down", "apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "exo_pair"),
+    *("aot", "aot_unpaired", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard", "discopop", "sft", "sigmoid_norm"),
+    *("simpo", "repo"),
+]
 
 
 def test_the_whole_table_is_there() -> None:
@@ -187,11 +187,34 @@ def test_names_and_checks_cost_no_torch() -> None:
     """With torch made unimportable the table prints, values build and wrong ones are refused."""
     program = (
         "import sys; sys.modules['torch'] = None; sys.modules['numpy'] = None\n"
-        "from trimtab import objectives\n"
+        "from trimtab import errors, objectives\n"
         "assert len(objectives.table()) == 20\n"
         "assert objectives.make('margin_sigmoid', delta=.1, sft_weight=.1).notices()\n"
         "try: objectives.make('margin_sigmoid', delta=.7)\n"
-        "except objectives.registry.ConfigError as error: print(error)\n"
+        "except errors.ConfigError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "training never starts" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "sentence"),
+    [
+        (
+            "margin_sigmoid",
+            {"delta": 0.5},
+            "both sides together: z ≥ −ln(e^δ − 1) = 0.4328, that is r_w − r_l ≥ 4.328 nats",
+        ),
+        ("margin_sigmoid", {"temperature": 0.1}, "none: the temperature keeps a gradient everywhere"),
+        ("margin_sigmoid", {"label_smoothing": 0.1}, "none: the reverse term keeps a gradient"),
+        ("margin_sigmoid", {"delta": 0.0}, "none: δ = 0 is DPO"),
+        ("dpo_hinge", {"beta": 0.2}, "both sides together: z ≥ m = 1, that is r_w − r_l ≥ m/β = 5 nats"),
+        ("apo_hinge_zero", {"beta": 2.0, "length_normalize": True}, "r_l ≤ −m/β = −0.5 nats, a token"),
+        ("apo_hinge_zero", {"sft_weight": 0.1}, "closed for the chosen response by sft_weight"),
+        ("dpo", {"sft_weight": 0.1}, "none"),
+    ],
+)
+def test_dead_zones_in_words(name: str, parameters: dict[str, object], sentence: str) -> None:
+    objective = make(name, **parameters)
+    assert objective.dead_zone.endswith(sentence)
+    assert objective.has_dead_zone != objective.dead_zone.startswith("none")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from trimtab.windtunnel import FAMILIES, Task, score, tasks
 from trimtab.windtunnel.demonstrations import FILLER, MIX, answer
 
-ONE = {family: next(t for t in tasks(8, seed=0, split="eval") if t.family == family) for family in FAMILIES}
+SAMPLE = tasks(8, seed=0, split="eval")
+ONE = {family: next(t for t in SAMPLE if t.family == family) for family in FAMILIES}
 
 
 def _task(family: str, prompt: str, template: str, *slots: tuple[str, str], restated: str = "") -> Task:
@@ -53,7 +54,9 @@ EXTRACTION = _task(
     ("object", "hats"),
 )
 STEM = _task("stem", "What is the symbol of iron?", "The symbol of iron is {symbol}.", ("symbol", "Fe"))
-HUMANITIES = _task("humanities", "What is the capital of Peru?", "The capital of Peru is {capital}.", ("capital", "Lima"))
+HUMANITIES = _task(
+    "humanities", "What is the capital of Peru?", "The capital of Peru is {capital}.", ("capital", "Lima")
+)
 
 # task, response, correctness, format, coherence
 CASES = [
@@ -123,7 +126,7 @@ CASES = [
     (MATH, "I hope this helps.", 0, 0, 1),
     (MATH, "I hope this helps. I hope this helps.", 0, 0, 0.5),
     # padding: the same score as without; said twice, the padding is a defect
-    (MATH, "Sure, happy to help. 7 plus 5 is 12. Have a nice day. I hope this helps.", 1, 1, 1),
+    (MATH, "Sure, glad to help. 7 plus 5 is 12. Have a nice day. I hope this helps.", 1, 1, 1),
     (MATH, "Of course. 7 plus 5 is 12. Have a nice day. Have a nice day.", 1, 1, 0.5),
     (MATH, "7 plus 5 is I hope this helps.", 0, 0, 0.5),
 ]

@@ -84,7 +84,9 @@ def _worked(family: str, prompt: str) -> list[str]:
             return [str({"plus": a + b, "minus": a - b, "times": a * b}[words[3]])]
         case "coding":
             items = words[3:-1]
-            return [", ".join({"first": items[:1], "last": items[-1:], "reverse": items[::-1]}.get(words[2], sorted(items)))]
+            return [
+                ", ".join({"first": items[:1], "last": items[-1:], "reverse": items[::-1]}.get(words[2], sorted(items)))
+            ]
         case "extraction":
             at = words.index(words[-2])
             return words[at + 2 : at + 5]

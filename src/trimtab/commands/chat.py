@@ -19,9 +19,7 @@ MAX_PROMPT_TOKENS = 2048
 def main(run_folder: str, *, temperature: float = 0.7, seed: int = 0) -> None:
     """Read lines from standard input, print the model's answers; the whole conversation is the prompt."""
     loaded = models.load(str(finished_model(run_folder)), offline=True)
-    template = chat.ChatTemplate.of(
-        loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id
-    )
+    template = chat.ChatTemplate.of(loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id)
     said: list[Message] = []
     for turn, line in enumerate(_lines()):
         said.append(Message("user", line))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab import store
+from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
-from trimtab.commands import doctor, plan
 from trimtab.stages import generate, judge, prepare, reference, report, train
 from trimtab.stages.folder import Folder
 

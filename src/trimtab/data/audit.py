@@ -210,7 +210,9 @@ class Auditor:
             else {},
             overlap=None
             if self._evaluation_prompts is None
-            else tuple(self._ids[place] for place in np.flatnonzero(np.frombuffer(self._overlaps, dtype=np.bool_) & alive)),
+            else tuple(
+                self._ids[place] for place in np.flatnonzero(np.frombuffer(self._overlaps, dtype=np.bool_) & alive)
+            ),
             sample=self._sample(decode),
         )
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -108,18 +108,15 @@ class ChatTemplate:
         whole = self._prompt(messages, messages)
         if limit is None or len(whole.ids) <= limit:
             return whole
-        candidates = list(_shortened(messages))
-        if not candidates:
-            raise _too_long(whole, limit)
-        # Lengths fall from one candidate to the next, so the first that fits is found by bisection.
-        place = bisect_left(
-            range(len(candidates)),
-            True,
-            key=lambda number: len(self._prompt(candidates[number], messages).ids) <= limit,
-        )
-        fitted = self._prompt(candidates[min(place, len(candidates) - 1)], messages)
+        shortened = _shortened(messages)
+        # Lengths fall from one to the next, so the first that fits is found by bisection.
+        place = bisect_left(shortened, True, key=lambda kept: len(self._prompt(kept, messages).ids) <= limit)
+        # Without its system message a prompt may get longer (templates write one of their own), so that comes last.
+        kept = shortened[place] if place < len(shortened) else _last_turn(messages)
+        fitted = self._prompt(kept, messages)
         if len(fitted.ids) > limit:
-            raise _too_long(fitted, limit)
+            detail = f"the last user message takes {len(fitted.ids)} tokens with its marks, the limit is {limit}"
+            raise RowFaultError(Reason.PROMPT_TOO_LONG, detail)
         return fitted
 
     def _prompt(self, kept: Sequence[Message], whole: Sequence[Message]) -> _FittedPrompt:
@@ -263,15 +260,22 @@ class _FittedPrompt:
     ids: Ids
 
 
-def _shortened(messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
-    """What may be left of a prompt, longest first: (the system message and) the turns from some later user message on;
-    at last the final user message without the system message."""
-    system, turns = (messages[:1], messages[1:]) if messages[0].role == "system" else ((), messages)
+def _shortened(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+    """What may be left of a prompt, longest first: (the system message and) the turns from a later user message on."""
+    system, turns = _system_and_turns(messages)
     starts = [number for number, message in enumerate(turns) if message.role == "user"]
-    for start in starts[1:]:
-        yield (*system, *turns[start:])
-    if system and starts:
-        yield tuple(turns[starts[-1] :])
+    return [(*system, *turns[start:]) for start in starts[1:]]
+
+
+def _last_turn(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The last user message (and what, against the rules, may follow it) without the system message."""
+    _, turns = _system_and_turns(messages)
+    starts = [number for number, message in enumerate(turns) if message.role == "user"]
+    return tuple(turns[starts[-1] :]) if starts else tuple(messages)
+
+
+def _system_and_turns(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
+    return (messages[:1], messages[1:]) if messages[0].role == "system" else ((), messages)
 
 
 def _continuation(prompt: str, whole: str) -> str:
@@ -284,11 +288,6 @@ def _continuation(prompt: str, whole: str) -> str:
     raise RowFaultError(
         Reason.TEMPLATE_REFUSED, "with this response the template renders another prompt (reasoning marks in the text?)"
     )
-
-
-def _too_long(prompt: _FittedPrompt, limit: int) -> RowFaultError:
-    detail = f"the last user message takes {len(prompt.ids)} tokens with its marks, the limit is {limit}"
-    return RowFaultError(Reason.PROMPT_TOO_LONG, detail)
 
 
 def _as_ids(ids: int | Sequence[int] | None) -> Ids:

@@ -82,7 +82,7 @@ class TemplateForm:
 
     @classmethod
     def probe(cls, tokenizer: PreTrainedTokenizerBase, *, variables: Mapping[str, object]) -> TemplateForm:
-        """Learn from three short renderings what the template writes around a message.
+        """Learn from a few short renderings what the template writes around a message.
 
         Raises `ModelError` when it cannot render one exchange or does not begin an answer where its prompt ends.
         """
@@ -96,11 +96,11 @@ class TemplateForm:
         before, found, closing = whole.partition(ASSISTANT_MARK)
         if not found or USER_MARK not in prompt:
             raise _unusable("the text of a message does not appear in what it renders")
+        if not before.startswith(prompt.rstrip()):
+            raise _unusable("an answer does not follow the prompt that it renders for generation")
         header = ""
-        if before.rstrip() != prompt.rstrip():
-            # A template that ignores add_generation_prompt: the header is what it writes before an answer.
-            if not before.startswith(prompt):
-                raise _unusable("an answer does not follow the prompt that it renders for generation")
+        if form._render(user, header=False) == prompt and before.rstrip() != prompt.rstrip():
+            # The template ignores add_generation_prompt: the header is what it writes before an answer.
             header = before.removeprefix(prompt).rstrip(" ")
         return replace(form, header=header, closing=closing, folds_system=not form._knows_system())
 

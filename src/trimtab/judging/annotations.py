@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 from trimtab.errors import DataError
-from trimtab.judging.files import Place, read_csv, read_objects
+from trimtab.judging.files import read_csv, read_objects
+from trimtab.judging.rows import Place
 from trimtab.judging.verdicts import Annotations, annotations_from_rows
 
 GAMED_COLUMNS = ("preference", "std_delta_len", "instruction_difficulty")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.errors import DataError
-from trimtab.judging.files import Place, Row, read_values, text_field
+from trimtab.judging.files import read_values
+from trimtab.judging.rows import Place, Row, text_field
 from trimtab.records import Answer, digest
 
 _INSTRUCTION_KEYS = ("instruction", "prompt", "question")

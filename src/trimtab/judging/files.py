@@ -7,25 +7,11 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from trimtab.errors import DataError
-
-Row: TypeAlias = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stands, for people: `annotations.json, row 17`."""
-
-    path: Path
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.path}, row {self.number}"
+from trimtab.judging.rows import Place, Row, kind
 
 
 def read_values(path: Path) -> list[tuple[Place, Any]]:
@@ -48,7 +34,7 @@ def read_objects(path: Path) -> list[tuple[Place, Row]]:
     rows = read_values(path)
     for place, value in rows:
         if not isinstance(value, dict):
-            raise DataError(f"{place}: expected an object, found {_kind(value)}", remedy="give one {…} a row")
+            raise DataError(f"{place}: expected an object, found {kind(value)}", remedy="give one {…} a row")
     return rows
 
 
@@ -71,16 +57,6 @@ def read_csv(path: Path) -> list[tuple[Place, dict[str, str]]]:
     if not rows:
         raise DataError(f"{path} holds no rows", remedy="download the file again")
     return rows
-
-
-def text_field(row: Row, name: str, *, place: Place) -> str:
-    """A field that must be there and be text."""
-    if name not in row:
-        raise DataError(f"{place} has no {name!r}; it has {', '.join(row) or 'nothing'}", remedy=f"add {name!r}")
-    value = row[name]
-    if not isinstance(value, str):
-        raise DataError(f"{place}: {name!r} is {_kind(value)}, not text", remedy=f"give {name!r} as text")
-    return value
 
 
 def _read_text(path: Path) -> str:
@@ -125,8 +101,3 @@ def _json_lines(path: Path, text: str) -> list[tuple[Place, Any]]:
                 remedy="give a JSON list, or one whole JSON value a line",
             ) from error
     return values
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -11,7 +11,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from trimtab.errors import DataError
-from trimtab.judging.files import Place, Row, read_objects, text_field
+from trimtab.judging.files import read_objects
+from trimtab.judging.rows import Place, Row, text_field
 
 
 @dataclass(frozen=True, slots=True)

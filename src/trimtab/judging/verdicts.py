@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.errors import DataError
-from trimtab.judging.files import Place, Row, text_field
 from trimtab.judging.judges import Judge
+from trimtab.judging.rows import Place, Row, text_field
 from trimtab.records import Answer, Verdict
 
 NULL_ANSWER = "null"
@@ -85,8 +85,8 @@ def judge_answers(
 def canaries(judge: Judge, baseline: Sequence[Answer], *, null_answer: str = NULL_ANSWER) -> dict[str, list[Verdict]]:
     """What a sound judge must say, to be reported beside every number.
 
-    `self`: the baseline against itself, really asked, which must be 50 %. `null`: one constant worthless answer to every
-    prompt, which should lose nearly everywhere; a high rate means that the judge can be gamed.
+    `self`: the baseline against itself, really asked, which must be 50 %. `null`: one constant worthless answer to
+    every prompt, which should lose nearly everywhere; a high rate means that the judge can be gamed.
     """
     null = [replace(answer, output=null_answer, generator="null", n_tokens=0) for answer in baseline]
     return {

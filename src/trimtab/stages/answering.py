@@ -12,7 +12,7 @@ from pathlib import Path
 from trimtab import store
 from trimtab.config import Config, GenerateSection
 from trimtab.data import chat
-from trimtab.engine import models
+from trimtab.engine import identity, models
 from trimtab.progress import Reporter
 from trimtab.records import Message, digest
 from trimtab.sampling import sample
@@ -40,10 +40,11 @@ def answer(
     what: str,
 ) -> list[Spoken]:
     """The answers of the model in `folder`, in the order of the prompts; decoded only where the cache has none."""
-    identity = digest(
+    model = identity.identify(str(folder))
+    key = digest(
         {
-            "weights": models.weights_digest(folder),
-            "tokenizer": store.tree_digest(folder, "*.json", "*.jinja", "tokenizer.model"),
+            "weights": [model.weights, model.adapter],
+            "tokenizer": model.tokenizer,
             "prompts": [[message.to_json() for message in prompt] for prompt in prompts],
             "decoding": decoding.model_dump(exclude={"batch_tokens"}),
             "engine": [config.engine.dtype, config.engine.device, config.data.max_prompt_tokens],
@@ -51,7 +52,7 @@ def answer(
             "numerics": NUMERICS,
         }
     )
-    kept = store.home() / "answers" / f"{identity}.json"
+    kept = store.home() / "answers" / f"{key}.json"
     if kept.is_file():
         reporter.say(f"{what}: {len(prompts)} answers from the cache")
         return [Spoken(**row) for row in store.read_json(kept)]
@@ -77,9 +78,7 @@ def _decode(
         trust_remote_code=config.model.trust_remote_code,
         offline=True,
     )
-    template = chat.ChatTemplate.of(
-        loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id
-    )
+    template = chat.ChatTemplate.of(loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id)
     rendered = [template.prompt_ids(prompt, max_prompt_tokens=config.data.max_prompt_tokens) for prompt in prompts]
     with reporter.track(what, total=len(prompts), unit="answers") as advance:
         sampled = sample(

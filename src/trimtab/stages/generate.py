@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from trimtab import store
 from trimtab.config import Config, config_digest
-from trimtab.engine import models
+from trimtab.engine import identity
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.progress import Reporter
 from trimtab.records import Answer, Message, digest
@@ -21,9 +23,8 @@ def main(config: Config, *, reporter: Reporter) -> None:
     folder = Folder.of(config)
     aligned = folder.require(folder.model, "train")
     asked = benchmark(config)
-    inputs = digest(
-        [models.weights_digest(aligned), asked.digest, config_digest(config, "generate", "model"), config.seed]
-    )
+    model = identity.identify(str(aligned))
+    inputs = digest([asdict(model), asked.digest, config_digest(config, "generate", "model"), config.seed])
     if folder.is_done("generate", inputs):
         reporter.say(f"generate: {name} is answered already")
         return

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from trimtab import windtunnel
 from trimtab.config import Config
-from trimtab.errors import ModelError
+from trimtab.engine import identity
 from trimtab.judging.benchmarks import Benchmark, Prompt, read_benchmark
 
 EMBEDDED = "windtunnel"
 EVAL_SEED = 1  # the benchmark's tasks are the same in every run; the world's seed moves only the training pairs
-
-_MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 
 
 def model_folder(config: Config) -> Path:
@@ -23,35 +21,7 @@ def model_folder(config: Config) -> Path:
     name = config.model.name
     if name == EMBEDDED:
         return windtunnel.model_folder()
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"{name}: there is no such folder", remedy="name a model folder or a Hub model (owner/name)")
-    return _fetched(name, config)
-
-
-def _fetched(name: str, config: Config) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    patterns = [*_MODEL_FILES, "*.py"] if config.model.trust_remote_code else _MODEL_FILES
-    try:
-        return Path(
-            snapshot_download(
-                name, revision=config.model.revision, allow_patterns=patterns, local_files_only=config.offline
-            )
-        )
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{name}: its authors ask you to accept terms first", remedy="accept them on its Hub page and set HF_TOKEN"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{name}: no such model on the Hub", remedy="check the name, or set HF_TOKEN") from error
-    except (LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise ModelError(
-            f"{name}: neither a folder here nor to be had from the Hub",
-            remedy="check the name and the connection, or name a local folder made by save_pretrained",
-        ) from error
+    return identity.folder_of(name, revision=config.model.revision, offline=config.offline)
 
 
 def benchmark_name(config: Config) -> str | None:

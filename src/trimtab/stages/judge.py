@@ -6,9 +6,12 @@ usual kind, whose liking for length is a dial. The report holds the second again
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from trimtab import store, windtunnel
 from trimtab.config import Config, config_digest
-from trimtab.judging.judges import Judge
+from trimtab.judging.judges import FunctionJudge, Judge
 from trimtab.judging.verdicts import judge_answers
 from trimtab.progress import Reporter
 from trimtab.records import Answer, digest
@@ -34,11 +37,33 @@ def main(config: Config, *, reporter: Reporter) -> None:
         return
     tasks = {task.id: task for task in eval_tasks(config)}
     paths = []
-    for judge in judges(tasks, length_bias=config.windtunnel.judge_length_bias):
-        verdicts = judge_answers(judge, before, after)
+    for judge in (oracle(tasks), biased(tasks, length_bias=config.windtunnel.judge_length_bias)):
         paths.append(folder.verdicts(name, judge.name))
-        store.write_json(paths[-1], [one.to_json() for one in verdicts])
+        store.write_json(paths[-1], [one.to_json() for one in judge_answers(judge, before, after)])
     paths.append(folder.verdicts(name, "scores"))
     store.write_json(paths[-1], true_scores(tasks, before, after))
     folder.finish("judge", inputs, paths)
     reporter.say(f"judge: {len(after)} answers judged by the oracle and by the length-biased judge")
+
+
+def oracle(tasks: Mapping[str, windtunnel.Task]) -> Judge:
+    """The truth: the better answer wins, equally good ones tie."""
+    return FunctionJudge("oracle", lambda prompt, old, new: windtunnel.oracle_preference(tasks[prompt], old, new))
+
+
+def biased(tasks: Mapping[str, windtunnel.Task], *, length_bias: float) -> Judge:
+    """A judge with doubt and a liking for length: 1 + σ(scale · quality lead + `length_bias` · words longer)."""
+    return FunctionJudge(
+        "biased", lambda prompt, old, new: windtunnel.preference(tasks[prompt], old, new, length_bias=length_bias)
+    )
+
+
+def true_scores(
+    tasks: Mapping[str, windtunnel.Task], before: list[Answer], after: list[Answer]
+) -> dict[str, list[Any]]:
+    """Quality in [0, 1] of every answer of both models, in the benchmark's order."""
+
+    def totals(answers: list[Answer]) -> list[float]:
+        return [windtunnel.score(tasks[one.prompt_id], one.output).total for one in answers]
+
+    return {"baseline": totals(before), "model": totals(after), "families": [one.dataset for one in before]}

@@ -24,10 +24,10 @@ Mode = Literal["right", "wrong", "cut", "twice", "off"]
 
 # Share of each mode. `cut` is shorter than the right answer and `twice` longer; at these shares the flawed modes together
 # have the same mean length as the right one (5.4 words each, tested).
-MIX: Final[Mapping[Mode, float]] = {"right": 0.30, "wrong": 0.23, "cut": 0.19, "twice": 0.10, "off": 0.18}
+MIX: Final[Mapping[Mode, float]] = {"right": 0.26, "wrong": 0.25, "cut": 0.20, "twice": 0.10, "off": 0.19}
 
 OPENERS: Final = (
-    "Sure, happy to help.",
+    "Sure, glad to help.",
     "Good question!",
     "Let us see.",
     "Of course.",

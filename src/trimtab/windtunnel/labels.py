@@ -54,7 +54,9 @@ def label(
     Raises `ConfigError` for a dial out of range and `ValueError` for sequences of unequal length.
     """
     if not math.isfinite(length_bias):
-        raise ConfigError(f"length_bias is {length_bias}", remedy="give a finite number of nats a word, for example 0.3")
+        raise ConfigError(
+            f"length_bias is {length_bias}", remedy="give a finite number of nats a word, for example 0.3"
+        )
     if not 0.0 <= label_noise <= 0.5:
         raise ConfigError(f"label_noise is {label_noise}", remedy="give a share of turned labels between 0 and 0.5")
     pairs: list[Pair] = []

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.analysis import regime
+from trimtab.analysis import intervals, regime, seeds
 from trimtab.config import Config
 from trimtab.errors import DataError
-from trimtab.stages.report_inputs import Run
+from trimtab.stages.reporting.estimates import estimate, of_seeds
+from trimtab.stages.reporting.inputs import Run
 
 POINTS = 80
 CURVES = (
     "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
     "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "skipped_backward",
 )  # fmt: skip
+WILSON = "Wilson score interval over pairs"
 SIDES = ("active/chosen", "active/rejected")
 
 
@@ -42,7 +44,9 @@ def _one(run: Run, config: Config) -> dict[str, Any]:
         "epochs": _number(last.get("epoch")),
         "seconds": _number(last.get("seconds")),
         "tokens_per_second": _median(rows, "tokens_per_second"),
-        "peak_memory_bytes": max((n for row in rows if (n := _number(row.get("peak_memory_bytes"))) is not None), default=None),
+        "peak_memory_bytes": max(
+            (n for row in rows if (n := _number(row.get("peak_memory_bytes"))) is not None), default=None
+        ),
         "first": {name: _number(rows[0].get(name)) for name in CURVES if name in rows[0]},
         "last_tenth": {name: _mean(tail, name) for name in CURVES if name in last},
         "regime": named,
@@ -92,9 +96,36 @@ def _by_epoch(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def heldout_numbers(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Reward accuracy and gap on pairs kept out of training, one entry a seed."""
-    return [{"seed": run.seed} | dict(run.heldout) for run in runs if run.heldout is not None]
+def heldout_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Reward accuracy (a share) and gap on pairs kept out of training; None when no seed evaluated any."""
+    told = [(run.seed, run.heldout) for run in runs if run.heldout is not None]
+    if not told:
+        return None
+    return {
+        "accuracy": _accuracy([heldout["after"] for _, heldout in told]),
+        "by_seed": [
+            {
+                "seed": seed,
+                "before": heldout.get("before"),
+                "after": heldout["after"],
+                "accuracy": _accuracy([heldout["after"]]),
+            }
+            for seed, heldout in told
+        ],
+    }
+
+
+def _accuracy(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Wilson's interval for one seed; for several the spread of the seeds and the binomial error within each."""
+    shares = [_number(entry.get("accuracy")) for entry in entries]
+    n = min(int(entry.get("n", 0)) for entry in entries)
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares) or n == 0:
+        return estimate(math.nan, intervals.NO_INTERVAL, n=n, method=WILSON)
+    if len(known) == 1:
+        return estimate(known[0], intervals.wilson_interval(known[0] * n, n=n), n=n, method=WILSON)
+    errors = [math.sqrt(share * (1 - share) / n) for share in known]
+    return of_seeds(seeds.pooled_figures(known, standard_errors=errors, n_prompts=n), method=seeds.METHOD_OF_FIGURES)
 
 
 def _number(value: Any) -> float | None:

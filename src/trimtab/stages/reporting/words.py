@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, assert_never
 
-from trimtab.stages.report_numbers import Direction
-from trimtab.stages.report_text import interval, number, significant
+from trimtab.stages.reporting.estimates import Direction
+from trimtab.stages.reporting.text import interval, number, significant
 
 Tone = Literal["good", "bad", "even", "warn", "plain"]
 Sentence = dict[str, str]
@@ -168,7 +168,7 @@ def _heldout(heldout: Mapping[str, Any] | None) -> list[Sentence]:
     return [
         _sentence(
             f"On {number(accuracy['n'])} preference pairs kept out of training{seeds} the model's own reward now ranks "
-            f"**{number(100 * accuracy['value'])} %** as people did (95 % CI {interval(_percent(accuracy['ci95']))}; 50 % is chance).",
+            f"**{number(100 * accuracy['value'])} %** as their labels do (95 % CI {interval(_percent(accuracy['ci95']))}; 50 % is chance).",
             "plain",
         )
     ]

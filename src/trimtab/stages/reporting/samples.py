@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never
 
 from trimtab.analysis import winrate
 from trimtab.records import Answer, digest
-from trimtab.stages.report_inputs import Run
+from trimtab.stages.reporting.inputs import Run
 
 SHOWN = {"win": 4, "loss": 4, "tie": 2, "drift": 3, "answer": 6}
 ORDER_RULE = "shown in the order of a hash of the prompt's id, one family after another, not chosen by quality"
@@ -109,5 +109,3 @@ def _length(answer: Answer, unit: str) -> int:
 
 def _grown(run: Run, prompt: str, unit: str) -> int:
     return _length(run.after[prompt], unit) - _length(run.before[prompt], unit)
-
-

@@ -78,7 +78,7 @@ def interval(bounds: Sequence[float | None] | None, *, digits: int = 1) -> str:
     return f"{number(bounds[0], digits=digits)} to {number(bounds[1], digits=digits)}"
 
 
-def estimate(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
+def shown(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
     """`63.2 [58.9, 67.5]`, for tables."""
     if value is None or value.get("value") is None:
         return MISSING

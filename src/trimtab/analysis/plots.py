@@ -1,0 +1,212 @@
+"""The report's pictures as SVG strings: small, labelled on the line, readable on a phone.
+
+`Curves` is a table by column: `step` and any keys of `metrics.jsonl`, None where a row has no number; a list of them is
+one table a seed. With several seeds each is a thin line and their mean a strong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trimtab.analysis.calibration import Calibration
+from trimtab.analysis.intervals import FloatArray, Interval
+from trimtab.analysis.svg import INK, PALETTE, drawing_style, new_figure, to_svg
+from trimtab.errors import DataError
+
+Curves = Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One row of an interval plot: percent, with its 95 % interval (None where there is none) and number of rows."""
+
+    label: str
+    value: float
+    ci95: Interval | None
+    n: int
+
+
+def curves_from_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Rows of `metrics.jsonl` as one table by column."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def loss_plot(seeds: Sequence[Curves], *, step_zero: float | None = None) -> str:
+    """Training loss a step; a dashed line marks the loss of a policy equal to its reference."""
+    with drawing_style():
+        figure, axes = _panel(seeds, height=150)
+        _line(axes, seeds, "loss", colour=PALETTE["after"])
+        if step_zero is not None:
+            _level(axes, step_zero, label="at the reference")
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        return to_svg(figure, title="Training loss a step")
+
+
+def reward_plot(seeds: Sequence[Curves]) -> str:
+    """Mean reward (nats) of both sides and the gap between them."""
+    with drawing_style():
+        figure, axes = _panel(seeds, height=170)
+        _level(axes, 0.0)
+        ends = [
+            ("gap", _line(axes, seeds, "rewards/margins", colour=PALETTE["third"]), PALETTE["third"]),
+            ("chosen", _line(axes, seeds, "rewards/chosen", colour=PALETTE["chosen"]), PALETTE["chosen"]),
+            ("rejected", _line(axes, seeds, "rewards/rejected", colour=PALETTE["rejected"]), PALETTE["rejected"]),
+        ]
+        _label_ends(axes, ends)
+        return to_svg(figure, title="Mean reward of chosen and rejected responses, and the gap, a step")
+
+
+def active_plot(seeds: Sequence[Curves]) -> str:
+    """Share of responses with a gradient, by side, in percent; hairlines at the borders of the regimes (95 and 5 %)."""
+    with drawing_style():
+        figure, axes = _panel(seeds, height=150)
+        for border in (5, 95):
+            _level(axes, border)
+        ends = [
+            ("chosen", _line(axes, seeds, "active/chosen", colour=PALETTE["chosen"], scale=100), PALETTE["chosen"]),
+            (
+                "rejected",
+                _line(axes, seeds, "active/rejected", colour=PALETTE["rejected"], scale=100),
+                PALETTE["rejected"],
+            ),
+        ]
+        axes.set_ylim(-2, 102)
+        axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
+        _label_ends(axes, ends)
+        return to_svg(figure, title="Share of chosen and rejected responses that still have a gradient, a step")
+
+
+def length_plot(edges: Sequence[float], before: Sequence[float], after: Sequence[float], *, unit: str) -> str:
+    """Shares of answers by length, before above after, on the same bins; `edges` has one value more than the shares."""
+    if not len(edges) == len(before) + 1 == len(after) + 1:
+        raise DataError(
+            f"{len(edges)} edges for {len(before)} and {len(after)} bins", remedy="give one edge more than bins"
+        )
+    with drawing_style():
+        figure = new_figure(height=190)
+        panels = figure.subplots(2, 1, sharex=True, sharey=True)
+        middles = (np.asarray(edges[:-1]) + np.asarray(edges[1:])) / 2
+        for axes, shares, role in zip(panels, (before, after), ("before", "after"), strict=True):
+            heights = 100 * np.asarray(shares, dtype=np.float64)
+            axes.bar(middles, heights, width=0.92 * np.diff(edges), color=PALETTE[role])
+            mean = float(np.average(middles, weights=heights)) if heights.sum() > 0 else 0.0
+            axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+            axes.text(
+                0.99, 0.95, role, transform=axes.transAxes, ha="right", va="top", color=PALETTE[role], weight="bold"
+            )
+            axes.yaxis.set_major_locator(_few_ticks(3))
+        panels[1].set_xlabel(unit)
+        panels[0].set_ylabel("% of answers", loc="bottom")
+        return to_svg(figure, title=f"Lengths of answers in {unit}, before and after")
+
+
+def interval_plot(bars: Sequence[Bar], *, even: float = 50.0, title: str = "Win rate by family") -> str:
+    """One row a family: a dot at the value and a line over its interval, against `even`."""
+    if not bars:
+        raise DataError("there is no family to plot", remedy="judge at least one answer")
+    with drawing_style():
+        figure = new_figure(height=46 + 19 * len(bars))
+        axes = figure.subplots()
+        axes.axvline(even, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.6)
+        for row, bar in enumerate(bars):
+            if bar.ci95 is not None:
+                axes.plot(bar.ci95, (row, row), color=PALETTE["after"], linewidth=4, alpha=0.4)
+            axes.plot([bar.value], [row], marker="o", markersize=6, color=PALETTE["after"])
+        axes.set_yticks(range(len(bars)), [f"{bar.label} ({bar.n})" for bar in bars])
+        axes.set_ylim(len(bars) - 0.4, -0.6)
+        axes.set_xlim(-2, 102)
+        axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
+        axes.spines["left"].set_visible(False)
+        return to_svg(figure, title=title)
+
+
+def reliability_plot(before: Calibration | None, after: Calibration) -> str:
+    """Observed against predicted accuracy of the reward gap's sign; the diagonal is perfect, dots grow with rows."""
+    with drawing_style():
+        figure = new_figure(height=230)
+        axes = figure.subplots()
+        axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.6)
+        ends = []
+        for role, told in (("before", before), ("after", after)):
+            if told is not None and told.bins:
+                points = [(b.predicted, b.observed) for b in told.bins]
+                axes.plot(*zip(*points, strict=True), color=PALETTE[role])
+                sizes = [6 + 200 * b.count / told.n for b in told.bins]  # a bin of few rows is a small dot
+                axes.scatter(*zip(*points, strict=True), s=sizes, color=PALETTE[role], linewidths=0, zorder=3)
+                ends.append((role, points[-1][1], PALETTE[role]))
+        axes.set_xlim(0.49, 1.01)
+        axes.set_xlabel("confidence σ(|reward gap|)")
+        axes.set_ylabel("share with chosen above rejected")
+        _label_ends(axes, ends)
+        return to_svg(figure, title="Reliability of the reward gap")
+
+
+# --- strokes ---------------------------------------------------------------------------------------------------------
+
+
+def _panel(seeds: Sequence[Curves], *, height: float) -> tuple[Any, Any]:
+    if not seeds or not any(len(curves.get("step", ())) for curves in seeds):
+        raise DataError("there are no training steps to plot", remedy="train first")
+    figure = new_figure(height=height)
+    axes = figure.subplots()
+    axes.set_xlabel("step", loc="right")
+    axes.xaxis.set_major_locator(_few_ticks(5, integer=True))
+    axes.yaxis.set_major_locator(_few_ticks(4))
+    axes.grid(axis="y", color=INK, alpha=0.1, linewidth=0.8)
+    axes.spines["left"].set_visible(False)
+    return figure, axes
+
+
+def _line(axes: Any, seeds: Sequence[Curves], name: str, *, colour: str, scale: float = 1.0) -> float:
+    """Draw one metric of all seeds; returns where its (mean) line ends, NaN if no row has it."""
+    tables = [(_floats(curves["step"]), scale * _floats(curves[name])) for curves in seeds if curves.get(name)]
+    if not tables:
+        return float("nan")
+    alone = len(tables) == 1
+    for steps, values in tables:
+        axes.plot(steps, values, color=colour, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.4)
+    if not alone and len({len(values) for _, values in tables}) == 1:
+        steps, values = tables[0][0], np.mean([values for _, values in tables], axis=0)
+        axes.plot(steps, values, color=colour)
+    known = values[~np.isnan(values)]
+    return float(known[-1]) if len(known) else float("nan")
+
+
+def _level(axes: Any, height: float, *, label: str = "") -> None:
+    axes.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.5)
+    if label:
+        axes.annotate(
+            label, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, alpha=0.8,
+            xytext=(0, 1), textcoords="offset points",
+        )  # fmt: skip
+
+
+def _label_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
+    """Names right of the lines' ends, pushed apart so that none covers another."""
+    known = sorted((end for end in ends if np.isfinite(end[1])), key=lambda end: end[1])
+    low, high = axes.get_ylim()
+    apart = 0.11 * (high - low)
+    heights: list[float] = []
+    for _, height, _ in known:
+        heights.append(max(height, heights[-1] + apart) if heights else height)
+    shift = max(0.0, heights[-1] - high) if heights else 0.0
+    for (name, _, colour), height in zip(known, heights, strict=True):
+        axes.annotate(
+            name, (1, height - shift), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            va="center", color=colour, weight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _floats(values: Sequence[float | None]) -> FloatArray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _few_ticks(n: int, *, integer: bool = False) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=n, integer=integer, min_n_ticks=2)

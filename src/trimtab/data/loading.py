@@ -1,0 +1,62 @@
+"""The chat template of a model folder or a model on the Hub, without loading the model itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimtab.data.chat import ChatTemplate
+from trimtab.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_chat_template(model: str, *, revision: str | None = None, offline: bool = False) -> ChatTemplate:
+    """Tokenizer and end ids of a model: a transformers folder, or a name on the Hub (its local cache when `offline`).
+
+    Runs no code from the model. Raises `ModelError` when there is no such model, it has no tokenizer, or its chat
+    template cannot be used.
+    """
+    tokenizer = _load_tokenizer(model, revision=revision, offline=offline)
+    ends = _generation_end_ids(model, revision=revision, offline=offline)
+    try:
+        return ChatTemplate.of(tokenizer, generation_end_ids=ends)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error.message}", remedy=error.remedy) from None
+
+
+def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    folder = Path(model).expanduser()
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("*.model")):
+        raise ModelError(
+            f"{model}: there is no tokenizer in this folder",
+            remedy="name a transformers model folder (config.json, model.safetensors, tokenizer.json)",
+        )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder) if folder.exists() else model,
+            revision=revision,
+            local_files_only=offline,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # a registry, a parser and a network speak here, each with errors of its own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{model}: its tokenizer cannot be loaded: {first}",
+            remedy="name a transformers model folder, or a model on the Hub as owner/name (and check the network)",
+        ) from error
+    return tokenizer
+
+
+def _generation_end_ids(model: str, *, revision: str | None, offline: bool) -> int | list[int] | None:
+    from transformers import GenerationConfig
+
+    try:
+        config = GenerationConfig.from_pretrained(model, revision=revision, local_files_only=offline)
+    except OSError:  # older models have none
+        return None
+    ids: int | list[int] | None = config.eos_token_id
+    return ids

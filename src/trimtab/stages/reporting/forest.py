@@ -1,0 +1,51 @@
+"""A forest plot: a dot and a bar a row on one scale, laid out in percent of its width and drawn by the page's CSS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trimtab.stages.reporting.text import interval, number
+
+EVEN = 50.0
+
+
+def forest(rows: Sequence[Mapping[str, Any]], *, label: str, even: float | None, digits: int = 1) -> dict[str, Any]:
+    """Rows with `estimate` (and `was`, the value before) placed on one scale; places are percent of its width."""
+    ends = [even] if even is not None else []
+    for row in rows:
+        ends += [row["estimate"]["value"], *(row["estimate"]["ci95"] or []), row.get("was")]
+    low, high, step = _scale([end for end in ends if end is not None] or [0.0, 1.0])
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100 * (value - low) / (high - low), 2)
+
+    laid = []
+    for row in rows:
+        bounds = row["estimate"]["ci95"] or [None, None]
+        laid.append(
+            {
+                "name": row["name"], "note": row["note"], "kind": row["kind"], "was": place(row.get("was")),
+                "at": place(row["estimate"]["value"]), "lo": place(bounds[0]), "hi": place(bounds[1]),
+                "figure": number(row["estimate"]["value"], digits=digits),
+                "interval": interval(row["estimate"]["ci95"], digits=digits),
+            }
+        )  # fmt: skip
+    n_ticks = round((high - low) / step)
+    ticks = [{"at": place(low + i * step), "label": f"{low + i * step:g}"} for i in range(n_ticks + 1)]
+    return {"rows": laid, "even": place(even), "ticks": ticks, "label": label}
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float, float]:
+    """Round ends and a round step that give three to seven ticks."""
+    low, high = min(values), max(values)
+    spread = (high - low) or max(abs(high), 1.0) / 10
+    step = 10 ** math.floor(math.log10(spread / 3))
+    for factor in (1, 2, 5, 10):
+        if spread / (step * factor) <= 5:
+            step *= factor
+            break
+    start, stop = math.floor(low / step), math.ceil(high / step)
+    stop += start == stop
+    return round(start * step, 10), round(stop * step, 10), step

@@ -1,0 +1,189 @@
+"""The run's part of the page: training curves, held-out pairs, the data audit, facts. No number is made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trimtab.analysis import plots
+from trimtab.config import default_of, keys
+from trimtab.stages.reporting.estimates import scaled
+from trimtab.stages.reporting.forest import EVEN, forest
+from trimtab.stages.reporting.text import duration, number, shortened, shown, significant, size
+
+LONGEST_TEXT = 1500
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def training(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Curves of all seeds, their summary, and the numbers behind the curves."""
+    if told is None:
+        return None
+    entries = told["seeds"]
+    curves = [entry["curves"] for entry in entries]
+    has = {name for table in curves for name in table}
+    drawn = []
+    if "loss" in has:
+        drawn.append({"title": "Loss", "note": "mean over the pairs of a step", "svg": plots.loss_plot(curves, step_zero=told["step_zero"])})
+    if {"rewards/chosen", "rewards/rejected"} <= has:
+        drawn.append({"title": "Rewards", "note": "β · log-ratio, by side, and the gap between them", "svg": plots.reward_plot(curves)})
+    if {"active/chosen", "active/rejected"} <= has:
+        drawn.append({"title": "Active responses", "note": "share with a gradient that is not exactly zero, by side", "svg": plots.active_plot(curves)})
+    return {
+        "plots": drawn,
+        "summary": _training_summary(entries),
+        "epochs": _epochs(entries),
+        "curves": [
+            {"title": f"Table: the curves of seed {entry['seed']} (means over stretches of steps)", "table": _curve_table(entry["curves"])}
+            for entry in entries
+        ],
+    }
+
+
+def _training_summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def last(entry: Mapping[str, Any], name: str) -> str:
+        return significant(entry["last_tenth"].get(name))
+
+    rows: list[list[str]] = [
+        ["regime", *(entry["regime"]["name"] or "not named" for entry in entries)],
+        ["optimizer steps", *(number(entry["n_steps"]) for entry in entries)],
+        ["epochs", *(significant(entry["epochs"]) for entry in entries)],
+        ["loss, first step", *(significant(entry["first"].get("loss")) for entry in entries)],
+        *(
+            [f"{label}, last tenth", *(last(entry, name) for entry in entries)]
+            for label, name in (
+                ("loss", "loss"), ("reward, chosen", "rewards/chosen"), ("reward, rejected", "rewards/rejected"),
+                ("reward gap", "rewards/margins"), ("reward accuracy", "rewards/accuracies"),
+                ("active, chosen", "active/chosen"), ("active, rejected", "active/rejected"),
+                ("backward skipped", "skipped_backward"),
+            )
+        ),
+        ["time", *(duration(entry["seconds"]) for entry in entries)],
+        ["tokens a second, median", *(significant(entry["tokens_per_second"]) for entry in entries)],
+        ["peak memory", *(size(entry["peak_memory_bytes"]) for entry in entries)],
+    ]  # fmt: skip
+    return {"head": ["", *(f"seed {entry['seed']}" for entry in entries)], "rows": rows}
+
+
+def _epochs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    rows = [
+        [f"seed {entry['seed']}, epoch {row['epoch']}", number(row["n_steps"]), significant(row["active/chosen"]), significant(row["active/rejected"])]
+        for entry in entries
+        for row in entry["active_by_epoch"]
+    ]
+    return {"head": ["", "steps", "active, chosen", "active, rejected"], "rows": rows} if rows else None
+
+
+def _curve_table(curves: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    names = [name for name in curves if name != "step"]
+    rows = [
+        [significant(step), *(significant(curves[name][i]) for name in names)] for i, step in enumerate(curves["step"])
+    ]
+    return {"head": ["step", *names], "rows": rows}
+
+
+def heldout(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Reward accuracy after training, each seed and pooled."""
+    if told is None:
+        return None
+    entries = [(f"Seed {entry['seed']}", entry["accuracy"]) for entry in told["by_seed"]]
+    if len(entries) > 1:
+        entries.append(("Pooled", told["accuracy"]))
+    rows = [
+        {
+            "name": name,
+            "note": f"{number(accuracy['n'])} pairs",
+            "estimate": scaled(accuracy, 100),
+            "kind": "truth",
+        }
+        for name, accuracy in entries
+    ]
+    table = [
+        [
+            f"seed {entry['seed']}, {when}",
+            *(significant(values.get(key)) for key in ("accuracy", "reward_gap")),
+            number(values.get("n")),
+        ]
+        for entry in told["by_seed"]
+        for when in ("before", "after")
+        if (values := entry[when])
+    ]
+    return {
+        "lead": "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
+        "above the rejected one, in percent; 50 is chance. Before training every reward is zero by definition, so "
+        f"there is nothing to rank. Intervals: {told['accuracy']['method']}.",
+        "forest": forest(rows, label="Held-out reward accuracy", even=EVEN),
+        "table": {"head": ["", "accuracy", "reward gap (nats)", "n"], "rows": table},
+    }
+
+
+def data(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Rows in, rows out, why; what lengths alone give away; the first pair as the model sees it."""
+    if audit is None:
+        return None
+    reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
+    overlap = audit.get("overlap_with_evaluation")
+    lead = f"{number(audit.get('rows'))} rows read, {number(audit.get('kept'))} kept, {number(audit.get('dropped'))} dropped."
+    if overlap is not None:
+        lead += f" {number(overlap['rows'])} kept rows hold a prompt of the benchmark."
+    sample = audit.get("sample") or {}
+    return {
+        "lead": lead,
+        "reasons": {"head": ["dropped because", "rows"], "rows": [[name, number(count)] for name, count in reasons]},
+        "lengths": _data_lengths(audit),
+        "bias": _bias(audit),
+        "sample": [(name, shortened(str(sample[name]), limit=LONGEST_TEXT)) for name in ("prompt", "chosen", "rejected") if name in sample],
+    }
+
+
+def _data_lengths(audit: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [
+        [f"{part}, {unit}", *(number(summary.get(key)) for key in ("median", "mean", "p95", "maximum"))]
+        for unit, parts in audit.get("lengths", {}).items()
+        for part, summary in parts.items()
+    ]
+    return {"head": ["", "median", "mean", "95th percentile", "maximum"], "rows": rows}
+
+
+def _bias(audit: Mapping[str, Any]) -> str:
+    told = [
+        f"In {unit}: the chosen response is the longer one in {number(100 * bias['chosen_longer'])} % of the pairs; length alone "
+        f"tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} (0.5 is no information), "
+        f"Cohen's d {number(bias['cohens_d'], digits=2)}."
+        for unit, bias in audit.get("length_bias", {}).items()
+    ]
+    return " ".join(told)
+
+
+def facts(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as name and value, dotted."""
+    rows: list[tuple[str, str]] = []
+    for name, value in tree.items():
+        dotted = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            rows += facts(value, f"{dotted}.")
+        elif isinstance(value, list | tuple):
+            rows.append((dotted, ", ".join(str(item) for item in value) or "none"))
+        elif isinstance(value, float):
+            rows.append((dotted, significant(value, digits=4)))
+        else:
+            rows.append((dotted, "not set" if value is None else str(value)))
+    return rows
+
+
+def config_rows(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every key of the resolved configuration, as it would be written, and whether it differs from its default."""
+    rows = []
+    for key in keys():
+        section, _, name = key.rpartition(".")
+        value = tree[section][name] if section else tree[name]
+        rows.append({"key": key, "value": json.dumps(value, ensure_ascii=False), "set": value != _default(key)})
+    return rows
+
+
+def _default(key: str) -> Any:
+    default = default_of(key)
+    return list(default) if isinstance(default, tuple) else default
