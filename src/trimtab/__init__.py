@@ -1,3 +1,94 @@
-"""trimtab: align small language models with preference pairs, and say honestly whether it helped."""
+"""trimtab: align small language models with preference pairs, and say honestly whether it helped.
+
+    import trimtab
+
+    run = trimtab.train("Qwen/Qwen2.5-0.5B-Instruct", pairs="pairs.jsonl", objective=trimtab.ApoHingeZero(margin=1.0))
+    told = trimtab.winrate("annotations.json")
+
+Importing this costs no torch; names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "Aot",
+    "AotUnpaired",
+    "ApoDown",
+    "ApoHingeSoftplus",
+    "ApoHingeZero",
+    "ApoZero",
+    "BcoPair",
+    "Discopop",
+    "Dpo",
+    "DpoHinge",
+    "ExoPair",
+    "Ipo",
+    "MarginSigmoid",
+    "Message",
+    "Modified",
+    "NcaPair",
+    "Objective",
+    "Pair",
+    "Repo",
+    "Robust",
+    "Run",
+    "Sft",
+    "SigmoidNorm",
+    "Simpo",
+    "SppoHard",
+    "TokenPair",
+    "TrimtabError",
+    "Verdict",
+    "run",
+    "train",
+    "winrate",
+]
+
+_HOMES = {
+    **dict.fromkeys(("Answer", "Message", "Pair", "TokenPair", "Verdict"), "trimtab.records"),
+    **dict.fromkeys(("Run", "run", "train", "winrate"), "trimtab.api"),
+    "TrimtabError": "trimtab.errors",
+}
+
+if TYPE_CHECKING:
+    from trimtab.api import Run, run, train, winrate
+    from trimtab.errors import TrimtabError
+    from trimtab.objectives import (
+        Aot,
+        AotUnpaired,
+        ApoDown,
+        ApoHingeSoftplus,
+        ApoHingeZero,
+        ApoZero,
+        BcoPair,
+        Discopop,
+        Dpo,
+        DpoHinge,
+        ExoPair,
+        Ipo,
+        MarginSigmoid,
+        Modified,
+        NcaPair,
+        Objective,
+        Repo,
+        Robust,
+        Sft,
+        SigmoidNorm,
+        Simpo,
+        SppoHard,
+    )
+    from trimtab.records import Answer, Message, Pair, TokenPair, Verdict
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "trimtab.objectives")), name)
+    raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -227,7 +227,7 @@ def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
         return config.read_file(path)
     if "model" in flags or "data" in flags:
         return {}
-    return config.read_file(Path(__file__).parent / "windtunnel" / "recipe.toml")
+    return config.read_file(config.EMBEDDED_RECIPE)
 
 
 def _reporter(quiet: bool) -> Any:

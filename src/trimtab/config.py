@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trimtab.errors import ConfigError
 from trimtab.records import digest
 
+# what `run` does when it is told nothing
+EMBEDDED_RECIPE = Path(__file__).parent / "windtunnel" / "recipe.toml"
+
 Switch = Literal["auto", "on", "off"]
 
 
@@ -72,7 +75,6 @@ class ObjectiveSection(Section):
     delta_warmup: float | None = None
     label_smoothing: float | None = None
     gamma: float | None = None
-    tau: float | None = None
     length_normalize: bool | None = None
     ld_alpha: float | None = None
     sft_weight: float | None = None

@@ -70,10 +70,12 @@ LLAMA32 = (
 )
 
 GEMMA2 = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}"
     "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}"
+    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}"
+    "{% endif %}"
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
@@ -87,8 +89,8 @@ MISTRAL = (
 )
 
 ZEPHYR = (
-    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}"
-    "\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n"
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
+    "{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n"
     "{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n"
     "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
 )
@@ -102,7 +104,7 @@ def chatml(template: str = QWEN25, *, eos: str | None = "<|im_end|>") -> PreTrai
     """Qwen: byte-level BPE, no BOS, every turn between `<|im_start|>` and `<|im_end|>`."""
     tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer.add_tokens([AddedToken("<think>", special=False), AddedToken("</think>", special=False)])
-    return _fast(tokenizer, eos_token=eos, pad_token="<|endoftext|>", chat_template=template)
+    return _fast(tokenizer, eos=eos, pad="<|endoftext|>", chat_template=template)
 
 
 def llama3(template: str = LLAMA3) -> PreTrainedTokenizerFast:
@@ -110,7 +112,7 @@ def llama3(template: str = LLAMA3) -> PreTrainedTokenizerFast:
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     tokenizer = _byte_level(special)
     _bos_first(tokenizer, special[0])
-    return _fast(tokenizer, bos_token=special[0], eos_token="<|eot_id|>", chat_template=template)
+    return _fast(tokenizer, bos=special[0], eos="<|eot_id|>", chat_template=template)
 
 
 def gemma2() -> PreTrainedTokenizerFast:
@@ -118,29 +120,32 @@ def gemma2() -> PreTrainedTokenizerFast:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     tokenizer = _sentencepiece(special, prepend=False)
     _bos_first(tokenizer, "<bos>")
-    return _fast(tokenizer, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>", chat_template=GEMMA2)
+    return _fast(tokenizer, bos="<bos>", eos="<eos>", unk="<unk>", chat_template=GEMMA2)
 
 
 def mistral() -> PreTrainedTokenizerFast:
-    """Mistral 7B and Llama 2: SentencePiece-like BPE that puts a space mark before every text; `[INST]` is plain text."""
+    """Mistral 7B and Llama 2: SentencePiece-like BPE with a space mark before every text; `[INST]` is plain text."""
     tokenizer = _sentencepiece(["<unk>", "<s>", "</s>"], prepend=True)
     _bos_first(tokenizer, "<s>")
-    return _fast(tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=MISTRAL)
+    return _fast(tokenizer, bos="<s>", eos="</s>", unk="<unk>", chat_template=MISTRAL)
 
 
 def zephyr() -> PreTrainedTokenizerFast:
     """Zephyr: role names are plain text, a turn ends with the EOS."""
     tokenizer = _byte_level(["<unk>", "<s>", "</s>"])
-    return _fast(tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=ZEPHYR)
+    return _fast(tokenizer, bos="<s>", eos="</s>", unk="<unk>", chat_template=ZEPHYR)
 
 
 def bare(*, eos: str | None = "<|endoftext|>") -> PreTrainedTokenizerFast:
     """GPT-2: byte-level BPE without a chat template or a BOS of its own."""
-    return _fast(_byte_level(["<|endoftext|>"]), eos_token=eos)
+    return _fast(_byte_level(["<|endoftext|>"]), eos=eos)
 
 
-def _fast(tokenizer: Tokenizer, **names: str | None) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
+def _fast(tokenizer: Tokenizer, *, chat_template: str | None = None, **special: str | None) -> PreTrainedTokenizerFast:
+    named = {f"{name}_token": token for name, token in special.items() if token is not None}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, chat_template=chat_template, **named
+    )
 
 
 def _byte_level(special: list[str]) -> Tokenizer:
@@ -160,7 +165,7 @@ def _sentencepiece(special: list[str], *, prepend: bool) -> Tokenizer:
     alphabet = [f"<0x{byte:02X}>" for byte in range(256)] + ["▁", *map(chr, range(33, 127))]
     words = ["▁" + word for word in WORDS] + WORDS
     vocabulary, merges = _vocabulary(special, alphabet, words)
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))  # noqa: S106 - no secret
     spaces = normalizers.Replace(" ", "▁")
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prepend else spaces
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]

@@ -27,40 +27,52 @@ FAMILIES = {
 # family: (system and one question, several turns, question with white space at its edges), tokens parted by spaces
 PROMPTS = {
     "chatml": (
-        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Hello Ġworld <|im_end|> Ċ <|im_start|> assistant Ċ",
-        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Who Ġare Ġyou <|im_end|> Ċ <|im_start|> assistant Ċ "
+        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Hello Ġworld <|im_end|> Ċ "
+        "<|im_start|> assistant Ċ",
+        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Who Ġare Ġyou <|im_end|> Ċ "
+        "<|im_start|> assistant Ċ "
         "I Ġam ĠBob <|im_end|> Ċ <|im_start|> user Ċ Why <|im_end|> Ċ <|im_start|> assistant Ċ",
         "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ ĠWhy Ċ <|im_end|> Ċ <|im_start|> assistant Ċ",
     ),
     "qwen3": (
-        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Hello Ġworld <|im_end|> Ċ <|im_start|> assistant Ċ "
+        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Hello Ġworld <|im_end|> Ċ "
+        "<|im_start|> assistant Ċ "
         "<think> ĊĊ </think> ĊĊ",
-        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Who Ġare Ġyou <|im_end|> Ċ <|im_start|> assistant Ċ "
+        "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ Who Ġare Ġyou <|im_end|> Ċ "
+        "<|im_start|> assistant Ċ "
         "I Ġam ĠBob <|im_end|> Ċ <|im_start|> user Ċ Why <|im_end|> Ċ <|im_start|> assistant Ċ <think> ĊĊ </think> ĊĊ",
         "<|im_start|> system Ċ Be Ġbrief <|im_end|> Ċ <|im_start|> user Ċ ĠWhy Ċ <|im_end|> Ċ <|im_start|> assistant Ċ "
         "<think> ĊĊ </think> ĊĊ",
     ),
     "llama3": (
-        "<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ĊĊ Be Ġbrief <|eot_id|> <|start_header_id|> user "
+        "<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ĊĊ Be Ġbrief <|eot_id|> "
+        "<|start_header_id|> user "
         "<|end_header_id|> ĊĊ Hello Ġworld <|eot_id|> <|start_header_id|> assistant <|end_header_id|> ĊĊ",
-        "<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ĊĊ Be Ġbrief <|eot_id|> <|start_header_id|> user "
+        "<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ĊĊ Be Ġbrief <|eot_id|> "
+        "<|start_header_id|> user "
         "<|end_header_id|> ĊĊ Who Ġare Ġyou <|eot_id|> <|start_header_id|> assistant <|end_header_id|> ĊĊ I Ġam ĠBob "
         "<|eot_id|> <|start_header_id|> user <|end_header_id|> ĊĊ Why <|eot_id|> <|start_header_id|> assistant "
         "<|end_header_id|> ĊĊ",
-        "<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ĊĊ Be Ġbrief <|eot_id|> <|start_header_id|> user "
+        "<|begin_of_text|> <|start_header_id|> system <|end_header_id|> ĊĊ Be Ġbrief <|eot_id|> "
+        "<|start_header_id|> user "
         "<|end_header_id|> ĊĊ Why <|eot_id|> <|start_header_id|> assistant <|end_header_id|> ĊĊ",
     ),
     "gemma2": (
-        "<bos> <start_of_turn> user <0x0A> Be ▁brief <0x0A> <0x0A> Hello ▁world <end_of_turn> <0x0A> <start_of_turn> model "
+        "<bos> <start_of_turn> user <0x0A> Be ▁brief <0x0A> <0x0A> Hello ▁world <end_of_turn> <0x0A> "
+        "<start_of_turn> model "
         "<0x0A>",
-        "<bos> <start_of_turn> user <0x0A> Be ▁brief <0x0A> <0x0A> Who ▁are ▁you <end_of_turn> <0x0A> <start_of_turn> model "
-        "<0x0A> I ▁am ▁Bob <end_of_turn> <0x0A> <start_of_turn> user <0x0A> Why <end_of_turn> <0x0A> <start_of_turn> model "
+        "<bos> <start_of_turn> user <0x0A> Be ▁brief <0x0A> <0x0A> Who ▁are ▁you <end_of_turn> <0x0A> "
+        "<start_of_turn> model "
+        "<0x0A> I ▁am ▁Bob <end_of_turn> <0x0A> <start_of_turn> user <0x0A> Why <end_of_turn> <0x0A> "
+        "<start_of_turn> model "
         "<0x0A>",
-        "<bos> <start_of_turn> user <0x0A> Be ▁brief <0x0A> <0x0A> ▁Why <end_of_turn> <0x0A> <start_of_turn> model <0x0A>",
+        "<bos> <start_of_turn> user <0x0A> Be ▁brief <0x0A> <0x0A> ▁Why <end_of_turn> <0x0A> <start_of_turn> "
+        "model <0x0A>",
     ),
     "mistral": (
         "<s> ▁ [ INST ] ▁Be ▁brief <0x0A> <0x0A> Hello ▁world ▁ [ / INST ]",
-        "<s> ▁ [ INST ] ▁Be ▁brief <0x0A> <0x0A> Who ▁are ▁you ▁ [ / INST ] ▁I ▁am ▁Bob </s> ▁ [ INST ] ▁Why ▁ [ / INST ]",
+        "<s> ▁ [ INST ] ▁Be ▁brief <0x0A> <0x0A> Who ▁are ▁you ▁ [ / INST ] ▁I ▁am ▁Bob </s> ▁ [ INST ] ▁Why "
+        "▁ [ / INST ]",
         "<s> ▁ [ INST ] ▁Be ▁brief <0x0A> <0x0A> ▁Why <0x0A> ▁ [ / INST ]",
     ),
     "zephyr": (
@@ -71,7 +83,8 @@ PROMPTS = {
     ),
     "plain": (
         "Be Ġbrief ĊĊ U s e r : ĠHello Ġworld ĊĊ A s s i s t a n t :",
-        "Be Ġbrief ĊĊ U s e r : ĠWho Ġare Ġyou ĊĊ A s s i s t a n t : ĠI Ġam ĠBob ĊĊ U s e r : ĠWhy ĊĊ A s s i s t a n t :",
+        "Be Ġbrief ĊĊ U s e r : ĠWho Ġare Ġyou ĊĊ A s s i s t a n t : ĠI Ġam ĠBob ĊĊ U s e r : ĠWhy ĊĊ A s s "
+        "i s t a n t :",
         "Be Ġbrief ĊĊ U s e r : Ġ ĠWhy ĊĊ Ċ A s s i s t a n t :",
     ),
 }  # fmt: skip
@@ -178,7 +191,8 @@ def test_plain_form_of_one_message_is_its_text_and_a_line_feed() -> None:
 
 
 def test_response_that_would_merge_with_the_header_is_told_apart() -> None:
-    """`assistant\\n` + `\\n\\nNo`: the joint text has one token for two line feeds, generation could never produce that."""
+    """`assistant\\n` + `\\n\\nNo`: the joint text has one token for two line feeds, generation could "
+    "never produce that."""
     template = ChatTemplate.of(chat_families.chatml())
     pair = tokenized(template, ONE, "\n\nNo", "\nYes")
     assert pair.prompt_ids == template.prompt_ids(ONE)

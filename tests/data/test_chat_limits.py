@@ -45,7 +45,7 @@ def prompts(draw: st.DrawFn) -> tuple[Message, ...]:
     window=st.integers(20, 140),
     least=st.integers(1, 10),
 )
-def test_limits_hold_and_only_an_uncut_response_ends_its_turn(  # noqa: PLR0917 - hypothesis passes by name
+def test_limits_hold_and_only_an_uncut_response_ends_its_turn(
     template: ChatTemplate,
     prompt: tuple[Message, ...],
     chosen: str,
@@ -205,7 +205,11 @@ def test_a_tokenizer_without_an_end_token_is_refused() -> None:
         ("{% for m in messages %}", "does not render"),
         ("{{ raise_exception('never') }}", "never"),
         ("Hello", "does not appear"),
-        ("{{ messages[0]['content'] }}{% if add_generation_prompt %}<think>{% else %}{{ messages[1]['content'] }}{% endif %}", "does not follow"),
+        (
+            "{{ messages[0]['content'] }}{% if add_generation_prompt %}<think>{% else %}"
+            "{{ messages[1]['content'] }}{% endif %}",
+            "does not follow",
+        ),
     ],
     ids=["syntax", "raises", "ignores messages", "answers elsewhere"],
 )  # fmt: skip

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from trimtab.windtunnel import FAMILIES, Task, model_folder, score, tasks
 from trimtab.windtunnel.recipe import answers, figures
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Iterator[tuple[Qwen2ForCausalLM, Qwen2Tokenizer]]:
+def shipped() -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     model = AutoModelForCausalLM.from_pretrained(model_folder(), dtype=torch.float32).eval()
-    yield model, AutoTokenizer.from_pretrained(model_folder())
+    return model, AutoTokenizer.from_pretrained(model_folder())
 
 
 def test_it_is_a_plain_small_folder() -> None:
@@ -61,7 +60,7 @@ def test_it_answers_sensibly_in_every_family_and_wholly_right_in_few(
 def test_its_answers_end_and_name_the_asked_thing(
     shipped: tuple[Qwen2ForCausalLM, Qwen2Tokenizer],
 ) -> None:
-    """Of five answers to each of sixteen questions at least one is wholly right for most: what alignment selects from."""
+    """Among eight answers to a question one is wholly right for most questions: this is what alignment selects."""
     questions: tuple[Task, ...] = tuple(t for t in tasks(16, seed=4, split="eval") for _ in range(8))
     texts = answers(*shipped, questions, temperature=1.0, seed=4)
     best: dict[str, float] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from transformers import AutoTokenizer, Qwen2Tokenizer
 from trimtab.windtunnel import model_folder, tasks
 from trimtab.windtunnel.demonstrations import demonstration
 from trimtab.windtunnel.tokenizer import END, PAD, START, build_tokenizer
+from trimtab.windtunnel.world import luck
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_the_shipped_tokenizer_is_the_one_that_the_recipe_builds(tokenizer: Qwen
 
 
 def test_the_world_round_trips_exactly(tokenizer: Qwen2Tokenizer) -> None:
-    rng = Random(0)
+    rng = luck(0)
     for task in tasks(400, seed=0, split="eval"):
         for text in (task.prompt, demonstration(task, rng)):
             ids = tokenizer(text)["input_ids"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 
 from trimtab.windtunnel import FAMILIES, Split, Task, tasks
 from trimtab.windtunnel.demonstrations import FILLER
-from trimtab.windtunnel.world import COUNTRIES, ELEMENTS, PERSONAS, SPACE, TOLD, VALUES, in_split
+from trimtab.windtunnel.values import COUNTRIES, ELEMENTS, PERSONAS, VALUES
+from trimtab.windtunnel.world import SPACE, TOLD, in_split
 
 SPLITS: tuple[Split, ...] = ("train", "pairs", "eval")
 
@@ -71,26 +73,26 @@ def test_answers_follow_from_their_prompts() -> None:
 
 def _worked(family: str, prompt: str) -> list[str]:
     words = re.findall(r"\w+", prompt)
-    match family:
-        case "writing":
-            return [words[5], words[6], words[9]]
-        case "roleplay":
-            return [PERSONAS[words[3]], words[5], words[8]]
-        case "reasoning":
-            winners, losers = {words[0], words[5]}, {words[4], words[9]}
-            return list(winners - losers)
-        case "math":
-            a, b = int(words[2]), int(words[4])
-            return [str({"plus": a + b, "minus": a - b, "times": a * b}[words[3]])]
-        case "coding":
-            items = words[3:-1]
-            return [
-                ", ".join({"first": items[:1], "last": items[-1:], "reverse": items[::-1]}.get(words[2], sorted(items)))
-            ]
-        case "extraction":
-            at = words.index(words[-2])
-            return words[at + 2 : at + 5]
-        case "stem":
-            return [ELEMENTS[words[-1]][0] if "symbol" in words else str(ELEMENTS[words[-1]][1])]
-        case _:
-            return [COUNTRIES[words[-1]][0 if "capital" in words else 1]]
+    return WORKED[family](words)
+
+
+def _in_brackets(words: list[str]) -> list[str]:
+    operation, items = words[2], words[3:-1]
+    return {"first": items[:1], "last": items[-1:], "reverse": items[::-1], "sort": sorted(items)}[operation]
+
+
+def _sum(words: list[str]) -> int:
+    a, b = int(words[2]), int(words[4])
+    return {"plus": a + b, "minus": a - b, "times": a * b}[words[3]]
+
+
+WORKED: dict[str, Callable[[list[str]], list[str]]] = {
+    "writing": lambda w: [w[5], w[6], w[9]],
+    "roleplay": lambda w: [PERSONAS[w[3]], w[5], w[8]],
+    "reasoning": lambda w: list({w[0], w[5]} - {w[4], w[9]}),
+    "math": lambda w: [str(_sum(w))],
+    "coding": lambda w: [", ".join(_in_brackets(w))],
+    "extraction": lambda w: w[w.index(w[-2]) + 2 :][:3],
+    "stem": lambda w: [str(ELEMENTS[w[-1]]["symbol" not in w])],
+    "humanities": lambda w: [COUNTRIES[w[-1]]["capital" not in w]],
+}

@@ -37,7 +37,7 @@ Ids = tuple[int, ...]
 _ANCHORS = ("\n", "a", ":", "1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChatTemplate:
     """What one tokenizer's model sees of a conversation. Make it with `ChatTemplate.of`.
 

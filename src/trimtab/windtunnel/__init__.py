@@ -1,8 +1,8 @@
 """The wind tunnel: a small closed world in which the true quality of any answer can be computed.
 
-`world` draws tasks, `oracle` knows how good an answer is, `demonstrations` and `recipe` make the tiny chat model that is
-shipped in `model/`, `labels` draws preference pairs whose length bias and noise are dials. Only `tokenizer` and `recipe`
-need torch or transformers, and they import them when called.
+`world` draws tasks over the words of `values`, `oracle` knows how good an answer is, `demonstrations` and `recipe` make
+the tiny chat model that is shipped in `model/`, `labels` draws preference pairs whose length bias and noise are dials.
+Only `tokenizer` and `recipe` need torch or transformers, and they import them when called.
 """
 
 from pathlib import Path

@@ -7,8 +7,8 @@ steps. The **mode** decides quality:
     cut    broken off in the middle                        twice  the answer, and the answer again
     off    a sentence that answers some other question
 
-and the **dressing** decides length: zero to three filler sentences before and after. Because the two are independent, no
-amount of filler carries information about quality.
+and the **dressing** decides length: zero to three filler sentences before and after. Because the two are independent,
+no amount of filler carries information about quality.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from random import Random
 from typing import Final, Literal, get_args
 
-from trimtab.windtunnel.world import FAMILIES, VALUES, Task, tasks
+from trimtab.windtunnel.values import VALUES
+from trimtab.windtunnel.world import FAMILIES, Task, tasks
 
 Mode = Literal["right", "wrong", "cut", "twice", "off"]
 
-# Share of each mode. `cut` is shorter than the right answer and `twice` longer; at these shares the flawed modes together
-# have the same mean length as the right one (5.4 words each, tested).
+# Share of each mode. `cut` is shorter than the right answer and `twice` longer; at these shares the flawed modes
+# together have the same mean length as the right one (5.4 words each, tested).
 MIX: Final[Mapping[Mode, float]] = {"right": 0.26, "wrong": 0.25, "cut": 0.20, "twice": 0.10, "off": 0.19}
 
 OPENERS: Final = (

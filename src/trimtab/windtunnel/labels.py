@@ -14,13 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
 from trimtab.errors import ConfigError
 from trimtab.records import Message, Pair
 from trimtab.windtunnel.oracle import score
-from trimtab.windtunnel.world import Task
+from trimtab.windtunnel.world import Task, luck
 
 # Nats that separate a perfect answer from a worthless one: such a pair is labelled rightly 99.75 % of the time.
 SCALE: Final = 6.0
@@ -47,9 +46,9 @@ def label(
 ) -> Labelled:
     """Draw one preference label for every two answers to a task.
 
-    `length_bias` in nats a word (0 = none), `label_noise` in [0, 0.5]. The draw of a row depends on `seed` and the row's
-    number alone, so two dial settings label the same answers with the same luck. `meta` of a pair holds its family, the
-    true quality of both sides and the labeller's probability for the side that became `chosen`.
+    `length_bias` in nats a word (0 = none), `label_noise` in [0, 0.5]. The draw of a row depends on `seed` and the
+    row's number alone, so two dial settings label the same answers with the same luck. `meta` of a pair holds its
+    family, the true quality of both sides and the labeller's probability for the side that became `chosen`.
 
     Raises `ConfigError` for a dial out of range and `ValueError` for sequences of unequal length.
     """
@@ -61,8 +60,8 @@ def label(
         raise ConfigError(f"label_noise is {label_noise}", remedy="give a share of turned labels between 0 and 0.5")
     pairs: list[Pair] = []
     identical = empty = tied = 0
-    for index, (task, a, b) in enumerate(zip(tasks, answers_a, answers_b, strict=True)):
-        a, b = a.strip(), b.strip()
+    for index, (task, answer_a, answer_b) in enumerate(zip(tasks, answers_a, answers_b, strict=True)):
+        a, b = answer_a.strip(), answer_b.strip()
         if not a or not b:
             empty += 1
             continue
@@ -73,9 +72,9 @@ def label(
         if nats == 0.0:
             tied += 1
             continue
-        luck = Random(f"trimtab label {seed} {index}")
-        a_wins = luck.random() < _sigmoid(nats)
-        if luck.random() < label_noise:
+        draw = luck("trimtab label", seed, index)
+        a_wins = draw.random() < _sigmoid(nats)
+        if draw.random() < label_noise:
             a_wins = not a_wins
         pairs.append(_pair(task, a, b, nats) if a_wins else _pair(task, b, a, -nats))
     return Labelled(tuple(pairs), identical=identical, empty=empty, tied=tied)
@@ -90,7 +89,7 @@ def oracle_preference(task: Task, baseline: str, answer: str) -> float:
 def preference(task: Task, baseline: str, answer: str, *, length_bias: float) -> float:
     """The length-biased judge's verdict in [1, 2]: 1 + P(`answer` over `baseline`), as AlpacaEval writes it.
 
-    With `length_bias` 0 this is the labeller without bias, not `oracle_preference`: it knows doubt, the oracle does not.
+    With `length_bias` 0 this is the labeller without bias, not `oracle_preference`: it knows doubt, the oracle none.
     """
     return 1.0 + _sigmoid(_nats(task, answer, baseline, length_bias=length_bias))
 

@@ -3,10 +3,10 @@
 The response is read in four steps.
 
 1. Filler sentences (`demonstrations.FILLER`) are taken out, wherever they stand. They neither help nor hurt; only the
-   second telling of the same one is a defect. From here on nothing knows how much filler there was: this is what makes
-   the oracle blind to padding by construction rather than by tuning.
-2. What is left is split into sentences. Each is the task's answer sentence (with any values), a bare value, or a defect:
-   off the point, broken off, or said before.
+   second telling of the same one is a defect. From here on nothing knows how much filler there was: this is what
+   makes the oracle blind to padding by construction rather than by tuning.
+2. What is left is split into sentences. Each is the task's answer sentence (with any values), a bare value, or a
+   defect: off the point, broken off, or said before.
 3. **correctness** is the share of the task's slots for which the response names the right value and no other value of
    that kind. Naming two values is naming none: listing candidates or contradicting oneself cannot pay.
 4. **format** is 1 when the answer sentence is there in the asked form, else 0. **coherence** is ½ to the power of the
@@ -25,7 +25,8 @@ from functools import lru_cache
 from typing import Final
 
 from trimtab.windtunnel.demonstrations import FILLER
-from trimtab.windtunnel.world import VALUES, Task
+from trimtab.windtunnel.values import VALUES
+from trimtab.windtunnel.world import Task
 
 CORRECTNESS_WEIGHT: Final = 0.85
 FORMAT_WEIGHT: Final = 0.15

@@ -11,23 +11,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from trimtab.windtunnel.demonstrations import answer, demonstration
 from trimtab.windtunnel.oracle import score
 from trimtab.windtunnel.tokenizer import build_tokenizer
-from trimtab.windtunnel.world import FAMILIES, Task, tasks
+from trimtab.windtunnel.world import FAMILIES, Task, luck, tasks
 
 if TYPE_CHECKING:
     import torch
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 STEPS: Final = 6000
-# The first steps teach by right answers without dressing, the rest by demonstrations of mixed quality. Without the lessons
-# the same number of steps leaves copying and facts unlearned: flawed and polite tokens drown the few that carry a fact.
+# The first steps teach by right answers without dressing, the rest by demonstrations of mixed quality. Without these
+# lessons the same time leaves copying and facts unlearned: flawed and polite tokens drown the few that carry a fact.
 LESSONS: Final = 0.62
 BATCH: Final = 48
 LEARNING_RATE: Final = 3e-3
@@ -41,7 +40,7 @@ Row = tuple[list[int], list[int]]  # ids of the prompt with the assistant header
 
 
 def train(*, steps: int = STEPS, seed: int = 0, log_every: int = 0) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
-    """Tokenizer and model from nothing, `steps` optimizer steps of `BATCH` demonstrations each. Prints every `log_every`."""
+    """Tokenizer and model from nothing, `steps` optimizer steps of `BATCH` rows each; prints every `log_every`."""
     import torch
 
     torch.manual_seed(seed)
@@ -108,7 +107,7 @@ def _prompt_ids(tokenizer: Qwen2Tokenizer, task: Task) -> list[int]:
 
 def _rows(tokenizer: Qwen2Tokenizer, *, seed: int, plain: bool) -> Iterator[Row]:
     """Right answers (`plain`) or demonstrations without end, as ids."""
-    rng = Random(f"trimtab recipe {seed} {plain}")
+    rng = luck("trimtab recipe", seed, plain)
     while True:
         for task in tasks(1024, seed=rng.getrandbits(32), split="train"):
             text = answer(task, rng, mode="right") if plain else demonstration(task, rng)
@@ -120,7 +119,7 @@ def _batches(tokenizer: Qwen2Tokenizer, *, seed: int, plain: bool) -> Iterator[t
     """(ids, labels) of `BATCH` rows of similar length each, padded on the right; labels are -100 outside responses."""
     import torch
 
-    rows, rng = _rows(tokenizer, seed=seed, plain=plain), Random(f"trimtab batches {seed}")
+    rows, rng = _rows(tokenizer, seed=seed, plain=plain), luck("trimtab batches", seed)
     while True:
         pool = sorted((next(rows) for _ in range(BATCH * POOL)), key=lambda row: len(row[0]) + len(row[1]))
         starts = list(range(0, len(pool), BATCH))
@@ -144,9 +143,9 @@ def answers(
     import torch
 
     torch.manual_seed(seed)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    if not temperature:
-        sampling |= {"temperature": None, "top_k": None, "top_p": None}
+    # Greedy decoding warns about sampling settings that the model carries, so it clears them.
+    greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else greedy
     out: list[str] = []
     for start in range(0, len(questions), 200):
         prompts = [_prompt_ids(tokenizer, task) for task in questions[start : start + 200]]
@@ -172,7 +171,7 @@ def figures(
     return {g: (_mean(x[0] for x in v), _mean(x[1] for x in v), _mean(x[2] for x in v)) for g, v in by.items()}
 
 
-def _mean(values: Iterator[float] | Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed)
 

@@ -7,11 +7,11 @@ can be computed with. A world's word is one token.
 from __future__ import annotations
 
 import json
-from random import Random
 from typing import TYPE_CHECKING, Final
 
 from trimtab.windtunnel.demonstrations import demonstration
-from trimtab.windtunnel.world import VALUES, tasks
+from trimtab.windtunnel.values import VALUES
+from trimtab.windtunnel.world import luck, tasks
 
 if TYPE_CHECKING:
     from transformers import Qwen2Tokenizer
@@ -30,8 +30,8 @@ CHAT_TEMPLATE: Final = (
 
 
 def corpus(n_tasks: int, *, seed: int) -> list[str]:
-    """Prompts and demonstrations of the `train` split, and every value once: the text that the tokenizer learns from."""
-    rng = Random(f"trimtab tokenizer {seed}")
+    """Prompts and demonstrations of the `train` split, and every value: what the tokenizer learns from."""
+    rng = luck("trimtab tokenizer", seed)
     lines = ["system\nuser\nassistant\n"] * 50
     for task in tasks(n_tasks, seed=seed, split="train"):
         lines += [task.prompt, demonstration(task, rng)]

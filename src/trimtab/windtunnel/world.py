@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal
 
+from trimtab.windtunnel.values import COUNTRIES, ELEMENTS, PERSONAS, VALUES
+
 Split = Literal["train", "pairs", "eval"]
 
 FAMILIES: Final = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
@@ -37,61 +39,6 @@ TOLD: Final = frozenset({"math", "stem", "humanities"})
 
 # Prompts in the families that are small enough to run out; the others have from 2,000 to 10 million.
 SPACE: Final[Mapping[str, int]] = {"math": 251, "stem": 112, "humanities": 128, "roleplay": 480}
-
-PERSONAS: Final[Mapping[str, str]] = {
-    "pirate": "Arr",
-    "robot": "Beep",
-    "wizard": "Behold",
-    "cowboy": "Howdy",
-    "ghost": "Boo",
-    "king": "Hark",
-    "clown": "Honk",
-    "knight": "Hail",
-    "sailor": "Ahoy",
-    "monk": "Peace",
-}
-
-ELEMENTS: Final[Mapping[str, tuple[str, int]]] = {
-    "hydrogen": ("H", 1), "lithium": ("Li", 3), "carbon": ("C", 6), "nitrogen": ("N", 7),
-    "oxygen": ("O", 8), "neon": ("Ne", 10), "sodium": ("Na", 11), "silicon": ("Si", 14),
-    "sulfur": ("S", 16), "chlorine": ("Cl", 17), "argon": ("Ar", 18), "potassium": ("K", 19),
-    "calcium": ("Ca", 20), "titanium": ("Ti", 22), "chromium": ("Cr", 24), "iron": ("Fe", 26),
-    "cobalt": ("Co", 27), "nickel": ("Ni", 28), "copper": ("Cu", 29), "zinc": ("Zn", 30),
-    "krypton": ("Kr", 36), "silver": ("Ag", 47), "tin": ("Sn", 50), "xenon": ("Xe", 54),
-    "gold": ("Au", 79), "mercury": ("Hg", 80), "lead": ("Pb", 82), "uranium": ("U", 92),
-}  # fmt: skip
-
-COUNTRIES: Final[Mapping[str, tuple[str, str]]] = {
-    "France": ("Paris", "Europe"), "Italy": ("Rome", "Europe"), "Spain": ("Madrid", "Europe"),
-    "Greece": ("Athens", "Europe"), "Poland": ("Warsaw", "Europe"), "Norway": ("Oslo", "Europe"),
-    "Austria": ("Vienna", "Europe"), "Portugal": ("Lisbon", "Europe"), "Japan": ("Tokyo", "Asia"),
-    "China": ("Beijing", "Asia"), "Thailand": ("Bangkok", "Asia"), "Nepal": ("Kathmandu", "Asia"),
-    "Iran": ("Tehran", "Asia"), "Iraq": ("Baghdad", "Asia"), "Vietnam": ("Hanoi", "Asia"),
-    "Jordan": ("Amman", "Asia"), "Egypt": ("Cairo", "Africa"), "Kenya": ("Nairobi", "Africa"),
-    "Ghana": ("Accra", "Africa"), "Mali": ("Bamako", "Africa"), "Morocco": ("Rabat", "Africa"),
-    "Senegal": ("Dakar", "Africa"), "Angola": ("Luanda", "Africa"), "Uganda": ("Kampala", "Africa"),
-    "Peru": ("Lima", "America"), "Chile": ("Santiago", "America"), "Cuba": ("Havana", "America"),
-    "Canada": ("Ottawa", "America"), "Ecuador": ("Quito", "America"), "Uruguay": ("Montevideo", "America"),
-    "Bolivia": ("Sucre", "America"), "Colombia": ("Bogota", "America"),
-}  # fmt: skip
-
-# Every kind of value that a template can hold. No value is a word of any filler sentence (tested).
-VALUES: Final[Mapping[str, tuple[str, ...]]] = {
-    "name": tuple("Ann Ben Cal Dee Eva Fay Gus Hal Ida Jon Kim Leo Mia Ned Oli Pam".split()),
-    "adjective": tuple("small happy quiet brave lazy clever proud gentle young wild hungry sleepy".split()),
-    "animal": tuple("bat bee cat cow dog fox hen owl pig ram rat wolf".split()),
-    "verb": tuple("runs sleeps sings jumps hides eats plays waits".split()),
-    "place": tuple("hill river barn garden forest market harbor tower bridge castle lake mill".split()),
-    "greeting": tuple(PERSONAS.values()),
-    "daytime": ("morning", "afternoon", "evening"),
-    "count": tuple(str(i) for i in range(2, 10)),
-    "number": tuple(str(i) for i in range(100)),
-    "colour": tuple("red blue green black white pink brown grey".split()),
-    "object": tuple("cups hats keys maps pens rings books shells".split()),
-    "symbol": tuple(symbol for symbol, _ in ELEMENTS.values()),
-    "capital": tuple(capital for capital, _ in COUNTRIES.values()),
-    "continent": ("Africa", "America", "Asia", "Europe"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +168,11 @@ _DRAW: Final[Mapping[str, Callable[[Random], _Draft]]] = {
 }
 
 
+def luck(*words: object) -> Random:
+    """A generator seeded by words: the same on every machine and Python version, and no one else's."""
+    return Random(" ".join(str(word) for word in words))  # noqa: S311  # repeatable on purpose, nothing is secret
+
+
 def in_split(family: str, key: str, split: Split) -> bool:
     """Whether tasks with this key belong to `split`. `pairs` and `eval` are disjoint; see the module's docstring."""
     bucket = hashlib.sha256(f"{family}\n{key}".encode()).digest()[0] % 4
@@ -234,7 +186,7 @@ def tasks(n: int, *, seed: int, split: Split) -> tuple[Task, ...]:
 
     No prompt comes twice while its family still has unused ones in the split (64 to 160 in the small families).
     """
-    rng = Random(f"trimtab world {split} {seed}")
+    rng = luck("trimtab world", split, seed)
     seen: set[str] = set()
     found: list[Task] = []
     for index in range(n):

@@ -20,6 +20,7 @@ from trimtab.stages.reporting.inputs import TRUTH, Run
 BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (percentile)"
 EVEN = 50.0
 HISTOGRAM_BINS = 18
+LABELS = {TRUTH: "oracle, which knows the truth", "biased": "length-biased judge of the wind tunnel"}
 
 When = Literal["before", "after"]
 
@@ -57,6 +58,7 @@ def judge_numbers(name: str, runs: Sequence[Run], prompts: Sequence[str]) -> dic
     return {
         "judge": name,
         "annotator": _annotator(name, runs),
+        "label": LABELS.get(_annotator(name, runs), _annotator(name, runs)),
         "role": "truth" if name == TRUTH else "judge",
         "win_rate": raw,
         "direction": estimates.direction(raw, EVEN),

@@ -42,7 +42,7 @@ def _judge_rows(judge: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = [
         {
             "name": "True win rate" if truth else "Raw win rate",
-            "note": f"judge: {judge['annotator']} · {_counted(judge['win_rate'])}",
+            "note": f"judge: {judge['label']} · {_counted(judge['win_rate'])}",
             "estimate": judge["win_rate"],
             "kind": "truth" if truth else "judge",
         }
@@ -52,7 +52,7 @@ def _judge_rows(judge: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": "Length-controlled win rate",
-                "note": f"judge: {judge['annotator']} · {_counted(controlled)}",
+                "note": f"judge: {judge['label']} · {_counted(controlled)}",
                 "estimate": controlled,
                 "kind": "lc",
             }
@@ -71,7 +71,7 @@ def _wins_table(judges: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rate = judge["win_rate"]
         rows.append(
             [
-                judge["annotator"], shown(rate), number(rate["n"]), number(rate["n_missing"]), number(judge["n_wins"]),
+                judge["label"], shown(rate), number(rate["n"]), number(rate["n_missing"]), number(judge["n_wins"]),
                 number(judge["n_ties"]), number(judge["n_losses"]), significant(judge["sign_test_p"]),
             ]
         )  # fmt: skip
@@ -84,13 +84,13 @@ def _length_control_table(judges: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         for fit in judge["length_controlled"]["by_seed"]:
             near = ", ".join(f"{c}: {number(rate)}" for c, rate in fit["lc_neighbours"].items())
             value = {"value": fit["length_controlled_winrate"], "ci95": fit["lc_ci95"]}
-            rows.append([judge["annotator"], str(fit["seed"]), shown(value), significant(fit["lc_c"]), near, fit["lc_variant"]])
+            rows.append([judge["label"], str(fit["seed"]), shown(value), significant(fit["lc_c"]), near, fit["lc_variant"]])
     return {"head": ["judge", "seed", "LC win rate %", "C chosen", "LC at C and its neighbours", "model"], "rows": rows}
 
 
 def _by_seed(judge: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
-        {"name": f"Seed {entry['seed']}", "note": f"judge: {judge['annotator']}", "estimate": entry["win_rate"], "kind": "judge"}
+        {"name": f"Seed {entry['seed']}", "note": f"judge: {judge['label']}", "estimate": entry["win_rate"], "kind": "judge"}
         for entry in judge["by_seed"]
     ]
     rows.append({"name": "Pooled", "note": _counted(judge["win_rate"]), "estimate": judge["win_rate"], "kind": "truth"})
@@ -109,7 +109,7 @@ def _win_notes(judges: Sequence[Mapping[str, Any]]) -> list[str]:
     for judge in judges:
         if judge["detectable"] is not None and judge["direction"] == "not distinguishable":
             notes.append(
-                f"With {number(judge['win_rate']['n'])} prompts and this spread, {judge['annotator']} shows a difference of "
+                f"With {number(judge['win_rate']['n'])} prompts and this spread, {judge['label']} shows a difference of "
                 f"{number(judge['detectable'])} points from 50 four times in five; smaller ones need more prompts."
             )
         if judge["length_controlled"]:
@@ -140,9 +140,9 @@ def families(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
          shown(row["characters"]["difference"])]
         for row in benchmark["families"]
     ]  # fmt: skip
-    head = ["family", "prompts", *(f"win rate %, {judge['annotator']}" for judge in judges), "change in characters"]
+    head = ["family", "prompts", *(f"win rate %, {judge['label']}" for judge in judges), "change in characters"]
     return {
-        "lead": f"Win rate in percent, judge: {first['annotator']}. Families are small, so their intervals are wide; "
+        "lead": f"Win rate in percent, judge: {first['label']}. Families are small, so their intervals are wide; "
         "one family in twenty leaves 50 by chance alone.",
         "forest": forest(rows, label="Win rates by family", even=EVEN),
         "table": {"head": head, "rows": table},

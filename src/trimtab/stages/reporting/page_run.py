@@ -127,6 +127,8 @@ def data(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
     reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
     overlap = audit.get("overlap_with_evaluation")
     lead = f"{number(audit.get('rows'))} rows read, {number(audit.get('kept'))} kept, {number(audit.get('dropped'))} dropped."
+    if audit.get("train") is not None:
+        lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out."
     if overlap is not None:
         lead += f" {number(overlap['rows'])} kept rows hold a prompt of the benchmark."
     sample = audit.get("sample") or {}
@@ -135,6 +137,7 @@ def data(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "reasons": {"head": ["dropped because", "rows"], "rows": [[name, number(count)] for name, count in reasons]},
         "lengths": _data_lengths(audit),
         "bias": _bias(audit),
+        "template": audit.get("template_sentence", ""),
         "sample": [(name, shortened(str(sample[name]), limit=LONGEST_TEXT)) for name in ("prompt", "chosen", "rejected") if name in sample],
     }
 

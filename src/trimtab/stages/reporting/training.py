@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from trimtab.analysis import intervals, regime, seeds
-from trimtab.config import Config
 from trimtab.errors import DataError
+from trimtab.objectives import Objective
 from trimtab.stages.reporting.estimates import estimate, of_seeds
 from trimtab.stages.reporting.inputs import Run
 
@@ -27,17 +27,17 @@ WILSON = "Wilson score interval over pairs"
 SIDES = ("active/chosen", "active/rejected")
 
 
-def training_numbers(runs: Sequence[Run], config: Config) -> dict[str, Any] | None:
-    """One entry a seed; None when no run recorded a step."""
-    entries = [_one(run, config) for run in runs if run.metrics]
-    return {"seeds": entries} if entries else None
+def training_numbers(runs: Sequence[Run], objective: Objective) -> dict[str, Any] | None:
+    """One entry a seed, and the loss of a policy equal to its reference; None when no run recorded a step."""
+    entries = [_one(run, objective) for run in runs if run.metrics]
+    return {"step_zero": objective.step_zero(), "seeds": entries} if entries else None
 
 
-def _one(run: Run, config: Config) -> dict[str, Any]:
+def _one(run: Run, objective: Objective) -> dict[str, Any]:
     rows = run.metrics
     last = rows[-1]
     tail = rows[-max(1, len(rows) // 10) :]
-    named = _regime(rows, config)
+    named = _regime(rows, objective)
     return {
         "seed": run.seed,
         "n_steps": len(rows),
@@ -55,10 +55,7 @@ def _one(run: Run, config: Config) -> dict[str, Any]:
     }
 
 
-def _regime(rows: Sequence[Mapping[str, Any]], config: Config) -> dict[str, Any] | None:
-    from trimtab import objectives
-
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
+def _regime(rows: Sequence[Mapping[str, Any]], objective: Objective) -> dict[str, Any]:
     try:
         told = regime.name_regime(rows, has_dead_zone=objective.has_dead_zone)
     except DataError as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, assert_never
 
 from trimtab.stages.reporting.estimates import Direction
-from trimtab.stages.reporting.text import interval, number, significant
+from trimtab.stages.reporting.text import interval, number
 
 Tone = Literal["good", "bad", "even", "warn", "plain"]
 Sentence = dict[str, str]
@@ -54,11 +54,6 @@ def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
     ]  # fmt: skip
 
 
-def headline_judge(judges: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The truth where it is known, else the first judge."""
-    return judges[0] if judges else None
-
-
 def _judged(benchmark: Mapping[str, Any]) -> list[Sentence]:
     first = benchmark["judges"][0]
     sentences = [_win_rate(first)]
@@ -72,13 +67,13 @@ def _judged(benchmark: Mapping[str, Any]) -> list[Sentence]:
 def _win_rate(judge: Mapping[str, Any]) -> Sentence:
     rate = judge["win_rate"]
     if rate["value"] is None:
-        return _sentence(f"The judge {judge['annotator']} gave no verdict at all, so **nothing can be said**.", "warn")
+        return _sentence(f"The judge {judge['label']} gave no verdict at all, so **nothing can be said**.", "warn")
     seeds = f" and {rate['n_seeds']} seeds" if rate["n_seeds"] > 1 else ""
     missing = f", {number(rate['n_missing'])} prompts without a verdict left out" if rate["n_missing"] else ""
     told = (
         f"The aligned model's answers are better than the unaligned model's on **{number(rate['value'])} %** of the "
         f"prompts, ties counted as half (95 % CI {interval(rate['ci95'])}, {number(rate['n'])} prompts{seeds}{missing}, "
-        f"judge: {judge['annotator']}): {{}}."
+        f"judge: {judge['label']}): {{}}."
     )
     direction: Direction = judge["direction"]
     match direction:
@@ -96,7 +91,7 @@ def _win_rate(judge: Mapping[str, Any]) -> Sentence:
 
 def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Sentence:
     raw, controlled = judge["win_rate"], judge["length_controlled"]["win_rate"]
-    told = f"{judge['annotator']} gives {number(raw['value'])} % (95 % CI {interval(raw['ci95'])})"
+    told = f"{judge['label']} gives {number(raw['value'])} % (95 % CI {interval(raw['ci95'])})"
     if controlled["value"] is None:
         reasons = judge["length_controlled"]["by_seed"][0]["lc_notes"]
         return _sentence(f"{told}; a length-controlled win rate could not be computed: {'; '.join(reasons)}.", "warn")
@@ -216,15 +211,55 @@ def _sentence(text: str, tone: Tone) -> Sentence:
     return {"text": text, "tone": tone}
 
 
-def summary_of(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """One seed's training in a few figures: name and value."""
-    tail = entry["last_tenth"]
-    first = entry["first"]
-    return [
-        ("optimizer steps", number(entry["n_steps"])),
-        ("epochs", significant(entry["epochs"])),
-        ("loss, first step → last tenth", f"{significant(first.get('loss'))} → {significant(tail.get('loss'))}"),
-        ("reward of chosen, last tenth", significant(tail.get("rewards/chosen"))),
-        ("reward of rejected, last tenth", significant(tail.get("rewards/rejected"))),
-        ("reward gap, last tenth", significant(tail.get("rewards/margins"))),
-    ]
+GLOSSARY = (
+    (
+        "Win rate",
+        "The share of prompts on which a judge prefers the aligned model's answer to the unaligned model's; a tie counts "
+        "as half. 50 % is no change.",
+    ),
+    (
+        "True win rate, oracle",
+        "Only in the wind tunnel: its tasks have answers that can be checked, so the oracle is no opinion. It scores "
+        "correctness, format and coherence, and does not see length.",
+    ),
+    (
+        "Length-controlled (LC) win rate",
+        "What the same judge would have said had both answers been equally long, estimated by the logistic model of "
+        "AlpacaEval 2. It removes a judge's liking for length, and nothing else.",
+    ),
+    (
+        "95 % interval",
+        "A range made so that in 95 of 100 repetitions with other prompts (and, where several seeds were run, other "
+        "seeds) it holds the true value. One training run's interval says nothing about other seeds.",
+    ),
+    (
+        "Not distinguishable",
+        "The interval holds the value of no change. It does not say that nothing changed: only that this many prompts "
+        "cannot tell.",
+    ),
+    (
+        "Reward, reward gap",
+        "β times the log-ratio of the model to its starting point, summed over a response, in nats; the gap is chosen "
+        "minus rejected. It measures how far training moved, not how good an answer is.",
+    ),
+    (
+        "Active response",
+        "One whose gradient is not exactly zero. Hinge objectives let go of a response once its reward has passed the "
+        "margin; the others never do.",
+    ),
+    (
+        "Regime",
+        "Linear: nearly every response stayed active, so objectives that start with the same gradient give nearly the "
+        "same model. Selective: a good share was let go. Starved: almost nothing was active before half of the steps.",
+    ),
+    (
+        "Held-out reward accuracy",
+        "The share of pairs kept out of training on which the trained model's reward ranks chosen above rejected. 50 % "
+        "is chance; high values say that the labels were learned, not that answers are better.",
+    ),
+    (
+        "Length bias (AUC)",
+        "The chance that a chosen response is longer than a rejected one. At 0.5 length tells nothing; far above it, "
+        "training can win by writing more.",
+    ),
+)

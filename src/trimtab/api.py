@@ -1,0 +1,103 @@
+"""trimtab from Python: the same stages as on the command line, called as functions.
+
+Everything but the first argument is keyword-only, and a key that does not exist is the same `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab import config as configuration
+from trimtab import store
+from trimtab.errors import ConfigError
+from trimtab.objectives import Objective
+from trimtab.records import Pair, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a finished run left: its folder, the model's folder, and the numbers of `report.json` (None without one)."""
+
+    folder: Path
+    model: Path
+    report: Mapping[str, Any] | None
+
+
+def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = True, **keys: Any) -> Run:
+    """The whole pipeline, as `trimtab run`.
+
+    `config` is a TOML, YAML or JSON file or a tree of keys; None is the embedded wind tunnel. `keys` are laid on top:
+    sections as mappings (`train={"epochs": 2}`), main fields as bare words (`objective="dpo"`).
+    Raises `UserError` for what cannot be run, `RunError` when the run fails.
+    """
+    from trimtab.commands import run as command
+    from trimtab.progress import reporter
+
+    base: Mapping[str, Any]
+    if config is None:
+        base = {} if "model" in keys or "data" in keys else configuration.read_file(configuration.EMBEDDED_RECIPE)
+    elif isinstance(config, Mapping):
+        base = config
+    else:
+        base = configuration.read_file(Path(config))
+    resolved = configuration.resolve(configuration.merge(base, keys))
+    folder = command.main(resolved, reporter=reporter(quiet=quiet))
+    report = store.read_json(folder.report("json")) if folder.report("json").is_file() else None
+    return Run(folder.root, folder.model, report)
+
+
+def train(
+    model: str | Path,
+    *,
+    pairs: str | Path | Iterable[Pair],
+    objective: Objective,
+    out: str | Path | None = None,
+    quiet: bool = True,
+    **keys: Any,
+) -> Run:
+    """Align `model` (a Hub id or a folder) on `pairs` (a source that `trimtab audit` reads, or `Pair` values).
+
+    `objective` is a value such as `trimtab.ApoHingeZero(beta=0.1, margin=1.0)`; `keys` as for `run`. Pairs given as
+    values are written to a file in the global cache, named by their content.
+    """
+    if not isinstance(objective, Objective):
+        raise ConfigError(
+            f"objective is a {type(objective).__name__}", remedy="give a value such as trimtab.ApoHingeZero()"
+        )
+    section = {"name": objective.name} | {k: v for k, v in objective.parameters().items() if v is not None}
+    tree = {"model": str(model), "data": {"source": _source(pairs)}, "objective": section}
+    if out is not None:
+        tree["out"] = str(out)
+    return run(configuration.merge(tree, keys), quiet=quiet)
+
+
+def winrate(
+    file: str | Path, *, difficulty: str | Path | None = None, gamed: str | Path | None = None
+) -> dict[str, Any]:
+    """Raw and length-controlled win rate of an AlpacaEval annotations file; the keys of `trimtab winrate --json`."""
+    from trimtab.commands import winrate as command
+
+    return command.main(
+        str(file),
+        kind="alpaca_eval",
+        difficulty=None if difficulty is None else str(difficulty),
+        gamed=None if gamed is None else str(gamed),
+    )
+
+
+def _source(pairs: str | Path | Iterable[Pair]) -> str:
+    if isinstance(pairs, str | Path):
+        return str(pairs)
+    rows = [
+        {"prompt": [m.to_json() for m in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
+        for pair in pairs
+    ]
+    path = store.home() / "pairs" / f"{digest(rows)}.jsonl"
+    store.write_jsonl(path, rows)
+    return str(path)
+
+
+__all__ = ["Run", "run", "train", "winrate"]

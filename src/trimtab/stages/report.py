@@ -1,0 +1,127 @@
+"""Report: everything measured, in words first, as report.json, report.html and report.md.
+
+One run and several seeds give the same three files with the same keys. With several seeds every interval speaks of a
+new seed on new prompts (`analysis.seeds`); with one it speaks of new prompts only, and the report says so.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab import __version__, objectives, store
+from trimtab.config import Config, config_digest, default_of, keys, merge, read_flags, resolve, to_json
+from trimtab.errors import TrimtabError
+from trimtab.progress import Reporter
+from trimtab.records import digest
+from trimtab.stages.folder import Folder
+from trimtab.stages.reporting import inputs, render, words
+from trimtab.stages.reporting.numbers import benchmark_numbers
+from trimtab.stages.reporting.page import page
+from trimtab.stages.reporting.samples import sample_groups
+from trimtab.stages.reporting.training import heldout_numbers, training_numbers
+
+FORMAT = 1  # raise when report.json's keys or the pages change, so that finished reports are made again
+SUFFIXES = ("json", "html", "md")
+
+
+def main(config: Config, *, reporter: Reporter) -> None:
+    """Report one run folder."""
+    _report([Folder.of(config)], config, reporter=reporter)
+
+
+def pooled(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> None:
+    """Report several seeds of one configuration, one folder a seed, into `config`'s own folder."""
+    _report(folders, config, reporter=reporter)
+
+
+def _report(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> None:
+    target = Folder.of(config)
+    configs = [config.model_copy(update={"seed": config.seed + k}) for k in range(len(folders))]
+    made_from = [store.file_digest(path) for one, own in zip(folders, configs, strict=True) for path in inputs.files(one, own)]
+    identity = digest([FORMAT, __version__, config_digest(config), made_from])
+    if target.is_done("report", identity):
+        reporter.say("report: nothing has changed")
+        return
+    runs = [inputs.read(one, own) for one, own in zip(folders, configs, strict=True)]
+    numbers = report_numbers(runs, config)
+    laid = page(numbers)
+    store.write_json(target.report("json"), numbers)
+    store.write_text(target.report("html"), render.html(laid))
+    store.write_text(target.report("md"), render.md(laid))
+    target.finish("report", identity, [target.report(suffix) for suffix in SUFFIXES])
+    for sentence in (*numbers["headline"][:1], *numbers["regime"]):
+        reporter.say(f"report: {sentence['text'].replace('**', '')}")
+
+
+def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]:
+    """The tree of report.json: every number, and the sentences made from them."""
+    first = runs[0]
+    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    benchmark = benchmark_numbers(runs)
+    judges = benchmark["judges"] if benchmark else []
+    numbers: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": "run" if len(runs) == 1 else "pooled",
+        "trimtab": __version__,
+        "seeds": [run.seed for run in runs],
+        "objective": {
+            "name": objective.name,
+            "formula": objective.formula,
+            "parameters": objective.parameters(),
+            "dead_zone": objective.dead_zone,
+            "source": objective.source,
+        },
+        "benchmark": benchmark,
+        "training": training_numbers(runs, objective),
+        "heldout": heldout_numbers(runs),
+        "audit": first.audit,
+        "samples": sample_groups(first, judge=judges[0]["judge"] if judges else None, unit=benchmark["lengths"]["unit"])
+        if benchmark
+        else [],
+        "plan": first.plan,
+        "versions": first.versions,
+        "config": to_json(config),
+        "reproduce": reproduction(config),
+    }
+    return numbers | {
+        "headline": words.headline(numbers),
+        "regime": words.regime_sentences(numbers["training"]),
+        "not_measured": words.not_measured(numbers),
+    }
+
+
+def reproduction(config: Config) -> dict[str, Any]:
+    """The commands that repeat this run: from the folder's configuration, and from nothing (None if flags cannot say it)."""
+    folder = Folder.of(config)
+    again = f"{config.out}-again"
+    return {
+        "from_file": f"trimtab run {shlex.quote(str(folder.config))} --out {shlex.quote(again)}",
+        "from_flags": _as_flags(config.model_copy(update={"out": again})),
+        "note": "With the same versions on the same kind of machine the numbers repeat; elsewhere they agree within "
+        "rounding and, after many steps, within the spread between seeds. Intervals are resampled with fixed seeds.",
+    }
+
+
+def _as_flags(config: Config) -> str | None:
+    """`trimtab run` with every key that differs from its default; checked by reading it back."""
+    tree = to_json(config)
+    tokens: list[str] = []
+    for key in keys():
+        section, _, name = key.rpartition(".")
+        value = tree[section][name] if section else tree[name]
+        if value is not None and value != default_of(key):
+            tokens += [f"--{key.replace('_', '-')}", _word(value)]
+    try:
+        _, flags = read_flags(tokens)
+        told = resolve(merge({}, flags))
+    except TrimtabError:
+        return None
+    return shlex.join(["trimtab", "run", *tokens]) if told == config else None
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={column}" for name, column in value.items())
+    return str(value).lower() if isinstance(value, bool) else str(value)
