@@ -298,7 +298,7 @@ def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
     )
     full = next((key for key in known if near and key.rpartition(".")[2] == near[0]), near[0] if near else "")
     return ConfigError(
-        f"unknown key {name!r}", remedy=f"did you mean {full!r}?" if full else "`trimtab run --help` lists the keys"
+        f"unknown key {name!r}", remedy=f"did you mean {full!r}?" if full else "`trimtab keys` lists them"
     )
 
 

@@ -16,7 +16,7 @@ def forest(rows: Sequence[Mapping[str, Any]], *, label: str, even: float | None,
     ends = [even] if even is not None else []
     for row in rows:
         ends += [row["estimate"]["value"], *(row["estimate"]["ci95"] or []), row.get("was")]
-    low, high, step = _scale([end for end in ends if end is not None] or [0.0, 1.0])
+    low, high, step = _scale([end for end in ends if end is not None] or [0.0, 1.0], even)
 
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * (value - low) / (high - low), 2)
@@ -37,8 +37,8 @@ def forest(rows: Sequence[Mapping[str, Any]], *, label: str, even: float | None,
     return {"rows": laid, "even": place(even), "ticks": ticks, "label": label}
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float, float]:
-    """Round ends and a round step that give three to seven ticks."""
+def _scale(values: Sequence[float], even: float | None) -> tuple[float, float, float]:
+    """Round ends and a round step that give three to seven ticks; `even` stands inside, not on the edge."""
     low, high = min(values), max(values)
     spread = (high - low) or max(abs(high), 1.0) / 10
     step = 10 ** math.floor(math.log10(spread / 3))
@@ -47,5 +47,6 @@ def _scale(values: Sequence[float]) -> tuple[float, float, float]:
             step *= factor
             break
     start, stop = math.floor(low / step), math.ceil(high / step)
-    stop += start == stop
+    start -= even is not None and even <= start * step
+    stop += start == stop or (even is not None and even >= stop * step)
     return round(start * step, 10), round(stop * step, 10), step

@@ -20,7 +20,7 @@ from trimtab.stages.reporting.inputs import TRUTH, Run
 BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (percentile)"
 EVEN = 50.0
 HISTOGRAM_BINS = 18
-LABELS = {TRUTH: "oracle, which knows the truth", "biased": "length-biased judge of the wind tunnel"}
+LABELS = {TRUTH: "the oracle, which knows the truth", "biased": "the length-biased judge"}
 
 When = Literal["before", "after"]
 

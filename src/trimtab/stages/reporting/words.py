@@ -67,7 +67,7 @@ def _judged(benchmark: Mapping[str, Any]) -> list[Sentence]:
 def _win_rate(judge: Mapping[str, Any]) -> Sentence:
     rate = judge["win_rate"]
     if rate["value"] is None:
-        return _sentence(f"The judge {judge['label']} gave no verdict at all, so **nothing can be said**.", "warn")
+        return _sentence(f"{judge['label']} gave no verdict at all, so **nothing can be said**.", "warn")
     seeds = f" and {rate['n_seeds']} seeds" if rate["n_seeds"] > 1 else ""
     missing = f", {number(rate['n_missing'])} prompts without a verdict left out" if rate["n_missing"] else ""
     told = (
@@ -91,7 +91,7 @@ def _win_rate(judge: Mapping[str, Any]) -> Sentence:
 
 def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Sentence:
     raw, controlled = judge["win_rate"], judge["length_controlled"]["win_rate"]
-    told = f"{judge['label']} gives {number(raw['value'])} % (95 % CI {interval(raw['ci95'])})"
+    told = f"Judged by {judge['label']}: {number(raw['value'])} % raw (95 % CI {interval(raw['ci95'])})"
     if controlled["value"] is None:
         reasons = judge["length_controlled"]["by_seed"][0]["lc_notes"]
         return _sentence(f"{told}; a length-controlled win rate could not be computed: {'; '.join(reasons)}.", "warn")

@@ -1,0 +1,317 @@
+"""Every published shape of preference data, and what is said about rows and columns that have none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trimtab.data.formats import detect_format
+from trimtab.data.problems import Reason, RowProblem
+from trimtab.errors import DataError
+from trimtab.records import Message, Pair
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def system(text: str) -> dict[str, str]:
+    return {"role": "system", "content": text}
+
+
+def read(row: dict[str, Any], **columns: str) -> Pair | RowProblem:
+    return detect_format([row], source="pairs.jsonl", columns=columns or None).to_pair("pairs.jsonl:1", row)
+
+
+def shape(row: dict[str, Any], **columns: str) -> str:
+    return detect_format([row], source="pairs.jsonl", columns=columns or None).name
+
+
+QUESTION = (Message("user", "Why?"),)
+SYSTEM = Message("system", "Be brief")
+MANY = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Why?"))
+HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+
+SHAPES: dict[str, tuple[str, dict[str, Any], tuple[Message, ...]]] = {
+    "TRL explicit, text": ("explicit", {"prompt": "Why?", "chosen": "yes", "rejected": "no"}, QUESTION),
+    "TRL explicit, messages": (
+        "explicit",
+        {"prompt": [system("Be brief"), user("Why?")], "chosen": [assistant("yes")], "rejected": [assistant("no")]},
+        (SYSTEM, *QUESTION),
+    ),
+    "prompt text, one-message responses": (
+        "explicit",
+        {"prompt": "Why?", "chosen": [assistant("yes")], "rejected": [assistant("no")]},
+        QUESTION,
+    ),
+    "TRL implicit": (
+        "conversations",
+        {
+            "chosen": [user("Hi"), assistant("Hello"), user("Why?"), assistant("yes")],
+            "rejected": [user("Hi"), assistant("Hello"), user("Why?"), assistant("no")],
+        },
+        MANY,
+    ),
+    "UltraFeedback-binarized as published": (
+        "conversations",
+        {
+            "prompt": "Why?",
+            "prompt_id": "f0e3",
+            "chosen": [user("Why?"), assistant("yes")],
+            "rejected": [user("Why?"), assistant("no")],
+            "messages": [user("Why?"), assistant("yes")],
+            "score_chosen": 8.5,
+            "score_rejected": 4.0,
+        },
+        QUESTION,
+    ),
+    "conversations as Arrow columns": (
+        "conversations",
+        {
+            "chosen": {"role": ["user", "assistant"], "content": ["Why?", "yes"]},
+            "rejected": {"role": ["user", "assistant"], "content": ["Why?", "no"]},
+        },
+        QUESTION,
+    ),
+    "HH-RLHF": ("transcript", {"chosen": f"{HH} yes", "rejected": f"{HH} no"}, MANY),
+    "HH-RLHF with the prompt apart": ("transcript", {"prompt": HH, "chosen": " yes", "rejected": " no"}, MANY),
+    "ShareGPT, LLaMA-Factory": (
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief"},
+                {"from": "human", "value": "Why?"},
+            ],
+            "chosen": {"from": "gpt", "value": "yes"},
+            "rejected": {"from": "gpt", "value": "no"},
+        },
+        (SYSTEM, *QUESTION),
+    ),
+    "Orca": (
+        "orca",
+        {"system": "Be brief", "question": "Why?", "chosen": "yes", "rejected": "no"},
+        (SYSTEM, *QUESTION),
+    ),
+    "Orca without a system text": (
+        "orca",
+        {"system": "", "question": "Why?", "chosen": "yes", "rejected": "no"},
+        QUESTION,
+    ),
+    "text parts": (
+        "explicit",
+        {
+            "prompt": [{"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}],
+            "chosen": "yes",
+            "rejected": "no",
+        },
+        QUESTION,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_published_shapes(name: str) -> None:
+    expected, row, prompt = SHAPES[name]
+    pair = read(row)
+    assert isinstance(pair, Pair), pair
+    assert (shape(row), pair.prompt, pair.chosen, pair.rejected) == (expected, prompt, "yes", "no")
+    assert pair.plain == (isinstance(row.get("prompt"), str) and expected == "explicit")
+
+
+def test_columns_are_mapped_by_hand() -> None:
+    row = {"q": "Why?", "good": "yes", "bad": "no", "instructions": "Be brief", "prompt": "not this one"}
+    pair = read(row, prompt="q", chosen="good", rejected="bad", system="instructions")
+    assert isinstance(pair, Pair)
+    assert pair.prompt == (SYSTEM, *QUESTION)
+    assert dict(pair.meta) == {"prompt": "not this one"}
+    implicit = read(
+        {"a": [user("Why?"), assistant("yes")], "b": [user("Why?"), assistant("no")]}, chosen="a", rejected="b"
+    )
+    assert isinstance(implicit, Pair)
+    assert implicit.prompt == QUESTION
+
+
+def test_scalars_come_along_as_meta() -> None:
+    row = {"prompt": "Why?", "chosen": "yes", "rejected": "no", "score": 0.5, "long": "x" * 500, "list": [1]}
+    pair = read({**row, "meta": {"topic": "bottles", "n": 3}})
+    assert isinstance(pair, Pair)
+    assert pair.meta == (("n", "3"), ("score", "0.5"), ("topic", "bottles"))
+
+
+def test_a_shared_prompt_is_found_by_messages_never_by_characters() -> None:
+    """Both answers begin with the same words; the prompt must not grow into them."""
+    row = {"chosen": [user("Why?"), assistant("Yes, it is")], "rejected": [user("Why?"), assistant("Yes, it was")]}
+    pair = read(row)
+    assert isinstance(pair, Pair)
+    assert (pair.prompt, pair.chosen, pair.rejected) == (QUESTION, "Yes, it is", "Yes, it was")
+    same = read({"chosen": row["chosen"], "rejected": row["chosen"]})
+    assert isinstance(same, Pair), "identical conversations keep their last message as the response"
+    assert (same.prompt, same.chosen) == (QUESTION, "Yes, it is")
+
+
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
+    "missing column": (
+        SHAPES["TRL explicit, text"][1],
+        {"prompt": "Why?", "chosen": "yes"},
+        Reason.MALFORMED,
+        "'rejected' holds nothing where text was expected",
+    ),
+    "number": (
+        SHAPES["TRL explicit, text"][1],
+        {"prompt": "Why?", "chosen": 3, "rejected": "no"},
+        Reason.MALFORMED,
+        "'chosen' holds a number where messages were expected",
+    ),
+    "half a surrogate pair": (
+        SHAPES["TRL explicit, text"][1],
+        {"prompt": "Why?", "chosen": "ab\ud83d", "rejected": "no"},
+        Reason.MALFORMED,
+        "'chosen' holds half of a surrogate pair at character 3",
+    ),
+    "tool message": (
+        SHAPES["TRL explicit, messages"][1],
+        {"prompt": [user("Why?"), {"role": "tool", "content": "3"}], "chosen": "yes", "rejected": "no"},
+        Reason.WRONG_ROLES,
+        "message 2 of 'prompt' is from 'tool'",
+    ),
+    "image": (
+        SHAPES["TRL explicit, messages"][1],
+        {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "chosen": "yes", "rejected": "no"},
+        Reason.MALFORMED,
+        "'message 1 of 'prompt'' holds a list where text was expected",
+    ),
+    "response from the user": (
+        SHAPES["ShareGPT, LLaMA-Factory"][1],
+        {**SHAPES["ShareGPT, LLaMA-Factory"][1], "chosen": {"from": "human", "value": "yes"}},
+        Reason.WRONG_ROLES,
+        "the response in 'chosen' is from the user",
+    ),
+    "two responses": (
+        SHAPES["ShareGPT, LLaMA-Factory"][1],
+        {**SHAPES["ShareGPT, LLaMA-Factory"][1], "chosen": [assistant("yes"), assistant("yes")]},
+        Reason.WRONG_ROLES,
+        "'chosen' holds 2 messages",
+    ),
+    "conversations that part early": (
+        SHAPES["TRL implicit"][1],
+        {"chosen": [user("Why?"), assistant("yes")], "rejected": [user("Who?"), assistant("no")]},
+        Reason.PROMPT_MISMATCH,
+        "message 1 differs",
+    ),
+    "conversations of unequal length": (
+        SHAPES["TRL implicit"][1],
+        {"chosen": [user("Why?"), assistant("yes")], "rejected": [*SHAPES["TRL implicit"][1]["rejected"]]},
+        Reason.PROMPT_MISMATCH,
+        "1 messages come before the response in 'chosen', 3 in 'rejected'",
+    ),
+    "conversation that ends with the user": (
+        SHAPES["TRL implicit"][1],
+        {"chosen": [user("Why?"), user("yes")], "rejected": [user("Why?"), assistant("no")]},
+        Reason.WRONG_ROLES,
+        "the response in 'chosen' is from the user",
+    ),
+    "transcripts with two prompts": (
+        SHAPES["HH-RLHF"][1],
+        {"chosen": f"{HH} yes", "rejected": "\n\nHuman: Who?\n\nAssistant: no"},
+        Reason.PROMPT_MISMATCH,
+        "3 messages come before the response in 'chosen', 1 in 'rejected'",
+    ),
+    "transcript that ends with the human": (
+        SHAPES["HH-RLHF"][1],
+        {"chosen": f"{HH} yes\n\nHuman: and?", "rejected": f"{HH} no"},
+        Reason.WRONG_ROLES,
+        "the transcript in 'chosen' ends with the human",
+    ),
+    "no transcript": (
+        SHAPES["HH-RLHF"][1],
+        {"chosen": "yes", "rejected": "no"},
+        Reason.MALFORMED,
+        "'chosen' does not open with",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_bad_row_is_a_value_with_its_reason(name: str) -> None:
+    good, bad, reason, detail = ROWS[name]
+    outcome = detect_format([good], source="pairs.jsonl").to_pair("pairs.jsonl:17", bad)
+    assert isinstance(outcome, RowProblem), outcome
+    assert (outcome.id, outcome.reason) == ("pairs.jsonl:17", reason)
+    assert detail in outcome.detail
+
+
+COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
+    "no pair": (
+        {"instruction": "Why?", "output": "yes"},
+        {},
+        "columns found: instruction, output",
+        "--columns prompt=",
+    ),
+    "one side": ({"prompt": "Why?", "chosen": "yes"}, {}, "'chosen' and 'rejected'", "--columns prompt="),
+    "no prompt": ({"chosen": "yes", "rejected": "no"}, {}, "no column holds the prompt", "--columns prompt="),
+    "another name": (
+        {"input": "Why?", "chosen": "yes", "rejected": "no"},
+        {},
+        "columns found: input",
+        "--columns prompt=",
+    ),
+    "unlike sides": (
+        {"prompt": "Why?", "chosen": "yes", "rejected": [assistant("no")]},
+        {},
+        "'chosen' holds text and 'rejected' a list of messages",
+        "--columns",
+    ),
+    "numbers": (
+        {"prompt": "Why?", "chosen": 1, "rejected": 2},
+        {},
+        "'chosen' holds neither text nor messages",
+        "--columns",
+    ),
+    "messages as text": (
+        {"prompt": "Why?", "chosen": '[{"role": "assistant", "content": "yes"}]', "rejected": "no"},
+        {},
+        "a conversation written as text",
+        "JSON lines",
+    ),
+    "unknown role": ({"a": 1}, {"promt": "a"}, "'promt' is no part of a pair", "--columns prompt="),
+    "half a mapping": ({"a": 1}, {"prompt": "a"}, "both chosen and rejected", "--columns prompt="),
+    "misspelt column": (
+        {"question": "Why?", "good": "yes", "bad": "no"},
+        {"prompt": "qestion", "chosen": "good", "rejected": "bad"},
+        "no column 'qestion'; columns found: question, good, bad",
+        "did you mean prompt=question?",
+    ),
+    "one column twice": (
+        {"question": "Why?", "good": "yes", "bad": "no"},
+        {"prompt": "question", "chosen": "good", "rejected": "good"},
+        "one column cannot stand for two",
+        "--columns",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_that_make_no_pairs_are_named(name: str) -> None:
+    row, columns, message, remedy = COLUMNS[name]
+    with pytest.raises(DataError) as caught:
+        read(row, **columns)
+    assert message in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+def test_the_accepted_shapes_are_listed() -> None:
+    with pytest.raises(DataError) as caught:
+        read({"a": 1})
+    assert all(word in caught.value.message for word in ("HH-RLHF", "ShareGPT", "Orca", "role, content"))
+
+
+def test_the_shape_is_told_from_the_first_row_that_has_both_sides() -> None:
+    rows = [{"prompt": "a", "chosen": None, "rejected": None}, {"prompt": "Why?", "chosen": "yes", "rejected": "no"}]
+    found = detect_format(rows, source="pairs.jsonl")
+    assert isinstance(found.to_pair("x", rows[0]), RowProblem)
+    assert isinstance(found.to_pair("x", rows[1]), Pair)

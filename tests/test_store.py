@@ -1,0 +1,157 @@
+"""Whole or not at all: every write of the store, and what it says about damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trimtab import store
+from trimtab.errors import StoreError
+
+
+def filled(folder: Path) -> None:
+    (folder / "a.txt").write_text("alpha")
+    (folder / "inner").mkdir()
+    (folder / "inner" / "b.bin").write_bytes(bytes(range(256)))
+
+
+def test_a_committed_folder_verifies_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    target = store.commit_folder(tmp_path / "step-1", filled)
+    assert store.damage(target) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+    listed = json.loads((target / store.MANIFEST).read_text())["files"]
+    assert listed["inner/b.bin"]["bytes"] == 256
+
+
+@pytest.mark.parametrize("harm", ["delete", "truncate", "flip", "zero"])
+@pytest.mark.parametrize("name", ["a.txt", "inner/b.bin", store.MANIFEST])
+def test_every_damage_is_found_and_the_older_folder_is_used(tmp_path: Path, name: str, harm: str) -> None:
+    older = store.commit_folder(tmp_path / "step-1", filled)
+    newer = store.commit_folder(tmp_path / "step-2", filled)
+    path = newer / name
+    content = path.read_bytes()
+    match harm:
+        case "delete":
+            path.unlink()
+        case "truncate":
+            path.write_bytes(content[:-1])
+        case "flip":
+            path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        case "zero":
+            path.write_bytes(bytes(len(content)))
+    assert store.damage(newer)
+    found, problems = store.newest_valid(tmp_path, "step-")
+    assert found == older
+    assert any("step-2" in problem for problem in problems)
+
+
+def test_a_writer_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = store.commit_folder(tmp_path / "model", filled)
+
+    def failing(folder: Path) -> None:
+        (folder / "a.txt").write_text("new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match="No space left") as caught:
+        store.commit_folder(target, failing)
+    assert "free" in caught.value.remedy
+    assert (target / "a.txt").read_text() == "alpha"
+    assert store.damage(target) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_kill_between_any_two_writes_leaves_a_valid_folder(tmp_path: Path) -> None:
+    """The writer is killed at its n-th sync, for every n it has: the newest valid folder is always whole."""
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from trimtab import store\n"
+        "left = int(sys.argv[2])\n"
+        "real = os.fsync\n"
+        "def fsync(handle):\n"
+        "    global left\n"
+        "    if left == 0: os._exit(9)\n"
+        "    left -= 1\n"
+        "    real(handle)\n"
+        "os.fsync = fsync\n"
+        "store.commit_folder(Path(sys.argv[1]) / 'step-2', lambda f: (f / 'a.txt').write_text('beta'))\n"
+    )
+    store.commit_folder(tmp_path / "step-1", filled)
+    codes = []
+    for n in range(6):
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(n)], check=False)
+        codes.append(done.returncode)
+        found, _ = store.newest_valid(tmp_path, "step-")
+        assert found is not None
+        assert store.damage(found) == []
+    assert codes[0] == 9
+    assert codes[-1] == 0
+
+
+def test_files_get_the_mode_of_the_umask(tmp_path: Path) -> None:
+    def secret(folder: Path) -> None:
+        (folder / "w").write_text("x")
+        (folder / "w").chmod(0o600)
+
+    before = os.umask(0o022)
+    try:
+        target = store.commit_folder(tmp_path / "m", secret)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((target / "w").stat().st_mode) == 0o644
+
+
+def test_pruning_keeps_two_valid_ones_and_the_pinned(tmp_path: Path) -> None:
+    for n in range(5):
+        store.commit_folder(tmp_path / f"step-{n}", filled)
+    (tmp_path / "step-4" / "a.txt").write_text("damaged")
+    store.prune(tmp_path, "step-", keep=2, pinned=frozenset({"step-0"}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0", "step-2", "step-3", "step-4"]
+
+
+def test_a_torn_last_line_is_left_out_and_resuming_keeps_what_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    assert [row["step"] for row in store.read_jsonl(path)] == [1, 2, 3]
+    with store.JsonLines(path, keep=lambda row: row["step"] <= 2) as lines:
+        lines.append({"step": 3, "again": True})
+    assert [row.get("again") for row in store.read_jsonl(path)] == [None, None, True]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_one_sentence(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="Permission denied"):
+        store.write_json(tmp_path / "inner" / "x.json", {})
+
+
+def test_a_path_through_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        store.write_json(tmp_path / "file" / "x.json", {})
+
+
+def test_what_does_not_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="are needed"):
+        store.require_space(tmp_path / "not-there-yet", 10**18)
+    store.require_space(tmp_path, 1)
+
+
+def test_a_second_process_is_refused_the_folder(tmp_path: Path) -> None:
+    script = f"from pathlib import Path\nfrom trimtab import store\nwith store.locked(Path({str(tmp_path)!r})): pass\n"
+    with store.locked(tmp_path):
+        held = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    free = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "in use by another" in held.stderr
+    assert free.returncode == 0
+
+
+def test_numbers_that_are_not_numbers_are_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        store.write_json(tmp_path / "x.json", {"loss": float("nan")})
