@@ -255,6 +255,8 @@ def test_loading_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="no tokenizer in this folder"):
         load_chat_template(str(tmp_path))
+    with pytest.raises(ModelError, match="there is no such folder"):
+        load_chat_template(str(tmp_path / "none"))
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         load_chat_template("no-one/no-such-model", offline=True)
     assert "owner/name" in caught.value.remedy

@@ -183,7 +183,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
         SHAPES["TRL explicit, messages"][1],
         {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "chosen": "yes", "rejected": "no"},
         Reason.MALFORMED,
-        "'message 1 of 'prompt'' holds a list where text was expected",
+        "message 1 of 'prompt' holds a list where text was expected",
     ),
     "response from the user": (
         SHAPES["ShareGPT, LLaMA-Factory"][1],
@@ -207,7 +207,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
         SHAPES["TRL implicit"][1],
         {"chosen": [user("Why?"), assistant("yes")], "rejected": [*SHAPES["TRL implicit"][1]["rejected"]]},
         Reason.PROMPT_MISMATCH,
-        "1 messages come before the response in 'chosen', 3 in 'rejected'",
+        "messages before the response: 1 in 'chosen', 3 in 'rejected'",
     ),
     "conversation that ends with the user": (
         SHAPES["TRL implicit"][1],
@@ -219,7 +219,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
         SHAPES["HH-RLHF"][1],
         {"chosen": f"{HH} yes", "rejected": "\n\nHuman: Who?\n\nAssistant: no"},
         Reason.PROMPT_MISMATCH,
-        "3 messages come before the response in 'chosen', 1 in 'rejected'",
+        "messages before the response: 3 in 'chosen', 1 in 'rejected'",
     ),
     "transcript that ends with the human": (
         SHAPES["HH-RLHF"][1],
@@ -252,7 +252,18 @@ COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
         "columns found: instruction, output",
         "--columns prompt=",
     ),
-    "one side": ({"prompt": "Why?", "chosen": "yes"}, {}, "'chosen' and 'rejected'", "--columns prompt="),
+    "one side": (
+        {"prompt": "Why?", "chosen": "yes"},
+        {},
+        "column 'rejected' is missing; columns found: prompt",
+        "--columns prompt=",
+    ),
+    "empty side": (
+        {"prompt": "Why?", "chosen": "yes", "rejected": None},
+        {},
+        "column 'rejected' is empty in the first rows",
+        "--columns prompt=",
+    ),
     "no prompt": ({"chosen": "yes", "rejected": "no"}, {}, "no column holds the prompt", "--columns prompt="),
     "another name": (
         {"input": "Why?", "chosen": "yes", "rejected": "no"},
@@ -278,7 +289,7 @@ COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
         "a conversation written as text",
         "JSON lines",
     ),
-    "unknown role": ({"a": 1}, {"promt": "a"}, "'promt' is no part of a pair", "--columns prompt="),
+    "unknown role": ({"a": 1}, {"promt": "a"}, "'promt' is none of the parts of a pair", "--columns prompt="),
     "half a mapping": ({"a": 1}, {"prompt": "a"}, "both chosen and rejected", "--columns prompt="),
     "misspelt column": (
         {"question": "Why?", "good": "yes", "bad": "no"},

@@ -80,7 +80,7 @@ def test_greedy_equals_generate_on_real_models(shared_data: Path, name: str) -> 
     texts = ["Once upon a time", "Hello", "The dog was", "Tell me a story about a cat.", "One day, Lily", "What is"]
     prompts = [tokenizer(text)["input_ids"] for text in texts]
     stop_ids = {model.config.eos_token_id}
-    settings = {"max_new_tokens": 32, "repetition_penalty": 1.1}
+    settings: dict[str, Any] = {"max_new_tokens": 32, "repetition_penalty": 1.1}
     expected = one_by_one(model, prompts, stop_ids=stop_ids, **settings)
     assert sample(model, prompts, stop_ids=stop_ids, temperature=0, **settings) == expected
 
@@ -222,7 +222,7 @@ def test_wrong_prompts_are_refused_before_anything_is_decoded(small_model: Build
         assert refusal.value.remedy
     for settings in ({"max_new_tokens": 0}, {"max_new_tokens": 4, "streams": [1, 2]}):
         with pytest.raises(ConfigError):
-            sample(model, [[5]], stop_ids={2}, **settings)  # type: ignore[arg-type]  # the point of the test
+            sample(model, [[5]], stop_ids={2}, **settings)
     assert sample(model, [], stop_ids={2}, max_new_tokens=4) == []
 
 

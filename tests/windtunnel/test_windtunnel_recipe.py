@@ -15,9 +15,10 @@ from trimtab.windtunnel.tokenizer import build_tokenizer
 
 
 def test_a_few_steps_give_a_folder_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe.main(["--out", str(tmp_path / "model"), "--steps", "3", "--figures", "8"])
+    recipe.main(["--out", str(tmp_path / "model"), "--steps", "4", "--figures", "8"])
     said = capsys.readouterr().out
-    assert "step 3/3" in said
+    assert "lessons 3/3" in said
+    assert "demonstrations 1/1" in said
     assert "humanities" in said
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -26,7 +27,7 @@ def test_a_few_steps_give_a_folder_that_loads(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    (first, _), (second, _), (other, _) = (recipe.train(steps=2, seed=seed) for seed in (0, 0, 1))
+    (first, _), (second, _), (other, _) = (recipe.train(steps=3, seed=seed) for seed in (0, 0, 1))
     same = [torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(first.model.embed_tokens.weight, other.model.embed_tokens.weight)

@@ -40,8 +40,9 @@ class LengthControlled:
     """Percent. `lc_c` is the inverse penalty that cross-validation chose, `lc_neighbours` the win rate at the grid's
     values next to it (and at it): where they differ, the choice matters and the figure is soft.
 
-    `lc_ci95` is a percentile bootstrap over instructions that re-estimates everything (sd, C, weights); it is wider
-    than AlpacaEval's `lc_standard_error`, which is the spread of predictions and not a sampling error.
+    `lc_ci95` is a percentile bootstrap over instructions that refits the model without shrinking it (weakest penalty of
+    the grid) and is widened to the estimate where that was shrunk out of it. AlpacaEval's `lc_standard_error` is another
+    thing: the spread of predictions over instructions, which is no sampling error.
     `weights` are a, c, k. NaN and None where a number could not be computed; `notes` say why, in plain words.
     """
 
@@ -109,7 +110,7 @@ def length_controlled(
     gamed: Mapping[str, Sequence[float]] | None = None,
     is_baseline: bool = False,
     seed: int = 0,
-    n_boot: int = 200,
+    n_boot: int = 1000,
 ) -> LengthControlled:
     """Length-controlled win rate of the model (output_2) over the baseline (output_1).
 
@@ -155,12 +156,14 @@ def _estimate(design: _Design, unfitted: LengthControlled, *, seed: int, n_boot:
     fits = {j: fit_liblinear(rows, inverse_penalty=INVERSE_PENALTIES[j]) for j in near}
     target = design.prediction_features()
     names = ("length", "own") if design.difficulty is None else ("length", "difficulty", "own")
+    estimate = _prediction(target, fits[chosen])
+    low, high = _bootstrap(design, seed=seed, n_boot=n_boot)
     return replace(
         unfitted,
-        length_controlled_winrate=_prediction(target, fits[chosen]),
+        length_controlled_winrate=estimate,
         lc_c=INVERSE_PENALTIES[chosen],
         lc_neighbours=tuple((INVERSE_PENALTIES[j], _prediction(target, fits[j])) for j in near),
-        lc_ci95=_bootstrap(design, seed=seed, n_boot=n_boot),
+        lc_ci95=(min(low, estimate), max(high, estimate)),
         weights=dict(zip(names, fits[chosen].tolist(), strict=True)),
         notes=_notes(design),
     )
@@ -211,35 +214,20 @@ def _folds(n_rows: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]
 def _bootstrap(design: _Design, *, seed: int, n_boot: int) -> Interval:
     """Percentile interval over resampled own rows; the regularising rows are published once and stay as they are.
 
-    A resample is a weight a row (how often it was drawn), never a repeated row: copies of a row in two folds would
-    let the held-out score see its own training data. Each resample chooses its own C: with C held fixed, a fit that
-    was shrunk to exactly 50 would come with an interval of no width.
+    Every resample re-estimates sd and weights at the weakest penalty of the grid. The chosen penalty would not do: with
+    it, a model close to its baseline is often shrunk to exactly 50 in nearly every resample, an interval of no width.
     """
     rng = np.random.default_rng(seed)
     n = len(design.scores)
     target = design.prediction_features()
-    n_train = len(design.regularisers) + int((~np.isnan(design.scores)).sum())
-    folds = _folds(n_train)
+    weights_F: FloatArray | None = None
     rates = np.empty(n_boot)
     for b in range(n_boot):
         counts_N = np.bincount(rng.integers(0, n, size=n), minlength=n).astype(np.float64)
         rows = design.training_rows(counts_N)
-        rates[b] = _prediction(target, _exact_cross_validated(rows, folds), counts_N)
+        weights_F = fit_exact(rows, inverse_penalty=INVERSE_PENALTIES[-1], start_F=weights_F)
+        rates[b] = _prediction(target, weights_F, counts_N)
     return percentile_interval(rates)
-
-
-def _exact_cross_validated(
-    rows: Rows, folds: Sequence[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
-) -> FloatArray:
-    """`_choose_penalty` and the fit after it, with the exact solver warm-started along the path. Shape [F]."""
-    losses = np.zeros(len(INVERSE_PENALTIES))
-    for train, test in folds:
-        fitted, held_out = rows.take(train), rows.take(test)
-        w = np.zeros(rows.features.shape[1])
-        for j, inverse_penalty in enumerate(INVERSE_PENALTIES):
-            w = fit_exact(fitted, inverse_penalty=inverse_penalty, start_F=w)
-            losses[j] += mean_log_loss(held_out, w)
-    return fit_exact(rows, inverse_penalty=INVERSE_PENALTIES[int(losses.argmin())], start_F=w)
 
 
 def _prediction(features_NF: FloatArray, coefficients_F: FloatArray, counts_N: FloatArray | None = None) -> float:

@@ -119,13 +119,16 @@ def pooled_rate(scores_KN: FloatArray) -> Pooled:
 
 
 def pooled_figures(figures: Sequence[float], *, standard_errors: Sequence[float], n_prompts: int) -> Pooled:
-    """Mean of one figure a seed that is no plain mean of rows (a length-controlled win rate), one error a seed beside it.
+    """Mean of a figure that is no plain mean of rows (a length-controlled win rate), from one figure and error a seed.
 
     Var = s²/K + mean(se²): the second term counts the prompts' error as common to all seeds, and the first contains a
     share of it again, so the interval errs on the wide side. Raises DataError when the two lists disagree.
     """
     if len(figures) != len(standard_errors) or len(figures) < 2:
-        raise DataError(f"{len(figures)} figures and {len(standard_errors)} errors cannot be pooled", remedy="give two or more of each")
+        raise DataError(
+            f"{len(figures)} figures and {len(standard_errors)} errors cannot be pooled",
+            remedy="give two or more of each",
+        )
     values_K = np.asarray(figures, dtype=np.float64)
     between = float(values_K.var(ddof=1)) / len(values_K)
     within = float(np.mean(np.square(standard_errors)))

@@ -18,7 +18,7 @@ def summarise(
     gamed: Mapping[str, Sequence[float]] | None = None,
     instructions: Sequence[str] | None = None,
     seed: int = 0,
-    n_boot: int = 200,
+    n_boot: int = 1000,
 ) -> dict[str, Any]:
     """Raw and length-controlled win rate of one model against one baseline, JSON-able.
 

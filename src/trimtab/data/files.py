@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trimtab.data.messages import kind_of
 from trimtab.errors import DataError
 
 Row = dict[str, Any]
@@ -93,7 +94,7 @@ def _json_list(path: Path) -> list[Any]:
         (value,) = lists.values()
     if not isinstance(value, list):
         raise DataError(
-            f"{path}: holds {type(value).__name__} where a list of objects was expected",
+            f"{path}: holds {kind_of(value)} where a list of objects was expected",
             remedy='write a list of objects, or one object a line in a ".jsonl" file',
         )
     return value
@@ -208,7 +209,8 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _encoding_error(path: Path, found: str, likely: str) -> DataError:
-    remedy = f"save it as UTF-8, for instance: iconv -f {likely} -t UTF-8 {path.name} > fixed{_suffix(path)}"
+    source = f"zcat {path.name} | iconv" if path.suffix.lower() == ".gz" else f"< {path.name} iconv"
+    remedy = f"save it as UTF-8, for instance: {source} -f {likely} -t UTF-8 > fixed{_suffix(path)}"
     return DataError(f"{path}, {found} is not UTF-8", remedy=remedy)
 
 
@@ -251,18 +253,15 @@ def _parse(text: str, *, path: Path, line: int | None) -> Any:
         at, fault = line or 1, "nested too deeply"
     except ValueError as error:  # an integer of more than 4,300 digits
         at, fault = line or 1, str(error).split(";")[0]
-    remedy = (
-        f"fix or delete that line (see it with: sed -n {at}p {path.name})"
-        if _suffix(path) == path.suffix.lower()
-        else f"fix or delete that line (see it with: zcat {path.name} | sed -n {at}p)"
-    )
+    look = f"zcat {path.name} | sed -n {at}p" if path.suffix.lower() == ".gz" else f"sed -n {at}p {path.name}"
+    remedy = f"fix or delete that line (see it with: {look})"
     raise DataError(f"{path}, line {at}: broken JSON: {fault}", remedy=remedy)
 
 
 def _object(value: Any, *, path: Path, where: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(
-            f"{path}, {where}: {type(value).__name__} where an object with columns was expected",
+            f"{path}, {where}: {kind_of(value)} where an object with columns was expected",
             remedy='write every row as an object: {"prompt": …, "chosen": …, "rejected": …}',
         )
     return value

@@ -89,8 +89,10 @@ def detect_format(
     found = list(dict.fromkeys(name for row in head for name in row))
     names = _checked_mapping(columns, found=found, source=source) if columns else {name: name for name in found}
     rows = [_renamed(row, names) for row in head]
-    if not all(any(row.get(side) is not None for row in rows) for side in ("chosen", "rejected")):
-        raise _shape_error(source, found, "there is no pair of columns 'chosen' and 'rejected'")
+    for side in ("chosen", "rejected"):
+        if all(row.get(side) is None for row in rows):
+            fault = "is empty in the first rows" if any(side in row for row in rows) else "is missing"
+            raise _shape_error(source, found, f"column '{side}' {fault}")
     sample = next((row for row in rows if row.get("chosen") is not None and row.get("rejected") is not None), rows[0])
     shapes = {name: _shape(sample.get(name)) for name in ("prompt", "chosen", "rejected", "question", *_TURNS)}
     name, read = _reader(sample, shapes, source=source, found=found)
@@ -275,7 +277,7 @@ def _with_system(prompt: tuple[Message, ...], row: Mapping[str, Any]) -> tuple[M
 
 def _first_difference(one: Sequence[Message], other: Sequence[Message]) -> str:
     if len(one) != len(other):
-        return f"{len(one)} messages come before the response in 'chosen', {len(other)} in 'rejected'"
+        return f"messages before the response: {len(one)} in 'chosen', {len(other)} in 'rejected'"
     number = next(number for number, pair in enumerate(zip(one, other, strict=True), start=1) if pair[0] != pair[1])
     return f"message {number} differs between 'chosen' and 'rejected'"
 

@@ -15,6 +15,7 @@ from trimtab.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_NETWORK_ERRORS = ("ConnectError", "ConnectTimeout", "ReadTimeout", "LocalEntryNotFoundError")
 _SAVED_MARKS = ("dataset_dict.json", "dataset_info.json", "state.json")
 _HUB_NAME = re.compile(
     r"(?P<id>[\w][\w.\-]*(?:/[\w][\w.\-]*)?)(?::(?P<subset>[\w.\-]+))?(?:@(?P<revision>[\w.\-/]+))?", re.ASCII
@@ -136,7 +137,7 @@ def _hub_error(name: HubName, error: Exception, *, offline: bool) -> DataError:
             f"{name.id}: there is no such file or folder here, and no such data set on the Hub",
             remedy="check the spelling; a private data set needs: hf auth login",
         )
-    if isinstance(error, ConnectionError | TimeoutError | OSError):
+    if isinstance(error, ConnectionError | TimeoutError) or kind in _NETWORK_ERRORS:
         return DataError(
             f"{name.id}: the Hub cannot be reached: {text}",
             remedy="check the network, or download the data set elsewhere and name its files",

@@ -30,6 +30,8 @@ def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTr
     from transformers import AutoTokenizer
 
     folder = Path(model).expanduser()
+    if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise ModelError(f"{model}: there is no such folder", remedy="check the path, or name a model as owner/name")
     if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("*.model")):
         raise ModelError(
             f"{model}: there is no tokenizer in this folder",

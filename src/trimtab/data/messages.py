@@ -59,20 +59,13 @@ def to_conversation(value: object, *, column: str) -> tuple[Message, ...]:
         value = [dict(zip(keys, turn, strict=True)) for turn in zip(*(value[key] for key in keys), strict=True)]
     turns = [value] if isinstance(value, Mapping) else value
     if not isinstance(turns, list) or not turns:
-        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds {_kind(value)} where messages were expected")
+        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds {kind_of(value)} where messages were expected")
     return tuple(_to_message(turn, column=column, number=number) for number, turn in enumerate(turns, start=1))
 
 
 def to_text(value: object, *, column: str) -> str:
     """The text of one cell. Raises `RowFaultError` when it is not text that can be written as UTF-8."""
-    if not isinstance(value, str):
-        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds {_kind(value)} where text was expected")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        detail = f"'{column}' holds half of a surrogate pair at character {error.start + 1}: not valid Unicode"
-        raise RowFaultError(Reason.MALFORMED, detail) from None
-    return value
+    return _checked_text(value, where=f"'{column}'")
 
 
 def parse_transcript(text: str, *, column: str) -> tuple[Message, ...]:
@@ -102,12 +95,23 @@ def roles_fault(prompt: Sequence[Message]) -> str | None:
 def _to_message(turn: object, *, column: str, number: int) -> Message:
     where = f"message {number} of '{column}'"
     if not isinstance(turn, Mapping) or not is_message(turn):
-        raise RowFaultError(Reason.MALFORMED, f"{where} is {_kind(turn)} without role and content")
+        raise RowFaultError(Reason.MALFORMED, f"{where} is {kind_of(turn)} without role and content")
     name, content = (turn["role"], turn["content"]) if "role" in turn else (turn["from"], turn["value"])
     role = _ROLES.get(str(name).strip().lower())
     if role is None:
         raise RowFaultError(Reason.WRONG_ROLES, f"{where} is from {name!r}; only system, user and assistant are known")
-    return Message(role, to_text(_joined_parts(content), column=where))
+    return Message(role, _checked_text(_joined_parts(content), where=where))
+
+
+def _checked_text(value: object, *, where: str) -> str:
+    if not isinstance(value, str):
+        raise RowFaultError(Reason.MALFORMED, f"{where} holds {kind_of(value)} where text was expected")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        detail = f"{where} holds half of a surrogate pair at character {error.start + 1}: not valid Unicode"
+        raise RowFaultError(Reason.MALFORMED, detail) from None
+    return value
 
 
 def _joined_parts(content: Any) -> Any:
@@ -121,7 +125,8 @@ def _is_text_part(part: object) -> bool:
     return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, in words for people."""
     names: dict[type, str] = {str: "text", bool: "a truth value", int: "a number", float: "a number", dict: "an object"}
     if value is None:
         return "nothing"

@@ -24,7 +24,9 @@ from trimtab.sampling.noise import uniforms
 from trimtab.sampling.standing import decoding_mode, unwrapped
 
 _ATTENTION_ONLY = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
-_COMPACT_BELOW = 0.9  # share of live rows at which finished ones leave the cache; see LOG.md for the measurement
+# Share of live rows at which finished ones leave the cache. Anything from 0.5 to 1 measured alike (tiny model, 1,024
+# prompts); never dropping them took 1.2 to 2.5 times as long.
+_COMPACT_BELOW = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ class _Decoder:
             batch.ids[:, batch.width] = tokens_R
             batch.width += 1
             fresh, step = 1, step + 1
-            # At the window's edge the longest rows have just ended: without them the columns move back inside.
+            # At the window's edge the longest rows have ended: without them the columns, and so the positions of all
+            # rows that are still in the cache, move back inside.
             if len(live) <= _COMPACT_BELOW * len(batch.rows) or batch.width > self.window:
                 batch.keep(live)
 
@@ -207,8 +210,7 @@ class _Decoder:
         logits_RV = self.model(
             input_ids=batch.ids[:, columns],
             attention_mask=batch.mask[:, : batch.width],
-            # Padding has no position; a row that is done but still in the cache has run out of them.
-            position_ids=positions_RT.clamp(min=0, max=self.window - 1),
+            position_ids=positions_RT.clamp(min=0),  # padding has no position
             past_key_values=batch.cache,
             use_cache=True,
             **self.last_row,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab import __version__, objectives, store
-from trimtab.config import Config, config_digest, default_of, keys, merge, read_flags, resolve, to_json
+from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, merge, read_flags, resolve, to_json
 from trimtab.errors import TrimtabError
 from trimtab.progress import Reporter
 from trimtab.records import digest
@@ -39,7 +39,9 @@ def pooled(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> 
 def _report(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> None:
     target = Folder.of(config)
     configs = [config.model_copy(update={"seed": config.seed + k}) for k in range(len(folders))]
-    made_from = [store.file_digest(path) for one, own in zip(folders, configs, strict=True) for path in inputs.files(one, own)]
+    made_from = [
+        store.file_digest(path) for one, own in zip(folders, configs, strict=True) for path in inputs.files(one, own)
+    ]
     identity = digest([FORMAT, __version__, config_digest(config), made_from])
     if target.is_done("report", identity):
         reporter.say("report: nothing has changed")
@@ -93,7 +95,7 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
 
 
 def reproduction(config: Config) -> dict[str, Any]:
-    """The commands that repeat this run: from the folder's configuration, and from nothing (None if flags cannot say it)."""
+    """The commands that repeat this run: from the folder's configuration, and from flags (None if they cannot say it)."""
     folder = Folder.of(config)
     again = f"{config.out}-again"
     return {
@@ -112,13 +114,18 @@ def _as_flags(config: Config) -> str | None:
         section, _, name = key.rpartition(".")
         value = tree[section][name] if section else tree[name]
         if value is not None and value != default_of(key):
-            tokens += [f"--{key.replace('_', '-')}", _word(value)]
+            tokens += [f"--{_flag(key)}", _word(value)]
     try:
         _, flags = read_flags(tokens)
         told = resolve(merge({}, flags))
     except TrimtabError:
         return None
     return shlex.join(["trimtab", "run", *tokens]) if told == config else None
+
+
+def _flag(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    return section if MAIN_FIELD.get(section) == name else key.replace("_", "-")
 
 
 def _word(value: Any) -> str:

@@ -71,13 +71,17 @@ def mean(values_KN: FloatArray) -> Estimate:
     return estimate(centre, intervals.bootstrap_interval(values_KN[0]), n=values_KN.shape[1], method=BOOTSTRAP)
 
 
-def change(before_KN: FloatArray, after_KN: FloatArray) -> dict[str, Any]:
-    """Before, after and their paired difference; `relative` is the difference as a share of before."""
-    before, difference = mean(before_KN), mean(after_KN - before_KN)
+def change(before_KN: FloatArray, after_KN: FloatArray, *, in_unit_interval: bool = False) -> dict[str, Any]:
+    """Before, after and their paired difference; `relative` is the difference as a share of before.
+
+    `in_unit_interval` says that the values lie in [0, 1], and keeps the intervals of both sides there.
+    """
+    side = rate if in_unit_interval else mean
+    before, difference = side(before_KN), mean(after_KN - before_KN)
     relative = difference["value"] / before["value"] if before["value"] and difference["value"] is not None else None
     return {
         "before": before,
-        "after": mean(after_KN),
+        "after": side(after_KN),
         "difference": difference,
         "relative": relative,
         "direction": direction(difference, 0.0),

@@ -13,7 +13,7 @@ EVEN = 50.0
 
 def forest(rows: Sequence[Mapping[str, Any]], *, label: str, even: float | None, digits: int = 1) -> dict[str, Any]:
     """Rows with `estimate` (and `was`, the value before) placed on one scale; places are percent of its width."""
-    ends = [even] if even is not None else []
+    ends: list[float | None] = [even]
     for row in rows:
         ends += [row["estimate"]["value"], *(row["estimate"]["ci95"] or []), row.get("was")]
     low, high, step = _scale([end for end in ends if end is not None] or [0.0, 1.0], even)

@@ -19,7 +19,7 @@ from trimtab.stages.reporting.inputs import TRUTH, Run
 
 BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (percentile)"
 EVEN = 50.0
-HISTOGRAM_BINS = 18
+MOST_BINS = 18
 LABELS = {TRUTH: "the oracle, which knows the truth", "biased": "the length-biased judge"}
 
 When = Literal["before", "after"]
@@ -47,7 +47,7 @@ def benchmark_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def judge_numbers(name: str, runs: Sequence[Run], prompts: Sequence[str]) -> dict[str, Any]:
-    """One judge's win rate (percent, ties half) of the aligned model, raw and, unless it is the truth, length-controlled.
+    """One judge's win rate (percent, ties half), raw and, unless the judge is the truth, length-controlled.
 
     `detectable` is the distance from 50 that as many prompts with this spread show four times in five (one run only).
     """
@@ -166,9 +166,11 @@ def score_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
     after = np.array([scores.model for scores in known], dtype=np.float64)
     families = known[0].families
     places = {name: [i for i, family in enumerate(families) if family == name] for name in dict.fromkeys(families)}
-    return estimates.change(before, after) | {
+    return estimates.change(before, after, in_unit_interval=True) | {
         "families": [
-            {"family": name} | estimates.change(before[:, of], after[:, of]) for name, of in places.items() if name
+            {"family": name} | estimates.change(before[:, of], after[:, of], in_unit_interval=True)
+            for name, of in places.items()
+            if name
         ]
     }
 
@@ -209,8 +211,8 @@ def _histogram(runs: Sequence[Run], prompts: Sequence[str], measure: Callable[[A
     """Shares of answers by length, before and after on the same bins; the last bin holds all that is longer."""
     before, after = _table(runs, prompts, measure, "before").ravel(), _table(runs, prompts, measure, "after").ravel()
     top = float(np.percentile(np.concatenate([before, after]), 99))
-    width = max(1, math.ceil((top + 1) / HISTOGRAM_BINS))
-    edges = [width * i for i in range(HISTOGRAM_BINS + 1)]
+    width = max(1, math.ceil((top + 1) / MOST_BINS))
+    edges = [width * i for i in range(max(1, math.ceil((top + 1) / width)) + 1)]
     counts = [np.histogram(np.minimum(values, edges[-1] - 1), bins=edges)[0] for values in (before, after)]
     return {
         "edges": edges,

@@ -26,7 +26,7 @@ def page(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "wins": page_answers.wins(benchmark),
         "families": page_answers.families(benchmark),
         "lengths": page_answers.lengths(benchmark),
-        "training": page_run.training(numbers["training"]),
+        "training": page_run.training(numbers["training"], numbers["objective"]),
         "heldout": page_run.heldout(numbers["heldout"]),
         "samples": page_answers.samples(numbers["samples"]),
         "data": page_run.data(numbers["audit"]),
@@ -51,7 +51,9 @@ def title(numbers: Mapping[str, Any]) -> str:
 def subject(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The chips under the title."""
     config = numbers["config"]
-    parameters = ", ".join(f"{name} {value:g}" for name, value in numbers["objective"]["parameters"].items() if value is not None)
+    parameters = ", ".join(
+        f"{name} {value:g}" for name, value in numbers["objective"]["parameters"].items() if value is not None
+    )
     seeds = ", ".join(str(seed) for seed in numbers["seeds"])
     return [
         ("objective", f"{config['objective']['name']} ({parameters})" if parameters else config["objective"]["name"]),

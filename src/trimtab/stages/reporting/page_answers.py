@@ -84,18 +84,32 @@ def _length_control_table(judges: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         for fit in judge["length_controlled"]["by_seed"]:
             near = ", ".join(f"{c}: {number(rate)}" for c, rate in fit["lc_neighbours"].items())
             value = {"value": fit["length_controlled_winrate"], "ci95": fit["lc_ci95"]}
-            rows.append([judge["label"], str(fit["seed"]), shown(value), significant(fit["lc_c"]), near, fit["lc_variant"]])
+            rows.append(
+                [judge["label"], str(fit["seed"]), shown(value), significant(fit["lc_c"]), near, fit["lc_variant"]]
+            )
     return {"head": ["judge", "seed", "LC win rate %", "C chosen", "LC at C and its neighbours", "model"], "rows": rows}
 
 
 def _by_seed(judge: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
-        {"name": f"Seed {entry['seed']}", "note": f"judge: {judge['label']}", "estimate": entry["win_rate"], "kind": "judge"}
+        {
+            "name": f"Seed {entry['seed']}",
+            "note": f"judge: {judge['label']}",
+            "estimate": entry["win_rate"],
+            "kind": "judge",
+        }
         for entry in judge["by_seed"]
     ]
     rows.append({"name": "Pooled", "note": _counted(judge["win_rate"]), "estimate": judge["win_rate"], "kind": "truth"})
     table = [
-        [str(e["seed"]), shown(e["win_rate"]), number(e["win_rate"]["n"]), number(e["n_wins"]), number(e["n_ties"]), number(e["n_losses"])]
+        [
+            str(e["seed"]),
+            shown(e["win_rate"]),
+            number(e["win_rate"]["n"]),
+            number(e["n_wins"]),
+            number(e["n_ties"]),
+            number(e["n_losses"]),
+        ]
         for e in judge["by_seed"]
     ]
     return {
@@ -109,8 +123,8 @@ def _win_notes(judges: Sequence[Mapping[str, Any]]) -> list[str]:
     for judge in judges:
         if judge["detectable"] is not None and judge["direction"] == "not distinguishable":
             notes.append(
-                f"With {number(judge['win_rate']['n'])} prompts and this spread, {judge['label']} shows a difference of "
-                f"{number(judge['detectable'])} points from 50 four times in five; smaller ones need more prompts."
+                f"With {number(judge['win_rate']['n'])} prompts and this spread, {judge['label']} shows a difference "
+                f"of {number(judge['detectable'])} points from 50 four times in five; smaller ones need more prompts."
             )
         if judge["length_controlled"]:
             notes += sorted({note for fit in judge["length_controlled"]["by_seed"] for note in fit["lc_notes"]})
@@ -164,7 +178,11 @@ def _score_families(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
         for row in scores["families"]
     ]
     table = [
-        [row["family"], number(row["after"]["n"]), *(shown(row[key], digits=3) for key in ("before", "after", "difference"))]
+        [
+            row["family"],
+            number(row["after"]["n"]),
+            *(shown(row[key], digits=3) for key in ("before", "after", "difference")),
+        ]
         for row in [{"family": "all"} | dict(scores), *scores["families"]]
     ]
     return {
@@ -181,11 +199,22 @@ def lengths(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     unit, histogram = told["unit"], told["histogram"]
     units = [name for name in ("tokens", "characters") if name in told]
     rows = [
-        [f"mean length, {name}", *(shown(told[name][key]) for key in ("before", "after", "difference")), number(told[name]["after"]["n"])]
+        [
+            f"mean length, {name}",
+            *(shown(told[name][key]) for key in ("before", "after", "difference")),
+            number(told[name]["after"]["n"]),
+        ]
         for name in units
     ]
     for key, name in (("cut_off", "cut off at the limit, share"), ("empty", "empty, share")):
-        rows.append([name, *(shown(told[key][when], digits=3) for when in ("before", "after")), "", number(told[key]["after"]["n"])])
+        rows.append(
+            [
+                name,
+                *(shown(told[key][when], digits=3) for when in ("before", "after")),
+                "",
+                number(told[key]["after"]["n"]),
+            ]
+        )
     edges = histogram["edges"]
     bins = [
         [f"{edges[i]} to {edges[i + 1] - 1}" if i + 2 < len(edges) else f"{edges[i]} and more",
@@ -194,9 +223,15 @@ def lengths(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     ]  # fmt: skip
     plot = plots.length_plot(edges, histogram["before"], histogram["after"], unit=unit)
     return {
-        "lead": f"{number(told['n_identical'])} of {number(told['n_compared'])} answers are the same, letter by letter, "
-        "before and after. Lengths are those of the whole answer as sampled.",
-        "plots": [{"title": "Before and after", "note": f"share of answers by length, {unit}; the dashed line is the mean", "svg": plot}],
+        "lead": f"{number(told['n_identical'])} of {number(told['n_compared'])} answers are the same, letter by "
+        "letter, before and after. Lengths are those of the whole answer as sampled.",
+        "plots": [
+            {
+                "title": "Before and after",
+                "note": f"share of answers by length, {unit}; the dashed line is the mean",
+                "svg": plot,
+            }
+        ],
         "table": {"head": ["", "before", "after", "change", "n"], "rows": rows},
         "histogram": {"head": [unit, "before", "after"], "rows": bins},
     }
@@ -211,7 +246,10 @@ def samples(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     laid = [
         dict(group)
-        | {"open": group["group"] in ("win", "loss", "answer"), "samples": [_sample(sample) for sample in group["samples"]]}
+        | {
+            "open": group["group"] in ("win", "loss", "answer"),
+            "samples": [_sample(sample) for sample in group["samples"]],
+        }
         for group in groups
     ]
     return {

@@ -10,15 +10,16 @@ from trimtab.analysis import plots
 from trimtab.config import default_of, keys
 from trimtab.stages.reporting.estimates import scaled
 from trimtab.stages.reporting.forest import EVEN, forest
-from trimtab.stages.reporting.text import duration, number, shortened, shown, significant, size
+from trimtab.stages.reporting.text import duration, number, shortened, significant, size
 
 LONGEST_TEXT = 1500
+_COUNTS = (("rows", "rows read"), ("kept", "kept"), ("dropped", "dropped"))
 
 
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def training(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def training(told: Mapping[str, Any] | None, objective: Mapping[str, Any]) -> dict[str, Any] | None:
     """Curves of all seeds, their summary, and the numbers behind the curves."""
     if told is None:
         return None
@@ -27,17 +28,39 @@ def training(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
     has = {name for table in curves for name in table}
     drawn = []
     if "loss" in has:
-        drawn.append({"title": "Loss", "note": "mean over the pairs of a step", "svg": plots.loss_plot(curves, step_zero=told["step_zero"])})
+        drawn.append(
+            {
+                "title": "Loss",
+                "note": "mean over the pairs of a step",
+                "svg": plots.loss_plot(curves, step_zero=told["step_zero"]),
+            }
+        )
     if {"rewards/chosen", "rewards/rejected"} <= has:
-        drawn.append({"title": "Rewards", "note": "β · log-ratio, by side, and the gap between them", "svg": plots.reward_plot(curves)})
+        drawn.append(
+            {
+                "title": "Rewards",
+                "note": "β · log-ratio, by side, and the gap between them",
+                "svg": plots.reward_plot(curves),
+            }
+        )
     if {"active/chosen", "active/rejected"} <= has:
-        drawn.append({"title": "Active responses", "note": "share with a gradient that is not exactly zero, by side", "svg": plots.active_plot(curves)})
+        drawn.append(
+            {
+                "title": "Active responses",
+                "note": "share with a gradient that is not exactly zero, by side",
+                "svg": plots.active_plot(curves),
+            }
+        )
     return {
+        "lead": f"Loss of one pair: {objective['formula']}. Dead zone: {objective['dead_zone']}.",
         "plots": drawn,
         "summary": _training_summary(entries),
         "epochs": _epochs(entries),
         "curves": [
-            {"title": f"Table: the curves of seed {entry['seed']} (means over stretches of steps)", "table": _curve_table(entry["curves"])}
+            {
+                "title": f"Table: the curves of seed {entry['seed']} (means over stretches of steps)",
+                "table": _curve_table(entry["curves"]),
+            }
             for entry in entries
         ],
     }
@@ -70,7 +93,12 @@ def _training_summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _epochs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     rows = [
-        [f"seed {entry['seed']}, epoch {row['epoch']}", number(row["n_steps"]), significant(row["active/chosen"]), significant(row["active/rejected"])]
+        [
+            f"seed {entry['seed']}, epoch {row['epoch']}",
+            number(row["n_steps"]),
+            significant(row["active/chosen"]),
+            significant(row["active/rejected"]),
+        ]
         for entry in entries
         for row in entry["active_by_epoch"]
     ]
@@ -126,7 +154,8 @@ def data(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
     overlap = audit.get("overlap_with_evaluation")
-    lead = f"{number(audit.get('rows'))} rows read, {number(audit.get('kept'))} kept, {number(audit.get('dropped'))} dropped."
+    counts = ", ".join(f"{number(audit.get(key))} {name}" for key, name in _COUNTS)
+    lead = f"{counts}."
     if audit.get("train") is not None:
         lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out."
     if overlap is not None:
@@ -138,7 +167,11 @@ def data(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "lengths": _data_lengths(audit),
         "bias": _bias(audit),
         "template": audit.get("template_sentence", ""),
-        "sample": [(name, shortened(str(sample[name]), limit=LONGEST_TEXT)) for name in ("prompt", "chosen", "rejected") if name in sample],
+        "sample": [
+            (name, shortened(str(sample[name]), limit=LONGEST_TEXT))
+            for name in ("prompt", "chosen", "rejected")
+            if name in sample
+        ],
     }
 
 
@@ -153,8 +186,8 @@ def _data_lengths(audit: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bias(audit: Mapping[str, Any]) -> str:
     told = [
-        f"In {unit}: the chosen response is the longer one in {number(100 * bias['chosen_longer'])} % of the pairs; length alone "
-        f"tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} (0.5 is no information), "
+        f"In {unit}: the chosen response is the longer one in {number(100 * bias['chosen_longer'])} % of the pairs; "
+        f"length alone tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} (0.5 is no information), "
         f"Cohen's d {number(bias['cohens_d'], digits=2)}."
         for unit, bias in audit.get("length_bias", {}).items()
     ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from trimtab.stages.reporting.text import emphasis, fence, markdown, visible
@@ -20,28 +20,34 @@ _NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # HTML knows it; without it 
 
 def html(page: Mapping[str, Any]) -> str:
     """One file without script and without a fetch; its policy forbids both."""
-    environment = _environment(autoescape=True)
-    css = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
-    return environment.get_template("report.html.j2").render(page=page, css=Markup(css))
+    return _environment().get_template("report.html.j2").render(page=page)
 
 
 def md(page: Mapping[str, Any]) -> str:
     """The same in Markdown, without the plots."""
-    return _environment(autoescape=False).get_template("report.md.j2").render(page=page)
+    return _environment().get_template("report.md.j2").render(page=page)
 
 
 @cache
-def _environment(*, autoescape: bool) -> Environment:
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("trimtab.stages.reporting", "templates"),
-        autoescape=autoescape,
+        autoescape=select_autoescape(
+            enabled_extensions=("html.j2",), disabled_extensions=("md.j2", "css"), default=True
+        ),
         undefined=StrictUndefined,
         finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"emphasis": emphasis, "inline": _inline, "md": markdown, "fence": fence, "stressed": _stressed}
+    environment.filters |= {
+        "emphasis": emphasis,
+        "inline": _inline,
+        "md": markdown,
+        "fence": fence,
+        "stressed": _stressed,
+    }
     return environment
 
 
@@ -51,8 +57,9 @@ def _shown(value: Any) -> Any:
 
 def _inline(svg: str) -> Markup:
     """A drawing made by `analysis.plots`, as markup."""
-    assert svg.startswith("<svg") and "<script" not in svg, "only our own drawings go in unescaped"
-    return Markup(svg.replace(_NAMESPACE, "", 1))
+    assert svg.startswith("<svg"), "only our own drawings go in unescaped"
+    assert "<script" not in svg, "a drawing has no script"
+    return Markup(svg.replace(_NAMESPACE, "", 1))  # noqa: S704  # numbers and our own labels, no one's text
 
 
 def _stressed(text: str) -> str:

@@ -82,11 +82,11 @@ def shown(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
     """`63.2 [58.9, 67.5]`, for tables."""
     if value is None or value.get("value") is None:
         return MISSING
-    shown = number(value["value"], digits=digits)
+    centre = number(value["value"], digits=digits)
     bounds = value.get("ci95")
     if bounds is None or any(bound is None for bound in bounds):
-        return shown
-    return f"{shown} [{number(bounds[0], digits=digits)}, {number(bounds[1], digits=digits)}]"
+        return centre
+    return f"{centre} [{number(bounds[0], digits=digits)},\u00a0{number(bounds[1], digits=digits)}]"
 
 
 def duration(seconds: float | None) -> str:

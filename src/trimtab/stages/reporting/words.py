@@ -42,16 +42,33 @@ def headline(numbers: Mapping[str, Any]) -> list[Sentence]:
 
 
 def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
-    """The regime of every seed; one sentence when all seeds agree in every word."""
+    """The regime in one sentence: of the seed, or of all seeds where they agree, else one a seed."""
     if training is None:
         return [_sentence("No training step is recorded in this run folder, so no regime can be named.", "warn")]
-    entries = training["seeds"]
-    tones: dict[Any, Tone] = {"starved": "warn", "linear": "plain", "selective": "plain"}
-    return [
-        _sentence((f"Seed {entry['seed']}. " if len(entries) > 1 else "") + entry["regime"]["sentence"],
-                  tones.get(entry["regime"]["name"], "plain"))
-        for entry in entries
-    ]  # fmt: skip
+    regimes = [entry["regime"] for entry in training["seeds"]]
+    tone: Tone = "warn" if any(regime["name"] in (None, "starved") for regime in regimes) else "plain"
+    names = {regime["name"] for regime in regimes}
+    if len(regimes) == 1:
+        return [_sentence(regimes[0]["sentence"], tone)]
+    if len(names) == 1 and regimes[0].get("share_at_end") is not None:
+        told = ", ".join(
+            f"{side} {_range([regime[key] for regime in regimes])}"
+            for side, key in (
+                ("both sides", "share_at_end"),
+                ("chosen", "chosen_at_end"),
+                ("rejected", "rejected_at_end"),
+            )
+        )
+        name = str(regimes[0]["name"]).capitalize()
+        return [
+            _sentence(f"{name} in all {len(regimes)} seeds: share of responses still active at the end, {told}.", tone)
+        ]
+    return [_sentence(f"Seed {e['seed']}. {e['regime']['sentence']}", tone) for e in training["seeds"]]
+
+
+def _range(shares: Sequence[float]) -> str:
+    low, high = (number(100 * end(shares), digits=0) for end in (min, max))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _judged(benchmark: Mapping[str, Any]) -> list[Sentence]:
@@ -70,23 +87,25 @@ def _win_rate(judge: Mapping[str, Any]) -> Sentence:
         return _sentence(f"{judge['label']} gave no verdict at all, so **nothing can be said**.", "warn")
     seeds = f" and {rate['n_seeds']} seeds" if rate["n_seeds"] > 1 else ""
     missing = f", {number(rate['n_missing'])} prompts without a verdict left out" if rate["n_missing"] else ""
-    told = (
-        f"The aligned model's answers are better than the unaligned model's on **{number(rate['value'])} %** of the "
-        f"prompts, ties counted as half (95 % CI {interval(rate['ci95'])}, {number(rate['n'])} prompts{seeds}{missing}, "
-        f"judge: {judge['label']}): {{}}."
-    )
     direction: Direction = judge["direction"]
+    tone: Tone
     match direction:
         case "above":
-            return _sentence(told.format("**better than no change**, which would be 50 %"), "good")
+            tone, end = "good", "**better than no change**, which would be 50 %"
         case "below":
-            return _sentence(told.format("**worse than no change**, which would be 50 %"), "bad")
+            tone, end = "bad", "**worse than no change**, which would be 50 %"
         case "not distinguishable":
-            return _sentence(told.format("**not distinguishable from no change**, which would be 50 %"), "even")
+            tone, end = "even", "**not distinguishable from no change**, which would be 50 %"
         case "unknown":
-            return _sentence(told.format("too few verdicts for an interval, so **nothing can be concluded**"), "warn")
+            tone, end = "warn", "too few verdicts for an interval, so **nothing can be concluded**"
         case _:
             assert_never(direction)
+    return _sentence(
+        f"The aligned model's answers are better than the unaligned model's on **{number(rate['value'])} %** of the "
+        f"prompts, ties counted as half (95 % CI {interval(rate['ci95'])}, {number(rate['n'])} prompts{seeds}"
+        f"{missing}, judge: {judge['label']}): {end}.",
+        tone,
+    )
 
 
 def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Sentence:
@@ -96,8 +115,8 @@ def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Se
         reasons = judge["length_controlled"]["by_seed"][0]["lc_notes"]
         return _sentence(f"{told}; a length-controlled win rate could not be computed: {'; '.join(reasons)}.", "warn")
     told += (
-        f" and **{number(controlled['value'])} %** with answer length controlled (95 % CI {interval(controlled['ci95'])}, "
-        f"{number(controlled['n'])} prompts)"
+        f" and **{number(controlled['value'])} %** with answer length controlled "
+        f"(95 % CI {interval(controlled['ci95'])}, {number(controlled['n'])} prompts)"
     )
     if truth is None or truth["win_rate"]["value"] is None:
         return _sentence(f"{told}.", "plain")
@@ -159,11 +178,14 @@ def _heldout(heldout: Mapping[str, Any] | None) -> list[Sentence]:
     if heldout is None or heldout["accuracy"] is None or heldout["accuracy"]["value"] is None:
         return []
     accuracy = heldout["accuracy"]
-    seeds = f", {accuracy['n_seeds']} seeds" if accuracy["n_seeds"] > 1 else ""
+    whose = (
+        f"{accuracy['n_seeds']} models' own rewards rank" if accuracy["n_seeds"] > 1 else "the model's own reward ranks"
+    )
     return [
         _sentence(
-            f"On {number(accuracy['n'])} preference pairs kept out of training{seeds} the model's own reward now ranks "
-            f"**{number(100 * accuracy['value'])} %** as their labels do (95 % CI {interval(_percent(accuracy['ci95']))}; 50 % is chance).",
+            f"On {number(accuracy['n'])} preference pairs kept out of training {whose} "
+            f"**{number(100 * accuracy['value'])} %** as their labels do "
+            f"(95 % CI {interval(_percent(accuracy['ci95']))}; 50 % is chance).",
             "plain",
         )
     ]
@@ -208,14 +230,14 @@ def _percent(bounds: Sequence[float] | None) -> list[float] | None:
 
 
 def _sentence(text: str, tone: Tone) -> Sentence:
-    return {"text": text, "tone": tone}
+    return {"text": text.replace(" %", "\u00a0%"), "tone": tone}  # a number keeps its unit on its line
 
 
 GLOSSARY = (
     (
         "Win rate",
-        "The share of prompts on which a judge prefers the aligned model's answer to the unaligned model's; a tie counts "
-        "as half. 50 % is no change.",
+        "The share of prompts on which a judge prefers the aligned model's answer to the unaligned model's; a tie "
+        "counts as half. 50 % is no change.",
     ),
     (
         "True win rate, oracle",

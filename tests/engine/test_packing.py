@@ -1,0 +1,102 @@
+"""Packing: every token once, budgets kept, the same packs every time."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtab.engine.packing import Group, Span, lay_out, pack
+from trimtab.records import TokenPair
+
+ids = st.lists(st.integers(0, 50_000), min_size=1, max_size=40).map(tuple)
+
+
+@st.composite
+def group_lists(draw: st.DrawFn) -> list[Group]:
+    out: list[Group] = []
+    for _ in range(draw(st.integers(1, 25))):
+        responses = tuple(draw(st.lists(ids, min_size=1, max_size=3)))
+        first = 10 * len(out)
+        out.append(Group(draw(ids), responses, tuple(range(first, first + len(responses)))))
+    return out
+
+
+def test_a_pack_of_two_groups_worked_by_hand() -> None:
+    one = lay_out([Group((7, 8), ((1, 2, 3), (4,)), (0, 1)), Group((9,), ((5, 6),), (3,))])
+    assert one.ids_T == (7, 8, 1, 2, 3, 4, 9, 5, 6)
+    assert one.positions_T == (0, 1, 2, 3, 4, 2, 0, 1, 2)
+    assert one.segments == ((2, (3, 1)), (1, (2,)))
+    #                    1  2  3 | 4 | 5  6      row 1 is the prompt's last, for both responses
+    assert one.take_N == (1, 2, 3, 1, 6, 7)
+    assert one.targets_N == (1, 2, 3, 4, 5, 6)
+    assert one.spans == (Span(0, 0, 3), Span(1, 3, 4), Span(3, 4, 6))
+    assert one.sequences == (((7, 8, 1, 2, 3), 2), ((7, 8, 4), 2), ((9, 5, 6), 1))
+    assert one.n_sequence_tokens == 5 + 3 + 3
+
+
+def test_a_pair_keeps_its_sides() -> None:
+    group = Group.of_pair(TokenPair("a", (1,), (2, 3), (4,)), 5)
+    assert group.keys == (10, 11)
+    assert group.responses == ((2, 3), (4,))
+    assert (group.n_tokens, group.longest_sequence) == (4, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(group_lists(), st.integers(1, 200), st.sampled_from(["packed", "padded"]))
+def test_every_group_once_within_the_budget(groups: list[Group], budget: int, layout: str) -> None:
+    packs = pack(groups, budget_tokens=budget, layout=layout)
+    assert sorted(g.keys for p in packs for g in p.groups) == sorted(g.keys for g in groups)
+    by_keys = {g.keys: g for g in groups}
+    for one in packs:
+        assert all(by_keys[g.keys] == g for g in one.groups)
+        if layout == "packed":
+            cost = sum(g.n_tokens for g in one.groups)
+            assert cost == one.n_tokens == len(one.positions_T)
+        else:
+            cost = len(one.spans) * max(g.longest_sequence for g in one.groups)
+        assert cost <= budget or len(one.groups) == 1
+    assert packs == pack(list(groups), budget_tokens=budget, layout=layout)
+
+
+@settings(max_examples=60, deadline=None)
+@given(group_lists())
+def test_every_target_is_predicted_by_the_token_before_it(groups: list[Group]) -> None:
+    one = lay_out(groups)
+    assert [span.key for span in one.spans] == [key for g in groups for key in g.keys]
+    assert one.spans[0].start == 0
+    assert one.spans[-1].stop == len(one.targets_N) == len(one.take_N)
+    sequences = iter(one.sequences)
+    for span in one.spans:
+        row, prompt = next(sequences)
+        assert one.targets_N[span.start : span.stop] == row[prompt:]
+        for offset, row_number in enumerate(one.take_N[span.start : span.stop]):
+            assert one.ids_T[row_number] == row[prompt + offset - 1]
+            assert one.positions_T[row_number] == prompt + offset - 1
+
+
+def test_packs_are_full_on_ultrafeedback_like_lengths() -> None:
+    rng = random.Random(0)
+
+    def length(median: float, spread: float, most: int) -> int:
+        return min(most, max(8, int(rng.lognormvariate(median, spread))))
+
+    groups = [
+        Group(
+            (1,) * length(4.9, 0.7, 512), ((1,) * length(5.4, 0.6, 512), (1,) * length(5.3, 0.6, 512)), (2 * i, 2 * i + 1)
+        )
+        for i in range(256)
+    ]
+    packs = pack(groups, budget_tokens=8192)
+    fill = [one.n_tokens / 8192 for one in packs]
+    assert len(packs) > 10
+    assert sum(sorted(fill)[1:]) / (len(fill) - 1) >= 0.95  # the last one takes what is left
+    assert len(packs) == -(-sum(g.n_tokens for g in groups) // 8192)
+
+
+def test_importing_the_packer_costs_no_torch() -> None:
+    code = "import sys, trimtab.engine.packing; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
