@@ -86,8 +86,8 @@ def _stage(name: str, summary: str) -> None:
 
         config, switches = _read(words, allow=frozenset({"quiet"}))
         reporter = _reporter("quiet" in switches)
-        import_module("trimtab.commands.run").begin(config, reporter=reporter)
-        import_module(f"trimtab.stages.{name}").main(config, reporter=reporter)
+        with import_module("trimtab.commands.run").begun(config, reporter=reporter):
+            import_module(f"trimtab.stages.{name}").main(config, reporter=reporter)
 
     command.__doc__ = f"{summary}: CONFIG or a run folder, then --section.key VALUE."
     app.command(command, name=name)

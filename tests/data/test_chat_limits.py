@@ -247,6 +247,9 @@ def test_loading_finds_tokenizer_template_and_end_ids(tmp_path: Path) -> None:
     loaded = load_chat_template(str(tmp_path))
     assert loaded.stop_ids == (5, 1)
     assert loaded.digest == ChatTemplate.of(chat_families.gemma2()).digest
+    (tmp_path / "generation_config.json").write_text("{broken")
+    with pytest.raises(ModelError, match=r"generation_config\.json cannot be read"):
+        load_chat_template(str(tmp_path))
     (tmp_path / "generation_config.json").unlink()
     assert load_chat_template(str(tmp_path)).stop_ids == (5, 1)
 

@@ -355,7 +355,7 @@ def test_a_hub_data_set_that_is_not_in_the_cache() -> None:
     [
         (datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist"), "no such data set", "hf auth login"),
         (datasets.exceptions.DatasetNotFoundError("'a/b' is a gated dataset on the Hub."), "gated", "accept its terms"),
-        (ConnectionError("Couldn't reach 'a/b' on the Hub"), "cannot be reached", "check the network"),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub"), "cannot be reached", "or the network"),
         (
             ValueError("Config name is missing.\nPlease pick one"),
             "onfig name is missing",

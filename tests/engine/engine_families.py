@@ -1,11 +1,11 @@
-"""Tiny models of many families with random weights large enough for every layer to matter, and prompt groups for them."""
+"""Tiny models of many families, with random weights large enough for every layer to matter, and groups for them."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -108,13 +108,13 @@ def build(family: str, *, dtype: torch.dtype = torch.float32, spread: float = 0.
     return model.to(dtype).eval()
 
 
-def tokens(rng: random.Random, length: int) -> tuple[int, ...]:
-    return tuple(rng.randrange(3, VOCABULARY) for _ in range(length))
+def tokens(rng: np.random.Generator, length: int) -> tuple[int, ...]:
+    return tuple(rng.integers(3, VOCABULARY, length).tolist())
 
 
 def groups(shapes: Sequence[tuple[int, Sequence[int]]], *, seed: int = 0) -> list[Group]:
     """Groups of (prompt length, response lengths), keys counted through."""
-    rng, out, key = random.Random(seed), [], 0
+    rng, out, key = np.random.default_rng(seed), [], 0
     for prompt, lengths in shapes:
         keys = tuple(range(key, key + len(lengths)))
         out.append(Group(tokens(rng, prompt), tuple(tokens(rng, n) for n in lengths), keys))
@@ -127,13 +127,13 @@ MIXED = ((30, (14, 21)), (1, (5, 1)), (70, (33, 47)), (9, (17,)), (40, (20, 8, 2
 
 
 def pairs(n: int, *, seed: int = 0, prompt: int = 18, response: int = 14) -> list[TokenPair]:
-    rng = random.Random(seed)
+    rng = np.random.default_rng(seed)
     return [
         TokenPair(
             f"pairs.jsonl:{i + 1}",
-            tokens(rng, rng.randint(2, prompt)),
-            tokens(rng, rng.randint(1, response)),
-            tokens(rng, rng.randint(1, response)),
+            tokens(rng, int(rng.integers(2, prompt + 1))),
+            tokens(rng, int(rng.integers(1, response + 1))),
+            tokens(rng, int(rng.integers(1, response + 1))),
         )
         for i in range(n)
     ]

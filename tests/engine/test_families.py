@@ -23,7 +23,7 @@ def _compare(scorer: Scorer) -> tuple[float, float]:
 
     ours = sum_by_response(one, scorer.logps(one))
     ours.backward(coefficients)
-    return float((ours - truth).abs().max()), gradient_gap(gradients(scorer.model), truth_gradients)
+    return float((ours - truth).detach().abs().max()), gradient_gap(gradients(scorer.model), truth_gradients)
 
 
 @pytest.mark.parametrize("family", PACKED)

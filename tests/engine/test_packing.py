@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,14 +79,16 @@ def test_every_target_is_predicted_by_the_token_before_it(groups: list[Group]) -
 
 
 def test_packs_are_full_on_ultrafeedback_like_lengths() -> None:
-    rng = random.Random(0)
+    rng = np.random.default_rng(0)
 
     def length(median: float, spread: float, most: int) -> int:
-        return min(most, max(8, int(rng.lognormvariate(median, spread))))
+        return min(most, max(8, int(rng.lognormal(median, spread))))
 
     groups = [
         Group(
-            (1,) * length(4.9, 0.7, 512), ((1,) * length(5.4, 0.6, 512), (1,) * length(5.3, 0.6, 512)), (2 * i, 2 * i + 1)
+            (1,) * length(4.9, 0.7, 512),
+            ((1,) * length(5.4, 0.6, 512), (1,) * length(5.3, 0.6, 512)),
+            (2 * i, 2 * i + 1),
         )
         for i in range(256)
     ]

@@ -41,8 +41,8 @@ class LengthControlled:
     values next to it (and at it): where they differ, the choice matters and the figure is soft.
 
     `lc_ci95` is a percentile bootstrap over instructions that refits the model without shrinking it (weakest penalty of
-    the grid) and is widened to the estimate where that was shrunk out of it. AlpacaEval's `lc_standard_error` is another
-    thing: the spread of predictions over instructions, which is no sampling error.
+    the grid) and is widened to the estimate where that was shrunk out of it. AlpacaEval's `lc_standard_error` is
+    another thing: the spread of predictions over instructions, which is no sampling error.
     `weights` are a, c, k. NaN and None where a number could not be computed; `notes` say why, in plain words.
     """
 
@@ -165,12 +165,14 @@ def _estimate(design: _Design, unfitted: LengthControlled, *, seed: int, n_boot:
         lc_neighbours=tuple((INVERSE_PENALTIES[j], _prediction(target, fits[j])) for j in near),
         lc_ci95=(min(low, estimate), max(high, estimate)),
         weights=dict(zip(names, fits[chosen].tolist(), strict=True)),
-        notes=_notes(design),
+        notes=_notes(design, strength=float(fits[chosen][-1])),
     )
 
 
-def _notes(design: _Design) -> tuple[str, ...]:
+def _notes(design: _Design, *, strength: float) -> tuple[str, ...]:
     notes = []
+    if strength == 0 and design.difficulty is None:
+        notes.append("shrunk to exactly 50: cross-validation saw no strength worth its penalty; read the interval")
     if _spread(design.length_gap, np.ones_like(design.length_gap)) == 0:
         notes.append("every answer differs from the baseline's by the same length: no length effect can be estimated")
     if np.isnan(design.scores).any():

@@ -5,6 +5,8 @@ Each stage skips what it has already made from the same inputs, so running again
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trimtab import store
@@ -24,12 +26,12 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
     folder = Folder.of(config)
     if resume and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
-    with store.locked(folder.root):
-        begin(config, reporter=reporter)
+    with begun(config, reporter=reporter):
         runs = _one_a_seed(config)
         for single in runs:
             if len(runs) > 1:
-                begin(single, reporter=reporter)
+                reporter.say(f"seed {single.seed}")
+                _describe(single, plan.plan(single))
             _pipeline(single, reporter)
         if len(runs) > 1:
             report.pooled([Folder.of(single) for single in runs], config, reporter=reporter)
@@ -37,21 +39,33 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
     return folder
 
 
-def begin(config: Config, *, reporter: Reporter) -> None:
-    """Write the resolved configuration, the plan and the versions; refuse a folder that holds another run."""
+@contextmanager
+def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
+    """Hold the run folder, with the resolved configuration, the plan and the versions in it.
+
+    The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused.
+    """
     folder = Folder.of(config)
-    if folder.config.is_file() and (changed := differing(store.read_json(folder.config), to_json(config))):
+    known = folder.config.is_file()
+    if known and (changed := differing(store.read_json(folder.config), to_json(config))):
         raise ConfigError(
             f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
             remedy="choose another folder with --out, or delete this one",
         )
-    if not folder.config.is_file():
-        planned = plan.plan(config)
-        store.write_json(folder.versions, doctor.versions())
-        store.write_json(folder.plan, planned)
-        store.write_json(folder.config, to_json(config))
-        for line in plan.lines(planned):
-            reporter.say(line)
+    planned = None if known else plan.plan(config)
+    with store.locked(folder.root):
+        if planned is not None:
+            _describe(config, planned)
+            for line in plan.lines(planned):
+                reporter.say(line)
+        yield
+
+
+def _describe(config: Config, planned: dict[str, Any]) -> None:
+    folder = Folder.of(config)
+    store.write_json(folder.versions, doctor.versions())
+    store.write_json(folder.plan, planned)
+    store.write_json(folder.config, to_json(config))
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

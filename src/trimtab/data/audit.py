@@ -24,6 +24,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trimtab.data.lengths import LengthBias, Lengths, LengthSummary, length_bias, summarise
 from trimtab.data.messages import roles_fault
@@ -192,27 +193,19 @@ class Auditor:
 
     def finish(self, *, decode: Callable[[Sequence[int]], str] | None = None) -> Audit:
         """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample."""
-        alive = np.frombuffer(self._alive, dtype=np.bool_)
-        units = [unit for unit in _UNITS if unit == "characters" or any(self._has_tokens)]
+        alive, has_tokens, overlaps = map(_flags, (self._alive, self._has_tokens, self._overlaps))
+        units = [unit for unit in _UNITS if unit == "characters" or has_tokens.any()] if alive.any() else []
         kept = {unit: {part: _column(self._lengths[unit][part])[alive] for part in _PARTS} for unit in units}
-        if not alive.any():
-            kept = {}
-        assert "tokens" not in kept or np.frombuffer(self._has_tokens, dtype=np.bool_)[alive].all(), (
-            "see_tokens skipped"
-        )
+        by_tokens = "tokens" in kept
+        assert not by_tokens or has_tokens[alive].all(), "see_tokens was not called for every pair that see gave back"
+        overlapping = tuple(self._ids[place] for place in np.flatnonzero(overlaps & alive))
         return Audit(
             n_rows=self._n_rows,
             dropped=tuple(row for _, row in sorted(self._dropped, key=lambda numbered: numbered[0])),
             lengths={unit: {part: summarise(column) for part, column in parts.items()} for unit, parts in kept.items()},
             bias={unit: length_bias(parts["chosen"], parts["rejected"]) for unit, parts in kept.items()},
-            cut={side: float(np.frombuffer(flags, dtype=np.bool_)[alive].mean()) for side, flags in self._cut.items()}
-            if "tokens" in kept
-            else {},
-            overlap=None
-            if self._evaluation_prompts is None
-            else tuple(
-                self._ids[place] for place in np.flatnonzero(np.frombuffer(self._overlaps, dtype=np.bool_) & alive)
-            ),
+            cut={side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()} if by_tokens else {},
+            overlap=None if self._evaluation_prompts is None else overlapping,
             sample=self._sample(decode),
         )
 
@@ -317,6 +310,10 @@ def _holds_any(prompt: Iterable[Message], evaluation_prompts: Set[str]) -> bool:
 
 def _column(lengths: array[int]) -> Lengths:
     return np.frombuffer(lengths, dtype=np.uint64).astype(np.int64) if lengths else np.zeros(0, dtype=np.int64)
+
+
+def _flags(flags: bytearray) -> npt.NDArray[np.bool_]:
+    return np.array(flags, dtype=np.uint8).astype(np.bool_)
 
 
 def _bias_line(unit: str, bias: LengthBias) -> str:

@@ -139,8 +139,8 @@ def _hub_error(name: HubName, error: Exception, *, offline: bool) -> DataError:
         )
     if isinstance(error, ConnectionError | TimeoutError) or kind in _NETWORK_ERRORS:
         return DataError(
-            f"{name.id}: the Hub cannot be reached: {text}",
-            remedy="check the network, or download the data set elsewhere and name its files",
+            f"{name.id}: there is no such file or folder here, and the Hub cannot be reached: {text}",
+            remedy="check the path or the network; or download the data set elsewhere and name its files",
         )
     return DataError(
         f"{name.id}: the Hub's data set cannot be loaded: {kind}: {text}",

@@ -54,11 +54,22 @@ def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTr
 
 
 def _generation_end_ids(model: str, *, revision: str | None, offline: bool) -> int | list[int] | None:
+    """`eos_token_id` of generation_config.json; None where a model has no such file."""
     from transformers import GenerationConfig
 
-    try:
-        config = GenerationConfig.from_pretrained(model, revision=revision, local_files_only=offline)
-    except OSError:  # older models have none
+    folder = Path(model).expanduser()
+    if folder.is_dir() and not (folder / "generation_config.json").is_file():
         return None
+    try:
+        config = GenerationConfig.from_pretrained(
+            str(folder) if folder.is_dir() else model, revision=revision, local_files_only=offline
+        )
+    except Exception as error:  # a registry, a parser and a network speak here, too
+        if isinstance(error, OSError) and not folder.is_dir():
+            return None
+        raise ModelError(
+            f"{model}: its generation_config.json cannot be read: {str(error).splitlines()[0]}",
+            remedy="correct the file, or remove it if the tokenizer's eos_token ends an answer",
+        ) from error
     ids: int | list[int] | None = config.eos_token_id
     return ids

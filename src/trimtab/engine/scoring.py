@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trimtab.engine.attention import Segments, packed_attention_in
+from trimtab.engine.attention import PACKED, Segments, packed_attention_in
 from trimtab.engine.head import Head
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
 from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack
@@ -119,6 +119,10 @@ class Scorer:
         self._set_modes()
         if self.layout == "padded":
             return self._padded(one)
+        held = self._base.config._attn_implementation == PACKED
+        assert held or not (self._checkpointed and torch.is_grad_enabled()), (
+            "checkpointed layers run again in the backward pass: hold scorer.attention() around both"
+        )
         with self.attention():
             return self._packed(one)
 
@@ -210,16 +214,16 @@ class Scorer:
 
     def _why_not_packed(self, one: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
         name = type(self._base).__name__
+        other, watched = _with_other_neighbours(one)
         try:
             with packed_attention_in(self._base):
-                ours_N, other_N = self._packed(one), self._packed(_with_other_neighbours(one))
+                ours_N, other_N = self._packed(one), self._packed(other)
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
             text = str(error).strip() or type(error).__name__
             return text.splitlines()[0] if name in text else f"{name}: {text.splitlines()[0]}"
         if tolerance.exceeded_by(ours_N, truth_N):
             worst = (ours_N - truth_N).abs().max()
             return f"{name}: packed log-probabilities are off by up to {worst:.1e} nats a token"
-        watched = torch.tensor(_watched(one), device=self.device)
         leak_N = (ours_N - other_N)[watched].abs()
         if bool((leak_N > 4 * torch.finfo(self.dtype).eps * ours_N[watched].abs().clamp(min=1.0)).any()):
             return f"{name}: some layer mixes neighbouring sequences (by up to {leak_N.max():.1e} nats a token)"
@@ -262,33 +266,32 @@ def _sample(groups: Sequence[Group]) -> Pack:
     ]
     if len(few) == 1:
         (only,) = few
-        few.append(Group(only.prompt_ids[::-1], only.responses[::-1], only.keys))
+        few.append(Group(only.prompt_ids[::-1], only.responses[::-1], tuple(-1 - key for key in only.keys)))
     return lay_out(few)
 
 
-def _with_other_neighbours(one: Pack) -> Pack:
-    """The same pack with other tokens wherever the watched responses must not look: all of the first group, and the
-    first response of every other. Lengths stay, so correct layers give the watched tokens the very same numbers."""
+def _with_other_neighbours(one: Pack) -> tuple[Pack, list[int]]:
+    """The same pack with other tokens where some responses must not look, and the targets of those responses.
+
+    All of the first group is changed, and the first of several responses in every other group. Lengths stay, so layers
+    that keep sequences apart give the watched targets the very same numbers.
+    """
+    keys = {group.keys[0] for group in one.groups[1:] if len(group.keys) > 1} | set(one.groups[0].keys)
 
     def turned(ids: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(one.ids_T[(at * 7 + 3) % one.n_tokens] for at in range(len(ids)))
 
     first, *rest = one.groups
-    groups = [Group(turned(first.prompt_ids), tuple(map(turned, first.responses)), first.keys)]
-    groups += [Group(g.prompt_ids, (turned(g.responses[0]), *g.responses[1:]), g.keys) for g in rest]
-    return lay_out(groups)
-
-
-def _watched(one: Pack) -> list[int]:
-    """Targets of the responses that `_with_other_neighbours` leaves alone."""
-    spared: list[int] = []
-    spans = iter(one.spans)
-    for number, group in enumerate(one.groups):
-        for place in range(len(group.responses)):
-            span = next(spans)
-            if number > 0 and place > 0:
-                spared += range(span.start, span.stop)
-    return spared
+    groups = [
+        Group(
+            turned(group.prompt_ids) if group is first else group.prompt_ids,
+            tuple(turned(r) if key in keys else r for r, key in zip(group.responses, group.keys, strict=True)),
+            group.keys,
+        )
+        for group in (first, *rest)
+    ]
+    watched = [at for span in one.spans if span.key not in keys for at in range(span.start, span.stop)]
+    return lay_out(groups), watched
 
 
 def _checkpointed_layers(base: Any) -> tuple[nn.Module, ...]:

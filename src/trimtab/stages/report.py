@@ -95,7 +95,7 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
 
 
 def reproduction(config: Config) -> dict[str, Any]:
-    """The commands that repeat this run: from the folder's configuration, and from flags (None if they cannot say it)."""
+    """The commands that repeat this run: from the folder's configuration, and from flags (None: they cannot say it)."""
     folder = Folder.of(config)
     again = f"{config.out}-again"
     return {

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 STEPS: Final = 4600
 BATCH: Final = 48
-# Two courses, each with its own warmup and cosine: lessons (right answers without dressing), then demonstrations of mixed
-# quality at a lower rate. Without the lessons the same time leaves copying and facts unlearned, because flawed and polite
-# tokens drown the few that carry a fact; at the lessons' rate the second course forgets much of the first.
+# Two courses, each with its own warmup and cosine: lessons (right answers without dressing), then demonstrations of
+# mixed quality at a lower rate. Without lessons the same time leaves copying and facts unlearned, because flawed and
+# polite tokens drown the few that carry a fact; at the lessons' rate the second course forgets much of the first.
 LESSONS: Final = 0.7  # share of the steps
 LESSONS_LEARNING_RATE: Final = 3e-3
 DEMONSTRATIONS_LEARNING_RATE: Final = 6e-4

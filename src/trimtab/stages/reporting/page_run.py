@@ -187,8 +187,8 @@ def _data_lengths(audit: Mapping[str, Any]) -> dict[str, Any]:
 def _bias(audit: Mapping[str, Any]) -> str:
     told = [
         f"In {unit}: the chosen response is the longer one in {number(100 * bias['chosen_longer'])} % of the pairs; "
-        f"length alone tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} (0.5 is no information), "
-        f"Cohen's d {number(bias['cohens_d'], digits=2)}."
+        f"length alone tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} "
+        f"(0.5 is no information), Cohen's d {number(bias['cohens_d'], digits=2)}."
         for unit, bias in audit.get("length_bias", {}).items()
     ]
     return " ".join(told)

@@ -1,0 +1,181 @@
+"""The length-controlled win rate on samples whose truth is known, and at its edges."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from trimtab.analysis.length_control import (
+    INVERSE_PENALTIES,
+    LengthControlled,
+    length_controlled,
+    win_rate_from_weights,
+)
+from trimtab.errors import DataError
+
+
+def world(n: int, *, strength: float, length_weight: float, seed: int) -> tuple[list[float], list[int], list[int]]:
+    """Preferences, baseline lengths, model lengths: the model's own logit is `strength`, and its answers are longer."""
+    rng = np.random.default_rng(seed)
+    lengths_1 = rng.integers(40, 120, n)
+    lengths_2 = lengths_1 + rng.integers(-40, 80, n)
+    gap = (lengths_1 - lengths_2).astype(float)
+    logits = strength + length_weight * np.tanh(gap / gap.std(ddof=1))
+    preferences = 1.0 + (rng.random(n) < 1 / (1 + np.exp(-logits)))
+    return preferences.tolist(), lengths_1.tolist(), lengths_2.tolist()
+
+
+def controlled(n: int, *, strength: float, length_weight: float, seed: int, n_boot: int = 20) -> LengthControlled:
+    preferences, lengths_1, lengths_2 = world(n, strength=strength, length_weight=length_weight, seed=seed)
+    return length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, n_boot=n_boot)
+
+
+def test_a_judge_that_likes_length_is_seen_through() -> None:
+    """Equal quality, longer answers, length weight −1.5 on baseline − model: raw is far above 50, controlled is not."""
+    preferences, lengths_1, lengths_2 = world(4000, strength=0.0, length_weight=-1.5, seed=0)
+    raw = 100 * (np.mean(preferences) - 1)
+    told = length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, n_boot=100)
+    assert raw > 58
+    assert told.length_controlled_winrate == pytest.approx(50, abs=2.5)
+    assert told.lc_ci95[0] < 50 < told.lc_ci95[1]
+    assert told.weights["length"] == pytest.approx(-1.5, abs=0.2)
+
+
+def test_true_strength_survives() -> None:
+    told = controlled(4000, strength=0.6, length_weight=-1.0, seed=1)
+    assert told.length_controlled_winrate == pytest.approx(100 / (1 + math.exp(-0.6)), abs=2.5)
+    assert told.variant == "length_controlled_minimal"
+    assert told.n_regularising == 0
+
+
+def test_its_interval_covers_the_truth() -> None:
+    """60 worlds of 150 rows: about 95 % of the intervals hold σ(.3) = 57.4 % (.94 in a run of 100 worlds of 200)."""
+    truth = 100 / (1 + math.exp(-0.3))
+    held = 0
+    for seed in range(60):
+        low, high = controlled(150, strength=0.3, length_weight=-1.0, seed=seed, n_boot=80).lc_ci95
+        held += low <= truth <= high
+    assert 51 <= held <= 60
+
+
+def test_a_rate_shrunk_to_fifty_keeps_an_honest_interval() -> None:
+    """With no difference at all cross-validation often picks a penalty that leaves nothing; the interval must not go."""
+    told = next(
+        told
+        for seed in range(50)
+        if (told := controlled(200, strength=0, length_weight=0, seed=seed)).length_controlled_winrate == 50
+    )
+    low, high = told.lc_ci95
+    assert high - low > 5
+    assert low <= 50 <= high
+    assert any("shrunk to exactly 50" in note for note in told.notes)
+
+
+def test_neighbours_stand_beside_the_choice() -> None:
+    told = controlled(300, strength=1.0, length_weight=-1.0, seed=2)
+    at = INVERSE_PENALTIES.index(told.lc_c)  # type: ignore[arg-type]  # a choice was made
+    assert [c for c, _ in told.lc_neighbours] == list(INVERSE_PENALTIES[max(0, at - 1) : at + 2])
+    assert dict(told.lc_neighbours)[told.lc_c] == told.length_controlled_winrate  # type: ignore[index]  # as above
+
+
+def test_the_grid_is_the_published_one() -> None:
+    assert pytest.approx([1e-4, 7.742637e-4, 5.994843e-3], rel=1e-6) == INVERSE_PENALTIES[:3]
+    assert len(INVERSE_PENALTIES) == 10
+    assert INVERSE_PENALTIES[-1] == 1e4
+
+
+def test_the_baseline_itself_is_fifty() -> None:
+    told = length_controlled([2.0] * 30, lengths_1=[5] * 30, lengths_2=[9] * 30, is_baseline=True)
+    assert (told.length_controlled_winrate, told.lc_ci95, told.lc_c) == (50.0, (50.0, 50.0), None)
+
+
+def test_equal_lengths_leave_the_raw_rate_up_to_the_penalty() -> None:
+    """No length to control for: the rate is σ(k) with k shrunk by 1/C: 1 + C·(Nσ(k) − wins) = 0."""
+    told = length_controlled([2.0] * 80 + [1.0] * 20, lengths_1=[7] * 100, lengths_2=[7] * 100, n_boot=50)
+    by_hand = (80 - 1 / told.lc_c) / 100  # type: ignore[operator]  # a choice was made
+    assert told.length_controlled_winrate == pytest.approx(100 * by_hand, abs=1e-3)
+    assert told.weights["length"] == 0
+    assert any("no length effect" in note for note in told.notes)
+
+
+@pytest.mark.parametrize(("preference", "side"), [(2.0, 95.0), (1.0, 5.0)])
+def test_one_outcome_only_keeps_its_side(preference: float, side: float) -> None:
+    lengths = list(range(10, 70))
+    told = length_controlled([preference] * 60, lengths_1=lengths, lengths_2=lengths[::-1], n_boot=20)
+    assert told.length_controlled_winrate > side if preference == 2 else told.length_controlled_winrate < side
+
+
+def test_too_few_rows_give_no_number_but_a_reason() -> None:
+    told = length_controlled([2.0] * 9 + [None] * 20, lengths_1=[3] * 29, lengths_2=[4] * 29)
+    assert math.isnan(told.length_controlled_winrate)
+    assert "9 judged rows are too few" in told.notes[0]
+    assert json.loads(json.dumps(told.to_json(), allow_nan=False))["length_controlled_winrate"] is None
+
+
+def test_rows_without_a_verdict_are_not_fitted() -> None:
+    preferences, lengths_1, lengths_2 = world(200, strength=0.8, length_weight=-1, seed=3)
+    with_gaps = length_controlled(
+        [*preferences, None, math.nan], lengths_1=[*lengths_1, 60, 60], lengths_2=[*lengths_2, 60, 60], n_boot=10
+    )
+    assert with_gaps.n_rows == 200
+    assert any("2 rows without a verdict" in note for note in with_gaps.notes)
+
+
+def test_regularising_rows_hold_the_length_weight() -> None:
+    """Ten rows whose lengths explain everything, and a thousand that say length has no effect."""
+    preferences = [2.0] * 6 + [1.0] * 6
+    lengths_1, lengths_2 = [10] * 6 + [90] * 6, [90] * 6 + [10] * 6
+    rng = np.random.default_rng(0)
+    gamed = {
+        "preference": [0.5] * 4000,
+        "std_delta_len": rng.normal(size=4000).tolist(),
+        "instruction_difficulty": [0.0] * 4000,
+    }
+    free = length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, n_boot=2)
+    held = length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, gamed=gamed, n_boot=2)
+    assert held.n_regularising == 4000
+    assert abs(held.weights["length"]) < 0.2 < abs(free.weights["length"])
+
+
+def test_variants_say_what_they_lack() -> None:
+    preferences, lengths_1, lengths_2 = world(60, strength=0.5, length_weight=-1, seed=4)
+    difficulty = np.random.default_rng(0).normal(size=60).tolist()
+    gamed = {"preference": [0.6, 0.2], "std_delta_len": [-1.0, 1.0], "instruction_difficulty": [0.0, 0.5]}
+    told = length_controlled(
+        preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=difficulty, gamed=gamed, n_boot=2
+    )
+    assert told.variant == "length_controlled_v1"
+    assert set(told.weights) == {"length", "difficulty", "own"}
+    told = length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=difficulty, n_boot=2)
+    assert told.variant == "length_controlled_noreg"
+    told = length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, gamed=gamed, n_boot=2)
+    assert told.variant == "length_controlled_minimal"
+
+
+def test_the_seed_decides_the_interval_and_nothing_else() -> None:
+    preferences, lengths_1, lengths_2 = world(60, strength=0.5, length_weight=-1, seed=5)
+    a, b, c = (
+        length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, n_boot=30, seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert a == b
+    assert a.lc_ci95 != c.lc_ci95
+    assert a.length_controlled_winrate == c.length_controlled_winrate
+
+
+@pytest.mark.parametrize(
+    "columns", [{"lengths_2": [1]}, {"difficulty": [0.1]}, {"lengths_1": [1], "lengths_2": [1]}], ids=str
+)
+def test_columns_of_different_length_are_refused(columns: dict[str, list[int]]) -> None:
+    given = {"lengths_1": [1, 2], "lengths_2": [1, 2]} | columns
+    with pytest.raises(DataError, match="length control got"):
+        length_controlled([2.0, 1.0], **given)
+
+
+def test_win_rate_from_weights_by_hand() -> None:
+    # σ(ln 3) = 3/4 and σ(ln 3 − 2·ln 3) = 1/4: mean 50; without difficulty 75.
+    assert win_rate_from_weights(math.log(3), difficulty_weight=math.log(3), difficulty=[0, -2]) == pytest.approx(50)
+    assert win_rate_from_weights(math.log(3), difficulty_weight=0.0, difficulty=[0, -2]) == pytest.approx(75)

@@ -1,0 +1,138 @@
+"""Attention over a pack against attention written out row by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from trimtab.engine import attention
+from trimtab.engine.attention import PackedAttentionError, Segments, packed_attention
+from trimtab.engine.packing import Segment
+
+A, KV, D = 4, 2, 8
+
+
+def _by_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: list[Segment],
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """[1, T, A, D] one row and head at a time, from the definition."""
+    out = torch.zeros(1, q.shape[2], A, D)
+    start = 0
+    for prompt, lengths in segments:
+        branches = [(start, prompt)]
+        row = start + prompt
+        for n in lengths:
+            branches.append((row, n))
+            row += n
+        for number, (first, n) in enumerate(branches):
+            before = [] if number == 0 else list(range(start, start + prompt))
+            for i in range(n):
+                visible = before + list(range(first, first + i + 1))
+                if window is not None:
+                    visible = visible[-window:]
+                for head in range(A):
+                    scores = k[0, head // (A // KV), visible] @ q[0, head, first + i] * scale
+                    if softcap is not None:
+                        scores = softcap * torch.tanh(scores / softcap)
+                    if sinks is not None:
+                        scores = torch.cat([scores, sinks[head : head + 1]])
+                    weights = scores.softmax(0)[: len(visible)]
+                    out[0, first + i, head] = weights @ v[0, head // (A // KV), visible]
+        start = row
+    return out
+
+
+def _tensors(segments: list[Segment], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    T = sum(prompt + sum(lengths) for prompt, lengths in segments)
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(1, heads, T, D, generator=generator) * 2 for heads in (A, KV, KV))  # type: ignore[return-value]
+
+
+def _ours(q: Tensor, k: Tensor, v: Tensor, segments: list[Segment], **arguments: object) -> Tensor:
+    out, weights = packed_attention(
+        nn.Module(), q, k, v, None, segments=Segments(segments, device="cpu"), scaling=0.3, **arguments
+    )
+    assert weights is None
+    return out
+
+
+segment_lists = st.lists(
+    st.tuples(st.integers(1, 12), st.lists(st.integers(1, 10), min_size=1, max_size=3).map(tuple)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    segment_lists,
+    st.sampled_from([0, 14, 112]),
+    st.sampled_from([None, 1, 5]),
+    st.sampled_from([None, 1.5]),
+    st.booleans(),
+)
+def test_any_layout_equals_the_definition(
+    segments: list[Segment], short: int, window: int | None, softcap: float | None, sink: bool
+) -> None:
+    q, k, v = _tensors(segments)
+    sinks = torch.linspace(-1, 1, A) if sink else None
+    truth = _by_rows(q, k, v, segments, scale=0.3, window=window, softcap=softcap, sinks=sinks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "SHORT", short)  # all groups long, some, none
+        ours = _ours(q, k, v, segments, sliding_window=window, softcap=softcap, s_aux=sinks)
+    torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments: list[Segment] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (6, (5, 5))]
+    upstream = torch.randn(1, sum(p + sum(n) for p, n in segments), A, D)
+    results = []
+    for short in (0, 25, 1000):
+        monkeypatch.setattr(attention, "SHORT", short)
+        leaves = [x.requires_grad_() for x in _tensors(segments)]
+        _ours(*leaves, segments, sliding_window=6).backward(upstream)
+        results.append([leaf.grad for leaf in leaves])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_many_short_groups_are_one_call() -> None:
+    segments: list[Segment] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
+    assert len(Segments(segments, device="cpu").calls) == 1
+
+
+def test_padding_in_a_call_is_bounded() -> None:
+    segments: list[Segment] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
+    for call in Segments(segments, device="cpu").calls:
+        lengths = [len(set(rows)) for rows in call.rows_BL.tolist()]
+        assert min(lengths) >= 0.7 * max(lengths)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"dropout": 0.1}, "dropout"),
+        ({"position_bias": torch.zeros(1)}, "position bias"),
+        ({"is_causal": False}, "not causal"),
+        ({"segments": None}, "segment layout"),
+    ],
+)
+def test_what_is_not_honoured_is_refused_by_name(arguments: dict[str, object], name: str) -> None:
+    segments: list[Segment] = [(3, (2, 2))]
+    q, k, v = _tensors(segments)
+    with pytest.raises(PackedAttentionError, match=name):
+        packed_attention(nn.Module(), q, k, v, None, **{"segments": Segments(segments, device="cpu"), **arguments})
+    with pytest.raises(PackedAttentionError, match="mask of its own"):
+        packed_attention(nn.Module(), q, k, v, torch.ones(1), segments=Segments(segments, device="cpu"))
