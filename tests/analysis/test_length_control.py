@@ -35,30 +35,30 @@ def controlled(n: int, *, strength: float, length_weight: float, seed: int, n_bo
 
 def test_a_judge_that_likes_length_is_seen_through() -> None:
     """Equal quality, longer answers, length weight −1.5 on baseline − model: raw is far above 50, controlled is not."""
-    preferences, lengths_1, lengths_2 = world(4000, strength=0.0, length_weight=-1.5, seed=0)
+    preferences, lengths_1, lengths_2 = world(1500, strength=0.0, length_weight=-1.5, seed=0)
     raw = 100 * (np.mean(preferences) - 1)
     told = length_controlled(preferences, lengths_1=lengths_1, lengths_2=lengths_2, n_boot=100)
     assert raw > 58
-    assert told.length_controlled_winrate == pytest.approx(50, abs=2.5)
+    assert told.length_controlled_winrate == pytest.approx(50, abs=4)
     assert told.lc_ci95[0] < 50 < told.lc_ci95[1]
-    assert told.weights["length"] == pytest.approx(-1.5, abs=0.2)
+    assert told.weights["length"] == pytest.approx(-1.5, abs=0.3)
 
 
 def test_true_strength_survives() -> None:
-    told = controlled(4000, strength=0.6, length_weight=-1.0, seed=1)
-    assert told.length_controlled_winrate == pytest.approx(100 / (1 + math.exp(-0.6)), abs=2.5)
+    told = controlled(1500, strength=0.6, length_weight=-1.0, seed=1)
+    assert told.length_controlled_winrate == pytest.approx(100 / (1 + math.exp(-0.6)), abs=4)
     assert told.variant == "length_controlled_minimal"
     assert told.n_regularising == 0
 
 
 def test_its_interval_covers_the_truth() -> None:
-    """60 worlds of 150 rows: about 95 % of the intervals hold σ(.3) = 57.4 % (.94 in a run of 100 worlds of 200)."""
+    """40 worlds of 150 rows: about 95 % of the intervals hold σ(.3) = 57.4 %."""
     truth = 100 / (1 + math.exp(-0.3))
     held = 0
-    for seed in range(60):
-        low, high = controlled(150, strength=0.3, length_weight=-1.0, seed=seed, n_boot=80).lc_ci95
+    for seed in range(40):
+        low, high = controlled(150, strength=0.3, length_weight=-1.0, seed=seed, n_boot=60).lc_ci95
         held += low <= truth <= high
-    assert 51 <= held <= 60
+    assert 33 <= held <= 40
 
 
 def test_a_rate_shrunk_to_fifty_keeps_an_honest_interval() -> None:

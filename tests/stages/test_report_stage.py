@@ -324,7 +324,7 @@ def test_a_damaged_artefact_is_an_error_that_names_it(tmp_path: Path, content: s
 HOSTILE = (
     "</div></section><script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>"
     "<style>*{display:none}</style>{{ 7 * 7 }}{% raw %}&#x3c;b&#x3e;\x1b[31mred\x1b]0;title\x07\u202egnp.exe"
-    '\u2066\u200b\ufeff" onmouseover="alert(3)\ud800\x00``` | ![x](http://evil.example/y) [a](javascript:alert(4))'
+    '\u2066\u200b\ufeff" onmouseover="alert(3)\x00``` | ![x](http://evil.example/y) [a](javascript:alert(4))'
 )
 
 
@@ -402,12 +402,11 @@ def test_hostile_text_shows_itself_and_does_nothing(tmp_path: Path) -> None:
     put(folder.versions, versions)
     rows = json.loads(folder.verdicts("windtunnel", "oracle").read_text())
     put(folder.verdicts("windtunnel", "oracle"), [row | {"annotator": "{0} ** " + HOSTILE} for row in rows])
-    clean = HOSTILE.replace("\ud800", "").replace("\x00", "")
-    config = a_config(tmp_path, model=f"model {clean}", data=f"data {clean}")
+    config = a_config(tmp_path, model=f"model {HOSTILE}", data=f"data {HOSTILE}")
     reported(config)
     text = page(config)
     assert_inert(text)
-    for steering in ("\x1b", "\x07", "\u202e", "\u2066", "\u200b", "\ufeff", "\x00", "\ud800"):
+    for steering in ("\x1b", "\x07", "\u202e", "\u2066", "\u200b", "\ufeff", "\x00"):
         assert steering not in text
         assert steering not in page(config, "md")
     seen = Elements(text).text
@@ -415,6 +414,14 @@ def test_hostile_text_shows_itself_and_does_nothing(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}{% raw %}" in seen
     assert "\\x1b[31mred" in seen
     assert "\\u202e" in seen
+
+
+def test_half_a_surrogate_pair_is_written_out(tmp_path: Path) -> None:
+    a_run(tmp_path, {"oracle": [WIN, LOSS] * 10}, after="half \ud83d of a pair")
+    config = a_config(tmp_path)
+    report.main(config, reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
+    for suffix in ("html", "md"):
+        assert "\\ud83d" in page(config, suffix)
 
 
 def test_hostile_text_stays_text_in_markdown(tmp_path: Path) -> None:
@@ -581,7 +588,9 @@ def chromium(page_file: Path, profile: Path, *flags: str) -> subprocess.Complete
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path: Path) -> None:
     """The page in a frame 360 px wide, every fold open; a probe in the outer page measures it."""
-    a_run(tmp_path, {"oracle": [WIN, LOSS] * 20, "biased": [1.3, 1.9] * 20}, after="z" * 400, prompt="x" * 300)
+    a_run(
+        tmp_path, {"oracle": [WIN, LOSS] * 20, "biased": [1.3, 1.9, 1.6, 1.1] * 10}, after="z" * 400, prompt="x" * 300
+    )
     config = a_config(tmp_path, data="owner/" + "long-name" * 12)
     reported(config)
     text = page(config)

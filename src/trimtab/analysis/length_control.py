@@ -121,14 +121,14 @@ def length_controlled(
     Raises DataError when the columns disagree in length.
     """
     scores = scores_from(preferences)
+    sizes = {"preferences": len(scores), "lengths_1": len(lengths_1), "lengths_2": len(lengths_2)}
+    if difficulty is not None:
+        sizes["difficulties"] = len(difficulty)
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{n} {name}" for name, n in sizes.items())
+        raise DataError(f"length control got {told}", remedy="give one of each for every row")
     gap = np.asarray(lengths_1, dtype=np.float64) - np.asarray(lengths_2, dtype=np.float64)
     hardness = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)
-    if not len(scores) == len(gap) == (len(scores) if hardness is None else len(hardness)):
-        raise DataError(
-            f"length control got {len(scores)} preferences, {len(gap)} lengths"
-            + ("" if hardness is None else f" and {len(hardness)} difficulties"),
-            remedy="give one of each for every row",
-        )
     design = _Design(scores, gap, hardness, _regularisers(gamed, with_difficulty=hardness is not None))
     variant = WITHOUT_DIFFICULTY if hardness is None else FULL if gamed is not None else WITHOUT_REGULARISERS
     n_judged = int((~np.isnan(scores)).sum())

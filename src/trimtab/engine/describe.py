@@ -1,34 +1,34 @@
-"""What can be known of a model without its weights: tokenizer, configuration, end tokens, window."""
+"""What can be known of a model without its weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.engine.models import _said_plainly as said_plainly
+from trimtab.errors import ModelError
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """`end_ids` is `eos_token_id` of the generation config as it stands; `window` in tokens, None when unbounded."""
+def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The transformers configuration of a model folder; a PEFT folder has its base's. Raises ModelError."""
+    from transformers import AutoConfig
 
-    tokenizer: Any
-    config: Any
-    end_ids: int | list[int] | None
-    window: int | None
+    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder}: no model here (config.json is missing)",
+            remedy="name a folder written by save_pretrained, or a Hub model (owner/name)",
+        )
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=trust_remote_code, local_files_only=True
+        ).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{folder}: its config.json cannot be used ({first})", remedy="download or save the model again"
+        ) from error
 
 
-def describe(folder: Path, *, trust_remote_code: bool = False) -> Described:
-    """Read the small files of a model folder. Raises ModelError where one is missing or cannot be used."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
-    with said_plainly(str(folder), offline=True):
-        options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-        config = AutoConfig.from_pretrained(str(folder), **options)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
-        generation = GenerationConfig.from_model_config(config)
-        if (folder / "generation_config.json").is_file():
-            generation = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
-    window = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return Described(tokenizer, config, generation.eos_token_id, window)
+def window(config: Any) -> int | None:
+    """Positions that the model can be given, in tokens; None where nothing bounds them."""
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    return found

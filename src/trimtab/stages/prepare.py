@@ -15,10 +15,11 @@ from trimtab.config import Config, GenerateSection, config_digest
 from trimtab.data.audit import Audit, Auditor, normalise_prompt
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import detect_format
+from trimtab.data.loading import load_chat_template
 from trimtab.data.problems import RowProblem
 from trimtab.data.sources import read_rows
 from trimtab.engine import identity
-from trimtab.engine.describe import describe
+from trimtab.engine.describe import read_config, window
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
 from trimtab.records import Message, Pair, TokenPair, digest
@@ -191,15 +192,16 @@ def embedded_pairs(config: Config, n: int, *, reporter: Reporter) -> list[Pair]:
 
 def template_of(config: Config) -> tuple[ChatTemplate, dict[str, int]]:
     """The tokenizer's template, and the limits (tokens) within which it puts a pair."""
-    described = describe(model_folder(config), trust_remote_code=config.model.trust_remote_code)
+    folder = model_folder(config)
+    described = read_config(folder, trust_remote_code=config.model.trust_remote_code)
     asked = config.data.max_prompt_tokens + config.data.max_response_tokens
     limits = {
         "max_prompt_tokens": config.data.max_prompt_tokens,
         "max_response_tokens": config.data.max_response_tokens,
-        "max_tokens": min(asked, described.window or asked),
+        "max_tokens": min(asked, window(described) or asked),
         "min_response_tokens": config.data.min_response_tokens,
     }
-    return ChatTemplate.of(described.tokenizer, generation_end_ids=described.end_ids), limits
+    return load_chat_template(str(folder), offline=True), limits
 
 
 def _evaluation_prompts(config: Config) -> frozenset[str] | None:
