@@ -62,7 +62,7 @@ def test_its_interval_covers_the_truth() -> None:
 
 
 def test_a_rate_shrunk_to_fifty_keeps_an_honest_interval() -> None:
-    """With no difference at all cross-validation often picks a penalty that leaves nothing; the interval must not go."""
+    """With no difference cross-validation often picks a penalty that leaves nothing; the interval must stay wide."""
     told = next(
         told
         for seed in range(50)

@@ -589,7 +589,11 @@ def chromium(page_file: Path, profile: Path, *flags: str) -> subprocess.Complete
 def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path: Path) -> None:
     """The page in a frame 360 px wide, every fold open; a probe in the outer page measures it."""
     a_run(
-        tmp_path, {"oracle": [WIN, LOSS] * 20, "biased": [1.3, 1.9, 1.6, 1.1] * 10}, after="z" * 400, prompt="x" * 300
+        tmp_path,
+        {"oracle": [WIN, LOSS] * 20, "biased": [1.3, 1.9, 1.6, 1.1] * 10},
+        after="z" * 400,
+        before="w" * 398,
+        prompt="x" * 300,
     )
     config = a_config(tmp_path, data="owner/" + "long-name" * 12)
     reported(config)

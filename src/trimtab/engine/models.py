@@ -142,9 +142,12 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
 @contextmanager
 def _said_plainly(name: str, *, offline: bool) -> Iterator[None]:
     """What transformers raises while it loads, as one ModelError with a remedy."""
+    from safetensors import SafetensorError
+
+    known = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError)
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError) as error:
+    except known as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{name}: cannot be loaded ({first})", remedy=_remedy(str(error), offline=offline)) from error
 
@@ -153,6 +156,8 @@ def _remedy(text: str, *, offline: bool) -> str:
     text = text.lower()
     if "trust_remote_code" in text or "custom code" in text:
         return "This model brings its own code. Read it, then say model.trust_remote_code = true if you trust it."
+    if "deserializing" in text or "header" in text:
+        return "The weights file is damaged or cut short: download or save the model again."
     if "safetensors" in text:
         return "trimtab reads safetensors only. Convert the weights: model.save_pretrained(FOLDER) writes them."
     if "gated" in text or "401" in text or "403" in text:

@@ -68,13 +68,10 @@ def _counted(estimate: Mapping[str, Any]) -> str:
 def _wins_table(judges: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rows = []
     for judge in judges:
-        rate = judge["win_rate"]
-        rows.append(
-            [
-                judge["label"], shown(rate), number(rate["n"]), number(rate["n_missing"]), number(judge["n_wins"]),
-                number(judge["n_ties"]), number(judge["n_losses"]), significant(judge["sign_test_p"]),
-            ]
-        )  # fmt: skip
+        rate, sign_test = judge["win_rate"], judge["sign_test_p"]
+        counts = (rate["n"], rate["n_missing"], judge["n_wins"], judge["n_ties"], judge["n_losses"])
+        p_value = "–" if sign_test is None else significant(sign_test)
+        rows.append([judge["label"], shown(rate), *(number(count) for count in counts), p_value])
     return {"head": ["judge", "win rate %", "n", "no verdict", "wins", "ties", "losses", "sign test p"], "rows": rows}
 
 
@@ -127,6 +124,10 @@ def _win_notes(judges: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"of {number(judge['detectable'])} points from 50 four times in five; smaller ones need more prompts."
             )
         if judge["length_controlled"]:
+            notes.append(
+                f"Length control: {judge['length_controlled']['variant']}, C chosen by cross-validation; its interval: "
+                f"{judge['length_controlled']['win_rate']['method']}."
+            )
             notes += sorted({note for fit in judge["length_controlled"]["by_seed"] for note in fit["lc_notes"]})
     return notes
 

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.analysis import intervals, regime, seeds
+from trimtab.analysis import regime
+from trimtab.analysis.calibration import calibration
+from trimtab.analysis.intervals import FloatArray
 from trimtab.errors import DataError
 from trimtab.objectives import Objective
-from trimtab.stages.reporting.estimates import estimate, of_seeds
+from trimtab.stages.reporting import estimates
 from trimtab.stages.reporting.inputs import Run
 
 POINTS = 80
 CURVES = (
     "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
-    "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "skipped_backward",
+    "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "pull/chosen", "pull/rejected", "skipped_backward",
 )  # fmt: skip
-WILSON = "Wilson score interval over pairs"
 SIDES = ("active/chosen", "active/rejected")
 
 
@@ -94,35 +95,47 @@ def _by_epoch(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def heldout_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Reward accuracy (a share) and gap on pairs kept out of training; None when no seed evaluated any."""
-    told = [(run.seed, run.heldout) for run in runs if run.heldout is not None]
-    if not told:
+    """Reward accuracy (a share), gap (nats) and calibration on pairs kept out of training; None when there are none.
+
+    Every seed holds out the same pairs, so seeds are pooled over pairs and seeds as over prompts and seeds.
+    """
+    told = [run.heldout for run in runs if run.heldout is not None and run.heldout.get("after") is not None]
+    if len(told) < len(runs):
         return None
+    common = [pair for pair in told[0]["ids"] if all(pair in heldout["ids"] for heldout in told)]
+    after = _gaps(told, "after", common)
+    known_before = all(heldout.get("before") is not None for heldout in told)
+    before = _gaps(told, "before", common) if known_before else None
     return {
-        "accuracy": _accuracy([heldout["after"] for _, heldout in told]),
+        "accuracy": estimates.rate(_right(after)),
+        "reward_gap": estimates.mean(after),
+        "before": None
+        if before is None
+        else {"accuracy": estimates.rate(_right(before)), "reward_gap": estimates.mean(before)},
+        "calibration": {
+            "before": None if before is None else calibration(before.ravel().tolist()).to_json(),
+            "after": calibration(after.ravel().tolist()).to_json(),
+        },
         "by_seed": [
             {
-                "seed": seed,
-                "before": heldout.get("before"),
-                "after": heldout["after"],
-                "accuracy": _accuracy([heldout["after"]]),
+                "seed": run.seed,
+                "accuracy": estimates.rate(_right(after[k : k + 1])),
+                "reward_gap": estimates.mean(after[k : k + 1]),
             }
-            for seed, heldout in told
+            for k, run in enumerate(runs)
         ],
     }
 
 
-def _accuracy(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Wilson's interval for one seed; for several the spread of the seeds and the binomial error within each."""
-    shares = [_number(entry.get("accuracy")) for entry in entries]
-    n = min(int(entry.get("n", 0)) for entry in entries)
-    known = [share for share in shares if share is not None]
-    if len(known) < len(shares) or n == 0:
-        return estimate(math.nan, intervals.NO_INTERVAL, n=n, method=WILSON)
-    if len(known) == 1:
-        return estimate(known[0], intervals.wilson_interval(known[0] * n, n=n), n=n, method=WILSON)
-    errors = [math.sqrt(share * (1 - share) / n) for share in known]
-    return of_seeds(seeds.pooled_figures(known, standard_errors=errors, n_prompts=n), method=seeds.METHOD_OF_FIGURES)
+def _gaps(told: Sequence[Mapping[str, Any]], when: str, pairs: Sequence[str]) -> FloatArray:
+    """Reward gaps in nats, [K, P]."""
+    rows = [dict(zip(heldout["ids"], heldout[when]["reward_gaps"], strict=True)) for heldout in told]
+    return np.array([[row[pair] for pair in pairs] for row in rows], dtype=np.float64)
+
+
+def _right(gaps_KP: FloatArray) -> FloatArray:
+    """1 where chosen is above rejected, ½ at a tie."""
+    return np.where(gaps_KP > 0, 1.0, np.where(gaps_KP < 0, 0.0, 0.5))
 
 
 def _number(value: Any) -> float | None:

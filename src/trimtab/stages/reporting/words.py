@@ -164,7 +164,7 @@ def _lengths(lengths: Mapping[str, Any]) -> list[Sentence]:
     direction: Direction = change["direction"]
     match direction:
         case "above":
-            warning = "Judges that like long answers will overrate them: read the length-controlled number."
+            warning = "Judges that like long answers overrate them; length control corrects for that."
             return [_sentence(f"**Answers grew longer**, {told}. {warning}", "warn")]
         case "below":
             return [_sentence(f"Answers became shorter, {told}.", "plain")]

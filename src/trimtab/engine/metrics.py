@@ -1,0 +1,82 @@
+"""One optimizer step as a row of `metrics.jsonl`: plain numbers, fractions in [0, 1], log-probabilities in nats."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trimtab.engine.gradient import BatchResult
+from trimtab.objectives import LogRatios, Objective
+
+
+def row(
+    result: BatchResult,
+    *,
+    objective: Objective,
+    step: int,
+    epoch: float,
+    seconds: float,
+    step_seconds: float,
+    grad_norm: float,
+    learning_rate: float,
+    tokens: int,
+    peak_memory_bytes: int,
+) -> dict[str, float | int]:
+    """The row of step `step` (1-based). `epoch`: data seen so far in epochs; `seconds`: training time so far;
+    `tokens`: prompt and response tokens of the batch, each prompt once; `active/pair`: pairs with either side active.
+
+    `pull/*` is the mean of min(1, |g| / |g while policy = reference|): how hard each side still pulls, for objectives
+    whose coefficients fade instead of vanishing. Only where there is a reference.
+    """
+    chosen_P, rejected_P = (side.double() for side in objective.rewards(result.log_ratios))
+    active_R = result.active_R
+    chosen_active, rejected_active = active_R[0::2], active_R[1::2]
+    found: dict[str, float | int] = {
+        "step": step,
+        "epoch": epoch,
+        "seconds": seconds,
+        "loss": result.loss,
+        "grad_norm": grad_norm,
+        "learning_rate": learning_rate,
+        "rewards/chosen": _mean(chosen_P),
+        "rewards/rejected": _mean(rejected_P),
+        "rewards/accuracies": _mean(chosen_P > rejected_P),
+        "rewards/margins": _mean(chosen_P - rejected_P),
+        "logps/chosen": _mean(result.logps_R[0::2]),
+        "logps/rejected": _mean(result.logps_R[1::2]),
+        "active/chosen": _mean(chosen_active),
+        "active/rejected": _mean(rejected_active),
+        "active/pair": _mean(chosen_active | rejected_active),
+        "skipped_backward": result.skipped_backward,
+        "tokens": tokens,
+        "tokens_per_second": tokens / step_seconds,
+        "peak_memory_bytes": peak_memory_bytes,
+    }
+    if objective.needs_reference:
+        pull_R = _pull(result, objective)
+        found |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}
+    return found
+
+
+def _pull(result: BatchResult, objective: Objective) -> Tensor:
+    """[R] in [0, 1]: each coefficient against the one that the same response had at the reference."""
+    seen, n = result.log_ratios, len(result.loss_P)
+    leaf_R = torch.stack([seen.reference_chosen, seen.reference_rejected], 1).flatten().requires_grad_()
+    at_start = LogRatios(
+        policy_chosen=leaf_R[0::2],
+        policy_rejected=leaf_R[1::2],
+        reference_chosen=seen.reference_chosen,
+        reference_rejected=seen.reference_rejected,
+        chosen_lengths=seen.chosen_lengths,
+        rejected_lengths=seen.rejected_lengths,
+    )
+    loss_P = objective.loss(at_start)
+    if not loss_P.requires_grad:
+        return torch.zeros(2 * n)
+    (start_R,) = torch.autograd.grad(loss_P.sum() / n, leaf_R)
+    ratio_R = result.coefficients_R.abs() / start_R.abs().clamp_min(torch.finfo(torch.float32).tiny)
+    return ratio_R.clamp_max(1.0)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

@@ -1,0 +1,105 @@
+"""What the reference and train stages share: the pairs as token ids, the model on its device, the reference's key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab import store
+from trimtab.config import Config, to_json
+from trimtab.engine import identity, memory, models
+from trimtab.engine.reference import ReferenceKey
+from trimtab.objectives import Objective
+from trimtab.records import TokenPair, digest
+from trimtab.stages.folder import Folder
+from trimtab.stages.inputs import EMBEDDED, model_folder
+
+
+def read_pairs(path: Path) -> list[TokenPair]:
+    """Token pairs as `prepare` wrote them."""
+    return [TokenPair.from_json(row) for row in store.read_jsonl(path)]
+
+
+def use_threads(config: Config) -> int:
+    """CPU threads of this process from here on: as configured, else all that it may run on."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if config.engine.threads is None and "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()  # set by whoever shares this machine out
+    threads = config.engine.threads or allowed
+    torch.set_num_threads(threads)
+    return threads
+
+
+def load(config: Config) -> models.Loaded:
+    """The unaligned model as configured, in eval mode on its device."""
+    loaded = models.load(
+        str(model_folder(config)),
+        dtype=config.engine.dtype,
+        device=config.engine.device,
+        trust_remote_code=config.model.trust_remote_code,
+        offline=config.offline,
+    )
+    if config.model.name != EMBEDDED and not Path(config.model.name).is_dir():
+        loaded.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+    return loaded
+
+
+def reference_key(config: Config, folder: Folder) -> ReferenceKey:
+    """All that a reference log-probability depends on, found without loading the model."""
+    model = identity.identify(str(model_folder(config)), offline=config.offline)
+    device = models.pick_device(config.engine.device)
+    return ReferenceKey(
+        weights=model.weights,
+        adapter=model.adapter,
+        tokenizer=f"{model.tokenizer}/{store.read_json(folder.data / 'audit.json')['template']}",
+        truncation=(config.data.max_prompt_tokens, config.data.max_response_tokens),
+        dtype=str(models.pick_dtype(config.engine.dtype, device)).removeprefix("torch."),
+        device=device.type,
+        packed=config.engine.packed != "off",
+    )
+
+
+def pack_tokens(config: Config, *, pairs: list[TokenPair]) -> int:
+    """Tokens a pack: as configured, else what the free memory holds."""
+    if config.engine.pack_tokens is not None:
+        return config.engine.pack_tokens
+    device = models.pick_device(config.engine.device)
+    return memory.choose_pack_tokens(
+        shape(config),
+        dtype=models.pick_dtype(config.engine.dtype, device),
+        device=device,
+        longest_group=max(pair.n_tokens for pair in pairs),
+    )
+
+
+def shape(config: Config) -> memory.Shape:
+    """The model with its adapter, as far as memory and time go; no weights are read."""
+    return memory.Shape.of_folder(
+        model_folder(config), lora=lora_options(config), trust_remote_code=config.model.trust_remote_code
+    )
+
+
+def lora_options(config: Config) -> dict[str, Any] | None:
+    """Keywords of `models.attach_lora`; None for full fine-tuning."""
+    if config.adapter.kind == "none":
+        return None
+    return config.adapter.model_dump(exclude={"kind"}) | {"seed": config.seed}
+
+
+def identity_of(config: Config, folder: Folder, objective: Objective) -> dict[str, Any]:
+    """All that a trajectory depends on, key by key. What changes only its cost, or its rounding, is left out."""
+    tree = to_json(config)
+    key = reference_key(config, folder)
+    return {
+        "model": key.digest,
+        "data": digest([store.file_digest(folder.data / name) for name in ("train.jsonl", "heldout.jsonl")]),
+        "seed": config.seed,
+        "engine.dtype": key.dtype,
+        "objective": objective.name,
+        **{f"objective.{name}": value for name, value in objective.parameters().items()},
+        **{f"adapter.{name}": value for name, value in tree["adapter"].items()},
+        **{f"train.{k}": value for k, value in tree["train"].items() if k not in {"save_every", "keep_checkpoints"}},
+    }

@@ -1,0 +1,276 @@
+"""Train: pairs and reference log-probabilities in, an aligned model out.
+
+One optimizer step is: the batch that (seed, epoch, position) names, its gradient pack by pack, a clip, an update, a row
+of `metrics.jsonl`. The objective is a value; nothing here knows which one it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab import objectives, store
+from trimtab.config import Config
+from trimtab.engine import checkpoint, evaluation, gradient, memory, metrics, models, optim, reference
+from trimtab.engine.order import Order
+from trimtab.engine.packing import Group
+from trimtab.engine.scoring import Scorer
+from trimtab.engine.screening import Screening
+from trimtab.errors import NumericsError
+from trimtab.objectives import Objective
+from trimtab.progress import Advance, Reporter
+from trimtab.records import TokenPair, digest
+from trimtab.stages import model_card, policy
+from trimtab.stages.folder import Folder
+from trimtab.stages.signals import Interrupted, Stop, stop_on_signal
+
+CHECKPOINTS_A_RUN = 10
+
+
+def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
+    """What training on these pairs will do. Lengths are tokens, each prompt counted once for both responses."""
+    order = _order(config, len(pairs))
+    return {
+        "pairs": len(pairs),
+        "steps": order.steps,
+        "steps_per_epoch": order.steps_per_epoch,
+        "pairs_seen": order.pairs_seen(order.steps),
+        "tokens_per_epoch": sum(pair.n_tokens for pair in pairs),
+        "longest_pair_tokens": max(pair.n_tokens for pair in pairs),
+        "learning_rate": _peak_rate(config),
+        "warmup_steps": math.ceil(config.train.warmup * order.steps),
+        "save_every": _save_every(config, order),
+    }
+
+
+def main(config: Config, *, reporter: Reporter) -> None:
+    """Write `model/`, `metrics.jsonl`, `heldout.json` and `checkpoints/`; goes on from the newest valid checkpoint."""
+    folder = Folder.of(config)
+    folder.require(folder.data, "prepare")
+    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    if objective.needs_reference:
+        folder.require(folder.reference, "reference")
+    identity = policy.identity_of(config, folder, objective)
+    if folder.is_done("train", digest(identity)):
+        reporter.say("train: this model is trained already")
+        return
+    threads = policy.use_threads(config)
+    work = _begin(config, folder, objective, identity, reporter)
+    for line in _notices(work, threads):
+        reporter.say(f"train: {line}")
+    with (
+        stop_on_signal() as stop,
+        store.JsonLines(folder.metrics, keep=lambda row: row["step"] <= work.step) as log,
+        reporter.track("training", total=work.order.steps, unit="steps", done=work.step) as advance,
+    ):
+        _steps(work, stop, log, advance, reporter)
+    if work.step < work.order.steps:
+        raise stop.error(f"stopped after step {work.step} of {work.order.steps} with a checkpoint")
+    _finish(work)
+    folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.heldout])
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one life of a run works with. The last five change as it goes and return from a checkpoint."""
+
+    config: Config
+    folder: Folder
+    objective: Objective
+    identity: dict[str, Any]
+    train: list[TokenPair]
+    heldout: list[TokenPair]
+    reference: reference.Reference | None
+    loaded: models.Loaded
+    model: Any
+    optimizer: optim.AdamW
+    scorer: Scorer
+    order: Order
+    screening: Screening
+    pack_tokens: int
+    step: int
+    seconds: float
+    before: dict[str, Any] | None
+
+
+def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[str, Any], reporter: Reporter) -> _Work:
+    """Everything loaded, and put back to where the newest valid checkpoint was, if there is one."""
+    train, heldout = (policy.read_pairs(folder.data / name) for name in ("train.jsonl", "heldout.jsonl"))
+    resumed, damaged = checkpoint.find(folder.checkpoints, identity=identity)
+    for problem in damaged:
+        reporter.say(f"train: passed over a checkpoint that does not verify: {problem}")
+    held = None
+    if objective.needs_reference:
+        held = reference.read(policy.reference_key(config, folder), [*train, *heldout])
+    state = resumed.extra if resumed else {}
+    pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or policy.pack_tokens(config, pairs=train)
+    loaded = policy.load(config)
+    model = loaded.model
+    if (lora := policy.lora_options(config)) is not None:
+        model = models.attach_lora(model, **lora)
+    optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay)
+    kept = config.train.keep_checkpoints
+    store.require_space(folder.checkpoints, int(1.2 * checkpoint.bytes_needed(optimizer) * (kept + 1)))
+    scorer = Scorer(model, packed=config.engine.packed)
+    scorer.prepare([Group.of_pair(pair, 0) for pair in train[:3]])
+    possible = objective.has_dead_zone and not scorer.has_dropout
+    screening = Screening(config.engine.screening, possible=possible, rates=state.get("active_rates", ()))
+    if resumed:
+        checkpoint.load(resumed, optimizer)
+        reporter.say(f"train: goes on after step {resumed.step} from {resumed.folder}")
+        before = state["before"]
+    else:
+        torch.manual_seed(config.seed)
+        before = evaluation.heldout(
+            scorer, heldout, objective=objective, reference=held, pack_tokens=pack_tokens, untrained=True
+        )
+    return _Work(
+        config, folder, objective, identity, train, heldout, held, loaded, model, optimizer, scorer,
+        _order(config, len(train)), screening, pack_tokens,
+        resumed.step if resumed else 0, state.get("seconds", 0.0), before,
+    )  # fmt: skip
+
+
+def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, reporter: Reporter) -> None:
+    """Optimizer steps until the run is done or a signal has come; the last thing is always a checkpoint."""
+    told, saved = work.config.train, work.step
+    while work.step < work.order.steps and not stop:
+        began = time.perf_counter()
+        pairs = [work.train[i] for i in work.order.batch(work.step).indices]
+        objective = work.objective.at(work.order.epochs_done(work.step))
+        try:
+            result = _gradient(work, pairs, objective, stop)
+        except Interrupted:
+            break
+        except torch.OutOfMemoryError:
+            work.pack_tokens = memory.halved(work.pack_tokens, longest_group=max(pair.n_tokens for pair in pairs))
+            reporter.say(f"train: out of memory; the step is repeated with packs of {work.pack_tokens:,} tokens")
+            continue
+        norm = work.optimizer.clip(told.max_grad_norm)
+        if not math.isfinite(norm):
+            raise NumericsError(
+                f"step {work.step + 1}: the gradient is not finite; pairs {', '.join(pair.id for pair in pairs)}",
+                remedy="the weights were not updated; lower train.learning_rate or use --engine.dtype float32",
+            )
+        rate = optim.learning_rate(
+            work.step, total=work.order.steps, peak=_peak_rate(work.config), schedule=told.schedule, warmup=told.warmup
+        )
+        work.optimizer.step(learning_rate=rate)
+        work.step += 1
+        took = time.perf_counter() - began
+        work.seconds += took
+        work.screening.saw(float(result.active_R.double().mean()))
+        row = metrics.row(
+            result,
+            objective=objective,
+            step=work.step,
+            epoch=work.order.epochs_done(work.step),
+            seconds=work.seconds,
+            step_seconds=took,
+            grad_norm=norm,
+            learning_rate=rate,
+            tokens=sum(pair.n_tokens for pair in pairs),
+            peak_memory_bytes=memory.peak_bytes(work.scorer.device),
+        )
+        log.append(row)
+        advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
+        if work.step % _save_every(work.config, work.order) == 0:
+            _save(work)
+            saved = work.step
+    if saved != work.step:
+        _save(work)
+
+
+def _gradient(work: _Work, pairs: list[TokenPair], objective: Objective, stop: Stop) -> gradient.BatchResult:
+    """The batch's gradient into the parameters; before the first update, with the guard. May leave by `Interrupted`."""
+    held, scorer = work.reference, work.scorer
+    reference_R = None if held is None else gradient.weighted_sums(held.of_pairs(pairs), pairs, objective)
+    work.optimizer.zero_gradients()
+    result = gradient.accumulate(
+        scorer,
+        pairs,
+        objective=objective,
+        reference_logps_R=reference_R,
+        pack_tokens=work.pack_tokens,
+        screening=work.screening.on,
+        # dropout has drawn from its generator by then: such a step is finished, not left
+        on_pack=(lambda: None) if scorer.has_dropout else stop.check,
+    )
+    if work.step == 0:
+        evaluation.guard_first_batch(
+            scorer, result, objective=objective, reference_R=reference_R, pairs=pairs, pack_tokens=work.pack_tokens
+        )
+    return result
+
+
+def _save(work: _Work) -> None:
+    extra = {
+        "pack_tokens": work.pack_tokens,
+        "seconds": work.seconds,
+        "active_rates": work.screening.rates,
+        "before": work.before,
+    }
+    checkpoint.save(
+        work.folder.checkpoints,
+        step=work.step,
+        optimizer=work.optimizer,
+        identity=work.identity,
+        extra=extra,
+        keep=work.config.train.keep_checkpoints,
+    )
+
+
+def _finish(work: _Work) -> None:
+    """Held-out rewards before and after, and the model as a folder that plain transformers or PEFT loads."""
+    after = evaluation.heldout(
+        work.scorer,
+        work.heldout,
+        objective=work.objective,
+        reference=work.reference,
+        pack_tokens=work.pack_tokens,
+    )
+    told = {"n": len(work.heldout), "ids": [p.id for p in work.heldout], "before": work.before, "after": after}
+    store.write_json(work.folder.heldout, told)
+    card = model_card.text(
+        work.config, objective=work.objective, rows=store.read_jsonl(work.folder.metrics), heldout=told
+    )
+
+    def write(into: Path) -> None:
+        models.save(work.model, work.loaded.tokenizer, into)
+        store.write_text(into / "README.md", card)
+
+    store.commit_folder(work.folder.model, write)
+
+
+def _order(config: Config, n_pairs: int) -> Order:
+    told = config.train
+    return Order(n_pairs, told.batch_pairs, told.epochs, config.seed, told.max_steps)
+
+
+def _peak_rate(config: Config) -> float:
+    """An adapter starts at zero and takes a tenfold rate."""
+    return config.train.learning_rate or (1e-5 if config.adapter.kind == "lora" else 1e-6)
+
+
+def _save_every(config: Config, order: Order) -> int:
+    return config.train.save_every or math.ceil(order.steps / CHECKPOINTS_A_RUN)
+
+
+def _notices(work: _Work, threads: int) -> list[str]:
+    """What is worth knowing before the first step: the objective's regime, the path, and what was switched off."""
+    scorer, objective, wanted = work.scorer, work.objective, work.config.engine.screening
+    path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
+    dtype = str(scorer.dtype).removeprefix("torch.")
+    where = f"{scorer.device.type}, {threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
+    lines = [*objective.notices(), f"{path}, up to {work.pack_tokens:,} tokens each, {dtype} on {where}"]
+    if wanted != "off" and objective.has_dead_zone and scorer.has_dropout:
+        lines.append("screening is off: with adapter dropout two passes over one response are not the same model")
+    if wanted == "on" and not objective.has_dead_zone:
+        lines.append(f"screening is off: {objective.name} has no dead zone, every response keeps its gradient")
+    return lines

@@ -1,0 +1,77 @@
+"""Calibration of the reward gap, by hand and on samples whose calibration is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtab.analysis.calibration import calibration, expected_calibration_error, reliability_bins
+from trimtab.errors import DataError
+
+
+def test_bins_by_hand() -> None:
+    bins = reliability_bins([0.1, 0.2, 0.5, 0.9, 1.0], [0, 1, 1, 1, 0], n_bins=2)
+    assert [(b.low, b.high, b.count) for b in bins] == [(0.0, 0.5, 2), (0.5, 1.0, 3)]  # .5 belongs to the upper bin
+    assert bins[0].predicted == pytest.approx(0.15)
+    assert bins[0].observed == pytest.approx(0.5)
+    assert bins[1].predicted == pytest.approx(0.8)
+    assert bins[1].observed == pytest.approx(2 / 3)
+    # (2·.35 + 3·.1333)/5
+    assert expected_calibration_error(bins) == pytest.approx((0.7 + 0.4) / 5)
+
+
+def test_gaps_by_hand() -> None:
+    # σ(ln 3) = .75. Gaps ln 3, ln 3, ln 3, −ln 3: confidence .75 everywhere, three of four right: perfectly calibrated.
+    gap = math.log(3)
+    told = calibration([gap, gap, gap, -gap])
+    assert told.accuracy == 0.75
+    assert told.ece == pytest.approx(0.0, abs=1e-12)
+    # Brier: three times (1 − .75)² and once (1 − .25)²: (3/16 + 9/16)/4
+    assert told.brier == pytest.approx(0.1875)
+
+
+def test_no_opinion_is_half_right() -> None:
+    told = calibration([0.0] * 8)
+    assert (told.accuracy, told.ece, told.brier) == (0.5, 0.0, 0.25)
+
+
+def test_sampled_from_its_own_probabilities_it_is_calibrated_and_tripled_it_is_not() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.normal(0, 1.5, 20_000)
+    gaps = np.where(rng.random(20_000) < 1 / (1 + np.exp(-np.abs(size))), np.abs(size), -np.abs(size))
+    assert calibration(gaps.tolist()).ece < 0.012
+    assert calibration((3 * gaps).tolist()).ece > 0.1
+
+
+def test_far_gaps_do_not_overflow() -> None:
+    told = calibration([1e4, -1e4])
+    assert (told.accuracy, told.brier) == (0.5, 0.5)
+
+
+def test_nothing_to_calibrate() -> None:
+    told = calibration([])
+    assert told.n == 0
+    assert told.to_json()["ece"] is None
+
+
+def test_what_is_no_probability_is_refused() -> None:
+    with pytest.raises(DataError, match="outside"):
+        reliability_bins([1.2], [1])
+    with pytest.raises(DataError, match="2 predictions for 1 outcomes"):
+        reliability_bins([0.2, 0.3], [1])
+    with pytest.raises(DataError, match="not finite"):
+        calibration([0.3, math.nan])
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=50), st.integers(1, 15))
+@settings(max_examples=50, deadline=None)
+def test_bounds(gaps: list[float], n_bins: int) -> None:
+    told = calibration(gaps, n_bins=n_bins)
+    assert sum(b.count for b in told.bins) == len(gaps)
+    assert 0 <= told.ece <= 1
+    assert 0 <= told.brier <= 1
+    assert all(b.low - 1e-12 <= b.predicted <= b.high + 1e-12 for b in told.bins)

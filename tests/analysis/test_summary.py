@@ -1,0 +1,109 @@
+"""What `trimtab winrate FILE` says: its keys, its joins and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from trimtab.analysis.summary import align_difficulty, summarise
+from trimtab.errors import DataError
+from trimtab.records import Verdict
+
+KEYS = {
+    "win_rate", "standard_error", "n_total", "n_missing", "length_controlled_winrate", "lc_c", "lc_ci95", "avg_length",
+    "lc_variant", "lc_neighbours", "lc_notes", "n_wins", "n_losses", "n_ties", "ci95", "model",
+    "baseline", "annotators",
+}  # fmt: skip
+
+
+def verdicts(n: int, *, model: str = "model", win: float = 0.6, long: int = 10) -> list[Verdict]:
+    rng = np.random.default_rng(0)
+    return [
+        Verdict(
+            prompt_id=str(i),
+            instruction=f"do {i}",
+            output_1="x" * int(rng.integers(20, 40)),
+            output_2="y" * int(rng.integers(20, 40) + long),
+            generator_1="base",
+            generator_2=model,
+            annotator="judge",
+            preference=1.0 + float(rng.random() < win),
+        )
+        for i in range(n)
+    ]
+
+
+def test_keys_and_valid_json() -> None:
+    told = summarise(verdicts(60), n_boot=10)
+    assert set(told) >= KEYS
+    json.dumps(told, allow_nan=False)
+    assert told["lc_variant"] == "length_controlled_minimal"
+    assert (told["model"], told["baseline"], told["annotators"]) == ("model", "base", ["judge"])
+
+
+def test_three_rows_have_a_raw_rate_and_no_controlled_one() -> None:
+    told = summarise(verdicts(3))
+    json.dumps(told, allow_nan=False)
+    assert told["win_rate"] is not None
+    assert told["length_controlled_winrate"] is None
+    assert told["lc_ci95"] == [None, None]
+
+
+def test_average_length_is_cut_down_to_whole_characters() -> None:
+    rows = verdicts(2)
+    lengths = [len(v.output_2) for v in rows]
+    assert summarise(rows)["avg_length"] == sum(lengths) // 2
+
+
+def test_the_baseline_against_itself_is_fifty() -> None:
+    assert summarise(verdicts(40, model="base"))["length_controlled_winrate"] == 50
+
+
+def test_a_result_that_length_carries_is_marked() -> None:
+    """Half the answers are long and win, half short and lose, and all the model's are long: control takes it away."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for i in range(200):
+        longer = i % 10 != 0
+        wins = longer if rng.random() < 0.95 else not longer
+        rows.append(
+            Verdict(str(i), f"do {i}", "x" * 50, "y" * (90 if longer else 10), "base", "model", "judge", 1.0 + wins)
+        )
+    told = summarise(rows, n_boot=10)
+    assert told["win_rate"] - told["length_controlled_winrate"] > 25
+    assert any("far from the raw win rate" in note for note in told["lc_notes"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([], "no verdicts"),
+        ([*verdicts(2), *verdicts(2, model="other")], "about 2 models: model, other"),
+    ],
+)
+def test_what_is_not_one_comparison_is_refused(rows: list[Verdict], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        summarise(rows)
+
+
+def test_difficulty_by_position_and_by_text() -> None:
+    rows = verdicts(3)
+    assert align_difficulty(rows, [0.1, 0.2, 0.3]) == ([0.1, 0.2, 0.3], ())
+    assert align_difficulty(rows, [0.1, 0.2, 0.3], ["do 2", "do 0", "do 1"]) == ([0.2, 0.3, 0.1], ())
+
+
+def test_fewer_rows_by_position_leave_a_note() -> None:
+    values, notes = align_difficulty(verdicts(2), [0.1, 0.2, 0.3])
+    assert values == [0.1, 0.2]
+    assert "2 rows for 3 difficulties" in notes[0]
+
+
+def test_difficulties_of_another_benchmark_are_refused() -> None:
+    with pytest.raises(DataError, match="3 verdicts but only 2 difficulties"):
+        align_difficulty(verdicts(3), [0.1, 0.2])
+    with pytest.raises(DataError, match="1 verdicts are about instructions that have no difficulty, first 'do 2'"):
+        align_difficulty(verdicts(3), [0.1, 0.2], ["do 0", "do 1"])
+    with pytest.raises(DataError, match="1 instructions for 2 difficulties"):
+        align_difficulty(verdicts(3), [0.1, 0.2], ["do 0"])

@@ -1,0 +1,112 @@
+"""Prompts from any JSON or JSON lines; mistakes answered with file, row and remedy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from trimtab.errors import DataError
+from trimtab.judging.benchmarks import Benchmark, Prompt, read_benchmark
+
+
+def written(folder: Path, name: str, content: object) -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_list_of_texts(tmp_path: Path) -> None:
+    told = read_benchmark(written(tmp_path, "mine.json", ["Say hi.", "Count to 3."]))
+    assert told == Benchmark("mine", (Prompt("Say hi.", "Say hi."), Prompt("Count to 3.", "Count to 3.")))
+    assert not told.has_baseline
+
+
+def test_objects_one_a_line(tmp_path: Path) -> None:
+    lines = '{"prompt": "a", "category": "math", "question_id": 81}\n\n{"question": "b", "id": 0}\n'
+    told = read_benchmark(written(tmp_path, "mine.jsonl", lines))
+    assert told.prompts == (Prompt("81", "a", "math"), Prompt("0", "b"))
+
+
+def test_alpaca_eval_model_outputs_are_a_benchmark_with_a_baseline(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "a", "output": "A!", "generator": "old", "dataset": "koala"},
+        {"instruction": "b", "output": "", "generator": "old", "dataset": "oasst"},
+    ]
+    told = read_benchmark(written(tmp_path, "model_outputs.json", rows))
+    assert told.has_baseline
+    answer = told.prompts[0].baseline_answer()
+    assert (answer.prompt_id, answer.output, answer.generator, answer.dataset) == ("a", "A!", "old", "koala")
+
+
+def test_gzip_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl.gz"
+    path.write_bytes(gzip.compress(b'\xef\xbb\xbf"a"\n"b"\n'))
+    told = read_benchmark(path)
+    assert (told.name, len(told.prompts)) == ("mine", 2)
+
+
+def test_a_single_turn_is_a_prompt(tmp_path: Path) -> None:
+    told = read_benchmark(written(tmp_path, "q.json", [{"turns": ["a"], "question_id": 1}]))
+    assert told.prompts == (Prompt("1", "a"),)
+
+
+def test_first_and_digest(tmp_path: Path) -> None:
+    told = read_benchmark(written(tmp_path, "mine.json", ["a", "b", "c"]))
+    assert [p.id for p in told.first(2).prompts] == ["a", "b"]
+    assert told.digest == Benchmark("another name", told.prompts).digest
+    assert told.digest != told.first(2).digest
+    assert told.digest != Benchmark("mine", (Prompt("a", "a", "family"), *told.prompts[1:])).digest
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "mine.json is empty"),
+        ("[]", "holds no rows"),
+        ('["a",\n "b"\n "c"]', "line 3, column 2 is not JSON"),
+        ('"a"\n{"prompt": "b"\n', "line 2, column 15 is not JSON"),
+        ([3], "row 1: expected a text or an object"),
+        (["a", "  "], "row 2: the instruction is empty"),
+        ([{"text": "a"}], "row 1 has none of instruction, prompt, question; it has text"),
+        ([{"prompt": ["a"]}], "row 1: 'prompt' is a list, not text"),
+        ([{"prompt": "a"}, {"prompt": "a"}], "prompts 1 and 2 are both 'a'"),
+        ([{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}], "prompts 1 and 2 are both '1'"),
+        ([{"turns": ["a", "b"]}], "row 1 asks 2 turns"),
+        ([{"prompt": "a", "output": 3}], "row 1: 'output' is a number, not text"),
+        ([{"prompt": "a", "output": "x"}, {"prompt": "b"}], "1 of 2 prompts bring a baseline answer, the first .* 2"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, content: object, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint) as error:
+        read_benchmark(written(tmp_path, "mine.json", content))
+    assert error.value.remedy
+    assert "mine.json" in error.value.message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_benchmark(tmp_path / "absent.json")
+    with pytest.raises(DataError, match="is a folder"):
+        read_benchmark(tmp_path)
+    (tmp_path / "latin.json").write_bytes('["é"]'.encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_benchmark(tmp_path / "latin.json")
+    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b'["a"]')[:-6])
+    with pytest.raises(DataError, match="damaged gzip"):
+        read_benchmark(tmp_path / "cut.json.gz")
+
+
+@pytest.mark.needs_shared
+def test_official_files(shared_data: Path) -> None:
+    folder = shared_data / "eval" / "alpaca_eval"
+    baseline = read_benchmark(folder / "reference_outputs_ae2_gpt4_1106_preview.json")
+    instructions = read_benchmark(folder / "instructions_805.json")
+    assert len(baseline.prompts) == len(instructions.prompts) == 805
+    assert baseline.has_baseline
+    assert not instructions.has_baseline
+    assert [p.instruction for p in baseline.prompts] == [p.instruction for p in instructions.prompts]
+    with pytest.raises(DataError, match="asks 2 turns"):
+        read_benchmark(shared_data / "eval" / "mt_bench" / "question.jsonl")
