@@ -16,6 +16,7 @@ import pytest
 
 from trimtab import config as configuration
 from trimtab.analysis import length_control, seeds, winrate
+from trimtab.analysis.calibration import calibration
 from trimtab.config import Config, resolve
 from trimtab.errors import StoreError
 from trimtab.records import Answer, Verdict, digest
@@ -80,11 +81,14 @@ def a_run(
             "families": list(FAMILIES) * (n // 2),
         },
     )
+    gaps = [2.0] * 30 + [-1.0] * 8 + [0.0] * 2
     put(
         folder.heldout,
         {
-            "before": {"accuracy": 0.5, "reward_gap": 0.0, "n": 40},
-            "after": {"accuracy": 0.75, "reward_gap": 1.5, "n": 40},
+            "n": 40,
+            "ids": [f"h{i}" for i in range(40)],
+            "before": {"accuracy": 0.5, "reward_gap": 0.0, "reward_gaps": [0.0] * 40},
+            "after": {"accuracy": 0.775, "reward_gap": 1.3, "reward_gaps": gaps},
         },
     )
     put(folder.data / "audit.json", AUDIT)
@@ -217,8 +221,12 @@ def test_families_lengths_scores_and_held_out(tmp_path: Path) -> None:
     assert lengths["direction"] == "above"
     assert lengths["difference"]["value"] == pytest.approx(lengths["after"]["value"] - lengths["before"]["value"])
     assert sum(benchmark["lengths"]["histogram"]["after"]) == pytest.approx(1)
-    assert numbers["heldout"]["accuracy"]["value"] == 0.75
-    assert numbers["heldout"]["accuracy"]["ci95"] == pytest.approx([0.5981, 0.8581], abs=1e-4)  # Wilson, 30 of 40
+    heldout, expected = numbers["heldout"], calibration([2.0] * 30 + [-1.0] * 8 + [0.0] * 2)
+    assert heldout["accuracy"]["value"] == 0.775 == expected.accuracy  # (30 + 2/2) / 40
+    assert heldout["accuracy"]["ci95"] == pytest.approx(list(expected.accuracy_ci95))
+    assert heldout["reward_gap"]["value"] == pytest.approx((60 - 8) / 40)
+    assert heldout["before"]["accuracy"]["value"] == 0.5
+    assert heldout["calibration"]["after"]["ece"] == pytest.approx(expected.ece)
 
 
 def test_longer_answers_are_warned_of_and_shorter_ones_are_not(tmp_path: Path) -> None:
@@ -252,10 +260,20 @@ def test_the_regime_is_named_and_active_fractions_are_by_epoch(tmp_path: Path) -
     assert numbers["regime"][0]["text"].startswith("Selective")
     entry = numbers["training"]["seeds"][0]
     assert entry["regime"]["name"] == "selective"
-    first, second = entry["active_by_epoch"]
+    first, second = entry["sides_by_epoch"]
     assert first["active/rejected"] == pytest.approx((sum(1 - s / 50 for s in range(1, 41)) + 10 * 0.2) / 50)
     assert (second["epoch"], second["n_steps"], second["active/rejected"]) == (2, 50, pytest.approx(0.2))
     assert entry["curves"]["step"][0] == 1.5, "a hundred steps are shown as fifty stretches of two"
+
+
+def test_without_a_dead_zone_the_pull_is_shown(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20})
+    rows = [metrics_row(step, 0) | {"pull/chosen": 0.9, "pull/rejected": 0.3} for step in range(1, 101)]
+    folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = a_config(tmp_path, objective="dpo")
+    assert reported(config)["training"]["seeds"][0]["sides_by_epoch"][0]["pull/rejected"] == pytest.approx(0.3)
+    assert "still pull" in page(config)
+    assert "that still have a gradient" not in page(config)
 
 
 # --- what was not measured -------------------------------------------------------------------------------------------
@@ -386,7 +404,7 @@ def test_the_page_is_self_contained(tmp_path: Path) -> None:
     assert_inert(text)
     assert "<script" not in text
     assert not re.search(r"https?://", text)
-    assert text.count("<svg") >= 5, "the brand and four plots are inside the file"
+    assert text.count("<svg") == 6, "the brand and five plots are inside the file"
 
 
 def test_hostile_text_shows_itself_and_does_nothing(tmp_path: Path) -> None:

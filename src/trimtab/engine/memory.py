@@ -66,11 +66,12 @@ class Shape:
         cls, folder: Path, *, lora: Mapping[str, Any] | None = None, trust_remote_code: bool = False
     ) -> Shape:
         """Of the model in a folder, built without weights. `lora` are the keywords of `models.attach_lora`."""
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
+        from trimtab.engine.describe import read_config
         from trimtab.engine.models import attach_lora
 
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
+        config = read_config(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
             return cls.of(model if lora is None else attach_lora(model, **lora))

@@ -125,6 +125,14 @@ def split(prepared: Prepared, *, share: float) -> tuple[list[TokenPair], list[To
     return train, heldout
 
 
+def count(config: Config) -> int:
+    """Rows that `main` will read."""
+    if config.data.source == EMBEDDED:
+        return min(config.windtunnel.pairs, config.data.limit or config.windtunnel.pairs)
+    rows = _rows(config, config.data.limit)
+    return sum(1 for _ in rows) if rows.total is None else int(rows.total)
+
+
 def _inputs(config: Config) -> str:
     model = identity.identify(str(model_folder(config)))
     keys: list[Any] = [config_digest(config, "data", "benchmark"), model.tokenizer]

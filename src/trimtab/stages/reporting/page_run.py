@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.analysis import plots
+from trimtab.analysis.calibration import Bin, Calibration
+from trimtab.analysis.curves import pull_plot
 from trimtab.config import default_of, keys
 from trimtab.stages.reporting.estimates import scaled
 from trimtab.stages.reporting.forest import EVEN, forest
-from trimtab.stages.reporting.text import duration, number, shortened, significant, size
+from trimtab.stages.reporting.text import duration, number, shortened, shown, significant, size
+from trimtab.stages.reporting.training import SIDES
 
 LONGEST_TEXT = 1500
 _COUNTS = (("rows", "rows read"), ("kept", "kept"), ("dropped", "dropped"))
@@ -43,7 +46,15 @@ def training(told: Mapping[str, Any] | None, objective: Mapping[str, Any]) -> di
                 "svg": plots.reward_plot(curves),
             }
         )
-    if {"active/chosen", "active/rejected"} <= has:
+    if {"pull/chosen", "pull/rejected"} <= has and not told["has_dead_zone"]:
+        drawn.append(
+            {
+                "title": "Pull",
+                "note": "gradient of a response against its own at the start, by side",
+                "svg": pull_plot(curves),
+            }
+        )
+    elif {"active/chosen", "active/rejected"} <= has:
         drawn.append(
             {
                 "title": "Active responses",
@@ -96,13 +107,12 @@ def _epochs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         [
             f"seed {entry['seed']}, epoch {row['epoch']}",
             number(row["n_steps"]),
-            significant(row["active/chosen"]),
-            significant(row["active/rejected"]),
+            *(significant(row[side]) for side in SIDES),
         ]
         for entry in entries
-        for row in entry["active_by_epoch"]
+        for row in entry["sides_by_epoch"]
     ]
-    return {"head": ["", "steps", "active, chosen", "active, rejected"], "rows": rows} if rows else None
+    return {"head": ["", "steps", *SIDES], "rows": rows} if rows else None
 
 
 def _curve_table(curves: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
@@ -114,38 +124,67 @@ def _curve_table(curves: Mapping[str, Sequence[float | None]]) -> dict[str, Any]
 
 
 def heldout(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Reward accuracy after training, each seed and pooled."""
+    """Reward accuracy and calibration after training, each seed and pooled."""
     if told is None:
         return None
-    entries = [(f"Seed {entry['seed']}", entry["accuracy"]) for entry in told["by_seed"]]
+    entries = [(f"Seed {entry['seed']}", entry) for entry in told["by_seed"]]
     if len(entries) > 1:
-        entries.append(("Pooled", told["accuracy"]))
+        entries.append(("Pooled", told))
     rows = [
         {
             "name": name,
-            "note": f"{number(accuracy['n'])} pairs",
-            "estimate": scaled(accuracy, 100),
+            "note": f"{number(entry['accuracy']['n'])} pairs",
+            "estimate": scaled(entry["accuracy"], 100),
             "kind": "truth",
         }
-        for name, accuracy in entries
+        for name, entry in entries
     ]
+    if told["before"] is not None:
+        entries.insert(0, ("before training", told["before"]))
     table = [
-        [
-            f"seed {entry['seed']}, {when}",
-            *(significant(values.get(key)) for key in ("accuracy", "reward_gap")),
-            number(values.get("n")),
-        ]
-        for entry in told["by_seed"]
-        for when in ("before", "after")
-        if (values := entry[when])
+        [name, shown(entry["accuracy"], digits=3), shown(entry["reward_gap"], digits=3), number(entry["accuracy"]["n"])]
+        for name, entry in entries
     ]
+    started_even = told["before"] is not None and told["before"]["reward_gap"]["value"] == 0
     return {
         "lead": "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
-        "above the rejected one, in percent; 50 is chance. Before training every reward is zero by definition, so "
-        f"there is nothing to rank. Intervals: {told['accuracy']['method']}.",
+        "above the rejected one, in percent; 50 is chance."
+        + (" Before training every reward is zero, so there was nothing to rank." if started_even else "")
+        + f" Intervals: {told['accuracy']['method'].replace('prompts', 'pairs')}.",
         "forest": forest(rows, label="Held-out reward accuracy", even=EVEN),
         "table": {"head": ["", "accuracy", "reward gap (nats)", "n"], "rows": table},
+        "reliability": _reliability(told["calibration"], with_before=not started_even),
     }
+
+
+def _reliability(told: Mapping[str, Any], *, with_before: bool) -> dict[str, Any]:
+    """The reliability diagram of the reward gap and its table."""
+    after = told["after"]
+    errors = (
+        f"expected calibration error {number(after['ece'], digits=3)}, Brier score {number(after['brier'], digits=3)}"
+    )
+    rows = [
+        [
+            f"{number(low, digits=2)} to {number(high, digits=2)}",
+            number(n),
+            *(number(share, digits=3) for share in shares),
+        ]
+        for low, high, n, *shares in after["bins"]
+    ]
+    return {
+        "title": "Does the reward gap mean what it says?",
+        "note": f"σ(|gap|) against how often its sign is right; {errors}, {number(after['n'])} gaps of all seeds",
+        "svg": plots.reliability_plot(_calibration(told["before"]) if with_before else None, _calibration(after)),
+        "table": {"head": ["confidence", "gaps", "mean confidence", "share right"], "rows": rows},
+    }
+
+
+def _calibration(told: Mapping[str, Any] | None) -> Any:
+    """The tree of report.json as the value that the plot takes."""
+    if told is None:
+        return None
+    bins = tuple(Bin(*row) for row in told["bins"])
+    return Calibration(**(dict(told) | {"bins": bins}))
 
 
 def data(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:

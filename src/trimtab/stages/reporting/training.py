@@ -23,15 +23,18 @@ from trimtab.stages.reporting.inputs import Run
 POINTS = 80
 CURVES = (
     "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
-    "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "pull/chosen", "pull/rejected", "skipped_backward",
+    "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "pull/chosen", "pull/rejected",
+    "skipped_backward",
 )  # fmt: skip
-SIDES = ("active/chosen", "active/rejected")
+SIDES = ("active/chosen", "active/rejected", "pull/chosen", "pull/rejected")
 
 
 def training_numbers(runs: Sequence[Run], objective: Objective) -> dict[str, Any] | None:
     """One entry a seed, and the loss of a policy equal to its reference; None when no run recorded a step."""
     entries = [_one(run, objective) for run in runs if run.metrics]
-    return {"step_zero": objective.step_zero(), "seeds": entries} if entries else None
+    if not entries:
+        return None
+    return {"step_zero": objective.step_zero(), "has_dead_zone": objective.has_dead_zone, "seeds": entries}
 
 
 def _one(run: Run, objective: Objective) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def _one(run: Run, objective: Objective) -> dict[str, Any]:
         "first": {name: _number(rows[0].get(name)) for name in CURVES if name in rows[0]},
         "last_tenth": {name: _mean(tail, name) for name in CURVES if name in last},
         "regime": named,
-        "active_by_epoch": _by_epoch(rows),
+        "sides_by_epoch": _by_epoch(rows),
         "curves": curves(rows),
     }
 
@@ -82,7 +85,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
 
 
 def _by_epoch(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean active fraction of each side in every epoch."""
+    """Mean active fraction and pull of each side in every epoch; null where rows have none."""
     epochs: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         epoch = _number(row.get("epoch"))

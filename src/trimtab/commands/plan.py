@@ -1,0 +1,111 @@
+"""What a run will do and need, said before anything is written: pairs, steps, tokens, memory, time.
+
+Lengths come from the data themselves: from all of them, or, of a long source, from its first rows.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from typing import Any
+
+from trimtab import objectives
+from trimtab.config import Config
+from trimtab.engine import memory, models
+from trimtab.progress import SilentReporter, duration
+from trimtab.records import TokenPair
+from trimtab.stages import policy, prepare, reference, train
+from trimtab.stages.folder import Folder
+from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name
+
+LOOKED_AT = 1000  # rows tokenised for an estimate
+EMBEDDED_LOOKED_AT = 64  # pairs sampled for an estimate
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """Every derived number of the run, as kept in `plan.json`. Raises what the run itself would refuse."""
+    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    embedded = config.data.source == EMBEDDED
+    looked = prepare.prepare(config, reporter=SilentReporter(), limit=EMBEDDED_LOOKED_AT if embedded else LOOKED_AT)
+    prepare.refuse_if_bad(looked.audit, config)
+    rows = prepare.count(config)
+    kept, heldout = prepare.split(looked, share=config.data.holdout)
+    share = rows / max(1, looked.audit.n_rows)
+    # lengths repeat those that were looked at; exact when everything was
+    pairs = list(islice(cycle(kept), max(1, round(len(kept) * share)))) if kept else []
+    return {
+        "rows": rows,
+        "lengths_from": looked.audit.n_rows,
+        "heldout_pairs": round(len(heldout) * share),
+        "objective": {"name": objective.name} | objective.parameters(),
+        "step_zero_loss": objective.step_zero(),
+        "notices": list(objective.notices()),
+        "train": train.plan(config, pairs),
+        "reference": reference.plan(config, pairs),
+        "engine": _engine(config, pairs),
+        "benchmark": benchmark_name(config),
+        "benchmark_prompts": len(benchmark(config).prompts) if benchmark_name(config) else 0,
+        "seeds": config.seeds,
+        "out": str(Folder.of(config).root),
+    }
+
+
+def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
+    """Device, packs, and the predictions of `engine.memory`, in bytes and seconds."""
+    device = models.pick_device(config.engine.device)
+    dtype = models.pick_dtype(config.engine.dtype, device)
+    threads = policy.use_threads(config)
+    shape = policy.shape(config)
+    budget = policy.pack_tokens(config, pairs=pairs)
+    tokens = sum(pair.n_tokens for pair in pairs)
+    responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
+    batch = tokens * min(1.0, config.train.batch_pairs / max(1, len(pairs)))
+    predicted = memory.predict(
+        shape,
+        dtype=dtype,
+        device=device,
+        pack_tokens=min(budget, int(batch) or budget),
+        response_share=responses,
+        base=memory.held_bytes() if device.type != "cuda" else 0,
+    )
+    seen = train.plan(config, pairs)
+    trained = tokens * seen["pairs_seen"] / max(1, len(pairs))
+    seconds = memory.seconds(
+        shape, tokens=int(trained), response_share=responses, speed=memory.matmul_speed(device, dtype)
+    )
+    return {
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": threads,
+        "pack_tokens": budget,
+        "parameters": shape.parameters,
+        "trainable": shape.trainable,
+        "predicted_peak_bytes": predicted.peak,
+        "predicted_training_seconds": seconds,
+    }
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The plan for a terminal."""
+    steps, engine = told["train"], told["engine"]
+    estimated = "" if told["lengths_from"] >= told["rows"] else f", lengths from the first {told['lengths_from']:,}"
+    benchmark_line = f"{told['benchmark']}, {told['benchmark_prompts']} prompts" if told["benchmark"] else "none"
+    parameters = ", ".join(f"{k}={v}" for k, v in told["objective"].items() if k != "name" and v is not None)
+    return [
+        f"model      {engine['parameters']:,} parameters, {engine['trainable']:,} of them trained",
+        f"pairs      {steps['pairs']:,} to train on, {told['heldout_pairs']:,} held out{estimated}",
+        f"objective  {told['objective']['name']}({parameters}), loss before the first step {_constant(told)}",
+        f"steps      {steps['steps']:,} of up to {-(-steps['pairs'] // steps['steps_per_epoch'])} pairs, "
+        f"{steps['tokens_per_epoch']:,} tokens an epoch, learning rate {steps['learning_rate']:g}",
+        f"engine     {engine['device']}, {engine['dtype']}, {engine['threads']} threads, "
+        f"packs of {engine['pack_tokens']:,} tokens",
+        f"predicted  peak memory {engine['predicted_peak_bytes'] / 1e9:.2f} GB, "
+        f"training {duration(engine['predicted_training_seconds'])}"
+        + (f" for each of {told['seeds']} seeds" if told["seeds"] > 1 else ""),
+        f"benchmark  {benchmark_line}",
+        f"written to {told['out']}",
+        *(f"note: {notice}" for notice in told["notices"]),
+    ]
+
+
+def _constant(told: dict[str, Any]) -> str:
+    return "depends on the data" if told["step_zero_loss"] is None else f"{told['step_zero_loss']:.6g}"
