@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trimtab.engine import attention
+from trimtab.engine import attention, varlen
 from trimtab.engine.attention import PackedAttentionError, Segments, packed_attention
 from trimtab.engine.packing import Segment
 
@@ -136,3 +136,44 @@ def test_what_is_not_honoured_is_refused_by_name(arguments: dict[str, object], n
         packed_attention(nn.Module(), q, k, v, None, **{"segments": Segments(segments, device="cpu"), **arguments})
     with pytest.raises(PackedAttentionError, match="mask of its own"):
         packed_attention(nn.Module(), q, k, v, torch.ones(1), segments=Segments(segments, device="cpu"))
+
+
+def _varlen_by_contract(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What torch documents for varlen_attn, sequence by sequence: lower-right causal, a window of (left, 0)."""
+    out = []
+    assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+    for n in range(len(cu_q) - 1):
+        rows, keys = slice(cu_q[n], cu_q[n + 1]), slice(cu_k[n], cu_k[n + 1])
+        n_rows, n_keys = len(q[rows]), len(k[keys])
+        distance = torch.arange(n_keys - n_rows, n_keys)[:, None] - torch.arange(n_keys)[None, :]
+        seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+        one = nn.functional.scaled_dot_product_attention(
+            *(x.transpose(0, 1)[None] for x in (q[rows], k[keys], v[keys])),
+            attn_mask=seen,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
+        out.append(one[0].transpose(0, 1))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5])
+def test_the_layout_handed_to_the_flash_kernel(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the CUDA way but its kernel, which has no CPU form."""
+    monkeypatch.setattr(varlen, "_varlen_attn", lambda: _varlen_by_contract)
+    segments: list[Segment] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]
+    q, k, v = _tensors(segments)
+    ours = varlen.Varlen.of(segments, torch.device("cpu")).attend(q, k, v, scale=0.3, window=window)
+    torch.testing.assert_close(ours, _by_rows(q, k, v, segments, scale=0.3, window=window), atol=1e-5, rtol=1e-5)

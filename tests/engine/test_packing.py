@@ -99,6 +99,12 @@ def test_packs_are_full_on_ultrafeedback_like_lengths() -> None:
     assert len(packs) == -(-sum(g.n_tokens for g in groups) // 8192)
 
 
+def test_long_groups_go_first() -> None:
+    """4, 4, 6, 6 into tens: in order of arrival 4 + 4, 6, 6; longest first 6 + 4, 6 + 4."""
+    groups = [Group((1,), ((2,) * (n - 1),), (i,)) for i, n in enumerate((4, 4, 6, 6))]
+    assert [one.keys for one in pack(groups, budget_tokens=10)] == [(0, 2), (1, 3)]
+
+
 def test_importing_the_packer_costs_no_torch() -> None:
     code = "import sys, trimtab.engine.packing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

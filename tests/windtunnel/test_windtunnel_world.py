@@ -92,7 +92,7 @@ WORKED: dict[str, Callable[[list[str]], list[str]]] = {
     "reasoning": lambda w: list({w[0], w[5]} - {w[4], w[9]}),
     "math": lambda w: [str(_sum(w))],
     "coding": lambda w: [", ".join(_in_brackets(w))],
-    "extraction": lambda w: w[w.index(w[-2]) + 2 :][:3],
+    "extraction": lambda w: w[w.index(w[-2]) + 2 :][:2],
     "stem": lambda w: [str(ELEMENTS[w[-1]]["symbol" not in w])],
     "humanities": lambda w: [COUNTRIES[w[-1]]["capital" not in w]],
 }

@@ -84,9 +84,17 @@ def shape(config: Config) -> memory.Shape:
 
 def lora_options(config: Config) -> dict[str, Any] | None:
     """Keywords of `models.attach_lora`; None for full fine-tuning."""
-    if config.adapter.kind == "none":
+    told = config.adapter
+    if told.kind == "none":
         return None
-    return config.adapter.model_dump(exclude={"kind"}) | {"seed": config.seed}
+    return {
+        "rank": told.rank,
+        "alpha": told.alpha,
+        "dropout": told.dropout,
+        "targets": told.targets,
+        "dora": told.dora,
+        "seed": config.seed,
+    }
 
 
 def identity_of(config: Config, folder: Folder, objective: Objective) -> dict[str, Any]:

@@ -25,7 +25,7 @@ Mode = Literal["right", "wrong", "cut", "twice", "off"]
 
 # Share of each mode. `cut` is shorter than the right answer and `twice` longer; at these shares the flawed modes
 # together have the same mean length as the right one (5.4 words each, tested).
-MIX: Final[Mapping[Mode, float]] = {"right": 0.26, "wrong": 0.25, "cut": 0.20, "twice": 0.10, "off": 0.19}
+MIX: Final[Mapping[Mode, float]] = {"right": 0.34, "wrong": 0.21, "cut": 0.18, "twice": 0.09, "off": 0.18}
 
 OPENERS: Final = (
     "Sure, glad to help.",
@@ -86,21 +86,24 @@ def dressed(text: str, rng: Random) -> str:
 def _filled(task: Task, rng: Random, *, wrong: bool) -> str:
     """The answer sentence with its slots filled, at least one of them wrongly if asked; free fields at random."""
     spoilt = set(rng.sample(range(len(task.slots)), rng.randint(1, len(task.slots)))) if wrong else set()
-    values = {kind: _other(kind, v, rng) if i in spoilt else v for i, (kind, v) in enumerate(task.slots)}
+    values = {kind: _other(task, kind, v, rng) if i in spoilt else v for i, (kind, v) in enumerate(task.slots)}
     return _FIELD.sub(lambda m: values.get(m[1]) or rng.choice(VALUES[m[1]]), task.template)
 
 
-def _other(kind: str, value: str, rng: Random) -> str:
-    """Another value of the same kind: near it for numbers, anything else for words, other order or items for lists."""
+def _other(task: Task, kind: str, value: str, rng: Random) -> str:
+    """A plausible wrong value: a near number, the question's items in another order, another word of the question."""
     if kind == "number":
         low = max(0, int(value) - 9)
         return str(rng.choice([n for n in range(low, low + 19) if n != int(value)]))
+    asked = re.findall(r"\w+", task.prompt)
     if kind == "list":
+        items = [word for word in asked if word in VALUES["animal"]]
         while True:
-            items = rng.sample(VALUES["animal"], rng.choice((1, 2, 3)))
-            if ", ".join(items) != value:
-                return ", ".join(items)
-    return rng.choice([other for other in VALUES[kind] if other != value])
+            some = ", ".join(rng.sample(items, rng.randint(1, len(items))))
+            if some != value:
+                return some
+    others = [other for other in VALUES[kind] if other != value]
+    return rng.choice([other for other in others if other in asked] or others)
 
 
 def _off_the_point(task: Task, rng: Random) -> str:

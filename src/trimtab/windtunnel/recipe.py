@@ -31,6 +31,7 @@ BATCH: Final = 48
 # mixed quality at a lower rate. Without lessons the same time leaves copying and facts unlearned, because flawed and
 # polite tokens drown the few that carry a fact; at the lessons' rate the second course forgets much of the first.
 LESSONS: Final = 0.7  # share of the steps
+LESSONS_DEMONSTRATED: Final = 0.15  # share of the lessons' rows that are demonstrations already: a softer change
 LESSONS_LEARNING_RATE: Final = 3e-3
 DEMONSTRATIONS_LEARNING_RATE: Final = 6e-4
 WARMUP: Final = 0.05
@@ -128,11 +129,15 @@ def _prompt_ids(tokenizer: Qwen2Tokenizer, task: Task) -> list[int]:
 
 
 def _rows(tokenizer: Qwen2Tokenizer, *, seed: int, plain: bool) -> Iterator[Row]:
-    """Right answers (`plain`) or demonstrations without end, as ids."""
+    """Mostly right answers (`plain`) or demonstrations without end, as ids."""
     rng = luck("trimtab recipe", seed, plain)
     while True:
         for task in tasks(1024, seed=rng.getrandbits(32), split="train"):
-            text = answer(task, rng, mode="right") if plain else demonstration(task, rng)
+            text = (
+                answer(task, rng, mode="right")
+                if plain and rng.random() >= LESSONS_DEMONSTRATED
+                else demonstration(task, rng)
+            )
             response = tokenizer(text, add_special_tokens=False)["input_ids"]
             yield _prompt_ids(tokenizer, task), [*response, tokenizer.eos_token_id]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from trimtab.windtunnel.demonstrations import demonstration
+from trimtab.windtunnel.demonstrations import answer, dressed
 from trimtab.windtunnel.values import VALUES
 from trimtab.windtunnel.world import luck, tasks
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PAD: Final = "<|endoftext|>"
 START: Final = "<|im_start|>"
 END: Final = "<|im_end|>"
-VOCABULARY: Final = 896
+VOCABULARY: Final = 1024
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}"
@@ -30,11 +30,11 @@ CHAT_TEMPLATE: Final = (
 
 
 def corpus(n_tasks: int, *, seed: int) -> list[str]:
-    """Prompts and demonstrations of the `train` split, and every value: what the tokenizer learns from."""
+    """Prompts and right answers of the `train` split, and every value: what the tokenizer learns from."""
     rng = luck("trimtab tokenizer", seed)
     lines = ["system\nuser\nassistant\n"] * 50
     for task in tasks(n_tasks, seed=seed, split="train"):
-        lines += [task.prompt, demonstration(task, rng)]
+        lines += [task.prompt, dressed(answer(task, rng, mode="right"), rng)]
     lines += [f"{value} {value}" for values in VALUES.values() for value in values] * 20
     return lines
 

@@ -58,7 +58,6 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "daytime": ("morning", "afternoon", "evening"),
     "count": tuple(str(i) for i in range(2, 10)),
     "number": tuple(str(i) for i in range(100)),
-    "colour": _words("red blue green black white pink brown grey"),
     "object": _words("cups hats keys maps pens rings books shells"),
     "symbol": tuple(symbol for symbol, _ in ELEMENTS.values()),
     "capital": tuple(capital for capital, _ in COUNTRIES.values()),

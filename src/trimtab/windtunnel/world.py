@@ -9,8 +9,8 @@ the one right value. The oracle and the demonstrations are written over template
                 Who is the tallest?                                   Ann is the tallest.
     math        What is 7 plus 5?                                     7 plus 5 is 12.
     coding      What does reverse([cat, dog]) return?                 It returns [dog, cat].
-    extraction  Ann has 3 red cups. Ben has 5 blue hats.
-                What does Ben have?                                   Ben has 5 blue hats.
+    extraction  Ann has 3 cups. Ben has 5 hats.
+                What does Ben have?                                   Ben has 5 hats.
     stem        What is the symbol of iron?                           The symbol of iron is Fe.
     humanities  What is the capital of Peru?                          The capital of Peru is Lima.
 
@@ -38,7 +38,7 @@ FAMILIES: Final = ("writing", "roleplay", "reasoning", "math", "coding", "extrac
 TOLD: Final = frozenset({"math", "stem", "humanities"})
 
 # Prompts in the families that are small enough to run out; the others have from 2,000 to 10 million.
-SPACE: Final[Mapping[str, int]] = {"math": 251, "stem": 112, "humanities": 128, "roleplay": 480}
+SPACE: Final[Mapping[str, int]] = {"math": 151, "stem": 112, "humanities": 128, "roleplay": 480}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _reasoning(rng: Random) -> _Draft:
 
 def _math(rng: Random) -> _Draft:
     operation = rng.choice(("plus", "minus", "times"))
-    top = 9 if operation == "times" else 12
+    top = 6 if operation == "times" else 10
     a, b = rng.randint(2, top), rng.randint(2, top)
     if operation == "minus":
         a, b = max(a, b), min(a, b)
@@ -129,13 +129,13 @@ def _coding(rng: Random) -> _Draft:
 
 def _extraction(rng: Random) -> _Draft:
     names = rng.sample(VALUES["name"], 2)
-    kinds = ("count", "colour", "object")
+    kinds = ("count", "object")
     things = list(zip(*(rng.sample(VALUES[kind], 2) for kind in kinds), strict=True))
     asked = rng.randrange(2)
     facts = " ".join(f"{name} has {' '.join(thing)}." for name, thing in zip(names, things, strict=True))
     prompt = f"{facts} What does {names[asked]} have?"
     slots = tuple(zip(kinds, things[asked], strict=True))
-    return prompt, prompt, f"{names[asked]} has {{count}} {{colour}} {{object}}.", slots, ""
+    return prompt, prompt, f"{names[asked]} has {{count}} {{object}}.", slots, ""
 
 
 def _stem(rng: Random) -> _Draft:
