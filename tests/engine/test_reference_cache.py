@@ -276,6 +276,7 @@ def test_reading_is_fast(model: Any) -> None:
 
     class Fake:
         def by_key(self, groups: Sequence[Group], *, pack_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
+            assert pack_tokens == 2048
             for group in groups:
                 yield from ((key, torch.zeros(100)) for key in group.keys)
 

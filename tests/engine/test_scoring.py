@@ -63,9 +63,10 @@ def test_falling_back_is_loud_and_one_line(family: str, words: str, caplog: pyte
 
 def test_mixing_layers_show_even_where_their_weights_are_tiny() -> None:
     """Freshly initialised, a convolution moves log-probabilities by 1e-5; who depends on whom shows all the same."""
-    scorer = Scorer(build("LFM2", spread=0.02))
-    scorer.prepare(groups(MIXED))
-    assert "mixes neighbouring sequences" in scorer.reason
+    for same_keys in (False, True):
+        scorer = Scorer(build("LFM2", spread=0.02))
+        scorer.prepare([Group(g.prompt_ids, g.responses[:1], (0,)) if same_keys else g for g in groups(MIXED)])
+        assert "mixes neighbouring sequences" in scorer.reason
 
 
 def test_one_group_alone_is_checked_too() -> None:

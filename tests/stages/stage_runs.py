@@ -21,41 +21,50 @@ from trimtab.stages.folder import Folder
 VOCABULARY = 61
 
 
-def write_model(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2) -> Path:
+def write_model(folder: Path, *, seed: int = 0, **shape: int) -> Path:
     """A Qwen2 with random weights large enough that its log-probabilities differ, and a tokenizer of words."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=hidden,
-            intermediate_size=2 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            initializer_range=0.2,
-            bos_token_id=1,
-            eos_token_id=1,
-        )
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.2,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    }
+    model = Qwen2ForCausalLM(Qwen2Config(**(settings | shape)))
     model.save_pretrained(folder)
-    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", unk_token="w0").save_pretrained(folder)
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))  # noqa: S106  # a word, no password
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", unk_token="w0").save_pretrained(folder)  # noqa: S106  # words
     return folder
 
 
 def make_pairs(n: int, *, seed: int = 0, name: str = "rows") -> list[TokenPair]:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  # test data
 
     def ids(low: int, high: int) -> tuple[int, ...]:
         return tuple(rng.randrange(2, VOCABULARY) for _ in range(rng.randint(low, high)))
 
     return [TokenPair(f"{name}.jsonl:{i + 1}", ids(3, 9), ids(2, 12), ids(2, 12)) for i in range(n)]
+
+
+def make_pairs_of(n: int, *, prompt: int, response: int) -> list[TokenPair]:
+    """Pairs of equal lengths, in tokens; ids of the smallest vocabulary."""
+    rng = random.Random(0)  # noqa: S311  # test data
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(2, VOCABULARY) for _ in range(length))
+
+    return [TokenPair(f"rows.jsonl:{i + 1}", ids(prompt), ids(response), ids(response)) for i in range(n)]
 
 
 def make_config(out: Path, model: Path, **sections: Any) -> Config:
@@ -110,7 +119,15 @@ class Recorder:
         self.lines.append(line)
 
     @contextmanager
-    def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    def track(  # as the protocol has it
+        self,
+        description: str,
+        /,
+        *,
+        total: int | None,  # noqa: ARG002 - see above
+        unit: str,  # noqa: ARG002 - see above
+        done: int = 0,
+    ) -> Iterator[Advance]:
         self.tracked[description] = done
 
         def advance(n: int = 1, /, **figures: Figure) -> None:

@@ -133,11 +133,11 @@ def test_a_signal_keeps_what_was_computed(model: Path, tmp_path: Path) -> None:
 
     class Stopping(Recorder):
         def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Any:
-            self._at, self._act = 5, lambda: os.kill(os.getpid(), signal.SIGTERM)
+            assert description == "reference"
             return super().track("training", total=total, unit=unit, done=done)
 
     with pytest.raises(StopError) as caught:
-        reference.main(config, reporter=Stopping())
+        reference.main(config, reporter=Stopping(at=5, act=lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert caught.value.exit_code == 143
     told = Recorder()
     reference.main(config, reporter=told)

@@ -201,7 +201,15 @@ def test_truth_that_the_judge_misses_is_said(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [LOSS] * 30 + [WIN] * 10, "biased": [1.95] * 38 + [1.05] * 2})
     sentences = [s for s in reported(a_config(tmp_path))["headline"] if "length-biased judge" in s["text"]]
     assert sentences[0]["tone"] == "warn"
-    assert "neither interval holds the true 25.0" in sentences[0]["text"]
+    assert "lies outside both intervals" in sentences[0]["text"]
+    assert "misleads" in sentences[0]["text"]
+
+
+def test_a_judge_in_doubt_is_not_called_misleading(tmp_path: Path) -> None:
+    a_run(tmp_path, {"oracle": [WIN] * 38 + [LOSS] * 2, "biased": [1.7, 1.6, 1.65, 1.55] * 10})
+    sentences = [s for s in reported(a_config(tmp_path))["headline"] if "length-biased judge" in s["text"]]
+    assert sentences[0]["tone"] == "plain"
+    assert "a judge in doubt stays nearer to 50" in sentences[0]["text"]
 
 
 def test_families_lengths_scores_and_held_out(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_full_model_loads_in_plain_transformers_as_it_was_trained(model: Path,
     config = make_config(tmp_path / "run", model)
     folder, _ = align(config)
     plain = AutoModelForCausalLM.from_pretrained(folder.model)
-    assert len(AutoTokenizer.from_pretrained(folder.model)) == 61
+    assert AutoTokenizer.from_pretrained(folder.model).vocab_size == 61
     pairs = policy.read_pairs(folder.data / "heldout.jsonl")
     sums = _sums(Scorer(plain), pairs)
     key = policy.reference_key(config, folder)
@@ -396,10 +396,6 @@ def test_the_step_zero_guard_lets_rounding_pass(model: Path, tmp_path: Path) -> 
     train.main(small, reporter=Recorder())
 
 
-class Poisoned(Exception):
-    pass
-
-
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The work of the run that comes, for a look at its weights after an error."""
     real, seen = train._begin, []
@@ -538,7 +534,7 @@ def test_out_of_memory_with_the_smallest_pack_is_the_end(
         {"name": "apo_hinge_softplus", "length_normalize": True},
         {"name": "apo_hinge_zero", "sft_weight": 0.1},
     ],
-    ids=lambda o: "-".join(o),
+    ids=str,
 )
 def test_every_kind_of_objective_trains(model: Path, tmp_path: Path, objective: dict[str, Any]) -> None:
     config = configuration.to_json(make_config(tmp_path / "run", model)) | {"objective": objective}

@@ -152,18 +152,23 @@ def _said_plainly(name: str, *, offline: bool) -> Iterator[None]:
         raise ModelError(f"{name}: cannot be loaded ({first})", remedy=_remedy(str(error), offline=offline)) from error
 
 
+# words in what transformers says -> what to do about it; the first line that fits
+_REMEDIES = (
+    (
+        ("trust_remote_code", "custom code"),
+        "This model brings its own code. Read it, then say model.trust_remote_code = true if you trust it.",
+    ),
+    (("deserializing", "header"), "The weights file is damaged or cut short: download or save the model again."),
+    (("safetensors",), "trimtab reads safetensors only. Convert: model.save_pretrained(FOLDER) writes them."),
+    (("gated", "401", "403"), "Accept the model's terms on its Hub page and set HF_TOKEN."),
+    (("tokenizer",), _NO_TOKENIZER),
+)
+
+
 def _remedy(text: str, *, offline: bool) -> str:
-    text = text.lower()
-    if "trust_remote_code" in text or "custom code" in text:
-        return "This model brings its own code. Read it, then say model.trust_remote_code = true if you trust it."
-    if "deserializing" in text or "header" in text:
-        return "The weights file is damaged or cut short: download or save the model again."
-    if "safetensors" in text:
-        return "trimtab reads safetensors only. Convert the weights: model.save_pretrained(FOLDER) writes them."
-    if "gated" in text or "401" in text or "403" in text:
-        return "Accept the model's terms on its Hub page and set HF_TOKEN."
-    if "tokenizer" in text:
-        return _NO_TOKENIZER
+    for words, remedy in _REMEDIES:
+        if any(word in text.lower() for word in words):
+            return remedy
     if offline:
         return "Offline, only what is already in the Hub cache or in a local folder can be used."
     return "Check the name (owner/name or a folder), the connection, and that it is a causal language model."

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,11 @@ class Order:
         return self.pairs_seen(step) / self.pairs
 
 
+@lru_cache(maxsize=2)  # a step asks for its epoch's order again
 def permutation(n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The order of `n` pairs in one epoch, int64 [n]."""
+    """The order of `n` pairs in one epoch, int64 [n], not to be written to."""
     key = np.array([seed % 2**64, epoch], dtype=np.uint64)
     keys: np.ndarray[Any, np.dtype[np.uint64]] = np.random.Philox(key=key).random_raw(n)
-    return np.argsort(keys, kind="stable")
+    order = np.argsort(keys, kind="stable")
+    order.setflags(write=False)
+    return order

@@ -13,6 +13,7 @@ Dims: N response tokens of a pack, R responses of a pack, T packed tokens, S seq
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -259,15 +260,18 @@ def _own_logps(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def _sample(groups: Sequence[Group]) -> Pack:
-    """A few groups in one pack, each trimmed; never one alone, so that whatever leaks from group to group shows."""
+    """A few groups in one pack, each trimmed; never one alone, so that whatever leaks from group to group shows.
+
+    Keys are our own: callers may hand in groups of several batches.
+    """
     few = [
-        Group(group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses), group.keys)
+        (group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses))
         for group in groups[:_CHECK_GROUPS]
     ]
     if len(few) == 1:
-        (only,) = few
-        few.append(Group(only.prompt_ids[::-1], only.responses[::-1], tuple(-1 - key for key in only.keys)))
-    return lay_out(few)
+        few.append((few[0][0][::-1], few[0][1][::-1]))
+    keys = itertools.count()
+    return lay_out([Group(prompt, rs, tuple(itertools.islice(keys, len(rs)))) for prompt, rs in few])
 
 
 def _with_other_neighbours(one: Pack) -> tuple[Pack, list[int]]:

@@ -36,6 +36,7 @@ CHECKPOINTS_A_RUN = 10
 def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
     """What training on these pairs will do. Lengths are tokens, each prompt counted once for both responses."""
     order = _order(config, len(pairs))
+    batches = [order.batch(step).indices for step in range(min(order.steps, order.steps_per_epoch))]
     return {
         "pairs": len(pairs),
         "steps": order.steps,
@@ -43,6 +44,7 @@ def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
         "pairs_seen": order.pairs_seen(order.steps),
         "tokens_per_epoch": sum(pair.n_tokens for pair in pairs),
         "longest_pair_tokens": max(pair.n_tokens for pair in pairs),
+        "largest_batch_tokens": max(sum(pairs[i].n_tokens for i in batch) for batch in batches),
         "learning_rate": _peak_rate(config),
         "warmup_steps": math.ceil(config.train.warmup * order.steps),
         "save_every": _save_every(config, order),

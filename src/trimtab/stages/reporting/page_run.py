@@ -117,9 +117,7 @@ def _epochs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _curve_table(curves: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
     names = [name for name in curves if name != "step"]
-    rows = [
-        [significant(step), *(significant(curves[name][i]) for name in names)] for i, step in enumerate(curves["step"])
-    ]
+    rows = [[f"{step:g}", *(significant(curves[name][i]) for name in names)] for i, step in enumerate(curves["step"])]
     return {"head": ["step", *names], "rows": rows}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, assert_never
 
 from trimtab.stages.reporting.estimates import Direction
+from trimtab.stages.reporting.numbers import EVEN
 from trimtab.stages.reporting.text import interval, number
 
 Tone = Literal["good", "bad", "even", "warn", "plain"]
@@ -120,18 +121,21 @@ def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Se
     )
     if truth is None or truth["win_rate"]["value"] is None:
         return _sentence(f"{told}.", "plain")
-    true = truth["win_rate"]["value"]
-    ends = [_holds(estimate["ci95"], true) for estimate in (raw, controlled)]
-    match ends:
-        case [True, True]:
-            end = f"both intervals hold the true {number(true)} %"
-        case [False, True]:
-            end = f"length control recovers the true {number(true)} %, which the raw interval misses"
-        case [True, False]:
-            end = f"the raw interval holds the true {number(true)} % and the length-controlled one misses it"
-        case _:
-            end = f"neither interval holds the true {number(true)} %: this judge misleads here"
-    return _sentence(f"{told}; {end}.", "plain" if ends[1] else "warn")
+    end, tone = _against_truth(raw, controlled, truth["win_rate"]["value"])
+    return _sentence(f"{told}; {end}.", tone)
+
+
+def _against_truth(raw: Mapping[str, Any], controlled: Mapping[str, Any], true: float) -> tuple[str, Tone]:
+    """What length control made of a judge's error. Length control cannot take away a judge's doubt, and says so."""
+    in_raw, in_controlled = (_holds(estimate["ci95"], true) for estimate in (raw, controlled))
+    if in_controlled:
+        recovered = "both intervals hold" if in_raw else "the raw interval misses and length control recovers"
+        return f"{recovered} the true {number(true)} %", "plain"
+    found = controlled["value"]
+    outside = f"the true {number(true)} % lies outside {'the second interval' if in_raw else 'both intervals'}"
+    if (found - EVEN) * (true - EVEN) > 0 and abs(found - EVEN) < abs(true - EVEN):
+        return f"{outside}, and a judge in doubt stays nearer to 50 % than the truth", "plain"
+    return f"{outside}: **this judge misleads here**", "warn"
 
 
 def _holds(bounds: Sequence[float] | None, value: float) -> bool:
@@ -193,19 +197,7 @@ def _heldout(heldout: Mapping[str, Any] | None) -> list[Sentence]:
 
 def not_measured(numbers: Mapping[str, Any]) -> list[str]:
     """What a reader would look for and will not find, and how to get it."""
-    gaps: list[str] = []
-    benchmark = numbers["benchmark"]
-    if benchmark is None:
-        gaps.append("Answers: no benchmark was asked, so there are no win rates, lengths or samples (--benchmark).")
-    elif not benchmark["judges"]:
-        gaps.append("Win rates: the answers were not judged (--judge).")
-    else:
-        if benchmark["judges"][0]["role"] != "truth":
-            gaps.append("The truth: only a judge's opinion is known here, with that judge's biases.")
-        if not benchmark["families"]:
-            gaps.append("Families: the benchmark's prompts carry no family, so there is no breakdown.")
-    if benchmark is not None and benchmark["scores"] is None:
-        gaps.append("True scores: known only in the wind tunnel.")
+    gaps = _benchmark_gaps(numbers["benchmark"])
     if numbers["training"] is None:
         gaps.append("Training curves: metrics.jsonl is not in the run folder.")
     if numbers["heldout"] is None:
@@ -217,6 +209,23 @@ def not_measured(numbers: Mapping[str, Any]) -> list[str]:
             "Seeds: one training run only. The intervals say what other prompts would give, not what another seed "
             "would (--seeds 3)."
         )
+    elif len(numbers["seeds"]) == 2:
+        gaps.append("Seeds: two say little about a third, so the intervals are wide; three narrow them (--seeds 3).")
+    return gaps
+
+
+def _benchmark_gaps(benchmark: Mapping[str, Any] | None) -> list[str]:
+    if benchmark is None:
+        return ["Answers: no benchmark was asked, so there are no win rates, lengths or samples (--benchmark)."]
+    gaps: list[str] = []
+    if not benchmark["judges"]:
+        gaps.append("Win rates: the answers were not judged (--judge).")
+    elif benchmark["judges"][0]["role"] != "truth":
+        gaps.append("The truth: only a judge's opinion is known here, with that judge's biases.")
+    if not benchmark["families"]:
+        gaps.append("Families: the benchmark's prompts carry no family, so there is no breakdown.")
+    if benchmark["scores"] is None:
+        gaps.append("True scores: known only in the wind tunnel.")
     return gaps
 
 
@@ -247,7 +256,8 @@ GLOSSARY = (
     (
         "Length-controlled (LC) win rate",
         "What the same judge would have said had both answers been equally long, estimated by the logistic model of "
-        "AlpacaEval 2. It removes a judge's liking for length, and nothing else.",
+        "AlpacaEval 2. It removes a judge's liking for length, and nothing else: a judge that doubts gives figures "
+        "nearer to 50 % than the truth, with or without it.",
     ),
     (
         "95 % interval",
