@@ -86,8 +86,12 @@ def _stage(name: str, summary: str) -> None:
 
         config, switches = _read(words, allow=frozenset({"quiet"}))
         reporter = _reporter("quiet" in switches)
-        with import_module("trimtab.commands.run").begun(config, reporter=reporter):
-            import_module(f"trimtab.stages.{name}").main(config, reporter=reporter)
+        runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
+        with runner.begun(config, reporter=reporter):
+            for single in runner.seeds(config, reporter=reporter):
+                stage.main(single, reporter=reporter)
+            if name == "report" and config.seeds > 1:
+                stage.main(config, reporter=reporter)
 
     command.__doc__ = f"{summary}: CONFIG or a run folder, then --section.key VALUE."
     app.command(command, name=name)

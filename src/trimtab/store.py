@@ -51,12 +51,15 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic replace: the old content or the new one, never a torn file."""
+    """Atomic replace: the old content or the new one, never a torn file.
+
+    What UTF-8 cannot say (a lone surrogate, which foreign text may hold) is written as its escape; JSON reads it back.
+    """
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
-            with beside.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+            with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(text)
                 _sync(file)
             beside.replace(path)
@@ -89,7 +92,7 @@ class JsonLines:
         write_jsonl(path, kept)
         self._path = path
         with _explained(path):
-            self._file = path.open("a", encoding="utf-8", newline="\n")
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def append(self, row: Mapping[str, Any]) -> None:
         with _explained(self._path):

@@ -89,3 +89,11 @@ def test_a_feature_without_spread_gets_no_weight() -> None:
 
 def test_sigmoid_does_not_overflow() -> None:
     assert sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_collinear_features_are_fitted_all_the_same() -> None:
+    """Every length gap far beyond tanh's bend: the length column is a constant, the same as the intercept's."""
+    targets = np.array([0.3, 0.9, 0.6, 0.1] * 10)
+    rows = Rows(np.ones((40, 2)), targets, np.ones(40))
+    weights = fit_exact(rows, inverse_penalty=1e4)
+    assert float(sigmoid(np.array([weights.sum()]))[0]) == pytest.approx(targets.mean(), abs=1e-4)

@@ -123,7 +123,10 @@ def _quadratic_minimiser(gradient_F: FloatArray, curvature_FF: FloatArray, w_F: 
     """
     signs = np.sign(w_F)
     if signs.all():
-        u_F = w_F - np.linalg.solve(curvature_FF + 1e-12 * np.eye(len(w_F)), gradient_F + signs)
+        # collinear features (every length gap far beyond tanh's bend) make the curvature singular; a ridge far below
+        # the tolerance keeps the step a descent direction, and the line search keeps it honest
+        ridge = 1e-10 * float(np.trace(curvature_FF)) + 1e-12
+        u_F = w_F - np.linalg.solve(curvature_FF + ridge * np.eye(len(w_F)), gradient_F + signs)
         if np.array_equal(np.sign(u_F), signs):
             return np.asarray(u_F, dtype=np.float64)
     w, g, H = w_F.tolist(), gradient_F.tolist(), curvature_FF.tolist()

@@ -15,7 +15,7 @@ from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
 from trimtab.stages import generate, judge, prepare, reference, report, train
-from trimtab.stages.folder import Folder
+from trimtab.stages.folder import Folder, one_a_seed
 
 # keys that change where and how fast a run is computed, not what it is
 INCIDENTAL = frozenset({"out", "offline", "engine.threads"})
@@ -27,14 +27,10 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
     if resume and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
     with begun(config, reporter=reporter):
-        runs = _one_a_seed(config)
-        for single in runs:
-            if len(runs) > 1:
-                reporter.say(f"seed {single.seed}")
-                _describe(single, plan.plan(single))
+        for single in seeds(config, reporter=reporter):
             _pipeline(single, reporter)
-        if len(runs) > 1:
-            report.pooled([Folder.of(single) for single in runs], config, reporter=reporter)
+        if config.seeds > 1:
+            report.main(config, reporter=reporter)
     reporter.say(f"report: {folder.report('html')}")
     return folder
 
@@ -59,6 +55,16 @@ def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
             for line in plan.lines(planned):
                 reporter.say(line)
         yield
+
+
+def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:
+    """The runs of a configuration one after another, each with its own folder described; call it within `begun`."""
+    for single in one_a_seed(config):
+        if config.seeds > 1:
+            reporter.say(f"seed {single.seed}")
+            if not Folder.of(single).config.is_file():
+                _describe(single, plan.plan(single))
+        yield single
 
 
 def _describe(config: Config, planned: dict[str, Any]) -> None:
@@ -86,15 +92,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def _one_a_seed(config: Config) -> list[Config]:
-    if config.seeds == 1:
-        return [config]
-    return [
-        config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"})
-        for seed in range(config.seed, config.seed + config.seeds)
-    ]
 
 
 def _pipeline(config: Config, reporter: Reporter) -> None:

@@ -83,6 +83,7 @@ def heldout(
     reference: Reference | None,
     pack_tokens: int,
     untrained: bool = False,
+    advance: Callable[[int], None] = lambda _responses: None,
 ) -> dict[str, Any] | None:
     """`rewards` of pairs kept out of training; None without pairs. An untrained policy is the reference: no pass."""
     if not pairs:
@@ -91,7 +92,7 @@ def heldout(
     if untrained and reference_R is not None:
         policy_R = reference_R
     else:
-        policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens)
+        policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens, advance=advance)
     return rewards(objective, log_ratios(policy_R, reference_R, pairs))
 
 

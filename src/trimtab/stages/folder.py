@@ -98,3 +98,13 @@ class Folder:
 
     def _note(self, stage: str) -> Path:
         return self.root / ".stages" / f"{stage}.json"
+
+
+def one_a_seed(config: Config) -> list[Config]:
+    """The runs that a configuration with several seeds stands for, each in a folder of its own below `out`."""
+    if config.seeds == 1:
+        return [config]
+    return [
+        config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"})
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]

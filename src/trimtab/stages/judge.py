@@ -1,7 +1,8 @@
 """Judge: which of two answers is better, the unaligned model's or the aligned one's.
 
-In the embedded world two judges speak: the oracle, which knows the truth and does not see length, and a judge of the
-usual kind, whose liking for length is a dial. The report holds the second against the first.
+In the embedded world three judges speak: the oracle, which knows the truth and does not see length; a judge of the
+usual kind, in doubt and with a liking for length that is a dial; and the same judge without that liking, which is what
+length control ought to recover.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from trimtab.stages.inputs import benchmark_name, eval_tasks
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
-    """Write `verdicts/<benchmark>.oracle.json`, `….biased.json` and the true scores, `….scores.json`."""
+    """Write `verdicts/<benchmark>.<judge>.json` for every judge, and the true scores, `….scores.json`."""
     name = benchmark_name(config)
     if name is None or config.judge.name == "none":
         return
@@ -37,13 +38,18 @@ def main(config: Config, *, reporter: Reporter) -> None:
         return
     tasks = {task.id: task for task in eval_tasks(config)}
     paths = []
-    for judge in (oracle(tasks), biased(tasks, length_bias=config.windtunnel.judge_length_bias)):
+    bias = config.windtunnel.judge_length_bias
+    for judge in (
+        oracle(tasks),
+        doubting("unbiased", tasks, length_bias=0.0),
+        doubting("biased", tasks, length_bias=bias),
+    ):
         paths.append(folder.verdicts(name, judge.name))
         store.write_json(paths[-1], [one.to_json() for one in judge_answers(judge, before, after)])
     paths.append(folder.verdicts(name, "scores"))
     store.write_json(paths[-1], true_scores(tasks, before, after))
     folder.finish("judge", inputs, paths)
-    reporter.say(f"judge: {len(after)} answers judged by the oracle and by the length-biased judge")
+    reporter.say(f"judge: {len(after)} answers judged by the oracle and by judges with and without a length bias")
 
 
 def oracle(tasks: Mapping[str, windtunnel.Task]) -> Judge:
@@ -51,10 +57,10 @@ def oracle(tasks: Mapping[str, windtunnel.Task]) -> Judge:
     return FunctionJudge("oracle", lambda prompt, old, new: windtunnel.oracle_preference(tasks[prompt], old, new))
 
 
-def biased(tasks: Mapping[str, windtunnel.Task], *, length_bias: float) -> Judge:
+def doubting(name: str, tasks: Mapping[str, windtunnel.Task], *, length_bias: float) -> Judge:
     """A judge with doubt and a liking for length: 1 + σ(scale · quality lead + `length_bias` · words longer)."""
     return FunctionJudge(
-        "biased", lambda prompt, old, new: windtunnel.preference(tasks[prompt], old, new, length_bias=length_bias)
+        name, lambda prompt, old, new: windtunnel.preference(tasks[prompt], old, new, length_bias=length_bias)
     )
 
 

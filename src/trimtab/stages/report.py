@@ -15,7 +15,7 @@ from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, 
 from trimtab.errors import TrimtabError
 from trimtab.progress import Reporter
 from trimtab.records import digest
-from trimtab.stages.folder import Folder
+from trimtab.stages.folder import Folder, one_a_seed
 from trimtab.stages.reporting import inputs, render, words
 from trimtab.stages.reporting.numbers import benchmark_numbers
 from trimtab.stages.reporting.page import page
@@ -27,13 +27,8 @@ SUFFIXES = ("json", "html", "md")
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
-    """Report one run folder."""
-    _report([Folder.of(config)], config, reporter=reporter)
-
-
-def pooled(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> None:
-    """Report several seeds of one configuration, one folder a seed, into `config`'s own folder."""
-    _report(folders, config, reporter=reporter)
+    """Report a run: one seed, or several pooled into the folder that holds theirs."""
+    _report([Folder.of(single) for single in one_a_seed(config)], config, reporter=reporter)
 
 
 def _report(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> None:

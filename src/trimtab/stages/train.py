@@ -74,7 +74,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
         _steps(work, stop, log, advance, reporter)
     if work.step < work.order.steps:
         raise stop.error(f"stopped after step {work.step} of {work.order.steps} with a checkpoint")
-    _finish(work)
+    _finish(work, reporter)
     folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.heldout])
 
 
@@ -228,15 +228,17 @@ def _save(work: _Work) -> None:
     )
 
 
-def _finish(work: _Work) -> None:
+def _finish(work: _Work, reporter: Reporter) -> None:
     """Held-out rewards before and after, and the model as a folder that plain transformers or PEFT loads."""
-    after = evaluation.heldout(
-        work.scorer,
-        work.heldout,
-        objective=work.objective,
-        reference=work.reference,
-        pack_tokens=work.pack_tokens,
-    )
+    with reporter.track("held-out rewards", total=2 * len(work.heldout), unit="responses") as advance:
+        after = evaluation.heldout(
+            work.scorer,
+            work.heldout,
+            objective=work.objective,
+            reference=work.reference,
+            pack_tokens=work.pack_tokens,
+            advance=advance,
+        )
     told = {"n": len(work.heldout), "ids": [p.id for p in work.heldout], "before": work.before, "after": after}
     store.write_json(work.folder.heldout, told)
     card = model_card.text(
