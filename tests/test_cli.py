@@ -100,22 +100,16 @@ def _empty_responses(tmp_path: Path, pairs: Path, model: Path) -> list[str]:
 
 
 def _no_end_token(tmp_path: Path, pairs: Path, model: Path) -> list[str]:
-    folder = tmp_path / "endless"
-    folder.mkdir()
-    for path in model.iterdir():
-        if path.is_file():
-            (folder / path.name).write_bytes(path.read_bytes())
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    told.pop("eos_token", None)
-    told.pop("chat_template", None)
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    (folder / "special_tokens_map.json").unlink(missing_ok=True)
-    for name in ("generation_config.json", "config.json"):
-        tree = json.loads((folder / name).read_text())
-        tree.pop("eos_token_id", None)
-        (folder / name).write_text(json.dumps(tree))
-    return ["--model", str(folder), "--data", str(pairs)]
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=8, bos_token_id=None, eos_token_id=None, pad_token_id=None, **shape)
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "Four.": 1, "Five.": 2, "What": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "endless")
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(tmp_path / "endless")
+    return ["--model", str(tmp_path / "endless"), "--data", str(pairs)]
 
 
 def _empty_folder(tmp_path: Path, pairs: Path, model: Path) -> list[str]:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        app(words, exit_on_error=False, print_error=False, help_on_error=False)
+        app(words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value")
     except TrimtabError as error:
         _fail(str(error), error.exit_code, debug)
     except CycloptsError as error:
