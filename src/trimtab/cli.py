@@ -183,6 +183,22 @@ def winrate(
     _show(command.main(file, kind=kind, difficulty=difficulty, gamed=gamed), as_json, command.lines)
 
 
+@app.command
+def compare(a: str, b: str, *, benchmark: str | None = None, judge: str = "oracle", as_json: AsJson = False) -> None:
+    """Is A better than B? Two run folders or annotations files, paired on their common prompts."""
+    from trimtab.commands import compare as command
+
+    _show(command.main(a, b, benchmark=benchmark, judge=judge), as_json, command.lines)
+
+
+@app.command
+def power(*, n: int, delta: float, as_json: AsJson = False) -> None:
+    """What a number of prompts can show: --n 805 --delta 2.0 (points of win rate)."""
+    from trimtab.commands import compare as command
+
+    _show(command.power(n, delta), as_json, command.power_lines)
+
+
 # --- using the result ------------------------------------------------------------------------------------------------
 
 
