@@ -24,9 +24,10 @@ def main(a: str, b: str, *, benchmark: str | None, judge: str) -> dict[str, Any]
 
 def lines(told: dict[str, Any]) -> list[str]:
     low, high = told["ci95"]
+    p_value = "< 0.001" if told["p_value"] < 0.001 else f"= {told['p_value']:.3f}"
     return [
         f"{told['a']} against {told['b']}: {told['verdict']}",
-        f"difference {told['delta']:+.2f} points (95 % CI {low:+.2f} to {high:+.2f}; sign test p = {told['p_value']:.3f})",
+        f"difference {told['delta']:+.2f} points (95 % CI {low:+.2f} to {high:+.2f}; sign test p {p_value})",
         f"{told['n_common']} common prompts: {told['wins_a']} to {told['wins_b']}, {told['ties']} ties, "
         f"{told['n_missing']} missing on one side",
     ]
