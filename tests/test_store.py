@@ -112,6 +112,7 @@ def test_pruning_keeps_two_valid_ones_and_the_pinned(tmp_path: Path) -> None:
         store.commit_folder(tmp_path / f"step-{n}", filled)
     (tmp_path / "step-4" / "a.txt").write_text("damaged")
     store.prune(tmp_path, "step-", keep=2, pinned=frozenset({"step-0"}))
+    assert store.damage(tmp_path / "step-4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0", "step-2", "step-3", "step-4"]
 
 
@@ -155,3 +156,17 @@ def test_a_second_process_is_refused_the_folder(tmp_path: Path) -> None:
 def test_numbers_that_are_not_numbers_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         store.write_json(tmp_path / "x.json", {"loss": float("nan")})
+
+
+def test_what_a_killed_writer_left_is_cleared_and_what_it_set_aside_comes_back(tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    pid = dead.stdout.strip()
+    model = store.commit_folder(tmp_path / "model", filled)
+    model.rename(tmp_path / f".old-{pid}-model")
+    (tmp_path / f".tmp-{pid}-model").mkdir()
+    (tmp_path / f".tmp-{os.getppid()}-busy").mkdir()
+    store.commit_folder(tmp_path / "other", filled)
+    assert store.damage(tmp_path / "model") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".tmp-{os.getppid()}-busy", "model", "other"]

@@ -114,7 +114,7 @@ def plan(*words: Words, as_json: AsJson = False) -> None:
     from trimtab.commands import plan as command
 
     config, _ = _read(words)
-    _show(command.plan(config), as_json, command.lines)
+    _show(command.plan(config, reporter=_reporter(quiet=False)), as_json, command.lines)
 
 
 @app.command
@@ -243,7 +243,7 @@ def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(
                     f"{path} is no run folder: it has no config.json", remedy="name a run or a config file"
                 )
-            return config.read_file(path / "config.json")
+            return config.read_file(path / "config.json") | {"out": named}  # also where the folder was moved
         return config.read_file(path)
     if "model" in flags or "data" in flags:
         return {}

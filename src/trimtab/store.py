@@ -120,9 +120,9 @@ def commit_folder(target: Path, write: Callable[[Path], None]) -> Path:
     """
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_after_the_dead(target.parent)
         beside = target.parent / f".tmp-{os.getpid()}-{target.name}"
         old = target.parent / f".old-{os.getpid()}-{target.name}"
-        shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
         try:
             write(beside)
@@ -167,11 +167,18 @@ def newest_valid(parent: Path, prefix: str) -> tuple[Path | None, list[str]]:
 
 
 def prune(parent: Path, prefix: str, *, keep: int, pinned: frozenset[str] = frozenset()) -> None:
-    """Delete the oldest `prefix*` folders but the last `keep` valid ones and those named in `pinned`."""
+    """Delete the oldest `prefix*` folders but the last `keep` valid ones and those named in `pinned`.
+
+    Only what would be kept is verified in full; the folders before it have served.
+    """
     assert keep >= 2, "always two valid checkpoints"
-    valid = [f for f in sorted(parent.glob(f"{prefix}*")) if f.is_dir() and f.name not in pinned and not damage(f)]
-    for folder in valid[:-keep]:
-        shutil.rmtree(folder)
+    folders = [f for f in sorted(parent.glob(f"{prefix}*"), reverse=True) if f.is_dir() and f.name not in pinned]
+    kept = 0
+    for folder in folders:
+        if kept >= keep:
+            shutil.rmtree(folder)
+        elif not damage(folder):
+            kept += 1
 
 
 def remove(path: Path) -> None:
@@ -237,6 +244,33 @@ def _seal(folder: Path) -> None:
     for inner in (p for p in folder.rglob("*") if p.is_dir()):
         _sync_folder(inner)
     _sync_folder(folder)
+
+
+def _clear_after_the_dead(parent: Path) -> None:
+    """What a killed writer left: half-written folders go; one it had only just set aside comes back."""
+    for folder in parent.glob(".tmp-*-*"):
+        if folder.is_dir() and not _alive(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in parent.glob(".old-*-*"):
+        name = folder.name.split("-", 2)[2]
+        if not _alive(folder) and not (parent / name).exists():
+            folder.rename(parent / name)
+        elif not _alive(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(folder: Path) -> bool:
+    """Whether the process that named this folder still runs (this one does not count: it is not writing here now)."""
+    number = folder.name.split("-", 2)[1]
+    if not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _umask() -> int:

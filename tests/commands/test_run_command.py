@@ -59,7 +59,7 @@ def test_every_artefact_of_the_contract_is_there(finished: Finished) -> None:
         *(f"data/{name}" for name in ("audit.json", "rejected.jsonl", "train.jsonl", "heldout.jsonl", "pairs.jsonl")),
         *("model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/README.md"),
         *("answers/windtunnel.json", "answers/windtunnel.baseline.json"),
-        *(f"verdicts/windtunnel.{judge}.json" for judge in ("oracle", "biased", "scores")),
+        *(f"verdicts/windtunnel.{judge}.json" for judge in ("oracle", "biased", "unbiased", "scores")),
         *("report.json", "report.html", "report.md"),
     ]
     assert [name for name in names if not (finished.root / name).is_file()] == []
@@ -74,17 +74,17 @@ def test_every_artefact_of_the_contract_is_there(finished: Finished) -> None:
 def test_the_report_counts_what_the_verdicts_say(finished: Finished) -> None:
     told = tree_of(finished.root / "report.json")
     judged = {row["judge"]: row for row in told["benchmark"]["judges"]}
-    assert set(judged) == {"oracle", "biased"}
+    assert set(judged) == {"oracle", "biased", "unbiased"}
     for judge, row in judged.items():
         verdicts = tree_of(finished.root / "verdicts" / f"windtunnel.{judge}.json")
         assert len(verdicts) == told["benchmark"]["n_prompts"] == 16
         mean = 100 * sum(verdict["preference"] - 1 for verdict in verdicts) / 16
-        assert row["raw"]["value"] == pytest.approx(mean)
-        low, high = row["raw"]["ci95"]
+        assert row["win_rate"]["value"] == pytest.approx(mean)
+        low, high = row["win_rate"]["ci95"]
         assert low <= mean <= high
     scores = tree_of(finished.root / "verdicts" / "windtunnel.scores.json")
     assert told["benchmark"]["scores"]["after"]["value"] == pytest.approx(sum(scores["model"]) / 16)
-    assert f"{judged['oracle']['raw']['value']:.1f}" in told["headline"][0]["text"]
+    assert f"{judged['oracle']['win_rate']['value']:.1f}" in told["headline"][0]["text"]
     assert any(word in told["regime"][0]["text"].lower() for word in ("linear", "selective", "starved"))
     assert told["training"]["seeds"][0]["n_steps"] == 2
     page = (finished.root / "report.html").read_text(encoding="utf-8")
@@ -145,9 +145,7 @@ def test_what_is_deleted_is_made_again_and_nothing_else(
 
 
 @pytest.mark.usefixtures("same_home")
-def test_stage_by_stage_is_the_same_run(
-    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stage_by_stage_is_the_same_run(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "by stages"
     assert call(["prepare", *TINY, "--out", out, "--quiet"], capsys)[0] == 0
     for stage in ("reference", "train", "generate", "judge", "report"):
@@ -181,9 +179,7 @@ def test_a_stage_before_its_time_says_what_to_run(
     assert "→ run `trimtab" in said
 
 
-def test_resume_without_a_run_is_refused_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_without_a_run_is_refused_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, said = call(["run", *TINY, "--out", tmp_path / "run", "--resume"], capsys)
     assert code == 2
     assert "no run to resume" in said
@@ -211,7 +207,7 @@ def test_seeds_share_reference_and_baseline_answers(
     assert tree_of(two / "reference.json")["computed"] == 0
     assert (one / "data/train.jsonl").read_bytes() == (two / "data/train.jsonl").read_bytes()
     assert said.count("sampling answers to be labelled (1 of 2): 64 of 64") == 1
-    assert said.count("answers of the unaligned model: 16 of 16") == 2, "one decoding seed each"
+    assert said.count("answers of the unaligned model: 16 of 16") == 1
     told = tree_of(out / "report.json")
     assert told["kind"] == "pooled"
     assert told["seeds"] == [0, 1]
@@ -220,7 +216,7 @@ def test_seeds_share_reference_and_baseline_answers(
         for root in (one, two)
     ]
     pooled = next(row for row in told["benchmark"]["judges"] if row["judge"] == "oracle")
-    assert pooled["raw"]["value"] == pytest.approx(sum(row["raw"]["value"] for row in values) / 2)
+    assert pooled["win_rate"]["value"] == pytest.approx(sum(row["win_rate"]["value"] for row in values) / 2)
     monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     assert call(["run", out], capsys)[0] == 0
 
@@ -228,11 +224,11 @@ def test_seeds_share_reference_and_baseline_answers(
 def test_sigterm_keeps_a_checkpoint_and_the_same_command_finishes(tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     words = [sys.executable, "-m", "trimtab.cli", "run", "--windtunnel.pairs", "64", "--windtunnel.prompts", "8",
-             "--train.epochs", "40", "--train.batch-pairs", "8", "--out", str(out), "--quiet"]  # fmt: skip
+             "--train.epochs", "12", "--train.batch-pairs", "8", "--out", str(out), "--quiet"]  # fmt: skip
     own = os.environ | {"TRIMTAB_HOME": str(tmp_path / "home")}
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=own)
     metrics = out / "metrics.jsonl"
-    while process.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 5):
+    while process.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 3):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     asked = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -140,6 +142,14 @@ def test_measuring() -> None:
     del block
     assert memory.free_bytes(CPU) > 0
     assert 1e8 < memory.matmul_speed(CPU, torch.float32) < 1e14
+
+
+def test_the_peak_is_our_own_and_not_the_parents() -> None:
+    """`ru_maxrss` of a fresh process can be that of the process that started it."""
+    block = torch.ones(100_000_000)
+    script = "import torch; from trimtab.engine.memory import peak_bytes; print(peak_bytes(torch.device('cpu')))"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < memory.held_bytes() - 4 * len(block) + 200e6
 
 
 def test_time_grows_with_tokens_and_shrinks_with_speed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -51,10 +52,10 @@ def test_it_answers_sensibly_in_every_family_and_wholly_right_in_few(
     """Bands of the model card widened by three standard errors of this small sample (400 answers, 50 a family)."""
     found = figures(*shipped, n=400, seed=11)
     true, right, _ = found["all"]
-    assert 0.30 <= true <= 0.45
+    assert 0.35 <= true <= 0.50
     assert right < 0.40
     for family in FAMILIES:
-        assert 0.12 <= found[family][0] <= 0.72, (family, found[family])
+        assert 0.18 <= found[family][0] <= 0.75, (family, found[family])
 
 
 def test_its_answers_end_and_name_the_asked_thing(
@@ -67,6 +68,28 @@ def test_its_answers_end_and_name_the_asked_thing(
     for task, text in zip(questions, texts, strict=True):
         best[task.id] = max(best.get(task.id, 0.0), score(task, text).total)
     assert sum(value == 1.0 for value in best.values()) >= 10
+
+
+def test_the_example_of_the_model_card_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    card = (model_folder() / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(example) == 1
+    exec(example[0], {})  # noqa: S102  # the card's own words are what is tested
+    said = capsys.readouterr().out
+    assert "user\nWhat is 7 plus 5?\nassistant\n" in said
+
+
+def test_the_figures_of_the_model_card_are_the_models(
+    shipped: tuple[Qwen2ForCausalLM, Qwen2Tokenizer],
+) -> None:
+    """Greedy decoding has no luck in it: the card's greedy column is measured again, to rounding on other machines."""
+    card = (model_folder() / "README.md").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^\| (\w+) \|.*\| ([\d.]+) \| [\d.]+ \|$", card, flags=re.MULTILINE))
+    found = figures(*shipped, n=800, temperature=0.0)
+    assert set(stated) == {"all", *FAMILIES}
+    assert {family: round(found[family][0], 2) for family in stated} == pytest.approx(
+        {family: float(value) for family, value in stated.items()}, abs=0.03
+    )
 
 
 def test_importing_the_room_needs_no_torch() -> None:

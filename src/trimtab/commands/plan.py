@@ -11,23 +11,26 @@ from typing import Any
 from trimtab import objectives
 from trimtab.config import Config
 from trimtab.engine import memory, models
-from trimtab.progress import SilentReporter, duration
+from trimtab.progress import Reporter, SilentReporter, duration
 from trimtab.records import TokenPair
 from trimtab.stages import policy, prepare, reference, train
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name
 
 LOOKED_AT = 1000  # rows tokenised for an estimate
-EMBEDDED_LOOKED_AT = 64  # pairs sampled for an estimate
+EMBEDDED_WHOLE = 2048  # up to so many pairs are all sampled: the run finds their answers in the cache
+EMBEDDED_LOOKED_AT = 64  # else so many are, for an estimate
 
 
-def plan(config: Config) -> dict[str, Any]:
+def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:
     """Every derived number of the run, as kept in `plan.json`. Raises what the run itself would refuse."""
     objective = objectives.make(config.objective.name, **config.objective.parameters())
-    embedded = config.data.source == EMBEDDED
-    looked = prepare.prepare(config, reporter=SilentReporter(), limit=EMBEDDED_LOOKED_AT if embedded else LOOKED_AT)
-    prepare.refuse_if_bad(looked.audit, config)
     rows = prepare.count(config)
+    embedded = config.data.source == EMBEDDED  # only sampling takes long enough to be shown
+    looked = prepare.prepare(
+        config, reporter=reporter if embedded else SilentReporter(), limit=_looked_at(config, rows)
+    )
+    prepare.refuse_if_bad(looked.audit, config)
     kept, heldout = prepare.split(looked, share=config.data.holdout)
     share = rows / max(1, looked.audit.n_rows)
     # lengths repeat those that were looked at; exact when everything was
@@ -49,6 +52,13 @@ def plan(config: Config) -> dict[str, Any]:
     }
 
 
+def _looked_at(config: Config, rows: int) -> int:
+    """How many of the rows lengths are taken from."""
+    if config.data.source != EMBEDDED:
+        return LOOKED_AT
+    return rows if rows <= EMBEDDED_WHOLE else EMBEDDED_LOOKED_AT
+
+
 def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
     """Device, packs, and the predictions of `engine.memory`, in bytes and seconds."""
     device = models.pick_device(config.engine.device)
@@ -58,16 +68,15 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
     budget = policy.pack_tokens(config, pairs=pairs)
     tokens = sum(pair.n_tokens for pair in pairs)
     responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
-    batch = tokens * min(1.0, config.train.batch_pairs / max(1, len(pairs)))
+    seen = train.plan(config, pairs)
     predicted = memory.predict(
         shape,
         dtype=dtype,
         device=device,
-        pack_tokens=min(budget, int(batch) or budget),
+        pack_tokens=min(budget, seen["largest_batch_tokens"]),
         response_share=responses,
         base=memory.held_bytes() if device.type != "cuda" else 0,
     )
-    seen = train.plan(config, pairs)
     trained = tokens * seen["pairs_seen"] / max(1, len(pairs))
     seconds = memory.seconds(
         shape, tokens=int(trained), response_share=responses, speed=memory.matmul_speed(device, dtype)
@@ -87,14 +96,15 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
 def lines(told: dict[str, Any]) -> list[str]:
     """The plan for a terminal."""
     steps, engine = told["train"], told["engine"]
-    estimated = "" if told["lengths_from"] >= told["rows"] else f", lengths from the first {told['lengths_from']:,}"
+    exact = told["lengths_from"] >= told["rows"]
+    about, estimated = ("", "") if exact else ("about ", f", from the first {told['lengths_from']:,} rows")
     benchmark_line = f"{told['benchmark']}, {told['benchmark_prompts']} prompts" if told["benchmark"] else "none"
     parameters = ", ".join(f"{k}={v}" for k, v in told["objective"].items() if k != "name" and v is not None)
     return [
         f"model      {engine['parameters']:,} parameters, {engine['trainable']:,} of them trained",
-        f"pairs      {steps['pairs']:,} to train on, {told['heldout_pairs']:,} held out{estimated}",
+        f"pairs      {about}{steps['pairs']:,} to train on, {told['heldout_pairs']:,} held out{estimated}",
         f"objective  {told['objective']['name']}({parameters}), loss before the first step {_constant(told)}",
-        f"steps      {steps['steps']:,} of up to {-(-steps['pairs'] // steps['steps_per_epoch'])} pairs, "
+        f"steps      {about}{steps['steps']:,} of up to {-(-steps['pairs'] // steps['steps_per_epoch'])} pairs, "
         f"{steps['tokens_per_epoch']:,} tokens an epoch, learning rate {steps['learning_rate']:g}",
         f"engine     {engine['device']}, {engine['dtype']}, {engine['threads']} threads, "
         f"packs of {engine['pack_tokens']:,} tokens",

@@ -13,7 +13,7 @@ from trimtab import store
 from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
-from trimtab.progress import Reporter
+from trimtab.progress import Reporter, SilentReporter
 from trimtab.stages import generate, judge, prepare, reference, report, train
 from trimtab.stages.folder import Folder, one_a_seed
 
@@ -48,7 +48,7 @@ def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
             f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
             remedy="choose another folder with --out, or delete this one",
         )
-    planned = None if known else plan.plan(config)
+    planned = None if known else plan.plan(config, reporter=reporter)
     with store.locked(folder.root):
         if planned is not None:
             _describe(config, planned)
@@ -63,7 +63,7 @@ def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:
         if config.seeds > 1:
             reporter.say(f"seed {single.seed}")
             if not Folder.of(single).config.is_file():
-                _describe(single, plan.plan(single))
+                _describe(single, plan.plan(single, reporter=SilentReporter()))
         yield single
 
 

@@ -178,23 +178,31 @@ def peak_bytes(device: torch.device) -> int:
     """Most memory held so far: of the process (CPU, MPS), or of the accelerator's tensors (CUDA)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM") or _peak_of_usage()
+
+
+def held_bytes() -> int:
+    """Memory that this process holds now; the peak so far where the system does not tell."""
+    return _status("VmRSS") or _peak_of_usage()
+
+
+def _status(field: str) -> int:
+    """Bytes of one line of Linux's own account of this process; 0 elsewhere."""
+    try:
+        rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(row.split()[1]) * 1024 for row in rows if row.startswith(f"{field}:"))
+    except (OSError, ValueError, StopIteration):
+        return 0
+
+
+def _peak_of_usage() -> int:
+    """The peak that POSIX tells. On Linux it may be that of the parent at the time it started us: hence `_status`."""
     try:
         import resource
     except ImportError:  # not POSIX
         return 0
     told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return told if sys.platform == "darwin" else told * 1024
-
-
-def held_bytes() -> int:
-    """Memory that this process holds now; the peak so far where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak_bytes(torch.device("cpu"))
-    import resource
-
-    return pages * resource.getpagesize()
 
 
 def free_bytes(device: torch.device) -> int:

@@ -14,6 +14,8 @@ from trimtab.stages.answering import Spoken, answer
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import benchmark, benchmark_name, model_folder
 
+SEED = 0  # of decoding: one noise for every training seed, so the unaligned model answers once for all of them
+
 
 def main(config: Config, *, reporter: Reporter) -> None:
     """Write `answers/<benchmark>.json` and, from the unaligned model or the benchmark itself, `….baseline.json`."""
@@ -24,7 +26,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
     aligned = folder.require(folder.model, "train")
     asked = benchmark(config)
     model = identity.identify(str(aligned))
-    inputs = digest([asdict(model), asked.digest, config_digest(config, "generate", "model"), config.seed])
+    inputs = digest([asdict(model), asked.digest, config_digest(config, "generate", "model"), SEED])
     if folder.is_done("generate", inputs):
         reporter.say(f"generate: {name} is answered already")
         return
@@ -32,9 +34,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
 
     def speak(where: str, what: str) -> list[Spoken]:
         source = aligned if where == "aligned" else model_folder(config)
-        return answer(
-            source, prompts, config=config, decoding=config.generate, seed=config.seed, reporter=reporter, what=what
-        )
+        return answer(source, prompts, config=config, decoding=config.generate, seed=SEED, reporter=reporter, what=what)
 
     after = _filed(asked, speak("aligned", "answers of the aligned model"), generator=f"{config.model.name} aligned")
     if asked.has_baseline:
