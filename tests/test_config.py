@@ -149,3 +149,9 @@ def test_every_key_is_read_somewhere() -> None:
     read = named | through_parameters
     dead = [key for key in config.keys() if key.rpartition(".")[2] not in read]  # noqa: SIM118  # a function, no mapping
     assert dead == []
+
+
+def test_a_key_of_a_section_does_not_turn_the_embedded_world_off() -> None:
+    assert not config.names_an_input(config.read_flags(["--data.holdout", "0.1", "--model.revision", "x"])[1])
+    assert config.names_an_input({"data": "pairs.jsonl"})
+    assert config.names_an_input(config.read_flags(["--model", "m"])[1])

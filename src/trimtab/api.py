@@ -38,7 +38,7 @@ def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = T
 
     base: Mapping[str, Any]
     if config is None:
-        base = {} if "model" in keys or "data" in keys else configuration.read_file(configuration.EMBEDDED_RECIPE)
+        base = {} if configuration.names_an_input(keys) else configuration.read_file(configuration.EMBEDDED_RECIPE)
     elif isinstance(config, Mapping):
         base = config
     else:

@@ -245,7 +245,7 @@ def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
                 )
             return config.read_file(path / "config.json") | {"out": named}  # also where the folder was moved
         return config.read_file(path)
-    if "model" in flags or "data" in flags:
+    if config.names_an_input(flags):
         return {}
     return config.read_file(config.EMBEDDED_RECIPE)
 

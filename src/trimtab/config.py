@@ -302,6 +302,11 @@ def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
     )
 
 
+def names_an_input(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree of keys says which model or which data; if not, the embedded world's recipe is meant."""
+    return any(MAIN_FIELD[name] in _opened(name, tree[name]) for name in ("model", "data") if name in tree)
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, section by section; a bare word for a section sets its main field."""
     result = {name: _opened(name, value) for name, value in base.items()}

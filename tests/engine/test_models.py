@@ -24,9 +24,9 @@ IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     words = {f"w{i}": i for i in range(97)}
-    backend = Tokenizer(WordLevel(words, unk_token="w0"))  # noqa: S106  # a word, not a password
+    backend = Tokenizer(WordLevel(words, unk_token="w0"))  # a word, not a password
     backend.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w1", pad_token="w2")  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w1", pad_token="w2")
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""`trimtab plan`: what it says is what the run then does, and it writes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trial_runs import TINY, call, rows_of, tree_of
+
+WINDTUNNEL = ["--windtunnel.pairs", "200", "--train.max-steps", "3", "--benchmark", "none", "--judge", "none"]
+UKP = ["--data.limit", "300", "--data.max-rejected", "1", "--train.max-steps", "3"]
+CASES: dict[str, tuple[str, list[str]]] = {
+    "windtunnel": ("", WINDTUNNEL),
+    "stories260K full": ("stories260K", [*UKP, "--train.batch-pairs", "16"]),
+    "cardputer lora": ("cardputer-chat-3M", [*UKP, "--adapter", "lora", "--data.max-prompt-tokens", "100",
+                                            "--data.max-response-tokens", "150"]),
+}  # fmt: skip
+
+
+def in_a_process(words: list[str], home: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "trimtab.cli", *words],
+        capture_output=True, text=True, check=False, env=os.environ | {"TRIMTAB_HOME": str(home)}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", [n if n == "windtunnel" else pytest.param(n, marks=pytest.mark.needs_shared) for n in CASES])
+def test_the_plan_is_what_the_run_does_and_memory_within_a_quarter(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model, words = CASES[name]
+    if model:
+        shared = request.getfixturevalue("shared_data")
+        words = [*words, "--model", str(shared / "models" / model), "--data",
+                 str(shared / "pairs/ukp-convarg1-strict/pairs.jsonl")]  # fmt: skip
+    home, out = tmp_path / "home", tmp_path / "run"
+    told: dict[str, Any] = json.loads(in_a_process(["plan", *words, "--out", str(out), "--json"], home))
+    assert not out.exists()
+    in_a_process(["run", *words, "--out", str(out), "--quiet"], home)
+    rows = rows_of(out / "metrics.jsonl")
+    pairs = rows_of(out / "data/train.jsonl")
+    tokens = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs]
+    steps = told["train"]
+    assert steps["pairs"] == len(pairs)
+    assert told["heldout_pairs"] == len(rows_of(out / "data/heldout.jsonl"))
+    assert steps["steps"] == len(rows) == rows[-1]["step"] == 3
+    assert (steps["tokens_per_epoch"], steps["longest_pair_tokens"]) == (sum(tokens), max(tokens))
+    assert max(row["tokens"] for row in rows) <= steps["largest_batch_tokens"]
+    assert max(row["learning_rate"] for row in rows) == pytest.approx(steps["learning_rate"])
+    assert told["step_zero_loss"] == pytest.approx(rows[0]["loss"], abs=1e-4)
+    ratio = told["engine"]["predicted_peak_bytes"] / rows[-1]["peak_memory_bytes"]
+    print(f"{name}: predicted {told['engine']['predicted_peak_bytes'] / 1e6:.0f} MB, measured "
+          f"{rows[-1]['peak_memory_bytes'] / 1e6:.0f} MB, ratio {ratio:.2f}")  # fmt: skip
+    assert 0.75 <= ratio <= 1.25
+
+
+def test_plan_speaks_to_people_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, said = call(["plan", *TINY, "--seeds", "3"], capsys)
+    assert code == 0, said
+    for word in ("1,313,440 parameters", "pairs", "steps", "tokens an epoch", "peak memory", "for each of 3 seeds"):
+        assert word in printed
+    assert "about" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_from_a_part_of_the_rows_says_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "many.jsonl"
+    rows = [{"prompt": f"What is {n} plus {n}?", "chosen": f"{2 * n}.", "rejected": "No."} for n in range(1500)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["plan", "--model", "windtunnel", "--data", str(source), "--train.batch-pairs", "100"]
+    code, printed, said = call(words, capsys)
+    assert code == 0, said
+    assert "about" in printed
+    assert "from the first 1,000 rows" in printed
+    told = json.loads(call([*words, "--json"], capsys)[1])
+    assert (told["rows"], told["lengths_from"]) == (1500, 1000)
+    assert told["train"]["pairs"] + told["heldout_pairs"] == pytest.approx(1500, abs=2)
+    assert call([*words, "--data.limit", "1000"], capsys)[1].count("about") == 0
+
+
+def test_a_plan_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "bad.jsonl"
+    rows = [{"prompt": f"What is {n}?", "chosen": "A number.", "rejected": ""} for n in range(20)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, printed, said = call(["plan", "--model", "windtunnel", "--data", str(source), "--json"], capsys)
+    assert (code, printed) == (2, "")
+    assert "none of the 20 rows is a usable pair" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
+
+
+def test_plan_json_in_the_run_folder_is_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, "--out", str(tmp_path / "run")]
+    told = json.loads(call(["plan", *words, "--json"], capsys)[1])
+    assert call(["prepare", *words, "--quiet"], capsys)[0] == 0
+    kept = tree_of(tmp_path / "run" / "plan.json")
+    for tree in (told, kept):  # depend on what else the process holds
+        tree["engine"].pop("predicted_training_seconds")
+        tree["engine"].pop("predicted_peak_bytes")
+    assert kept == told

@@ -1,0 +1,107 @@
+"""`trimtab chat` and `trimtab export`: using what a run left."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from trial_runs import TINY, alone, call, contents
+
+from trimtab import cli, store, windtunnel
+from trimtab.commands import chat
+
+LORA = ["--adapter", "lora", "--train.learning-rate", "0.01", "--benchmark", "none", "--judge", "none"]
+
+
+@pytest.fixture(scope="module")
+def lora_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parent = tmp_path_factory.mktemp("lora")
+    with alone(parent / "home"):
+        cli.main(["run", *TINY, *LORA, "--out", str(parent / "run"), "--quiet"])
+    return parent / "run"
+
+
+def test_chat_answers_each_line_and_stops_at_the_end_of_input() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "trimtab.cli", "chat", str(windtunnel.model_folder())],
+        input="What colour is the sky?\nAnd at night?\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers = done.stdout.splitlines()
+    assert len(answers) == 2
+    assert all(answer.strip() for answer in answers)
+    assert "Traceback" not in done.stderr
+
+
+def test_chat_hands_on_the_whole_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lora_run: Path
+) -> None:
+    asked: list[int] = []
+    real = chat.sample
+
+    def watched(model: object, prompts: list[list[int]], **options: object) -> object:
+        asked.append(len(prompts[0]))
+        return real(model, prompts, **options)  # type: ignore[arg-type]  # handed on unchanged
+
+    monkeypatch.setattr(chat, "sample", watched)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Say hello.\nSay hello.\n\nnever read\n"))
+    code, printed, said = call(["chat", lora_run], capsys)
+    assert code == 0, said
+    assert len(printed.splitlines()) == len(asked) == 2
+    assert asked[1] > 2 * asked[0]
+
+
+def test_chat_without_a_model_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, said = call(["chat", tmp_path], capsys)
+    assert code == 2
+    assert "has no trained model yet" in said
+    assert "→" in said
+    assert call(["chat", tmp_path / "nowhere"], capsys)[0] == 2
+
+
+def logits(model: object) -> torch.Tensor:
+    with torch.no_grad():
+        told: torch.Tensor = model(torch.tensor([[5, 6, 7, 8, 9]])).logits  # type: ignore[operator]  # a transformers model
+    return told
+
+
+def test_export_hf_copies_the_adapter_and_merged_folds_it_in(
+    lora_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = windtunnel.model_folder()
+    code, printed, said = call(["export", lora_run, "--to", tmp_path / "as trained"], capsys)
+    assert (code, printed.strip()) == (0, str(tmp_path / "as trained")), said
+    exported = contents(tmp_path / "as trained")
+    assert exported.pop(store.MANIFEST)
+    assert exported == {k: v for k, v in contents(lora_run / "model").items() if k != store.MANIFEST}
+    code, printed, said = call(["export", lora_run, "--format", "merged"], capsys)
+    merged = lora_run / "export-merged"
+    assert (code, printed.strip()) == (0, str(merged)), said
+    assert not (merged / "adapter_config.json").exists()
+    assert (merged / "tokenizer.json").is_file()
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "as trained").eval()
+    plain = AutoModelForCausalLM.from_pretrained(merged).eval()
+    torch.testing.assert_close(logits(plain), logits(adapted), rtol=1e-4, atol=1e-4)
+    unaligned = AutoModelForCausalLM.from_pretrained(base).eval()
+    assert (logits(plain) - logits(unaligned)).abs().max() > 1e-2
+
+
+def test_export_refuses_to_overwrite_and_names_what_it_cannot_write(
+    lora_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").mkdir()
+    code, _, said = call(["export", lora_run, "--to", tmp_path / "taken"], capsys)
+    assert code == 2
+    assert "is there already" in said
+    for format, word in (("gguf", "convert_hf_to_gguf.py"), ("onnx", "--format hf")):
+        code, _, said = call(["export", lora_run, "--format", format, "--to", tmp_path / format], capsys)
+        assert code == 2
+        assert word in said
+        assert not (tmp_path / format).exists()
