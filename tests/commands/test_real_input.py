@@ -52,9 +52,11 @@ def test_a_real_model_is_aligned_and_loads_elsewhere(
     from transformers import AutoModelForCausalLM
 
     base = shared_data / "models" / name
-    out = tmp_path / "run"
-    words = ["run", "--model", base, "--data", shared_data / "pairs/ukp-convarg1-strict/pairs.jsonl",
-             "--data.limit", "60", "--data.max-rejected", "1", "--data.max-prompt-tokens", "64",
+    out, source = tmp_path / "run", tmp_path / "every 190th pair.jsonl"  # 32 topics in 11,650 rows
+    lines = (shared_data / "pairs/ukp-convarg1-strict/pairs.jsonl").read_text(encoding="utf-8").splitlines(True)
+    source.write_text("".join(lines[::190]), encoding="utf-8")
+    words = ["run", "--model", base, "--data", source, "--data.limit", "60", "--data.holdout", "0.2",
+             "--data.max-rejected", "1", "--data.max-prompt-tokens", "64",
              "--data.max-response-tokens", "64", "--adapter", adapter, "--train.max-steps", "3",
              "--train.batch-pairs", "8", "--train.learning-rate", "1e-3", "--out", out, "--quiet"]  # fmt: skip
     code, printed, said = call(words, capsys)
@@ -65,6 +67,7 @@ def test_a_real_model_is_aligned_and_loads_elsewhere(
     assert rows[0]["loss"] == pytest.approx(2.0, abs=1e-4)
     assert all(0 <= row[key] <= 1 for row in rows for key in METRICS if key.startswith("active/"))
     planned = tree_of(out / "plan.json")["train"]
+    planned_heldout = tree_of(out / "plan.json")["heldout_pairs"]
     pairs = rows_of(out / "data/train.jsonl")
     assert (planned["pairs"], planned["steps"]) == (len(pairs), 3)
     aligned = loaded(out / "model", base, adapter)
@@ -73,7 +76,7 @@ def test_a_real_model_is_aligned_and_loads_elsewhere(
     assert max(moved) > 1e-2, moved
     told = tree_of(out / "report.json")
     assert told["benchmark"] is None
-    assert told["heldout"]["accuracy"]["n"] == len(rows_of(out / "data/heldout.jsonl"))
+    assert told["heldout"]["accuracy"]["n"] == planned_heldout == len(rows_of(out / "data/heldout.jsonl"))
 
 
 @pytest.mark.parametrize("name", SETS)
