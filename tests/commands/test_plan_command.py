@@ -30,7 +30,9 @@ def in_a_process(words: list[str], home: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", [n if n == "windtunnel" else pytest.param(n, marks=pytest.mark.needs_shared) for n in CASES])
+@pytest.mark.parametrize(
+    "name", [n if n == "windtunnel" else pytest.param(n, marks=pytest.mark.needs_shared) for n in CASES]
+)
 def test_the_plan_is_what_the_run_does_and_memory_within_a_quarter(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

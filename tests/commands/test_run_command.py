@@ -68,7 +68,7 @@ def test_every_artefact_of_the_contract_is_there(finished: Finished) -> None:
     assert [path.name for path in checkpoints] == ["step-00000001", "step-00000002"]
     assert [problem for path in checkpoints for problem in store.damage(path)] == []
     assert store.damage(finished.root / "model") == []
-    assert not [path for path in finished.root.rglob(".tmp-*")]
+    assert not list(finished.root.rglob(".tmp-*"))
 
 
 def test_the_report_counts_what_the_verdicts_say(finished: Finished) -> None:

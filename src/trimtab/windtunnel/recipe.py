@@ -3,7 +3,7 @@
     python -m trimtab.windtunnel.recipe --out DIR [--steps N] [--seed N]
 
 Writes a plain transformers folder. Deterministic by seed on one machine and thread count. The demonstrations are drawn
-as they are needed, so nothing is seen twice by construction except in the small families.
+as they are needed: outside of the small families hardly a row is seen twice.
 """
 
 from __future__ import annotations

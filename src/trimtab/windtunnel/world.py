@@ -37,7 +37,7 @@ FAMILIES: Final = ("writing", "roleplay", "reasoning", "math", "coding", "extrac
 # Families whose facts the model must have been told: `train` covers all of their keys.
 TOLD: Final = frozenset({"math", "stem", "humanities"})
 
-# Prompts in the families that are small enough to run out; the others have from 2,000 to 10 million.
+# Prompts in the families that are small enough to run out; the others have from 1,728 to 1.5 million.
 SPACE: Final[Mapping[str, int]] = {"math": 151, "stem": 112, "humanities": 128, "roleplay": 480}
 
 
@@ -184,7 +184,7 @@ def in_split(family: str, key: str, split: Split) -> bool:
 def tasks(n: int, *, seed: int, split: Split) -> tuple[Task, ...]:
     """`n` tasks of one split, the families in turn. A pure function of its arguments.
 
-    No prompt comes twice while its family still has unused ones in the split (64 to 160 in the small families).
+    No prompt comes twice while its family still has unused ones in the split (about 50 to 130 in the small families).
     """
     rng = luck("trimtab world", split, seed)
     seen: set[str] = set()
