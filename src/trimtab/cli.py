@@ -71,8 +71,8 @@ def _fail(message: str, code: int, debug: bool) -> None:
 def run(*words: Words) -> None:
     """Prepare, reference, train, generate, judge and report: [CONFIG] [--model M] [--data D] [--section.key VALUE].
 
-    Without CONFIG, --model and --data it runs the embedded wind tunnel, offline, in minutes. `trimtab keys` lists
-    every key. --resume goes on with a stopped run; --quiet prints no progress.
+    Without CONFIG, --model and --data it runs the embedded wind tunnel, offline, in minutes.
+    `trimtab keys` lists every key. --resume goes on with a stopped run; --quiet prints plain lines, no bars.
     """
     from trimtab.commands import run as command
 

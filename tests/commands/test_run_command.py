@@ -115,7 +115,7 @@ def test_another_configuration_in_the_same_folder_is_refused_by_name(
     finished: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(finished.root)
-    code, _, said = call([*finished.words, "--beta", "0.3"], capsys)
+    code, _, said = call([*finished.words, "--beta", "0.7"], capsys)
     assert code == 2
     assert "objective.beta" in said
     assert "--out" in said

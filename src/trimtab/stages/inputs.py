@@ -10,6 +10,7 @@ from pathlib import Path
 from trimtab import windtunnel
 from trimtab.config import Config
 from trimtab.engine import identity
+from trimtab.errors import DataError
 from trimtab.judging.benchmarks import Benchmark, Prompt, read_benchmark
 
 EMBEDDED = "windtunnel"
@@ -36,8 +37,17 @@ def benchmark(config: Config) -> Benchmark:
         prompts = tuple(Prompt(task.id, task.prompt, dataset=task.family) for task in eval_tasks(config))
         found = Benchmark(EMBEDDED, prompts)
     else:
-        found = read_benchmark(Path(config.benchmark.name))
+        found = _of_file(Path(config.benchmark.name))
     return found if config.benchmark.limit is None else found.first(config.benchmark.limit)
+
+
+def _of_file(path: Path) -> Benchmark:
+    if not path.exists():
+        raise DataError(
+            f"benchmark {str(path)!r}: there is no such file",
+            remedy="name windtunnel, or a JSON or JSONL file of prompts",
+        )
+    return read_benchmark(path)
 
 
 def eval_tasks(config: Config) -> tuple[windtunnel.Task, ...]:

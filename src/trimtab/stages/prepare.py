@@ -5,13 +5,14 @@ Nothing is dropped in silence: `rejected.jsonl` holds each dropped row's name an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trimtab import store, windtunnel
-from trimtab.config import Config, GenerateSection, config_digest
+from trimtab.config import Config, DataSection, GenerateSection, config_digest
 from trimtab.data.audit import Audit, Auditor, normalise_prompt
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import detect_format
@@ -20,7 +21,7 @@ from trimtab.data.problems import RowProblem
 from trimtab.data.sources import read_rows
 from trimtab.engine import identity
 from trimtab.engine.describe import read_config, window
-from trimtab.errors import DataError
+from trimtab.errors import ConfigError, DataError
 from trimtab.progress import Reporter
 from trimtab.records import Message, Pair, TokenPair, digest
 from trimtab.stages.answering import answer
@@ -105,13 +106,14 @@ def refuse_if_bad(audit: Audit, config: Config) -> None:
     if not audit.n_kept:
         raise DataError(
             f"none of the {audit.n_rows} rows is a usable pair\n" + "\n".join(audit.lines()[1:]),
-            remedy="`trimtab audit` names every row",
+            remedy="`trimtab audit DATA --model M --json` names every row",
         )
     if audit.dropped_share > config.data.max_rejected:
         raise DataError(
             f"{len(audit.dropped)} of {audit.n_rows} rows ({audit.dropped_share:.1%}) are bad, "
             f"more than data.max_rejected = {config.data.max_rejected:.0%}\n" + "\n".join(audit.lines()[1:]),
-            remedy="mend the rows (`trimtab audit` names them), or allow more with --data.max-rejected",
+            remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
+            f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",
         )
 
 
@@ -144,8 +146,16 @@ def _inputs(config: Config) -> str:
 
 
 def _rows(config: Config, limit: int | None) -> Any:
-    split_name = None if Path(config.data.source).is_file() else config.data.split
-    return read_rows(config.data.source, split=split_name, limit=limit, offline=config.offline)
+    return read_rows(config.data.source, split=split_name(config.data), limit=limit, offline=config.offline)
+
+
+def split_name(data: DataSection) -> str | None:
+    """The split to read; None for a file, which has none."""
+    if not Path(data.source).is_file():
+        return data.split
+    if data.split != "train":
+        raise ConfigError(f"{data.source} is one file: it has no split {data.split!r}", remedy="leave data.split out")
+    return None
 
 
 def _outcomes(
