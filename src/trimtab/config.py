@@ -160,7 +160,7 @@ class Config(Section):
     benchmark: BenchmarkSection = BenchmarkSection()
     judge: JudgeSection = JudgeSection()
     windtunnel: WindTunnelSection = WindTunnelSection()
-    seed: int = Field(0, ge=0, description="seed of order, dropout and sampling")
+    seed: int = Field(0, ge=0, description="seed of the order of pairs, of dropout and of a fresh adapter")
     seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
     out: str = Field("", description="the run folder; default runs/<model>-<objective>-<digest of the configuration>")
     offline: bool = Field(False, description="never reach for the Hub")

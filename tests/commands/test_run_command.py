@@ -219,6 +219,9 @@ def test_seeds_share_reference_and_baseline_answers(
     assert pooled["win_rate"]["value"] == pytest.approx(sum(row["win_rate"]["value"] for row in values) / 2)
     monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     assert call(["run", out], capsys)[0] == 0
+    code, _, said = call(["export", out], capsys)
+    assert code == 2
+    assert f"name one of them, such as {one}" in said
 
 
 def test_sigterm_keeps_a_checkpoint_and_the_same_command_finishes(tmp_path: Path) -> None:

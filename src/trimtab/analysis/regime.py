@@ -72,7 +72,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], prefix: str) -> FloatArray:
     return np.array([[row[key] for key in keys] for row in rows], dtype=np.float64)
 
 
-def _from_shares(sides: FloatArray, *, noun: str) -> Regime:
+def _from_shares(sides: FloatArray, *, noun: Literal["active", "pulling"]) -> Regime:
     n_steps = len(sides)
     window = max(1, n_steps // 10)
     smooth = np.convolve(sides.mean(axis=1), np.full(window, 1 / window), mode="valid")
@@ -80,21 +80,30 @@ def _from_shares(sides: FloatArray, *, noun: str) -> Regime:
     share = float(smooth[-1])
     ends = np.arange(window, n_steps + 1)
     early = np.flatnonzero((ends <= n_steps / 2) & (smooth < STARVED_BELOW))
-    now = f"{share:.0%} of the responses (chosen {chosen:.0%}, rejected {rejected:.0%})"
+    both = f"(chosen {chosen:.0%}, rejected {rejected:.0%})"
+    if noun == "active":
+        now, few = f"{share:.0%} of the responses {both} were still active", "of the responses were active"
+        rest = "the others had reached their goal"
+    else:
+        now, few = (
+            f"responses still pulled with {share:.0%} of their first strength {both}",
+            "of the first strength was left",
+        )
+        rest = "without a dead zone none is ever let go"
     name: RegimeName
     if len(early):
         name = "starved"
         sentence = (
-            f"Starved: fewer than {STARVED_BELOW:.0%} of the responses were {noun} by step {ends[early[0]]} of "
-            f"{n_steps}; the steps after it had next to nothing to learn from."
+            f"Starved: less than {STARVED_BELOW:.0%} {few} by step {ends[early[0]]} of {n_steps}; the steps after it had "
+            "next to nothing to learn from."
         )
     elif smooth.min() > LINEAR_ABOVE:
         name = "linear"
         sentence = (
-            f"Linear: {now} were still {noun} at the end, so the run never left the neighbourhood of the reference "
-            "in which objectives with the same gradient at the start give nearly the same model."
+            f"Linear: {now} at the end, so the run never left the neighbourhood of the reference in which objectives "
+            "with the same gradient at the start give nearly the same model."
         )
     else:
         name = "selective"
-        sentence = f"Selective: {now} were still {noun} at the end; the others had reached their goal."
+        sentence = f"Selective: {now} at the end; {rest}."
     return Regime(name, sentence, share, chosen, rejected)

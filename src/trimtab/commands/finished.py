@@ -17,4 +17,6 @@ def finished_model(run_folder: str) -> Path:
         return Folder(root).model
     if (root / "config.json").is_file() and any(root.glob("*.safetensors")):
         return root
+    if seeds := sorted(path.parent for path in root.glob("seed-*/model")):
+        raise ConfigError(f"{root} holds {len(seeds)} seeds", remedy=f"name one of them, such as {seeds[0]}")
     raise ConfigError(f"{root} has no trained model yet", remedy="finish it first: trimtab run " + str(root))

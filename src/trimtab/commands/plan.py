@@ -34,7 +34,7 @@ def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:
     kept, heldout = prepare.split(looked, share=config.data.holdout)
     share = rows / max(1, looked.audit.n_rows)
     # lengths repeat those that were looked at; exact when everything was
-    pairs = list(islice(cycle(kept), max(1, round(len(kept) * share)))) if kept else []
+    pairs = list(islice(cycle(kept), max(1, round(len(kept) * share))))
     return {
         "rows": rows,
         "lengths_from": looked.audit.n_rows,

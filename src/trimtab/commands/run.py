@@ -12,10 +12,12 @@ from typing import Any
 from trimtab import store
 from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
+from trimtab.engine import identity
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.stages import generate, judge, prepare, reference, report, train
 from trimtab.stages.folder import Folder, one_a_seed
+from trimtab.stages.inputs import model_folder
 
 # keys that change where and how fast a run is computed, not what it is
 INCIDENTAL = frozenset({"out", "offline", "engine.threads"})
@@ -48,13 +50,18 @@ def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
             f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
             remedy="choose another folder with --out, or delete this one",
         )
-    planned = None if known else plan.plan(config, reporter=reporter)
+    planned = None if known else _planned(config, reporter)
     with store.locked(folder.root):
         if planned is not None:
             _describe(config, planned)
             for line in plan.lines(planned):
                 reporter.say(line)
         yield
+
+
+def _planned(config: Config, reporter: Reporter) -> dict[str, Any]:
+    identity.identify(str(model_folder(config)))  # into the cache: one that cannot be written is found out here
+    return plan.plan(config, reporter=reporter)
 
 
 def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:

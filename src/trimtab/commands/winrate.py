@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,23 @@ def main(file: str, *, kind: str, difficulty: str | None, gamed: str | None) -> 
 
 
 def lines(told: dict[str, Any]) -> list[str]:
-    low, high = told["ci95"]
-    lc_low, lc_high = told["lc_ci95"]
+    """The numbers for a terminal; what could not be estimated is said to be so, and why is in the notes."""
     return [
         f"{told['file']}: {told['model']} against {told['baseline']}, judged by {', '.join(told['annotators'])}",
-        f"raw win rate       {told['win_rate']:.2f} % (95 % CI {low:.2f} to {high:.2f}; standard error "
-        f"{told['standard_error']:.2f}; {told['n_total']} judged, {told['n_missing']} missing)",
-        f"length-controlled  {told['length_controlled_winrate']:.2f} % (95 % CI {lc_low:.2f} to {lc_high:.2f}; "
-        f"{told['lc_variant']}, C = {told['lc_c']})",
+        f"raw win rate       {_rate(told['win_rate'], told['ci95'])}; "
+        f"standard error {_figure(told['standard_error'])}; {told['n_total']} judged, {told['n_missing']} missing",
+        f"length-controlled  {_rate(told['length_controlled_winrate'], told['lc_ci95'])}; {told['lc_variant']}"
+        + ("" if told["lc_c"] is None else f", C = {told['lc_c']:.4g}"),
         f"average length     {told['avg_length']} characters",
         *(f"note: {note}" for note in told["lc_notes"]),
     ]
+
+
+def _rate(value: float | None, ci95: Sequence[float | None]) -> str:
+    if value is None:
+        return "not estimated"
+    return f"{value:.2f} % (95 % CI {_figure(ci95[0])} to {_figure(ci95[1])})"
+
+
+def _figure(value: float | None) -> str:
+    return "not estimated" if value is None else f"{value:.2f}"

@@ -51,8 +51,6 @@ def main(config: Config, *, reporter: Reporter) -> None:
     prepared = prepare(config, reporter=reporter)
     refuse_if_bad(prepared.audit, config)
     train, heldout = split(prepared, share=config.data.holdout)
-    if not train:
-        raise DataError("no pair is left to train on", remedy="lower data.holdout or bring more prompts")
 
     def write(into: Path) -> None:
         store.write_jsonl(into / "pairs.jsonl", (pair.to_json() for pair in prepared.pairs))
@@ -118,12 +116,20 @@ def refuse_if_bad(audit: Audit, config: Config) -> None:
 
 
 def split(prepared: Prepared, *, share: float) -> tuple[list[TokenPair], list[TokenPair]]:
-    """(train, held out): a prompt goes to one side with all of its pairs, decided by its text and nothing else."""
+    """(train, held out): a prompt goes to one side with all of its pairs, decided by its text and nothing else.
+
+    Raises DataError when the training side is empty.
+    """
     train: list[TokenPair] = []
     heldout: list[TokenPair] = []
     for pair, tokens in zip(prepared.pairs, prepared.tokens, strict=True):
         lot = int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32
         (heldout if lot < share else train).append(tokens)
+    if not train:
+        raise DataError(
+            f"no pair is left to train on: all {len(heldout)} are held out",
+            remedy="lower data.holdout or bring more prompts",
+        )
     return train, heldout
 
 

@@ -22,7 +22,7 @@ from trimtab.stages.reporting.page import page
 from trimtab.stages.reporting.samples import sample_groups
 from trimtab.stages.reporting.training import heldout_numbers, training_numbers
 
-FORMAT = 1  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 2  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")
 
 

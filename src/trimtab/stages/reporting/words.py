@@ -61,9 +61,8 @@ def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
             )
         )
         name = str(regimes[0]["name"]).capitalize()
-        return [
-            _sentence(f"{name} in all {len(regimes)} seeds: share of responses still active at the end, {told}.", tone)
-        ]
+        what = "share of responses still active" if training["has_dead_zone"] else "share of the first pull left"
+        return [_sentence(f"{name} in all {len(regimes)} seeds: {what} at the end, {told}.", tone)]
     return [_sentence(f"Seed {e['seed']}. {e['regime']['sentence']}", tone) for e in training["seeds"]]
 
 
