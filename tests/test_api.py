@@ -35,7 +35,6 @@ def test_run_without_words_is_the_wind_tunnel(tmp_path: Path) -> None:
     again = trimtab.run(tmp_path / "run" / "config.json", out=str(tmp_path / "run"))
     assert again == run
 
-
 def test_train_with_pairs_as_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trimtab.train(
         windtunnel.model_folder(),
@@ -86,8 +85,6 @@ def test_an_objective_value_says_all_it_is(
     assert {key: value for key, value in told.items() if value is not None} == said
 
 
-def test_winrate_reads_what_a_run_judged(tmp_path: Path) -> None:
-    run = trimtab.run(out=str(tmp_path / "run"), **DIALS)
     told = trimtab.winrate(run.folder / "verdicts" / "windtunnel.unbiased.json")
     assert {"win_rate", "standard_error", "n_total", "n_missing", "length_controlled_winrate", "lc_c", "lc_ci95",
             "avg_length"} <= told.keys()  # fmt: skip

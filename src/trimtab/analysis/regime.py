@@ -94,8 +94,8 @@ def _from_shares(sides: FloatArray, *, noun: Literal["active", "pulling"]) -> Re
     if len(early):
         name = "starved"
         sentence = (
-            f"Starved: less than {STARVED_BELOW:.0%} {few} by step {ends[early[0]]} of {n_steps}; the steps after it had "
-            "next to nothing to learn from."
+            f"Starved: less than {STARVED_BELOW:.0%} {few} by step {ends[early[0]]} of {n_steps}; the steps after "
+            "it had next to nothing to learn from."
         )
     elif smooth.min() > LINEAR_ABOVE:
         name = "linear"
