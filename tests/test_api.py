@@ -26,7 +26,7 @@ def some_pairs(n: int = 24) -> list[Pair]:
     ]
 
 
-def test_run_without_words_is_the_wind_tunnel(tmp_path: Path) -> None:
+def test_run_without_words_is_the_wind_tunnel_and_winrate_reads_its_verdicts(tmp_path: Path) -> None:
     run = trimtab.run(out=str(tmp_path / "run"), **DIALS)
     assert run.folder == tmp_path / "run"
     assert (run.model / "model.safetensors").is_file()
@@ -34,6 +34,11 @@ def test_run_without_words_is_the_wind_tunnel(tmp_path: Path) -> None:
     assert run.report["benchmark"]["name"] == "windtunnel"
     again = trimtab.run(tmp_path / "run" / "config.json", out=str(tmp_path / "run"))
     assert again == run
+    told = trimtab.winrate(run.folder / "verdicts" / "windtunnel.unbiased.json")
+    assert {"win_rate", "standard_error", "n_total", "n_missing", "length_controlled_winrate", "lc_c", "lc_ci95",
+            "avg_length"} <= told.keys()  # fmt: skip
+    assert told["n_total"] == 16
+
 
 def test_train_with_pairs_as_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trimtab.train(
@@ -83,12 +88,6 @@ def test_an_objective_value_says_all_it_is(
     )  # fmt: skip
     told = json.loads((run.folder / "config.json").read_text())["objective"]
     assert {key: value for key, value in told.items() if value is not None} == said
-
-
-    told = trimtab.winrate(run.folder / "verdicts" / "windtunnel.unbiased.json")
-    assert {"win_rate", "standard_error", "n_total", "n_missing", "length_controlled_winrate", "lc_c", "lc_ci95",
-            "avg_length"} <= told.keys()  # fmt: skip
-    assert told["n_total"] == 16
 
 
 def test_everything_but_the_first_argument_is_keyword_only(tmp_path: Path) -> None:

@@ -197,7 +197,16 @@ def test_seeds_share_reference_and_baseline_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "seeds"
-    few = ["--windtunnel.pairs", "32", "--windtunnel.prompts", "8", "--train.max-steps", "2", "--train.batch-pairs", "8"]
+    few = [
+        "--windtunnel.pairs",
+        "32",
+        "--windtunnel.prompts",
+        "8",
+        "--train.max-steps",
+        "2",
+        "--train.batch-pairs",
+        "8",
+    ]
     code, _, said = call(["run", *few, "--seeds", "2", "--out", out], capsys)
     assert code == 0, said
     one, two = out / "seed-0", out / "seed-1"
