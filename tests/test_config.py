@@ -87,6 +87,10 @@ def test_an_unknown_key_in_a_file_names_the_nearest_known_key(tree: dict[str, ob
         ({"objective": {"name": "dpoo"}}, "dpo"),
         ({"objective": {"name": "margin_sigmoid", "delta": 0.7}}, "delta"),
         ({"judge": "oracle"}, "windtunnel"),
+        ({"judge": "gpt-4"}, "judge.name"),
+        ({"adapter": {"rank": 8}}, "adapter.rank"),
+        ({"windtunnel": {"length_bias": 0.3}}, "windtunnel.length_bias"),
+        ({"data": {"source": "windtunnel", "columns": {"prompt": "p"}}}, "data.columns"),
         ({"train": 3}, "section"),
     ],
 )

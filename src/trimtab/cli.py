@@ -251,9 +251,21 @@ def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reporter(quiet: bool) -> Any:
+    import logging
+
     from trimtab import progress
 
-    return progress.reporter(quiet=quiet)
+    reporter = progress.reporter(quiet=quiet)
+
+    class Say(logging.Handler):
+        """The engine's warnings, as lines that do not cut into a progress bar."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            reporter.say(record.getMessage())
+
+    logger = logging.getLogger("trimtab")
+    logger.handlers, logger.propagate = [Say()], False
+    return reporter
 
 
 def _show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:

@@ -144,7 +144,14 @@ class BenchmarkSection(Section):
 
 
 class JudgeSection(Section):
-    name: str = Field("none", description="none, or oracle (wind tunnel: oracle and length-biased judge)")
+    name: Literal["none", "oracle"] = Field(
+        "none", description="none, or oracle (the embedded world's truth, beside judges with and without a length bias)"
+    )
+
+
+_READ_OF_EMBEDDED_DATA = frozenset(
+    {"source", "limit", "holdout", "max_prompt_tokens", "max_response_tokens", "min_response_tokens", "max_rejected"}
+)
 
 
 class Config(Section):
@@ -169,7 +176,27 @@ class Config(Section):
     def _agrees(self) -> Config:
         if self.judge.name == "oracle" and self.benchmark.name != "windtunnel":
             raise ValueError("the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none")
+        if idle := self._idle():
+            raise ValueError(f"{idle[0]} has no effect here: {idle[1]}")
         return self
+
+    def _idle(self) -> tuple[str, str] | None:
+        """A key that was set and that nothing in this run would read, and why. Keys at their defaults do not count.
+
+        The sections of stages that are switched off (no benchmark, no judge) may stay in a file.
+        """
+        embedded = "windtunnel" in (self.data.source, self.benchmark.name)
+        unread = (
+            ("adapter", self.adapter.kind == "none", frozenset[str](), "the adapter is none"),
+            ("windtunnel", not embedded, frozenset[str](), "neither the data nor the benchmark is windtunnel"),
+            ("data", self.data.source == "windtunnel", _READ_OF_EMBEDDED_DATA, "the data is windtunnel"),
+        )
+        for section, holds, read, why in unread:
+            held = getattr(self, section)
+            for key, field in type(held).model_fields.items():
+                if holds and key not in read and not field.is_required() and getattr(held, key) != field.default:
+                    return f"{section}.{key}", why
+        return None
 
 
 # what a bare word given for a section means

@@ -18,7 +18,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "windtunnel": ("", WINDTUNNEL),
     "stories260K full": ("stories260K", [*UKP, "--train.batch-pairs", "16"]),
     "cardputer lora": ("cardputer-chat-3M", [*UKP, "--adapter", "lora", "--data.max-prompt-tokens", "100",
-                                            "--data.max-response-tokens", "150"]),
+                                            "--data.max-response-tokens", "150", "--train.batch-pairs", "4"]),
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_a_plan_from_a_part_of_the_rows_says_about(tmp_path: Path, capsys: pytes
     source = tmp_path / "many.jsonl"
     rows = [{"prompt": f"What is {n} plus {n}?", "chosen": f"{2 * n}.", "rejected": "No."} for n in range(1500)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["plan", "--model", "windtunnel", "--data", str(source), "--train.batch-pairs", "100"]
+    words = ["plan", "--model", "windtunnel", "--data", str(source), "--train.batch-pairs", "60"]
     code, printed, said = call(words, capsys)
     assert code == 0, said
     assert "about" in printed

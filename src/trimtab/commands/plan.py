@@ -69,13 +69,17 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
     tokens = sum(pair.n_tokens for pair in pairs)
     responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
     seen = train.plan(config, pairs)
+    longest = policy.longest_sequence(pairs)
+    # a padded pack is a rectangle: every response with its prompt, as long as the longest
+    batch = 2 * config.train.batch_pairs * longest if shape.eager_heads else seen["largest_batch_tokens"]
     predicted = memory.predict(
         shape,
         dtype=dtype,
         device=device,
-        pack_tokens=min(budget, seen["largest_batch_tokens"]),
+        pack_tokens=min(budget, batch),
         response_share=responses,
         base=memory.held_bytes() if device.type != "cuda" else 0,
+        longest_sequence=longest,
     )
     trained = tokens * seen["pairs_seen"] / max(1, len(pairs))
     seconds = memory.seconds(

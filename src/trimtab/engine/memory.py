@@ -5,7 +5,8 @@
 Only the pack counts, not the batch. The activations are what autograd keeps of one decoder layer in transformers, per
 token and in numbers (counted with `torch.autograd.graph.saved_tensors_hooks` on Qwen2 and Llama): two norms keep
 3 hidden each, rotary and attention 3 queries and 2 keys, a gated MLP 4 intermediate, and packing copies 1 hidden and
-1 key. Families differ a little; the prediction is meant to hold within a quarter.
+1 key. Architectures outside the attention interface (GPT-Neo) take the padded path and keep their scores besides.
+Families differ a little; the prediction is meant to hold within a quarter.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ class Shape:
     keys: int
     vocabulary: int
     tied: bool
+    eager_heads: int = 0  # heads whose score matrices are kept whole, where attention is not of the exchangeable kind
 
     @classmethod
     def of(cls, model: Any) -> Shape:
         """Of a transformers causal LM, with or without an adapter, also on the meta device."""
+        from trimtab.engine.models import causal_lm_of
+
         config = model.config.get_text_config()
         hidden = int(config.hidden_size)
         heads = int(config.num_attention_heads)
@@ -59,6 +63,7 @@ class Shape:
             keys=int(getattr(config, "num_key_value_heads", None) or heads) * width,
             vocabulary=int(config.vocab_size),
             tied=bool(getattr(config, "tie_word_embeddings", False)),
+            eager_heads=0 if getattr(causal_lm_of(model), "_supports_attention_backend", True) else heads,
         )
 
     @classmethod
@@ -105,9 +110,20 @@ class Prediction:
 
 
 def predict(
-    shape: Shape, *, dtype: torch.dtype, device: torch.device, pack_tokens: int, response_share: float, base: int
+    shape: Shape,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    pack_tokens: int,
+    response_share: float,
+    base: int,
+    longest_sequence: int = 0,
 ) -> Prediction:
-    """The peak of a training step whose largest pack has `pack_tokens` tokens, `response_share` of them responses."""
+    """The peak of a training step whose largest pack has `pack_tokens` tokens, `response_share` of them responses.
+
+    `longest_sequence` (tokens of a prompt and one response) matters where whole score matrices are kept: a padded pack
+    then holds `pack_tokens` × `longest_sequence` scores a head and layer.
+    """
     size = dtype.itemsize
     full = shape.trainable > shape.parameters // 2
     trained = size if full else 4  # adapters are kept in fp32
@@ -116,7 +132,8 @@ def predict(
     logits = min(rows, chunk_rows(shape.vocabulary, device)) if rows * shape.vocabulary > SMALL else rows
     # the chunk and two temporaries of the log-sum-exp; the head's weight gradient before it joins the embedding's
     head = 3 * 4 * logits * shape.vocabulary + (2 * size * shape.vocabulary * shape.hidden if full else 0)
-    activations = pack_tokens * shape.activations * size
+    scores = shape.layers * shape.eager_heads * longest_sequence
+    activations = pack_tokens * (shape.activations + scores) * size
     return Prediction(
         base=base,
         weights=(shape.parameters - (0 if full else shape.trainable)) * size + (0 if full else 4 * shape.trainable),
@@ -128,7 +145,13 @@ def predict(
 
 
 def choose_pack_tokens(
-    shape: Shape, *, dtype: torch.dtype, device: torch.device, longest_group: int, free: int | None = None
+    shape: Shape,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    longest_group: int,
+    longest_sequence: int = 0,
+    free: int | None = None,
 ) -> int:
     """The largest power of two, up to what gains nothing more, whose peak fills at most `FREE_SHARE` of free memory.
 
@@ -137,7 +160,15 @@ def choose_pack_tokens(
     room = (free_bytes(device) if free is None else free) * FREE_SHARE
     budget = PACK_TOKENS[device.type]
     while budget > LEAST_PACK:
-        told = predict(shape, dtype=dtype, device=device, pack_tokens=budget, response_share=1.0, base=0)
+        told = predict(
+            shape,
+            dtype=dtype,
+            device=device,
+            pack_tokens=budget,
+            response_share=1.0,
+            base=0,
+            longest_sequence=longest_sequence,
+        )
         if told.peak <= room:
             break
         budget //= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,13 @@ def pack_tokens(config: Config, *, pairs: list[TokenPair]) -> int:
         dtype=models.pick_dtype(config.engine.dtype, device),
         device=device,
         longest_group=max(pair.n_tokens for pair in pairs),
+        longest_sequence=longest_sequence(pairs),
     )
+
+
+def longest_sequence(pairs: Sequence[TokenPair]) -> int:
+    """Tokens of the longest prompt with one response."""
+    return max(len(p.prompt_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in pairs)
 
 
 def shape(config: Config) -> memory.Shape:

@@ -230,15 +230,17 @@ def _save(work: _Work) -> None:
 
 def _finish(work: _Work, reporter: Reporter) -> None:
     """Held-out rewards before and after, and the model as a folder that plain transformers or PEFT loads."""
-    with reporter.track("held-out rewards", total=2 * len(work.heldout), unit="responses") as advance:
-        after = evaluation.heldout(
-            work.scorer,
-            work.heldout,
-            objective=work.objective,
-            reference=work.reference,
-            pack_tokens=work.pack_tokens,
-            advance=advance,
-        )
+    after = None
+    if work.heldout:
+        with reporter.track("held-out rewards", total=2 * len(work.heldout), unit="responses") as advance:
+            after = evaluation.heldout(
+                work.scorer,
+                work.heldout,
+                objective=work.objective,
+                reference=work.reference,
+                pack_tokens=work.pack_tokens,
+                advance=advance,
+            )
     told = {"n": len(work.heldout), "ids": [p.id for p in work.heldout], "before": work.before, "after": after}
     store.write_json(work.folder.heldout, told)
     card = model_card.text(
