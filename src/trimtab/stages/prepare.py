@@ -143,7 +143,8 @@ def count(config: Config) -> int:
 
 def _inputs(config: Config) -> str:
     model = identity.identify(str(model_folder(config)))
-    keys: list[Any] = [config_digest(config, "data", "benchmark"), model.tokenizer]
+    asked = benchmark(config).digest if benchmark_name(config) else None
+    keys: list[Any] = [config_digest(config, "data"), asked, model.tokenizer]
     if config.data.source == EMBEDDED:
         keys += [config_digest(config, "windtunnel"), model.weights]
     else:
