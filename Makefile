@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check bench format clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
@@ -32,6 +32,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)-bench/.peer: constraints.txt
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch 'trl==1.16.*'
+	touch $@
+
+bench: $(VENV)/.library $(VENV)-bench/.peer
+	$(BIN)/python benchmarks/bench.py --peer-python $(VENV)-bench/bin/python
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
