@@ -1,0 +1,126 @@
+"""TRL's side: `DPOTrainer.train()` itself, held at the start of each optimizer step until the bench orders it.
+
+A step is the bench's pairs once, in batches of `--batch` with gradient accumulation, so that both sides make one
+optimizer step. With a cached reference the log-probabilities are handed in instead of computed (a fresh
+model's −ln V a token, nearly): TRL reads them from the batch either way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import sys
+import tempfile
+from typing import Any
+
+from worker import memory, open_channel, orders, tell, timed
+from workload import SHAPES, TokenIds, as_text, make_pairs, tokenizer
+
+STEPS = 64  # more than any bench asks for
+
+
+def main() -> None:
+    told = _arguments()
+    channel = open_channel()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    import torch
+    from datasets import Dataset, disable_progress_bars
+    from transformers import TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    disable_progress_bars()
+    torch.set_num_threads(told.threads)
+    shape = SHAPES[told.shape]
+    before = memory("VmRSS")
+    model = shape.build().train()
+    pairs = make_pairs(told.pairs, lengths=told.lengths, vocabulary=shape.vocabulary)
+    short = [(p[:8], c[-8:], r[-8:]) for p, c, r in pairs]
+    rows = [as_text(pair) for pair in short + pairs * STEPS]
+
+    class CachedReference(DPOTrainer):
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:  # noqa: ARG002
+            for side in ("chosen", "rejected"):
+                fresh = [-len(ids) * math.log(shape.vocabulary) for ids in dataset[f"{side}_ids"]]
+                dataset = dataset.add_column(f"ref_{side}_logps", fresh)
+            return dataset
+
+    class Turns(TrainerCallback):
+        def __init__(self) -> None:
+            self.orders = orders()
+            self.running: Any = None
+            self.took: Any = None
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if state.global_step == 0:
+                return  # short pairs, to warm up
+            if state.global_step == 1:
+                # weights, gradients, two moments; the frozen reference where it is not cached
+                held = (16 if told.cached else 20) * sum(p.numel() for p in model.parameters())
+                tell(channel, {"before": before, "held": held})
+            if next(self.orders, None) is None:
+                sys.exit(0)  # the bench is done; the trainer would go on
+            self.running = timed()
+            self.took = self.running.__enter__()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if self.took is not None:
+                answer = self.took()
+                self.running.__exit__(None, None, None)
+                tell(channel, answer)
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = DPOConfig(
+            output_dir=folder,
+            use_cpu=True,
+            bf16=False,
+            per_device_train_batch_size=told.batch,
+            gradient_accumulation_steps=told.pairs // told.batch,
+            train_sampling_strategy="sequential",
+            max_steps=STEPS,
+            loss_type=["apo_zero"],
+            gradient_checkpointing=told.checkpointing,
+            precompute_ref_log_probs=told.cached,
+            max_length=2048,
+            learning_rate=1e-6,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        trainer = (CachedReference if told.cached else DPOTrainer)(
+            model=model,
+            ref_model=None if told.cached else copy.deepcopy(model),
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer(shape.vocabulary),
+            callbacks=[Turns()],
+        )
+        _same_tokens(trainer.train_dataset, short + pairs)
+        trainer.train()
+
+
+def _same_tokens(dataset: Any, pairs: list[TokenIds]) -> None:
+    for row, (prompt, chosen, rejected) in zip(dataset.select(range(len(pairs))), pairs, strict=True):
+        same = (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == (
+            list(prompt),
+            list(chosen),
+            list(rejected),
+        )
+        assert same, "TRL's tokens are not the pairs' own"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shape", required=True)
+    parser.add_argument("--lengths", required=True)
+    parser.add_argument("--pairs", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--cached", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
