@@ -116,6 +116,40 @@ def test_pruning_keeps_two_valid_ones_and_the_pinned(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0", "step-2", "step-3", "step-4"]
 
 
+def flip_a_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize("keep", [2, 3, 4])
+def test_pruning_never_leaves_fewer_than_two_valid_whichever_is_damaged(tmp_path: Path, keep: int) -> None:
+    """Every set of older folders with a flipped byte (same size): two valid ones stay, or nothing valid is deleted."""
+    for harmed in range(2**4):
+        parent = tmp_path / f"{keep}-{harmed}"
+        for n in range(5):
+            store.commit_folder(parent / f"step-{n}", filled)
+        for n in range(4):
+            if harmed >> n & 1:
+                flip_a_byte(parent / f"step-{n}" / "inner" / "b.bin")
+        valid = 5 - harmed.bit_count()
+        store.prune(parent, "step-", keep=keep, verified="step-4")
+        left = [path for path in parent.iterdir() if not store.damage(path)]
+        assert len(left) >= min(2, valid)
+        assert parent / "step-4" in left
+
+
+def test_pruning_after_a_commit_reads_one_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(7):
+        store.commit_folder(tmp_path / f"step-{n}", filled)
+    (tmp_path / "step-4" / "a.txt").write_text("longer than it was")
+    read: list[Path] = []
+    digest = store.file_digest
+    monkeypatch.setattr(store, "file_digest", lambda path: read.append(path) or digest(path))
+    store.prune(tmp_path, "step-", keep=4, verified="step-6")
+    assert {path.relative_to(tmp_path).parts[0] for path in read} == {"step-5"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{n}" for n in (2, 3, 4, 5, 6)]
+
+
 def test_a_torn_last_line_is_left_out_and_resuming_keeps_what_is_asked(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import config as configuration
-from trimtab import store
+from trimtab import store, written
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.records import Pair, digest
@@ -38,11 +38,11 @@ def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = T
 
     base: Mapping[str, Any]
     if config is None:
-        base = {} if configuration.names_an_input(keys) else configuration.read_file(configuration.EMBEDDED_RECIPE)
+        base = {} if written.names_an_input(keys) else written.read_file(configuration.EMBEDDED_RECIPE)
     elif isinstance(config, Mapping):
         base = config
     else:
-        base = configuration.read_file(Path(config))
+        base = written.read_file(Path(config))
     resolved = configuration.resolve(configuration.merge(base, keys))
     folder = command.main(resolved, reporter=reporter(quiet=quiet))
     report = store.read_json(folder.report("json")) if folder.report("json").is_file() else None

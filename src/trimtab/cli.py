@@ -139,10 +139,10 @@ def keys(*, as_json: AsJson = False) -> None:
 @app.command
 def audit(data: str, *words: Words, as_json: AsJson = False) -> None:
     """Read preference pairs and say what is wrong with them: DATA [--model M] [--data.KEY VALUE]."""
-    from trimtab import config
+    from trimtab import written
     from trimtab.commands import audit as command
 
-    _, flags = config.read_flags(words)
+    _, flags = written.read_flags(words)
     _show(command.main(data, flags), as_json, command.lines)
 
 
@@ -223,10 +223,10 @@ def export(run_folder: str, *, format: str = "hf", to: str | None = None) -> Non
 
 def _read(words: Sequence[str], *, allow: frozenset[str] = frozenset()) -> tuple[Config, set[str]]:
     """The configuration that the words mean, and the bare switches among them."""
-    from trimtab import config
+    from trimtab import config, written
 
     switches = {word[2:] for word in words if word.startswith("--") and word[2:] in allow}
-    named, flags = config.read_flags([word for word in words if not (word.startswith("--") and word[2:] in switches)])
+    named, flags = written.read_flags([word for word in words if not (word.startswith("--") and word[2:] in switches)])
     if len(named) > 1:
         raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
     return config.resolve(config.merge(_base(named[0] if named else None, flags), flags)), switches
@@ -234,7 +234,7 @@ def _read(words: Sequence[str], *, allow: frozenset[str] = frozenset()) -> tuple
 
 def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     """What the flags are laid on: a file, a run folder's resolved configuration, or the embedded world's recipe."""
-    from trimtab import config
+    from trimtab import config, written
 
     if named is not None:
         path = Path(named)
@@ -243,11 +243,11 @@ def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(
                     f"{path} is no run folder: it has no config.json", remedy="name a run or a config file"
                 )
-            return config.read_file(path / "config.json") | {"out": named}  # also where the folder was moved
-        return config.read_file(path)
-    if config.names_an_input(flags):
+            return written.read_file(path / "config.json") | {"out": named}  # also where the folder was moved
+        return written.read_file(path)
+    if written.names_an_input(flags):
         return {}
-    return config.read_file(config.EMBEDDED_RECIPE)
+    return written.read_file(config.EMBEDDED_RECIPE)
 
 
 def _reporter(quiet: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Frozen, strict configuration: people write TOML, YAML or JSON and flags; the run folder keeps the resolved JSON.
+"""Frozen, strict configuration: `written` reads what people write, the run folder keeps the resolved JSON.
 
 A section given as a bare word sets its main field: `model = "Qwen/Qwen2.5-0.5B-Instruct"`, `--objective dpo`.
 No key is accepted and ignored, none edits another. `None` means "decided when the run starts"; `plan` prints what
@@ -7,9 +7,7 @@ was decided. Lengths are tokens, sizes bytes, shares are in [0, 1].
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -120,14 +118,14 @@ class EngineSection(Section):
     pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
     packed: Switch = Field("auto", description="prefix-shared packs; auto falls back when the self-check disagrees")
     screening: Switch = Field("auto", description="skip the backward pass of responses whose gradient is exactly zero")
-    shrinking: Literal["off"] = Field("off", description="skip screening forwards too (approximate; not built yet)")
+    shrinking: Literal["on", "off"] = Field(
+        "off", description="approximate: pass over responses far inside the dead zone; what that missed is reported"
+    )
 
     @field_validator("shrinking", mode="before")
     @classmethod
-    def _not_built(cls, value: Any) -> Any:
-        if value in ("on", True):
-            raise ValueError("shrinking is not built yet in this version; leave it off")
-        return value
+    def _as_word(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class GenerateSection(Section):
@@ -176,9 +174,21 @@ class Config(Section):
     def _agrees(self) -> Config:
         if self.judge.name == "oracle" and self.benchmark.name != "windtunnel":
             raise ValueError("the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none")
+        if self.engine.shrinking == "on" and (why := self._cannot_shrink()):
+            raise ValueError(f"engine.shrinking = on has no effect here: {why}")
         if idle := self._idle():
             raise ValueError(f"{idle[0]} has no effect here: {idle[1]}")
         return self
+
+    def _cannot_shrink(self) -> str:
+        from trimtab import objectives
+
+        if self.engine.screening == "off":
+            return "screening is off"
+        if self.adapter.kind != "none" and self.adapter.dropout:
+            return "with adapter dropout nothing can be screened"
+        objective = objectives.make(self.objective.name, **self.objective.parameters())
+        return "" if objective.has_dead_zone else f"{objective.name} has no dead zone"
 
     def _idle(self) -> tuple[str, str] | None:
         """A key that was set and that nothing in this run would read, and why. Keys at their defaults do not count.
@@ -208,8 +218,6 @@ MAIN_FIELD = {
     "benchmark": "name",
     "judge": "name",
 }
-# flags at the top level that belong to a section
-SHORT = {"beta": "objective.beta", "margin": "objective.margin", "columns": "data.columns"}
 
 
 def keys() -> dict[str, type[Section]]:
@@ -224,100 +232,6 @@ def keys() -> dict[str, type[Section]]:
     return found
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The tree written in a TOML, YAML or JSON file."""
-    if not path.is_file():
-        raise ConfigError(f"no such configuration file: {path}", remedy="check the path, or see recipes/")
-    try:
-        tree = _parse(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} does not parse: {error}", remedy="mend the syntax at that place") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no table of keys", remedy="write sections such as [model] and [data]")
-    return tree
-
-
-def _parse(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
-    match path.suffix.lower():
-        case ".toml":
-            return tomllib.loads(text)
-        case ".json":
-            return json.loads(text)
-        case ".yaml" | ".yml":
-            import yaml
-
-            try:
-                return yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(error) from error
-        case other:
-            raise ConfigError(f"{path}: {other or 'no suffix'} is no configuration", remedy="use .toml, .yaml or .json")
-
-
-def read_flags(tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The bare words, and `--data.limit 100 --learning-rate=3e-4 --offline` as a tree.
-
-    Kebab and snake case are the same key. A yes-or-no key needs no value.
-    """
-    words: list[str] = []
-    tree: dict[str, Any] = {}
-    rest = list(tokens)
-    while rest:
-        token = rest.pop(0)
-        if not token.startswith("--") or len(token) == 2:
-            words.append(token)
-            continue
-        name, equals, value = token[2:].partition("=")
-        dotted = _full_name(name)
-        if not equals:
-            value = _value(dotted, rest)
-        _place(tree, dotted, value)
-    return words, tree
-
-
-def _value(dotted: str, rest: list[str]) -> str:
-    field = keys()[dotted].model_fields[dotted.rpartition(".")[2]]
-    if field.annotation in (bool, bool | None) and not (rest and rest[0].lower() in {"true", "false"}):
-        return "true"
-    if not rest or rest[0].startswith("--"):
-        raise ConfigError(f"--{dotted.replace('_', '-')} has no value", remedy="write the value after the key")
-    return rest.pop(0)
-
-
-def _full_name(name: str) -> str:
-    """The dotted name of a flag: short names and unambiguous last parts are completed."""
-    name = name.replace("-", "_")
-    if name in SHORT:
-        return SHORT[name]
-    if name in MAIN_FIELD:
-        return f"{name}.{MAIN_FIELD[name]}"
-    known = keys()
-    if name in known:
-        return name
-    ending = [key for key in known if key.rpartition(".")[2] == name]
-    if len(ending) == 1:
-        return ending[0]
-    if ending:
-        raise ConfigError(f"--{name} could mean {' or '.join(ending)}", remedy="write the section too")
-    raise unknown_key(name, [*known, *SHORT, *MAIN_FIELD])
-
-
-def _place(tree: dict[str, Any], dotted: str, value: str) -> None:
-    section, _, key = dotted.rpartition(".")
-    holder = tree.setdefault(section, {}) if section else tree
-    if key in holder:
-        raise ConfigError(f"--{dotted} is given twice", remedy="give it once")
-    holder[key] = _columns(value) if dotted == "data.columns" else value
-
-
-def _columns(value: str) -> dict[str, str]:
-    parts = [part.partition("=") for part in value.split(",")]
-    if not all(name and equals and column for name, equals, column in parts):
-        raise ConfigError(f"--columns {value!r} cannot be read", remedy="write prompt=…,chosen=…,rejected=…")
-    return {name.strip(): column.strip() for name, _, column in parts}
-
-
 def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
     """The error for a key that does not exist, naming the nearest that does."""
     near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
@@ -327,11 +241,6 @@ def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"unknown key {name!r}", remedy=f"did you mean {full!r}?" if full else "`trimtab keys` lists them"
     )
-
-
-def names_an_input(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree of keys says which model or which data; if not, the embedded world's recipe is meant."""
-    return any(MAIN_FIELD[name] in _opened(name, tree[name]) for name in ("model", "data") if name in tree)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

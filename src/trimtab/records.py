@@ -89,7 +89,14 @@ class TokenPair:
         return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {  # written out: `asdict` copies every single id, which took half of the time of preparing data
+            "id": self.id,
+            "prompt_ids": list(self.prompt_ids),
+            "chosen_ids": list(self.chosen_ids),
+            "rejected_ids": list(self.rejected_ids),
+            "chosen_cut": self.chosen_cut,
+            "rejected_cut": self.rejected_cut,
+        }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> TokenPair:

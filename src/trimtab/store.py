@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,12 +55,22 @@ def write_text(path: Path, text: str) -> None:
 
     What UTF-8 cannot say (a lone surrogate, which foreign text may hold) is written as its escape; JSON reads it back.
     """
+    _write_parts(path, (text,))
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """`write_text` of one JSON object a line, row by row."""
+    _write_parts(path, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def _write_parts(path: Path, parts: Iterable[str]) -> None:
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
             with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                file.write(text)
+                for part in parts:
+                    file.write(part)
                 _sync(file)
             beside.replace(path)
         finally:
@@ -68,19 +78,18 @@ def write_text(path: Path, text: str) -> None:
         _sync_folder(path.parent)
 
 
-def write_jsonl(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
-
-
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Every whole line; a torn last line (a kill in the middle of an append) is left out."""
-    rows: list[dict[str, Any]] = []
+    return list(iter_jsonl(path))
+
+
+def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `read_jsonl` one after another."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if not line.endswith("\n"):
-                break
-            rows.append(json.loads(line))
-    return rows
+                return
+            yield json.loads(line)
 
 
 class JsonLines:
@@ -116,8 +125,9 @@ def commit_folder(target: Path, write: Callable[[Path], None]) -> Path:
 
     `write(folder)` fills a hidden folder beside it; then each file is synced and given the mode 0666 & ~umask, the
     manifest (sizes, sha256) is written last, the folder is renamed and its parent synced. An existing `target` is
-    replaced only after the new one is complete.
+    replaced only after the new one is complete. A `write` that fails leaves everything as it was.
     """
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_after_the_dead(target.parent)
@@ -134,13 +144,18 @@ def commit_folder(target: Path, write: Callable[[Path], None]) -> Path:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+            if not target.exists():
+                _remove_empty(new_parents)
     if problems := damage(target):
         raise StoreError(f"{target} does not verify right after writing: {problems[0]}", remedy="check the disk")
     return target
 
 
-def damage(folder: Path) -> list[str]:
-    """What is wrong with a committed folder: missing, resized or altered files. Empty when it verifies."""
+def damage(folder: Path, *, contents: bool = True) -> list[str]:
+    """What is wrong with a committed folder: missing, resized or altered files. Empty when it verifies.
+
+    `contents=False` reads no file but the manifest and so finds no alteration that leaves the size as it was.
+    """
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -150,7 +165,7 @@ def damage(folder: Path) -> list[str]:
         path = folder / name
         if not path.is_file():
             found.append(f"{folder.name}/{name}: missing")
-        elif path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+        elif path.stat().st_size != entry["bytes"] or (contents and file_digest(path) != entry["sha256"]):
             found.append(f"{folder.name}/{name}: damaged")
     return found
 
@@ -166,10 +181,13 @@ def newest_valid(parent: Path, prefix: str) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-def prune(parent: Path, prefix: str, *, keep: int, pinned: frozenset[str] = frozenset()) -> None:
+def prune(
+    parent: Path, prefix: str, *, keep: int, verified: str | None = None, pinned: frozenset[str] = frozenset()
+) -> None:
     """Delete the oldest `prefix*` folders but the last `keep` valid ones and those named in `pinned`.
 
-    Only what would be kept is verified in full; the folders before it have served.
+    Before anything goes, two that stay are known to be valid byte for byte: `verified`, which `commit_folder` has just
+    read back, and one more that is read here. Those beyond two are looked at for missing and resized files only.
     """
     assert keep >= 2, "always two valid checkpoints"
     folders = [f for f in sorted(parent.glob(f"{prefix}*"), reverse=True) if f.is_dir() and f.name not in pinned]
@@ -177,7 +195,7 @@ def prune(parent: Path, prefix: str, *, keep: int, pinned: frozenset[str] = froz
     for folder in folders:
         if kept >= keep:
             shutil.rmtree(folder)
-        elif not damage(folder):
+        elif folder.name == verified or not damage(folder, contents=kept < 2):
             kept += 1
 
 
@@ -257,6 +275,12 @@ def _clear_after_the_dead(parent: Path) -> None:
             folder.rename(parent / name)
         elif not _alive(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    with suppress(OSError):  # at the first that is not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def _alive(folder: Path) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from trial_runs import TINY, call, rows_of, tree_of
 
+from trimtab.commands import plan as plan_command
+
 WINDTUNNEL = ["--windtunnel.pairs", "120", "--train.max-steps", "2", "--benchmark", "none", "--judge", "none"]
 UKP = ["--data.limit", "80", "--data.max-rejected", "1", "--train.max-steps", "2"]
 CASES: dict[str, tuple[str, list[str]]] = {
@@ -96,6 +98,28 @@ def test_a_plan_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Captur
     assert (code, printed) == (2, "")
     assert "none of the 20 rows is a usable pair" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
+
+
+def test_the_plan_follows_the_data_file_under_the_same_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "pairs.jsonl"
+
+    def prepared(n: int) -> dict[str, Any]:
+        rows = [{"prompt": f"What is {k} plus {k}?", "chosen": f"{2 * k}.", "rejected": "No."} for k in range(n)]
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        words = ["prepare", "--model", "windtunnel", "--data", str(source), "--out", str(tmp_path / "run"), "--quiet"]
+        code, _, said = call(words, capsys)
+        assert code == 0, said
+        told: dict[str, Any] = tree_of(tmp_path / "run" / "plan.json")
+        return told
+
+    assert prepared(40)["rows"] == 40
+    told = prepared(60)
+    assert told["rows"] == 60
+    assert told["train"]["pairs"] == len(rows_of(tmp_path / "run/data/train.jsonl"))
+    monkeypatch.setattr(plan_command, "plan", lambda *_, **__: pytest.fail("planned again though nothing changed"))
+    assert prepared(60) == told
 
 
 def test_plan_json_in_the_run_folder_is_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,17 +9,29 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trimtab.engine import attention, varlen
-from trimtab.engine.attention import PackedAttentionError, Segments, packed_attention
+from trimtab.engine.attention import Kept, PackedAttentionError, Segments, packed_attention
 from trimtab.engine.packing import Segment
 
 A, KV, D = 4, 2, 8
+Plain = tuple[int, tuple[int, ...]]
+
+
+def _layout(segments: list[Plain]) -> Segments:
+    return Segments([Segment(*one) for one in segments], device="cpu")
+
+
+Plain = tuple[int, tuple[int, ...]]
+
+
+def _layout(segments: list[Plain]) -> Segments:
+    return Segments([Segment(*one) for one in segments], device="cpu")
 
 
 def _by_rows(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    segments: list[Segment],
+    segments: list[Plain],
     *,
     scale: float,
     window: int | None = None,
@@ -53,16 +65,14 @@ def _by_rows(
     return out
 
 
-def _tensors(segments: list[Segment], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def _tensors(segments: list[Plain], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     T = sum(prompt + sum(lengths) for prompt, lengths in segments)
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(1, heads, T, D, generator=generator) * 2 for heads in (A, KV, KV))  # type: ignore[return-value]
 
 
-def _ours(q: Tensor, k: Tensor, v: Tensor, segments: list[Segment], **arguments: object) -> Tensor:
-    out, weights = packed_attention(
-        nn.Module(), q, k, v, None, segments=Segments(segments, device="cpu"), scaling=0.3, **arguments
-    )
+def _ours(q: Tensor, k: Tensor, v: Tensor, segments: list[Plain], **arguments: object) -> Tensor:
+    out, weights = packed_attention(nn.Module(), q, k, v, None, segments=_layout(segments), scaling=0.3, **arguments)
     assert weights is None
     return out
 
@@ -83,7 +93,7 @@ segment_lists = st.lists(
     st.booleans(),
 )
 def test_any_layout_equals_the_definition(
-    segments: list[Segment], short: int, window: int | None, softcap: float | None, sink: bool
+    segments: list[Plain], short: int, window: int | None, softcap: float | None, sink: bool
 ) -> None:
     q, k, v = _tensors(segments)
     sinks = torch.linspace(-1, 1, A) if sink else None
@@ -95,7 +105,7 @@ def test_any_layout_equals_the_definition(
 
 
 def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    segments: list[Segment] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (6, (5, 5))]
+    segments: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (6, (5, 5))]
     upstream = torch.randn(1, sum(p + sum(n) for p, n in segments), A, D)
     results = []
     for short in (0, 25, 1000):
@@ -109,14 +119,14 @@ def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.Monk
 
 
 def test_many_short_groups_are_one_call() -> None:
-    segments: list[Segment] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
-    assert len(Segments(segments, device="cpu").calls) == 1
+    segments: list[Plain] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
+    assert len(_layout(segments).calls) == 1
 
 
 def test_padding_in_a_call_is_bounded() -> None:
-    segments: list[Segment] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
-    for call in Segments(segments, device="cpu").calls:
-        lengths = [len(set(rows)) for rows in call.rows_BL.tolist()]
+    segments: list[Plain] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
+    for call in _layout(segments).calls:
+        lengths = [len(set(rows)) for rows in call.asks.row_BL.tolist()]
         assert min(lengths) >= 0.7 * max(lengths)
 
 
@@ -130,12 +140,12 @@ def test_padding_in_a_call_is_bounded() -> None:
     ],
 )
 def test_what_is_not_honoured_is_refused_by_name(arguments: dict[str, object], name: str) -> None:
-    segments: list[Segment] = [(3, (2, 2))]
+    segments: list[Plain] = [(3, (2, 2))]
     q, k, v = _tensors(segments)
     with pytest.raises(PackedAttentionError, match=name):
-        packed_attention(nn.Module(), q, k, v, None, **{"segments": Segments(segments, device="cpu"), **arguments})
+        packed_attention(nn.Module(), q, k, v, None, **{"segments": _layout(segments), **arguments})
     with pytest.raises(PackedAttentionError, match="mask of its own"):
-        packed_attention(nn.Module(), q, k, v, torch.ones(1), segments=Segments(segments, device="cpu"))
+        packed_attention(nn.Module(), q, k, v, torch.ones(1), segments=_layout(segments))
 
 
 def _varlen_by_contract(
@@ -173,7 +183,54 @@ def _varlen_by_contract(
 def test_the_layout_handed_to_the_flash_kernel(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of the CUDA way but its kernel, which has no CPU form."""
     monkeypatch.setattr(varlen, "_varlen_attn", lambda: _varlen_by_contract)
-    segments: list[Segment] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]
+    segments: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]
     q, k, v = _tensors(segments)
-    ours = varlen.Varlen.of(segments, torch.device("cpu")).attend(q, k, v, scale=0.3, window=window)
+    ours = varlen.Varlen.of([Segment(*one) for one in segments], 0, torch.device("cpu")).attend(
+        q, k, v, scale=0.3, window=window
+    )
     torch.testing.assert_close(ours, _by_rows(q, k, v, segments, scale=0.3, window=window), atol=1e-5, rtol=1e-5)
+
+
+def _split(segments: list[Plain], q: Tensor, k: Tensor, v: Tensor, **arguments: object) -> tuple[Tensor, Tensor]:
+    """First responses with their prompts in one pack, all further ones behind it: (outputs, the same by definition)."""
+    truth = _by_rows(q, k, v, segments, scale=0.3, **arguments)  # type: ignore[arg-type]
+    live_rows, tail_rows, live, tail, start, at = [], [], [], [], 0, 0
+    for prompt, (first, *others) in segments:
+        live_rows += range(start, start + prompt + first)
+        tail_rows += range(start + prompt + first, start + prompt + first + sum(others))
+        live.append(Segment(prompt, (first,)))
+        if others:
+            tail.append(Segment(prompt, tuple(others), prompt_at=at))
+        start, at = start + prompt + sum((first, *others)), at + prompt + first
+    named = {"sliding_window": arguments.get("window"), "softcap": arguments.get("softcap")}
+    layout = Segments(live, device="cpu")
+    kept = layout.keeping = Kept(len(live_rows))
+    first_out, _ = packed_attention(
+        nn.Module(), *(x[:, :, live_rows] for x in (q, k, v)), None, segments=layout, scaling=0.3, **named
+    )
+    behind = Segments(tail, device="cpu", behind=kept)
+    other_out, _ = packed_attention(
+        nn.Module(), *(x[:, :, tail_rows] for x in (q, k, v)), None, segments=behind, scaling=0.3, **named
+    )
+    return torch.cat([first_out, other_out], 1), truth[:, live_rows + tail_rows]
+
+
+TAILS: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5)), (6, (30, 1))]
+
+
+@pytest.mark.parametrize("window", [None, 1, 5])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("short", [0, 25, 1000])
+def test_responses_behind_an_earlier_pack_see_its_prompts_and_nothing_else(
+    window: int | None, softcap: float | None, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "SHORT", short)
+    ours, truth = _split(TAILS, *_tensors(TAILS), window=window, softcap=softcap)
+    torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
+
+
+def test_the_flash_layout_of_responses_behind_an_earlier_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "_varlen_attn", lambda: _varlen_by_contract)
+    monkeypatch.setattr(attention, "flash_can", lambda _query, _value: True)
+    ours, truth = _split(TAILS, *_tensors(TAILS), window=5)
+    torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine_families import MIXED, NOT_PACKED, PACKED, alone_logps, build, gradient_gap, gradients, groups
+from engine_families import MIXED, NOT_PACKED, PACKED, alone_logps, build, gradient_gap, gradients, groups, pairs
 
+from trimtab.engine.gradient import accumulate
+from trimtab.engine.head import Head
 from trimtab.engine.models import attach_lora, causal_lm_of
-from trimtab.engine.packing import lay_out
+from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.scoring import Scorer, sum_by_response
+from trimtab.objectives import ApoHingeZero
 
 
 def _compare(scorer: Scorer) -> tuple[float, float]:
@@ -21,7 +24,7 @@ def _compare(scorer: Scorer) -> tuple[float, float]:
     truth.backward(coefficients)
     truth_gradients = gradients(scorer.model)
 
-    ours = sum_by_response(one, scorer.logps(one))
+    ours = sum_by_response(one.spans, scorer.logps(one))
     ours.backward(coefficients)
     return float((ours - truth).detach().abs().max()), gradient_gap(gradients(scorer.model), truth_gradients)
 
@@ -31,9 +34,37 @@ def test_packed_equals_one_at_a_time(family: str) -> None:
     scorer = Scorer(build(family), packed="on")
     logps_gap, grad_gap = _compare(scorer)
     assert scorer.layout == "packed"
-    assert scorer.head is not None
+    assert isinstance(scorer.head, Head)
     assert logps_gap <= 1e-4
     assert grad_gap <= 1e-5
+
+
+@pytest.mark.parametrize("family", [*PACKED, *NOT_PACKED])
+def test_screened_gradients_are_those_of_one_at_a_time(family: str) -> None:
+    """Live, screened beside a live one, screened alone, promoted: whatever the family does in its attention or head."""
+    batch = pairs(6)
+    scorer = Scorer(build(family))
+    group_list = [Group.of_pair(pair, i) for i, pair in enumerate(batch)]
+    truth_R = torch.stack([x.sum() for x in alone_logps(scorer.model, group_list)])
+    active_R = torch.tensor([1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 0, 1]) == 1
+    side = torch.tensor([1.0, -1.0]).repeat(6)
+    # log-ratios of ∓50 nats on the side's active end: the hinge's coefficient is −β, β or exactly 0, over 6 pairs
+    reference_R = truth_R.detach() + torch.where(active_R, 50.0, -50.0) * side
+    (truth_R * torch.where(active_R, -0.1 * side / 6, 0.0)).sum().backward()
+    truth = gradients(scorer.model)
+    result = accumulate(
+        scorer,
+        batch,
+        objective=ApoHingeZero(),
+        reference_logps_R=reference_R,
+        pack_tokens=150,
+        screen_R=torch.tensor([0, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0]) == 1,
+    )
+    assert torch.equal(result.active_R, active_R)
+    assert result.promoted_R.nonzero()[:, 0].tolist() == [8]
+    assert float((result.logps_R - truth_R.detach()).abs().max()) <= 1e-4
+    assert gradient_gap(gradients(scorer.model), truth) <= 1e-5
+    assert scorer.shares_prompts is (family in PACKED)
 
 
 @pytest.mark.parametrize("family", NOT_PACKED)

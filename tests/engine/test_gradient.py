@@ -16,7 +16,18 @@ from trimtab.engine.models import attach_lora, reference_mode
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, NumericsError
-from trimtab.objectives import Aot, ApoHingeZero, ApoZero, Dpo, LogRatios, Modified, Objective, Simpo
+from trimtab.objectives import (
+    Aot,
+    ApoHingeZero,
+    ApoZero,
+    Dpo,
+    LogRatios,
+    MarginSigmoid,
+    Modified,
+    Objective,
+    Repo,
+    Simpo,
+)
 from trimtab.records import TokenPair
 
 
@@ -54,6 +65,24 @@ def _run(
 
 
 HINGE = ApoHingeZero(beta=0.5, margin=1.0)
+WAYS = ("live", "screened", "rejected screened", "chosen screened", "at random")
+
+
+def _screen(way: str, n_pairs: int) -> Tensor | None:
+    """Responses to look at first. Whether that is guessed well or badly must not matter."""
+    screen_R = torch.zeros(2 * n_pairs, dtype=torch.bool)
+    match way:
+        case "live":
+            return None
+        case "screened":
+            screen_R[:] = True
+        case "rejected screened":
+            screen_R[1::2] = True
+        case "chosen screened":
+            screen_R[0::2] = True
+        case "at random":
+            screen_R = torch.rand(2 * n_pairs, generator=torch.Generator().manual_seed(7)) < 0.5
+    return screen_R
 
 
 @pytest.mark.parametrize(
@@ -64,18 +93,23 @@ HINGE = ApoHingeZero(beta=0.5, margin=1.0)
         HINGE,
         Aot(),
         Simpo(),
+        Repo(gamma=0.1),
+        MarginSigmoid(beta=0.5, delta=0.4),
         Modified(Dpo(), ld_alpha=0.3),
+        Modified(HINGE, ld_alpha=0.3),
         Modified(HINGE, length_normalize=True, sft_weight=0.2),
     ],
     ids=lambda o: type(o).__name__ + o.name,
 )
 @pytest.mark.parametrize("packed", ["on", "off"])
-@pytest.mark.parametrize("screening", [False, True])
-def test_the_gradient_is_that_of_the_mean_loss(objective: Objective, packed: str, screening: bool) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_gradient_is_that_of_the_mean_loss(objective: Objective, packed: str, way: str) -> None:
+    if objective.batch_coupled and way != "live":
+        pytest.skip("a batch-coupled objective takes its own two passes")
     batch = pairs(9)
     reference_R = _reference(batch, objective, noise=3.0)
     loss_P, truth = _truth(build("Qwen2"), batch, objective, reference_R)
-    result, grads = _run(batch, objective, reference_R, packed=packed, screening=screening)
+    result, grads = _run(batch, objective, reference_R, packed=packed, screen_R=_screen(way, 9))
     torch.testing.assert_close(result.loss_P, loss_P, atol=2e-5, rtol=1e-5)
     assert result.loss == pytest.approx(float(loss_P.mean()), abs=1e-5)
     assert gradient_gap(grads, truth) <= 1e-5
@@ -97,7 +131,7 @@ def test_logps_and_coefficients_worked_by_hand() -> None:
         assert float(result.coefficients_R[2 * p + 1]) == pytest.approx(-g, rel=1e-4)
         assert float(result.log_ratios.chosen[p]) == pytest.approx(r_w)
     assert result.active_R.all()
-    assert (result.skipped_backward, result.skipped_response_tokens) == (0.0, 0)
+    assert (result.skipped_backward, result.skipped_forward, result.promoted) == (0.0, 0.0, 0.0)
     assert result.forward_tokens == sum(pair.n_tokens for pair in batch)
     assert result.response_tokens == sum(len(p.chosen_ids) + len(p.rejected_ids) for p in batch)
 
@@ -127,13 +161,15 @@ def test_screening_is_the_dense_gradient_with_less_work() -> None:
     batch = pairs(16)
     reference_R = _reference(batch, HINGE, noise=4.0)
     dense, dense_grads = _run(batch, HINGE, reference_R)
-    screened, screened_grads = _run(batch, HINGE, reference_R, screening=True)
+    screened, screened_grads = _run(batch, HINGE, reference_R, screen_R=_screen("screened", 16))
     assert torch.equal(screened.active_R, dense.active_R)
     assert 0 < int(screened.active_R.sum()) < 32
     assert gradient_gap(screened_grads, dense_grads) <= 1e-5
     lengths_R = torch.tensor([n for p in batch for n in (len(p.chosen_ids), len(p.rejected_ids))])
-    assert screened.skipped_response_tokens == int(lengths_R[~screened.active_R].sum())
-    assert dense.skipped_response_tokens < screened.skipped_response_tokens
+    inactive = int(lengths_R[~screened.active_R].sum()) / int(lengths_R.sum())
+    assert screened.skipped_backward == pytest.approx(inactive)
+    assert dense.skipped_backward < screened.skipped_backward
+    assert screened.promoted == pytest.approx(1 - inactive)
     # The second pass holds the active responses and each of their prompts once.
     active = screened.active_R.view(-1, 2)
     second = sum(
@@ -144,15 +180,68 @@ def test_screening_is_the_dense_gradient_with_less_work() -> None:
     assert screened.forward_tokens == sum(p.n_tokens for p in batch) + second
 
 
-@pytest.mark.parametrize("screening", [False, True])
-def test_all_inactive_gives_zeros_not_none(screening: bool) -> None:
+@pytest.mark.parametrize("pack_tokens", [1, 200, 4096])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_good_forecast_computes_every_token_once_and_prompts_once(pack_tokens: int, adapter: bool) -> None:
+    batch = pairs(16)
+    reference_R = _reference(batch, HINGE, noise=4.0)
+
+    def run(screen_R: Tensor | None) -> tuple[BatchResult, dict[str, Tensor]]:
+        model = build("Qwen2")
+        scorer = Scorer(attach_lora(model, rank=4, alpha=8) if adapter else model, packed="on")
+        result = accumulate(
+            scorer,
+            batch,
+            objective=HINGE,
+            reference_logps_R=reference_R,
+            pack_tokens=pack_tokens,
+            screen_R=screen_R,
+        )
+        assert scorer.shares_prompts
+        return result, gradients(scorer.model)
+
+    dense, dense_grads = run(None)
+    told, told_grads = run(~dense.active_R)
+    one_sided = dense.active_R.view(-1, 2).sum(1) == 1
+    assert one_sided.any()
+    assert torch.equal(told.active_R, dense.active_R)
+    torch.testing.assert_close(told.logps_R, dense.logps_R, atol=1e-4, rtol=0)
+    assert gradient_gap(told_grads, dense_grads) <= 1e-5
+    assert told.promoted == 0.0
+    assert told.forward_tokens == sum(p.n_tokens for p in batch)
+    inactive = int(told.lengths_R[~dense.active_R].sum()) / told.response_tokens
+    assert told.skipped_backward == pytest.approx(inactive)
+
+
+def test_held_responses_are_not_computed_and_their_last_sums_stand_in() -> None:
+    batch = pairs(16)
+    reference_R = _reference(batch, HINGE, noise=4.0)
+    dense, dense_grads = _run(batch, HINGE, reference_R)
+    last_R = dense.logps_R + 0.125  # what an earlier visit saw
+    # only those that are in the dead zone by their last sums may be held
+    chosen, rejected = last_R[0::2] - reference_R[0::2], last_R[1::2] - reference_R[1::2]
+    dead_R = torch.stack([chosen >= HINGE.reach(), rejected <= -HINGE.reach()], 1).flatten()
+    held_R = torch.where(dead_R & ~dense.active_R, last_R, torch.nan)
+    result, grads = _run(batch, HINGE, reference_R, held_R=held_R, screen_R=_screen("screened", 16))
+    held = ~held_R.isnan()
+    assert 0 < int(held.sum()) < 32
+    assert torch.equal(result.held_R, held)
+    assert torch.equal(result.logps_R[held], last_R[held])
+    torch.testing.assert_close(result.logps_R[~held], dense.logps_R[~held], atol=1e-4, rtol=0)
+    assert gradient_gap(grads, dense_grads) <= 1e-5  # they are dead in truth too
+    assert result.skipped_forward == pytest.approx(int(result.lengths_R[held].sum()) / result.response_tokens)
+    assert result.forward_tokens < _run(batch, HINGE, reference_R, screen_R=_screen("screened", 16))[0].forward_tokens
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_inactive_gives_zeros_not_none(way: str) -> None:
     batch = pairs(4)
     reference_R = _reference(batch, HINGE, noise=0.0)
     reference_R[0::2] -= 50
     reference_R[1::2] += 50
     scorer = Scorer(build("Qwen2"))
     result = accumulate(
-        scorer, batch, objective=HINGE, reference_logps_R=reference_R, pack_tokens=64, screening=screening
+        scorer, batch, objective=HINGE, reference_logps_R=reference_R, pack_tokens=64, screen_R=_screen(way, 4)
     )
     assert result.loss == 0.0
     assert not result.active_R.any()
@@ -220,7 +309,7 @@ def test_only_the_adapter_learns_and_the_reference_is_the_base() -> None:
 def test_dropout_refuses_what_needs_two_passes() -> None:
     batch = pairs(9)
     scorer = Scorer(attach_lora(build("Qwen2"), rank=4, alpha=8, dropout=0.1))
-    for objective, screening in ((Dpo(), True), (Aot(), False)):
+    for objective, screen_R in ((Dpo(), _screen("at random", 9)), (Aot(), None)):
         with pytest.raises(ConfigError, match="dropout"):
             accumulate(
                 scorer,
@@ -228,17 +317,17 @@ def test_dropout_refuses_what_needs_two_passes() -> None:
                 objective=objective,
                 reference_logps_R=torch.zeros(18),
                 pack_tokens=64,
-                screening=screening,
+                screen_R=screen_R,
             )
 
 
-@pytest.mark.parametrize("screening", [False, True])
-def test_what_is_not_finite_stops_and_names_the_pair(screening: bool) -> None:
+@pytest.mark.parametrize("way", ["live", "screened"])
+def test_what_is_not_finite_stops_and_names_the_pair(way: str) -> None:
     batch = pairs(4)
     reference_R = _reference(batch, Dpo(), noise=1.0)
     reference_R[5] = float("nan")
     with pytest.raises(NumericsError, match=r"pairs\.jsonl:3") as caught:
-        _run(batch, Dpo(), reference_R, screening=screening)
+        _run(batch, Dpo(), reference_R, screen_R=_screen(way, 4))
     assert "pairs.jsonl:1" not in str(caught.value)
     scorer = Scorer(build("Qwen2"))
     scorer.prepare([Group.of_pair(pair, i) for i, pair in enumerate(batch)])

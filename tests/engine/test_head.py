@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.engine import head as head_module
-from trimtab.engine.head import Head, chunk_rows
+from trimtab.engine.head import Head, OwnLogits, chunk_rows, kept_rows
 
 N, H, V = 37, 8, 29
 
@@ -34,18 +34,56 @@ def _gradients(logps_N: Tensor, upstream_N: Tensor, *leaves: Tensor) -> list[Ten
     return list(torch.autograd.grad(logps_N, leaves, upstream_N.to(logps_N.dtype)))
 
 
-@pytest.mark.parametrize("rows", [1, 7, 16, N, 100])
+UNITS = [slice(0, 3), slice(3, 20), slice(20, 21), slice(21, N)]
+
+
+def _ours(
+    head: Head | OwnLogits, hidden: Tensor, targets: Tensor, upstream: Tensor, *leaves: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """(logps, gradients) by `gradient`, whose `solve` sees every row once, in order, and answers with `upstream`."""
+    for leaf in leaves:
+        leaf.grad = None
+    seen: list[int] = []
+
+    def solve(rows: slice, logps: Tensor) -> Tensor:
+        assert len(logps) == rows.stop - rows.start
+        seen.extend(range(rows.start, rows.stop))
+        return upstream[rows]
+
+    logps = head.gradient(hidden, targets, units=UNITS, solve=solve)
+    assert seen == list(range(N))
+    assert not logps.requires_grad
+    return logps, [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
+
+
+@pytest.mark.parametrize("kept", [1, 6, N])
+@pytest.mark.parametrize("rows", [1, 7, 100])
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.3, None), (1.0, 2.0), (0.7, 1.5)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_any_chunk_gives_the_whole(rows: int, scale: float, softcap: float | None, bias: bool) -> None:
+def test_any_chunk_gives_the_whole(kept: int, rows: int, scale: float, softcap: float | None, bias: bool) -> None:
     linear, hidden, targets, upstream = _problem(bias=bias)
     leaves = [hidden, linear.weight] + ([linear.bias] if bias else [])
-    head = Head(linear, scale, softcap, rows_a_chunk=rows)
-    logps, truth = head.logps(hidden, targets), _whole(head, hidden, targets)
+    head = Head(linear, scale, softcap, rows_a_chunk=rows, rows_kept=kept)
+    truth = _whole(head, hidden, targets)
+    wanted = _gradients(truth, upstream, *leaves)
+    logps, found = _ours(head, hidden, targets, upstream, *leaves)
     assert logps.dtype == torch.float32
     torch.testing.assert_close(logps.double(), truth, atol=2e-6, rtol=0)
-    for ours, theirs in zip(_gradients(logps, upstream, *leaves), _gradients(truth, upstream, *leaves), strict=True):
+    with torch.no_grad():
+        torch.testing.assert_close(head.logps(hidden, targets), logps, atol=1e-6, rtol=0)
+    for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=1e-5)
+    differentiable = _gradients(head.logps(hidden, targets), upstream, *leaves)
+    for ours, theirs in zip(differentiable, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=1e-5)
+
+
+def test_gradients_are_added_to_what_is_there() -> None:
+    linear, hidden, targets, upstream = _problem()
+    head = Head(linear, rows_kept=5)
+    _, (once,) = _ours(head, hidden, targets, upstream, linear.weight)
+    head.gradient(hidden, targets, units=UNITS, solve=lambda rows, _: upstream[rows])
+    torch.testing.assert_close(linear.weight.grad, 2 * once)
 
 
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.7, 1.5)])
@@ -53,30 +91,31 @@ def test_a_frozen_head_passes_the_gradient_on_and_takes_none(scale: float, softc
     linear, hidden, targets, upstream = _problem()
     linear.requires_grad_(False)
     head = Head(linear, scale, softcap, rows_a_chunk=5)
-    (ours,) = _gradients(head.logps(hidden, targets), upstream, hidden)
+    assert head.unit_rows is None
+    _, (ours,) = _ours(head, hidden, targets, upstream, hidden)
     (truth,) = _gradients(_whole(head, hidden, targets), upstream, hidden)
     torch.testing.assert_close(ours, truth, atol=3e-6, rtol=1e-5)
-    assert not head.logps(hidden.detach(), targets).requires_grad
+    assert linear.weight.grad is None
 
 
 def test_a_learning_head_under_frozen_states() -> None:
     linear, hidden, targets, upstream = _problem()
     frozen = hidden.detach()
-    head = Head(linear, rows_a_chunk=5)
-    ours = _gradients(head.logps(frozen, targets), upstream, linear.weight, linear.bias)
+    head = Head(linear, rows_a_chunk=5, rows_kept=9)
     truth = _gradients(_whole(head, frozen, targets), upstream, linear.weight, linear.bias)
+    _, ours = _ours(head, frozen, targets, upstream, linear.weight, linear.bias)
     for a, b in zip(ours, truth, strict=True):
         torch.testing.assert_close(a, b, atol=3e-6, rtol=1e-5)
 
 
 def test_derivative_against_finite_differences() -> None:
     linear, hidden, targets, _ = _problem()
-    head = Head(linear, 0.7, 1.5, rows_a_chunk=4)
+    head = Head(linear, 0.7, 1.5, rows_kept=4)
     with torch.no_grad():
         step, direction = 1e-2, torch.randn_like(hidden)
         up = _whole(head, hidden + step * direction, targets)
         down = _whole(head, hidden - step * direction, targets)
-    slope = torch.autograd.grad(head.logps(hidden, targets).sum(), hidden)[0]
+    _, (slope,) = _ours(head, hidden, targets, torch.ones(N), hidden)
     assert float((slope * direction).sum()) == pytest.approx(float((up - down).sum() / (2 * step)), rel=1e-3)
 
 
@@ -99,12 +138,21 @@ def test_a_head_of_another_kind_is_chunked_too() -> None:
     with torch.no_grad():
         merged.weight.copy_(linear.weight + wrapped.up.weight @ wrapped.down.weight)
         merged.bias.copy_(linear.bias)
-    logps = Head(wrapped, rows_a_chunk=6).logps(hidden, targets)
     truth = _whole(Head(merged), hidden, targets)
+    (theirs,) = _gradients(truth, upstream, hidden)
+    logps, (ours, up) = _ours(Head(wrapped, rows_a_chunk=6), hidden, targets, upstream, hidden, wrapped.up.weight)
     torch.testing.assert_close(logps.double(), truth, atol=2e-6, rtol=0)
-    (ours,), (theirs,) = _gradients(logps, upstream, hidden), _gradients(truth, upstream, hidden)
     torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=1e-5)
-    assert _gradients(Head(wrapped, rows_a_chunk=6).logps(hidden, targets), upstream, wrapped.up.weight)[0].any()
+    assert up.any()
+
+
+def test_logits_of_the_models_own_making() -> None:
+    linear, hidden, targets, upstream = _problem()
+    truth = _whole(Head(linear), hidden, targets)
+    wanted = _gradients(truth, upstream, hidden)
+    logps, found = _ours(OwnLogits(), linear(hidden), targets, upstream, hidden)
+    torch.testing.assert_close(logps.double(), truth, atol=2e-6, rtol=0)
+    torch.testing.assert_close(found, wanted, atol=3e-6, rtol=1e-5)
 
 
 def test_bfloat16_weights_keep_fp32_log_softmax() -> None:
@@ -113,31 +161,37 @@ def test_bfloat16_weights_keep_fp32_log_softmax() -> None:
     hidden = hidden.detach().bfloat16().requires_grad_()
     logits = linear(hidden).float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
     (truth,) = _gradients(logits, upstream, hidden)
-    ours = Head(linear, rows_a_chunk=5).logps(hidden, targets)
-    torch.testing.assert_close(ours, logits, atol=1e-5, rtol=0)
-    torch.testing.assert_close(_gradients(ours, upstream, hidden)[0], truth, atol=0.02, rtol=0.02)
+    logps, (ours,) = _ours(Head(linear, rows_kept=5), hidden, targets, upstream, hidden)
+    torch.testing.assert_close(logps, logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, truth, atol=0.02, rtol=0.02)
 
 
-def test_rows_without_a_coefficient_cost_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    linear, hidden, targets, _ = _problem()
-    logps = Head(linear, rows_a_chunk=4).logps(hidden, targets)
+def _count_logits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
-    real = head_module._logits
-    monkeypatch.setattr(head_module, "_logits", lambda h, *rest: (seen.append(len(h)), real(h, *rest))[1])
-    upstream = torch.zeros(N)
-    upstream[[3, 20, 21]] = 1.0
-    _gradients(logps, upstream, hidden, linear.weight)
-    assert sum(seen) == 3
+    real = Head._logits
+    monkeypatch.setattr(Head, "_logits", lambda self, hidden: (seen.append(len(hidden)), real(self, hidden))[1])
+    return seen
 
 
-def test_the_logits_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_logits_are_made_twice_where_a_unit_may_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     linear, hidden, targets, upstream = _problem()
-    monkeypatch.setattr(head_module, "SMALL", 0)
+    seen = _count_logits(monkeypatch)
+    _ours(Head(linear), hidden, targets, upstream, hidden, linear.weight)
+    assert seen == [unit.stop - unit.start for unit in UNITS]
+
+
+def test_of_a_longer_unit_the_rest_is_made_twice_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, hidden, targets, _ = _problem()
+    seen = _count_logits(monkeypatch)
+    upstream = torch.zeros(N)
+    upstream[[4, 30]] = 1.0
+    _ours(Head(linear, rows_kept=6, rows_a_chunk=8), hidden, targets, upstream, hidden, linear.weight)
+    #             3 | 17 = 11 + 6        | 1 | 16 = 10 + 6, and the chunk that holds row 30 once more
+    assert seen == [3, 8, 3, 6, 8, 1, 8, 2, 6, 2]
+
+
+def test_a_chunk_and_a_kept_unit_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_module, "CHUNK_LOGITS", {"cpu": 16 * V})
-    seen: list[int] = []
-    real = head_module._logits
-    monkeypatch.setattr(head_module, "_logits", lambda h, *rest: (seen.append(len(h)), real(h, *rest))[1])
     assert chunk_rows(V, "cpu") == 16
-    _gradients(Head(linear).logps(hidden, targets), upstream, hidden, linear.weight)
-    assert max(seen) == 16
-    assert sum(seen) == N + (N - 6)  # all rows forward, the live ones backward
+    assert kept_rows(V, 8, "cpu") == 16
+    assert kept_rows(V, 20, "cpu") == 20  # as many logits as the head has weights

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.engine.packing import Group, Span, lay_out, pack
+from trimtab.engine.packing import Group, Segment, Span, lay_out, pack
 from trimtab.records import TokenPair
 
 ids = st.lists(st.integers(0, 50_000), min_size=1, max_size=40).map(tuple)
@@ -29,13 +29,32 @@ def test_a_pack_of_two_groups_worked_by_hand() -> None:
     one = lay_out([Group((7, 8), ((1, 2, 3), (4,)), (0, 1)), Group((9,), ((5, 6),), (3,))])
     assert one.ids_T == (7, 8, 1, 2, 3, 4, 9, 5, 6)
     assert one.positions_T == (0, 1, 2, 3, 4, 2, 0, 1, 2)
-    assert one.segments == ((2, (3, 1)), (1, (2,)))
+    assert one.segments == (Segment(2, (3, 1)), Segment(1, (2,)))
     #                    1  2  3 | 4 | 5  6      row 1 is the prompt's last, for both responses
     assert one.take_N == (1, 2, 3, 1, 6, 7)
     assert one.targets_N == (1, 2, 3, 4, 5, 6)
     assert one.spans == (Span(0, 0, 3), Span(1, 3, 4), Span(3, 4, 6))
     assert one.sequences == (((7, 8, 1, 2, 3), 2), ((7, 8, 4), 2), ((9, 5, 6), 1))
     assert one.n_sequence_tokens == 5 + 3 + 3
+
+
+def test_responses_behind_an_earlier_pack_worked_by_hand() -> None:
+    first = lay_out([Group((9,), ((5, 6),), (2,)), Group((7, 8), ((1, 2, 3),), (0,))])
+    assert first.prompts_at == {1: 0, 0: 3}
+    behind = lay_out([Group((7, 8), ((4, 2),), (1,)), Group((9,), ((6, 5, 4),), (3,))], behind=first)
+    assert behind.ids_T == (4, 2, 6, 5, 4)
+    assert behind.positions_T == (2, 3, 1, 2, 3)
+    assert behind.segments == (Segment(2, (2,), prompt_at=3), Segment(1, (3,), prompt_at=0))
+    #                     rows 0 to 7 are the first pack's, 8 to 12 this one's; 4 and 0 are the prompts' last
+    assert behind.take_N == (4, 8, 0, 10, 11)
+    assert behind.targets_N == behind.ids_T
+
+
+def test_a_group_can_be_reduced_to_some_of_its_responses() -> None:
+    group = Group((7, 8), ((1, 2, 3), (4,)), (4, 5))
+    assert group.only({5, 9}) == Group((7, 8), ((4,),), (5,))
+    assert group.only({4, 5}) == group
+    assert group.only({1}) is None
 
 
 def test_a_pair_keeps_its_sides() -> None:

@@ -12,6 +12,7 @@ from engine_families import MIXED, alone_logps, build, gradient_gap, gradients, 
 
 from trimtab.engine import head as head_module
 from trimtab.engine import models
+from trimtab.engine.head import OwnLogits
 from trimtab.engine.models import attach_lora, load
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.scoring import Scorer, sum_by_response
@@ -93,7 +94,7 @@ def test_a_head_that_does_more_than_its_config_says(caplog: pytest.LogCaptureFix
     for packed in ("on", "off"):
         scorer = Scorer(_post_scaled(build("Llama")), packed=packed)
         assert _gap(scorer, groups(MIXED)) <= 1e-5
-        assert scorer.head is None
+        assert isinstance(scorer.head, OwnLogits)
     assert any("output head does more" in record.getMessage() for record in caplog.records)
 
 
@@ -115,8 +116,7 @@ def test_a_model_whose_numbers_depend_on_its_batch_is_refused() -> None:
 def test_chunk_size_does_not_matter(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, one = Scorer(build(family)), lay_out(groups(MIXED))
     results = []
-    for small, chunk in ((1 << 22, 1 << 24), (0, 97 * 16), (0, 97 * 50)):
-        monkeypatch.setattr(head_module, "SMALL", small)
+    for chunk in (1 << 24, 97 * 16, 97 * 50):
         monkeypatch.setattr(head_module, "CHUNK_LOGITS", {"cpu": chunk})
         logps = scorer.logps(one)
         logps.sum().backward()
@@ -129,8 +129,8 @@ def test_chunk_size_does_not_matter(family: str, monkeypatch: pytest.MonkeyPatch
 def test_sums_by_response_with_and_without_weights() -> None:
     one = lay_out([Group((1, 2), ((3, 4, 5), (6,)), (4, 9))])
     logps = torch.tensor([-1.0, -2.0, -4.0, -8.0], requires_grad=True)
-    assert sum_by_response(one, logps).tolist() == [-7.0, -8.0]
-    weighted = sum_by_response(one, logps, {9: (0.5,), 4: (1.0, 1.0, 0.25)})
+    assert sum_by_response(one.spans, logps).tolist() == [-7.0, -8.0]
+    weighted = sum_by_response(one.spans, logps, {9: (0.5,), 4: (1.0, 1.0, 0.25)})
     assert weighted.tolist() == [-4.0, -4.0]
     weighted.sum().backward()
     assert logps.grad is not None
@@ -140,7 +140,7 @@ def test_sums_by_response_with_and_without_weights() -> None:
 def test_a_long_sum_keeps_its_digits() -> None:
     one = lay_out([Group((1,), ((2,) * 3000,), (0,))])
     logps = -torch.rand(3000, generator=torch.Generator().manual_seed(0))
-    assert float(sum_by_response(one, logps)) == pytest.approx(float(logps.double().sum()), abs=1e-4)
+    assert float(sum_by_response(one.spans, logps)) == pytest.approx(float(logps.double().sum()), abs=1e-4)
 
 
 def test_by_key_gives_each_response_once_without_gradient() -> None:
@@ -212,7 +212,7 @@ def test_real_models(shared_data: Path, name: str, layout: str) -> None:
     group_list = [Group(encode(p), (encode(a), encode(b)), (2 * i, 2 * i + 1)) for i, (p, a, b) in enumerate(texts)]
     scorer = Scorer(loaded.model)
     one = lay_out(group_list)
-    ours = sum_by_response(one, scorer.logps(one))
+    ours = sum_by_response(one.spans, scorer.logps(one))
     assert scorer.layout == layout
     truth = torch.stack([logps.sum() for logps in alone_logps(loaded.model, group_list)])
     assert float((ours - truth).detach().abs().max()) <= 1e-4

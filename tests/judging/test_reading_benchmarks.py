@@ -10,6 +10,7 @@ import pytest
 
 from trimtab.errors import DataError
 from trimtab.judging.benchmarks import Benchmark, Prompt, read_benchmark
+from trimtab.judging.files import read_values
 
 
 def written(folder: Path, name: str, content: object) -> Path:
@@ -28,6 +29,17 @@ def test_objects_one_a_line(tmp_path: Path) -> None:
     lines = '{"prompt": "a", "category": "math", "question_id": 81}\n\n{"question": "b", "id": 0}\n'
     told = read_benchmark(written(tmp_path, "mine.jsonl", lines))
     assert told.prompts == (Prompt("81", "a", "math"), Prompt("0", "b"))
+
+
+def test_objects_printed_over_several_lines(tmp_path: Path) -> None:
+    first, second = {"prompt": "a", "tags": ["x", "y"]}, {"prompt": "b", "id": 7}
+    one = written(tmp_path, "one.json", json.dumps(first, indent=2))
+    assert read_benchmark(one).prompts == (Prompt("a", "a"),)
+    both = written(tmp_path, "both.json", json.dumps(first, indent=2) + "\n" + json.dumps(second, indent=1) + "\n\n")
+    assert read_benchmark(both).prompts == (Prompt("a", "a"), Prompt("7", "b"))
+    assert [place.number for place, _ in read_values(both)] == [1, 8]
+    by_hand = written(tmp_path, "hand.json", '{"prompt": "a",\n "category": "math"}')
+    assert read_benchmark(by_hand).prompts == (Prompt("a", "a", "math"),)
 
 
 def test_alpaca_eval_model_outputs_are_a_benchmark_with_a_baseline(tmp_path: Path) -> None:
@@ -68,6 +80,10 @@ def test_first_and_digest(tmp_path: Path) -> None:
         ("[]", "holds no rows"),
         ('["a",\n "b"\n "c"]', "line 3, column 2 is not JSON"),
         ('"a"\n{"prompt": "b"\n', "line 2, column 15 is not JSON"),
+        ('{"prompt": "a"\n{"prompt": "b"}\n', "line 1, column 15 is not JSON"),
+        ('{\n  "prompt": "a",\n  "id" 3\n}', "line 3, column 8 is not JSON: Expecting ':'"),
+        ('{\n  "prompt": "a",\n  "id": 3\n', "line 3, column 10 is not JSON"),
+        ('{\n  "prompts": ["a"]\n}', "row 1 has none of instruction, prompt, question; it has prompts"),
         ([3], "row 1: expected a text or an object"),
         (["a", "  "], "row 2: the instruction is empty"),
         ([{"text": "a"}], "row 1 has none of instruction, prompt, question; it has text"),

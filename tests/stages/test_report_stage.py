@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from trimtab import config as configuration
+from trimtab import written
 from trimtab.analysis import length_control, seeds, winrate
 from trimtab.analysis.calibration import calibration
 from trimtab.config import Config, resolve
@@ -559,7 +560,7 @@ def test_the_printed_command_gives_the_same_configuration(tmp_path: Path, tree: 
         return
     words = shlex.split(commands["from_flags"])
     assert words[:2] == ["trimtab", "run"]
-    _, flags = configuration.read_flags(words[2:])
+    _, flags = written.read_flags(words[2:])
     assert resolve(configuration.merge({}, flags)) == config.model_copy(update={"out": f"{config.out}-again"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -53,7 +54,8 @@ def test_a_row_of_metrics_has_the_keys_that_others_rely_on(model: Path, tmp_path
     contract = [
         "step", "epoch", "seconds", "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected",
         "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected", "active/chosen", "active/rejected",
-        "active/pair", "skipped_backward", "tokens", "tokens_per_second", "peak_memory_bytes",
+        "active/pair", "skipped_backward", "skipped_forward", "promoted", "tokens", "tokens_per_second",
+        "peak_memory_bytes",
     ]  # fmt: skip
     assert all(list(row) == [*contract, "pull/chosen", "pull/rejected"] for row in rows)
     for row in rows:
@@ -134,7 +136,8 @@ def test_the_card_says_what_it_is(model: Path, tmp_path: Path) -> None:
 def test_nothing_but_the_listed_files(model: Path, tmp_path: Path) -> None:
     folder, _ = align(make_config(tmp_path / "run", model))
     names = {path.name for path in folder.root.iterdir()}
-    assert names == {"data", "reference.json", "checkpoints", "metrics.jsonl", "model", "heldout.json", ".stages"}
+    made = {"data", "reference.json", "checkpoints", "metrics.jsonl", "model", "heldout.json", "screening.json"}
+    assert names == made | {".stages"}
     assert sorted(p.name for p in folder.checkpoints.iterdir()) == ["step-00000006", "step-00000008"]
 
 
@@ -242,10 +245,10 @@ def test_a_signal_in_the_middle_of_a_step_leaves_the_step(
 
         return real(*args, on_pack=packed, **options)
 
-    monkeypatch.setattr(gradient, "accumulate", accumulate)
-    with pytest.raises(StopError, match="stopped after step 5 of 8"):
-        align(config)
-    monkeypatch.undo()
+    with monkeypatch.context() as during:
+        during.setattr(gradient, "accumulate", accumulate)
+        with pytest.raises(StopError, match="stopped after step 5 of 8"):
+            align(config)
     resumed, _ = align(config)
     same(straight, resumed)
 
@@ -434,22 +437,22 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(
 def test_a_logit_that_is_not_finite_stops_before_the_update_and_names_the_pair(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    seen, real, before, target = spied(monkeypatch), Scorer.logps, {}, make_pairs(16)[6]
+    seen, real, before, target = spied(monkeypatch), Scorer.states, {}, make_pairs(16)[6]
 
-    def logps(self: Scorer, one: Any) -> torch.Tensor:
-        out = real(self, one)
+    def states(self: Scorer, one: Any, **options: Any) -> Any:
+        out = real(self, one, **options)
         if seen and seen[0].step == 2:
             before.setdefault("w", {n: p.detach().clone() for n, p in seen[0].optimizer.parameters.items()})
         if seen and seen[0].step >= 2:
             for group in one.groups:
                 if group.prompt_ids == target.prompt_ids:
                     span = one.spans[one.keys.index(group.keys[1])]
-                    poison = torch.zeros_like(out)
+                    poison = torch.zeros_like(out.hidden_NH)
                     poison[span.start] = value
-                    return out + poison
+                    return dataclasses.replace(out, hidden_NH=out.hidden_NH + poison)
         return out
 
-    monkeypatch.setattr(Scorer, "logps", logps)
+    monkeypatch.setattr(Scorer, "states", states)
     config = make_config(tmp_path / "run", model, train={"save_every": 100})
     with pytest.raises(NumericsError, match=r"rows\.jsonl:7\b") as caught:
         align(config, held=0)

@@ -10,16 +10,21 @@ from typing import Any
 
 from trimtab import objectives
 from trimtab.config import Config
-from trimtab.engine import memory, models
+from trimtab.engine import identity, memory, models
 from trimtab.progress import Reporter, SilentReporter, duration
-from trimtab.records import TokenPair
+from trimtab.records import TokenPair, digest
 from trimtab.stages import policy, prepare, reference, train
 from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name
+from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
 
 LOOKED_AT = 1000  # rows tokenised for an estimate
 EMBEDDED_WHOLE = 2048  # up to so many pairs are all sampled: the run finds their answers in the cache
 EMBEDDED_LOOKED_AT = 64  # else so many are, for an estimate
+
+
+def inputs(config: Config) -> str:
+    """Digest of what a plan is made from beside the configuration: the rows, the model, the benchmark's prompts."""
+    return digest([prepare.inputs(config), identity.identify(str(model_folder(config))).weights])
 
 
 def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:

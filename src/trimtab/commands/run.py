@@ -12,12 +12,10 @@ from typing import Any
 from trimtab import store
 from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
-from trimtab.engine import identity
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.stages import generate, judge, prepare, reference, report, train
 from trimtab.stages.folder import Folder, one_a_seed
-from trimtab.stages.inputs import model_folder
 
 # keys that change where and how fast a run is computed, not what it is
 INCIDENTAL = frozenset({"out", "offline", "engine.threads"})
@@ -41,7 +39,8 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
 def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
     """Hold the run folder, with the resolved configuration, the plan and the versions in it.
 
-    The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused.
+    The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused; one
+    whose data, model or benchmark changed under the same configuration is planned anew.
     """
     folder = Folder.of(config)
     known = folder.config.is_file()
@@ -50,18 +49,14 @@ def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
             f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
             remedy="choose another folder with --out, or delete this one",
         )
-    planned = None if known else _planned(config, reporter)
+    inputs = plan.inputs(config)  # known to the cache from here on: one that cannot be written is found out now
+    planned = None if known and folder.is_done("plan", inputs) else plan.plan(config, reporter=reporter)
     with store.locked(folder.root):
         if planned is not None:
-            _describe(config, planned)
+            _describe(config, planned, inputs)
             for line in plan.lines(planned):
                 reporter.say(line)
         yield
-
-
-def _planned(config: Config, reporter: Reporter) -> dict[str, Any]:
-    identity.identify(str(model_folder(config)))  # into the cache: one that cannot be written is found out here
-    return plan.plan(config, reporter=reporter)
 
 
 def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:
@@ -69,16 +64,18 @@ def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:
     for single in one_a_seed(config):
         if config.seeds > 1:
             reporter.say(f"seed {single.seed}")
-            if not Folder.of(single).config.is_file():
-                _describe(single, plan.plan(single, reporter=SilentReporter()))
+            inputs = plan.inputs(single)
+            if not (Folder.of(single).config.is_file() and Folder.of(single).is_done("plan", inputs)):
+                _describe(single, plan.plan(single, reporter=SilentReporter()), inputs)
         yield single
 
 
-def _describe(config: Config, planned: dict[str, Any]) -> None:
+def _describe(config: Config, planned: dict[str, Any], inputs: str) -> None:
     folder = Folder.of(config)
     store.write_json(folder.versions, doctor.versions())
     store.write_json(folder.plan, planned)
     store.write_json(folder.config, to_json(config))
+    folder.finish("plan", inputs, [folder.plan])
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

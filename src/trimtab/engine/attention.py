@@ -2,9 +2,11 @@
 
 A function is registered under `PACKED`; no mask function is registered beside it, so the mask arrives as None and the
 layout travels as the keyword `segments=Segments(...)` through the model's own forward. Every response sees its prompt
-and itself; nothing sees another group.
+and itself; nothing sees another group. A prompt may stand in a pack that was computed before (`Kept`): its responses
+then cost their own rows alone.
 
-Dims: T packed tokens, B groups computed together, L rows of the longest of them, S keys, A heads, D head width.
+Dims: T packed tokens, K rows kept of an earlier pack, B groups computed together, L rows of the longest of them,
+S keys, A heads, D head width.
 
 How the work is cut (decided once a pack, shared by all layers):
 - short groups (≤ `SHORT` rows): groups of like length are gathered into one [B, A, L, D] call with a mask a group;
@@ -19,11 +21,11 @@ the numbers (a position bias, dropout, a ready-made mask) is refused by name.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,22 +46,54 @@ class PackedAttentionError(NotImplementedError):
     """The packed path cannot compute what this model asks for; the caller falls back to the padded path."""
 
 
-class Segments:
-    """The layout of one pack as attention needs it. Built once a pack, then shared by every layer."""
+class Kept:
+    """Keys and values of a pack, one entry an attention call, for responses that are computed behind its prompts.
 
-    def __init__(self, segments: Sequence[Segment], *, device: torch.device | str) -> None:
+    Detached: what is computed behind them takes no gradient. They are the very tensors that the backward pass keeps.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows = n_rows
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+
+class Segments:
+    """The layout of one pack as attention needs it. Built once a pack, then shared by every layer.
+
+    `behind`: where the prompts stand of segments that bring none. While `keeping` is set, keys and values are kept in
+    it. Such an object serves one forward pass: it counts the attention calls.
+    """
+
+    def __init__(self, segments: Sequence[Segment], *, device: torch.device | str, behind: Kept | None = None) -> None:
         self.segments = tuple(segments)
         self.device = torch.device(device)
+        self.keeping: Kept | None = None
+        self._behind = behind
+        self._calls_done = 0
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
+
+    @property
+    def n_kept(self) -> int:
+        """Rows of the earlier pack: they come before this pack's own among the keys."""
+        return 0 if self._behind is None else self._behind.n_rows
+
+    def kept(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Keys and values of the earlier pack in the attention call that is being made; counts the call."""
+        if self._behind is None:
+            return None, None
+        self._calls_done += 1
+        return self._behind.calls[self._calls_done - 1]
 
     @cached_property
     def calls(self) -> tuple[_Together | _Behind, ...]:
-        return tuple(_plan(self.segments, self.device))
+        return tuple(_plan(self.segments, self.n_kept, self.device))
 
     @cached_property
     def pieces(self) -> list[int]:
         """Rows of the consecutive pieces that calls about long groups read whole: prompt + first response, others."""
-        return [n for prompt, (first, *others) in self.segments for n in (prompt + first, *others)]
+        return [
+            n for segment in self.segments for n in (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
+        ]
 
     @cached_property
     def place_T(self) -> Tensor | None:
@@ -73,7 +107,7 @@ class Segments:
 
     @cached_property
     def varlen(self) -> Varlen:
-        return Varlen.of(self.segments, self.device)
+        return Varlen.of(self.segments, self.n_kept, self.device)
 
     def mask(self, number: int, *, window: int | None, dtype: torch.dtype) -> Tensor:
         """Additive mask [B or 1, 1, L, S] of call `number`: 0 where a row may look, −inf elsewhere."""
@@ -88,47 +122,73 @@ class Segments:
 # --- what a pack is cut into -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Together:
-    """Short groups side by side: every row asks all rows of its group. Shorter groups repeat their first row.
+class _Table(NamedTuple):
+    """Rows of some groups side by side, [B, L]. Shorter groups repeat their first row.
 
     Branch 0 is a prompt, seen by all rows of its group behind it, b ≥ 1 a response, −1 a repetition that nobody reads.
     """
 
-    rows_BL: Tensor
+    row_BL: Tensor
     position_BL: Tensor
     branch_BL: Tensor
 
+    @classmethod
+    def of(cls, groups: Sequence[_Columns], device: torch.device) -> _Table:
+        longest = max(len(rows) for rows, _, _ in groups)
+
+        def table(column: int, spare: Callable[[list[int]], int]) -> Tensor:
+            filled = [group[column] + [spare(group[column])] * (longest - len(group[column])) for group in groups]
+            return torch.tensor(filled, device=device)
+
+        return cls(table(0, lambda rows: rows[0]), table(1, lambda _: 0), table(2, lambda _: -1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Short groups side by side: every row that asks, asks all rows of its group."""
+
+    asks: _Table
+    answers: _Table
+
     @property
     def rows(self) -> list[int]:
-        rows: list[int] = self.rows_BL.flatten().tolist()
+        rows: list[int] = self.asks.row_BL.flatten().tolist()
         return rows
 
     def visible(self, window: int | None) -> Tensor:
-        distance_BLL = self.position_BL[:, :, None] - self.position_BL[:, None, :]
-        asks, answers = self.branch_BL[:, :, None], self.branch_BL[:, None, :]
-        seen_BLL = (distance_BLL >= 0) & ((asks == answers) | (answers == 0))
-        return seen_BLL if window is None else seen_BLL & (distance_BLL < window)
+        distance_BLS = self.asks.position_BL[:, :, None] - self.answers.position_BL[:, None, :]
+        asks, answers = self.asks.branch_BL[:, :, None], self.answers.branch_BL[:, None, :]
+        seen_BLS = (distance_BLS >= 0) & ((asks == answers) | (answers == 0))
+        if window is not None:
+            seen_BLS &= distance_BLS < window
+        return seen_BLS | (asks == -1)  # a repetition sees everything, so that its softmax is finite
 
     def needs_mask(self, window: int | None) -> bool:  # noqa: ARG002  # one way to ask both kinds of call
         return True
 
     def queries(self, row: _Row) -> Tensor:
-        B, L = self.rows_BL.shape
-        x_TAD = row.whole_TAD
-        return x_TAD.index_select(0, self.rows_BL.flatten()).view(B, L, *x_TAD.shape[1:]).transpose(1, 2)
+        return _gather(row.own_TAD, self.asks.row_BL)
 
-    keys = queries
+    def keys(self, row: _Row) -> Tensor:
+        return _gather(row.all_TAD, self.answers.row_BL)
+
+
+def _gather(x_TAD: Tensor, row_BL: Tensor) -> Tensor:
+    return x_TAD.index_select(0, row_BL.flatten()).view(*row_BL.shape, *x_TAD.shape[1:]).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """One piece of a long group: prompt + first response among themselves, or a further response behind its prompt."""
+    """One piece of a long group: prompt + first response among themselves, or a further response behind its prompt.
+
+    `prompt_piece` is the piece that the prompt begins; None where it stands in the earlier pack, from `prompt_row` on.
+    """
 
     piece: int
     first_row: int
     n_rows: int
-    prompt_piece: int
+    prompt_piece: int | None
+    prompt_row: int
     n_prompt: int
     device: torch.device
 
@@ -155,35 +215,46 @@ class _Behind:
     def keys(self, row: _Row) -> Tensor:
         if self.opens:
             return self.queries(row)
-        prompt = row.pieces[self.prompt_piece][: self.n_prompt]
+        holder = row.kept_KAD if self.prompt_piece is None else row.pieces[self.prompt_piece]
+        assert holder is not None, "a segment without a prompt needs the pack that has it"
+        prompt = holder[self.prompt_row : self.prompt_row + self.n_prompt]
         return torch.cat([prompt, row.pieces[self.piece]]).transpose(0, 1)[None]
 
 
 class _Row:
     """Queries, keys or values of a whole pack; cut into pieces once, so that the way back is one concatenation."""
 
-    def __init__(self, x_1ATD: Tensor, sizes: list[int]) -> None:
-        self.whole_TAD = x_1ATD[0].transpose(0, 1)
+    def __init__(self, x_1ATD: Tensor, sizes: list[int], kept_1AKD: Tensor | None = None) -> None:
+        self.own_TAD = x_1ATD[0].transpose(0, 1)
+        self.kept_KAD = None if kept_1AKD is None else kept_1AKD[0].transpose(0, 1)
         self.sizes = sizes
 
     @cached_property
     def pieces(self) -> tuple[Tensor, ...]:
-        return torch.functional.split(self.whole_TAD, self.sizes)
+        return torch.functional.split(self.own_TAD, self.sizes)
+
+    @cached_property
+    def all_TAD(self) -> Tensor:
+        """The rows of the earlier pack, then the pack's own."""
+        return self.own_TAD if self.kept_KAD is None else torch.cat([self.kept_KAD, self.own_TAD])
 
 
-def _plan(segments: Sequence[Segment], device: torch.device) -> Iterator[_Together | _Behind]:
-    starts = [0, *itertools.accumulate(prompt + sum(lengths) for prompt, lengths in segments)]
-    length = {i: starts[i + 1] - starts[i] for i in range(len(segments))}
+def _plan(segments: Sequence[Segment], n_kept: int, device: torch.device) -> Iterator[_Together | _Behind]:
+    starts = [0, *itertools.accumulate(segment.n_rows for segment in segments)]
+    length = {i: segment.n_prompt + sum(segment.lengths) for i, segment in enumerate(segments)}
     for members in _like_length([i for i in length if length[i] <= SHORT], length):
-        yield _side_by_side([(starts[i], *segments[i]) for i in members], length[members[0]], device)
+        yield _side_by_side([(starts[i], segments[i]) for i in members], n_kept, device)
     piece = 0
-    for i, (prompt, (first, *others)) in enumerate(segments):
+    for i, segment in enumerate(segments):
+        sizes = (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
         if length[i] > SHORT:
             row = starts[i]
-            for number, n in enumerate((prompt + first, *others)):
-                yield _Behind(piece + number, row, n, piece, prompt, device)
+            apart = segment.prompt_at is not None
+            for number, n in enumerate(sizes):
+                holder = None if apart else piece
+                yield _Behind(piece + number, row, n, holder, segment.prompt_at or 0, segment.n_prompt, device)
                 row += n
-        piece += 1 + len(others)
+        piece += len(sizes)
 
 
 def _like_length(members: Sequence[int], length: dict[int, int]) -> Iterator[list[int]]:
@@ -198,18 +269,34 @@ def _like_length(members: Sequence[int], length: dict[int, int]) -> Iterator[lis
         yield bucket
 
 
-def _side_by_side(groups: Sequence[tuple[int, int, tuple[int, ...]]], longest: int, device: torch.device) -> _Together:
-    rows, positions, branches = [], [], []
-    for start, prompt, lengths in groups:
-        position, branch = list(range(prompt)), [0] * prompt
-        for number, n in enumerate(lengths, start=1):
-            position += range(prompt, prompt + n)
-            branch += [number] * n
-        spare = longest - len(position)
-        rows.append([*range(start, start + len(position)), *[start] * spare])
-        positions.append(position + [0] * spare)
-        branches.append(branch + [-1] * spare)  # sees its like, so that its softmax is finite
-    return _Together(*(torch.tensor(table, device=device) for table in (rows, positions, branches)))
+_Columns = tuple[list[int], list[int], list[int]]
+
+
+def _side_by_side(groups: Sequence[tuple[int, Segment]], n_kept: int, device: torch.device) -> _Together:
+    prompts, responses = zip(*(_columns(start, segment) for start, segment in groups), strict=True)
+    apart = [segment.prompt_at is not None for _, segment in groups]
+    own = [_joined(p, r) if not a else r for p, r, a in zip(prompts, responses, apart, strict=True)]
+    every = [
+        _joined((p[0] if a else [n_kept + row for row in p[0]], *p[1:]), ([n_kept + row for row in r[0]], *r[1:]))
+        for p, r, a in zip(prompts, responses, apart, strict=True)
+    ]
+    return _Together(_Table.of(own, device), _Table.of(every, device))
+
+
+def _columns(start: int, segment: Segment) -> tuple[_Columns, _Columns]:
+    """Row, position and branch of a prompt and of its responses. The prompt's rows are the earlier pack's if it is
+    there, all others this pack's own."""
+    prompt = segment.n_prompt
+    at = start if segment.prompt_at is None else segment.prompt_at
+    first = start + segment.n_own_prompt
+    rows = list(range(first, first + sum(segment.lengths)))
+    positions = [prompt + i for n in segment.lengths for i in range(n)]
+    branches = [number for number, n in enumerate(segment.lengths, start=1) for _ in range(n)]
+    return (list(range(at, at + prompt)), list(range(prompt)), [0] * prompt), (rows, positions, branches)
+
+
+def _joined(first: _Columns, second: _Columns) -> _Columns:
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 # --- the function that every layer calls -------------------------------------------------------------------------
@@ -237,10 +324,16 @@ def packed_attention(
     _refuse_unknown(module, attention_mask, segments, dropout, passed)
     assert segments is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if softcap is None and s_aux is None and flash_can(query, value):
-        return segments.varlen.attend(query, key, value, scale=scale, window=sliding_window), None
+    if segments.keeping is not None:
+        segments.keeping.calls.append((key.detach(), value.detach()))
+    kept_key, kept_value = segments.kept()
     plain = softcap is None and s_aux is None
-    q_row, k_row, v_row = (_Row(x, segments.pieces) for x in (query, key, value))
+    if plain and flash_can(query, value):
+        if kept_key is not None and kept_value is not None:
+            key, value = torch.cat([kept_key, key], dim=2), torch.cat([kept_value, value], dim=2)
+        return segments.varlen.attend(query, key, value, scale=scale, window=sliding_window), None
+    q_row = _Row(query, segments.pieces)
+    k_row, v_row = _Row(key, segments.pieces, kept_key), _Row(value, segments.pieces, kept_value)
     out = []
     for number, call in enumerate(segments.calls):
         q, k, v = call.queries(q_row), call.keys(k_row), call.keys(v_row)

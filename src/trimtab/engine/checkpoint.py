@@ -70,7 +70,7 @@ def save(
         store.write_json(folder / "state.json", state)
 
     folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write)
-    store.prune(parent, PREFIX, keep=keep)
+    store.prune(parent, PREFIX, keep=keep, verified=folder.name)
     return folder
 
 

@@ -1,12 +1,15 @@
 """How much memory and time a run will take, said before anything runs; and what it did take.
 
-    peak = what the process holds already + weights + gradients + optimizer + activations of one pack + head
+    peak = what the process holds already + weights + gradients + optimizer + the largest of what comes and goes:
+             activations of one pack + the head's logits             (before the backward pass begins)
+             activations of one pack + one layer's own gradients     (as it begins)
+             the input embedding's gradient, where it is made whole  (as it ends)
+             fp32 gradients of the fp32 copies                       (in the update)
 
 Only the pack counts, not the batch. The activations are what autograd keeps of one decoder layer in transformers, per
 token and in numbers (counted with `torch.autograd.graph.saved_tensors_hooks` on Qwen2 and Llama): two norms keep
 3 hidden each, rotary and attention 3 queries and 2 keys, a gated MLP 4 intermediate, and packing copies 1 hidden and
 1 key. Architectures outside the attention interface (GPT-Neo) take the padded path and keep their scores besides.
-Families differ a little; the prediction is meant to hold within a quarter.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from typing import Any
 
 import torch
 
-from trimtab.engine.head import SMALL, chunk_rows
+from trimtab.engine import recompute
+from trimtab.engine.head import chunk_rows, kept_rows
 
 # Freed blocks between live ones that the C allocator does not give back: a share of the activations.
 SLACK = {"cpu": 0.25, "mps": 0.1, "cuda": 0.1}
@@ -84,7 +88,22 @@ class Shape:
     @property
     def activations(self) -> int:
         """Numbers that one token keeps alive between forward and backward."""
-        return self.layers * (7 * self.hidden + 3 * self.queries + 3 * self.keys + 4 * self.intermediate)
+        return self.layers * self._layer
+
+    @property
+    def _layer(self) -> int:
+        return 7 * self.hidden + 3 * self.queries + 3 * self.keys + 4 * self.intermediate
+
+    def kept(self, checkpointing: recompute.Mode) -> int:
+        """As `activations`, with layers that run again: what is kept of all, and all of the one that runs again."""
+        match checkpointing:
+            case "off":
+                return self.activations
+            case "on":
+                return self.layers * self.hidden + self._layer
+            case "selective":
+                products = 3 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.intermediate
+                return self.layers * products + self._layer - products + self.hidden
 
     @property
     def multiplied(self) -> int:
@@ -95,18 +114,19 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Bytes at the peak of training. `base` is what the process holds before the model is there."""
+    """Bytes at the peak of training. `base` is what the process holds before the model is there; `passing` the largest
+    of what comes and goes beside the activations."""
 
     base: int
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    head: int
+    passing: int
 
     @property
     def peak(self) -> int:
-        return self.base + self.weights + self.gradients + self.optimizer + self.activations + self.head
+        return self.base + self.weights + self.gradients + self.optimizer + self.activations + self.passing
 
 
 def predict(
@@ -118,6 +138,7 @@ def predict(
     response_share: float,
     base: int,
     longest_sequence: int = 0,
+    checkpointing: recompute.Mode = "off",
 ) -> Prediction:
     """The peak of a training step whose largest pack has `pack_tokens` tokens, `response_share` of them responses.
 
@@ -127,20 +148,20 @@ def predict(
     size = dtype.itemsize
     full = shape.trainable > shape.parameters // 2
     trained = size if full else 4  # adapters are kept in fp32
-    masters = shape.trainable * 8 if trained < 4 else 0  # fp32 copies, and their gradients during the step
+    scores = shape.eager_heads * longest_sequence * (1 if checkpointing == "on" else shape.layers)
+    activations = int(pack_tokens * (shape.kept(checkpointing) + scores) * size * (1 + SLACK[device.type]))
     rows = int(pack_tokens * response_share)
-    logits = min(rows, chunk_rows(shape.vocabulary, device)) if rows * shape.vocabulary > SMALL else rows
-    # the chunk and two temporaries of the log-sum-exp; the head's weight gradient before it joins the embedding's
-    head = 3 * 4 * logits * shape.vocabulary + (2 * size * shape.vocabulary * shape.hidden if full else 0)
-    scores = shape.layers * shape.eager_heads * longest_sequence
-    activations = pack_tokens * (shape.activations + scores) * size
+    kept = kept_rows(shape.vocabulary, shape.hidden, device) if full else chunk_rows(shape.vocabulary, device)
+    head = 4 * min(rows, kept) * shape.vocabulary + 3 * size * rows * shape.hidden
+    layer = size * (pack_tokens * 2 * (shape.hidden + shape.intermediate) + shape.hidden * shape.intermediate)
+    copies = 4 * shape.trainable if trained < 4 else 0  # their gradients in fp32, during the update
     return Prediction(
         base=base,
         weights=(shape.parameters - (0 if full else shape.trainable)) * size + (0 if full else 4 * shape.trainable),
         gradients=shape.trainable * trained,
-        optimizer=8 * shape.trainable + masters,
-        activations=int(activations * (1 + SLACK[device.type])),
-        head=head,
+        optimizer=(12 if trained < 4 else 8) * shape.trainable,
+        activations=activations,
+        passing=max(head, layer, copies - activations),
     )
 
 

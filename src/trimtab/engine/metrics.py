@@ -25,6 +25,9 @@ def row(
     """The row of step `step` (1-based). `epoch`: data seen so far in epochs; `seconds`: training time so far;
     `tokens`: prompt and response tokens of the batch, each prompt once; `active/pair`: pairs with either side active.
 
+    `skipped_backward`, `skipped_forward`, `promoted`: shares of response tokens without a backward pass, not computed
+    at all (shrinking), and computed twice because their screening found them active.
+
     `pull/*` is the mean of min(1, |g| / |g while policy = reference|): how hard each side still pulls, for objectives
     whose coefficients fade instead of vanishing. Only where there is a reference.
     """
@@ -48,6 +51,8 @@ def row(
         "active/rejected": _mean(rejected_active),
         "active/pair": _mean(chosen_active | rejected_active),
         "skipped_backward": result.skipped_backward,
+        "skipped_forward": result.skipped_forward,
+        "promoted": result.promoted,
         "tokens": tokens,
         "tokens_per_second": tokens / step_seconds,
         "peak_memory_bytes": peak_memory_bytes,

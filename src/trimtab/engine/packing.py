@@ -12,15 +12,36 @@ among equals the earlier one), then every pack's groups in the caller's order.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from trimtab.records import TokenPair
 
 Layout = Literal["packed", "padded"]
-Segment = tuple[int, tuple[int, ...]]
+
+
+class Segment(NamedTuple):
+    """Lengths of a group in a pack: its prompt, its responses.
+
+    `prompt_at`: the row of an earlier pack at which the prompt stands, if it does not stand in this one.
+    """
+
+    n_prompt: int
+    lengths: tuple[int, ...]
+    prompt_at: int | None = None
+
+    @property
+    def n_own_prompt(self) -> int:
+        """Prompt rows in this pack."""
+        return self.n_prompt if self.prompt_at is None else 0
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in this pack."""
+        return self.n_own_prompt + sum(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +72,23 @@ class Group:
         return len(self.prompt_ids) + max(map(len, self.responses))
 
     @property
+    def pair(self) -> int:
+        """The pair that a group made by `of_pair` belongs to, whole or in part."""
+        return self.keys[0] // 2
+
+    @property
     def segment(self) -> Segment:
-        return len(self.prompt_ids), tuple(map(len, self.responses))
+        return Segment(len(self.prompt_ids), tuple(map(len, self.responses)))
 
     @classmethod
     def of_pair(cls, pair: TokenPair, index: int) -> Group:
         """The pair number `index` of an optimizer batch: chosen has key 2·index, rejected 2·index + 1."""
         return cls(pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids), (2 * index, 2 * index + 1))
+
+    def only(self, keys: Container[int]) -> Group | None:
+        """The prompt with those of its responses that are among `keys`; None where none is."""
+        kept = [(key, ids) for key, ids in zip(self.keys, self.responses, strict=True) if key in keys]
+        return Group(self.prompt_ids, tuple(ids for _, ids in kept), tuple(key for key, _ in kept)) if kept else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +121,12 @@ class Pack:
         return len(self.ids_T)
 
     @property
+    def prompts_at(self) -> dict[int, int]:
+        """Pair → the row at which its prompt begins."""
+        starts = itertools.accumulate((segment.n_rows for segment in self.segments), initial=0)
+        return {group.pair: start for group, start in zip(self.groups, starts, strict=False)}
+
+    @property
     def keys(self) -> tuple[int, ...]:
         """The caller's response indices, in target order."""
         return tuple(span.key for span in self.spans)
@@ -105,20 +142,30 @@ class Pack:
         return sum(len(ids) for ids, _ in self.sequences)
 
 
-def lay_out(groups: Sequence[Group]) -> Pack:
-    """One pack of these groups, in this order."""
+def lay_out(groups: Sequence[Group], *, behind: Pack | None = None) -> Pack:
+    """One pack of these groups, in this order.
+
+    `behind`: an earlier pack that has a group with the same prompt for each of these. Only the responses get rows then,
+    and `take_N` counts the earlier pack's rows first, this one's after them.
+    """
     ids: list[int] = []
     positions: list[int] = []
     take: list[int] = []
     targets: list[int] = []
     spans: list[Span] = []
+    segments: list[Segment] = []
+    stands = {} if behind is None else behind.prompts_at
+    offset = 0 if behind is None else behind.n_tokens
     for group in groups:
         n_prompt = len(group.prompt_ids)
-        ids += group.prompt_ids
-        positions += range(n_prompt)
-        last_prompt_row = len(ids) - 1
+        prompt_at = stands[group.pair] if behind else None
+        if prompt_at is None:
+            ids += group.prompt_ids
+            positions += range(n_prompt)
+        last_prompt_row = len(ids) - 1 if prompt_at is None else prompt_at + n_prompt - 1
+        segments.append(group.segment._replace(prompt_at=prompt_at))
         for key, response in zip(group.keys, group.responses, strict=True):
-            first_row = len(ids)
+            first_row = offset + len(ids)
             ids += response
             positions += range(n_prompt, n_prompt + len(response))
             spans.append(Span(key, len(targets), len(targets) + len(response)))
@@ -129,7 +176,7 @@ def lay_out(groups: Sequence[Group]) -> Pack:
         groups=tuple(groups),
         ids_T=tuple(ids),
         positions_T=tuple(positions),
-        segments=tuple(group.segment for group in groups),
+        segments=tuple(segments),
         take_N=tuple(take),
         targets_N=tuple(targets),
         spans=tuple(spans),

@@ -32,7 +32,7 @@ from trimtab.errors import NumericsError, StoreError
 from trimtab.records import TokenPair, digest
 
 # raise it when a change to the engine changes log-probabilities by more than rounding
-NUMERICS = 1
+NUMERICS = 2
 SHARD_SECONDS = 30.0  # what a kill can cost
 WINDOW_PACKS = 32  # packs laid out at a time: enough to fill them well, and few enough to hold
 

@@ -13,9 +13,8 @@ Dims: N response tokens of a pack, R responses of a pack, T packed tokens, S seq
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,10 +22,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trimtab.engine.attention import PACKED, Segments, packed_attention_in
-from trimtab.engine.head import Head
+from trimtab.engine.attention import PACKED, Kept, Segments, packed_attention_in
+from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
-from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack
+from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack
 from trimtab.errors import ModelError
 
 logger = logging.getLogger("trimtab")
@@ -56,6 +55,27 @@ _TOLERANCE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """A pack's forward pass up to the head: [N, H], one row a target (logits [N, V] under `OwnLogits`); N targets.
+
+    `kept`, if asked for: what responses can be computed behind, see `Scorer.states_behind`.
+    """
+
+    hidden_NH: Tensor
+    targets_N: Tensor
+    kept: KeptPack | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPack:
+    """A pack whose prompts are still there: its layout, keys and values a layer, and last hidden states [T, H]."""
+
+    pack: Pack
+    attended: Kept
+    hidden_TH: Tensor
+
+
 class Scorer:
     """Scores packs with one model. `reason` says in one line why the packed path is not used; empty while it is."""
 
@@ -68,7 +88,8 @@ class Scorer:
     ) -> None:
         self.model = model
         self.reason = "turned off by configuration" if packed == "off" else ""
-        self.head: Head | None = None
+        self.head: Head | OwnLogits = OwnLogits()
+        self.shares_prompts = False
         self._base = causal_lm_of(model)
         self._wanted = packed
         self._checked = False
@@ -114,8 +135,11 @@ class Scorer:
         with packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
             yield
 
-    def logps(self, one: Pack) -> Tensor:
-        """log p of every response token of the pack [N], nats, fp32; differentiable when gradients are enabled."""
+    def states(self, one: Pack, *, keep: bool = False) -> States:
+        """The pack's forward pass up to the head; differentiable when gradients are enabled.
+
+        `keep` holds on to the prompts for `states_behind`; only where `shares_prompts`.
+        """
         self.prepare(one.groups)
         self._set_modes()
         if self.layout == "padded":
@@ -125,7 +149,23 @@ class Scorer:
             "checkpointed layers run again in the backward pass: hold scorer.attention() around both"
         )
         with self.attention():
-            return self._packed(one)
+            return self._packed(one, keep=keep)
+
+    @torch.no_grad()
+    def states_behind(self, kept: KeptPack, tail: Pack) -> States:
+        """Responses behind the prompts of a pack that was computed before, without gradient: their own rows alone.
+
+        `tail` is laid out with `lay_out(groups, behind=kept.pack)`.
+        """
+        self._set_modes()
+        segments = Segments(tail.segments, device=self.device, behind=kept.attended)
+        with self.attention():
+            return self._rows(tail, segments, before_TH=kept.hidden_TH)
+
+    def logps(self, one: Pack) -> Tensor:
+        """log p of every response token of the pack [N], nats, fp32; differentiable when gradients are enabled."""
+        states = self.states(one)
+        return self.head.logps(states.hidden_NH, states.targets_N)
 
     def by_key(self, groups: Sequence[Group], *, pack_tokens: int) -> Iterator[tuple[int, Tensor]]:
         """(key, per-token log p on the CPU) of every response, pack by pack, without gradient."""
@@ -137,22 +177,32 @@ class Scorer:
 
     # --- the two paths -------------------------------------------------------------------------------------------
 
-    def _packed(self, one: Pack) -> Tensor:
+    def _packed(self, one: Pack, *, keep: bool = False) -> States:
         """One row of T tokens; prompts once; the head on N rows."""
+        segments = Segments(one.segments, device=self.device)
+        return self._rows(one, segments, keep=Kept(one.n_tokens) if keep else None)
+
+    def _rows(
+        self, one: Pack, segments: Segments, *, keep: Kept | None = None, before_TH: Tensor | None = None
+    ) -> States:
         device = self.device
         inputs = {
             "input_ids": torch.tensor([one.ids_T], device=device),
             "position_ids": torch.tensor([one.positions_T], device=device),
-            "segments": Segments(one.segments, device=device),
+            "segments": segments,
+            "use_cache": False,
         }
         take_N, targets_N = torch.tensor(one.take_N, device=device), torch.tensor(one.targets_N, device=device)
-        if self.head is None:
-            logits_NV = self._base(**inputs, use_cache=False, logits_to_keep=take_N).logits[0]
-            return _own_logps(logits_NV, targets_N)
-        hidden_TH = self._base.base_model(**inputs, use_cache=False).last_hidden_state[0]
-        return self.head.logps(hidden_TH[take_N], targets_N)
+        if isinstance(self.head, OwnLogits):
+            return States(self._base(**inputs, logits_to_keep=take_N).logits[0], targets_N)
+        segments.keeping = keep
+        hidden_TH = self._base.base_model(**inputs).last_hidden_state[0]
+        segments.keeping = None  # layers under checkpointing run once more in the backward pass
+        kept = None if keep is None else KeptPack(one, keep, hidden_TH.detach())
+        every_TH = hidden_TH if before_TH is None else torch.cat([before_TH, hidden_TH])
+        return States(every_TH[take_N], targets_N, kept)
 
-    def _padded(self, one: Pack) -> Tensor:
+    def _padded(self, one: Pack) -> States:
         """S right-padded rows of L tokens, through the model's own attention; same numbers in the same order."""
         device = self.device
         sequences = one.sequences
@@ -162,11 +212,13 @@ class Scorer:
         take = [s * longest + t - 1 for s, (ids, n) in enumerate(sequences) for t in range(n, len(ids))]
         take_N, targets_N = torch.tensor(take, device=device), torch.tensor(one.targets_N, device=device)
         inputs = {"input_ids": ids_SL, "attention_mask": mask_SL, "use_cache": False}
-        if self.head is None:
-            logits_NV = self._base(**inputs).logits.flatten(0, 1)[take_N]
-            return _own_logps(logits_NV, targets_N)
+        if isinstance(self.head, OwnLogits):
+            return States(self._base(**inputs).logits.flatten(0, 1)[take_N], targets_N)
         hidden_SLH = self._base.base_model(**inputs).last_hidden_state
-        return self.head.logps(hidden_SLH.flatten(0, 1)[take_N], targets_N)
+        return States(hidden_SLH.flatten(0, 1)[take_N], targets_N)
+
+    def _numbers(self, states: States) -> Tensor:
+        return self.head.logps(states.hidden_NH, states.targets_N)
 
     def _one_at_a_time(self, one: Pack) -> Tensor:
         """The truth that the other two are held to: the model's own forward and logits, no padding, no neighbours."""
@@ -174,7 +226,7 @@ class Scorer:
         for ids, n in one.sequences:
             ids_L = torch.tensor(ids, device=self.device)
             logits_LV = self._base(input_ids=ids_L[None], use_cache=False).logits[0]
-            out.append(_own_logps(logits_LV[n - 1 : -1], ids_L[n:]))
+            out.append(OwnLogits().logps(logits_LV[n - 1 : -1], ids_L[n:]))
         return torch.cat(out)
 
     # --- the self-check ------------------------------------------------------------------------------------------
@@ -184,17 +236,18 @@ class Scorer:
         self.model.eval()
         tolerance = _TOLERANCE[self.dtype]
         truth_N = self._one_at_a_time(one)
-        self.head = Head.of(self._base) if self._base.base_model is not self._base else None
-        if self.head is not None and not self._agrees(self._padded, one, truth_N):
-            self.head = None
+        own = OwnLogits()
+        self.head = (Head.of(self._base) if self._base.base_model is not self._base else None) or own
+        if self.head is not own and not self._agrees(self._padded, one, truth_N):
+            self.head = own
             logger.warning(
                 "%s: its output head does more than its config says; logits are made whole, which costs memory",
                 type(self._base).__name__,
             )
-        if self.head is None and tolerance.exceeded_by(self._padded(one), truth_N):
+        if self.head is own and tolerance.exceeded_by(found_N := self._numbers(self._padded(one)), truth_N):
             raise ModelError(
                 f"{type(self._base).__name__}: a padded batch does not give the numbers of one sequence at a time "
-                f"(largest gap {(self._padded(one) - truth_N).abs().max():.1e} nats a token)",
+                f"(largest gap {(found_N - truth_N).abs().max():.1e} nats a token)",
                 remedy="Use float32 if this is bfloat16; otherwise this architecture cannot be trained in batches.",
             )
         if not self.reason:
@@ -206,10 +259,27 @@ class Scorer:
                 )
             if self.reason:
                 logger.warning("packed path off, padded path used: %s", self.reason)
+        self.shares_prompts = not self.reason and self.head is not own and self._agrees(self._in_two, one, truth_N)
 
-    def _agrees(self, path: Any, one: Pack, truth_N: Tensor) -> bool:
+    def _in_two(self, one: Pack) -> States:
+        """A pack's first responses, then all others behind the prompts that are still there."""
+        firsts = lay_out([Group(g.prompt_ids, g.responses[:1], g.keys[:1]) for g in one.groups])
+        others = [Group(g.prompt_ids, g.responses[1:], g.keys[1:]) for g in one.groups if len(g.keys) > 1]
+        with self.attention():
+            first = self._packed(firsts, keep=True)
+        assert others, "nothing to prove it with"
+        assert first.kept is not None
+        tail = lay_out(others, behind=firsts)
+        other = self.states_behind(first.kept, tail)
+        order = [key for part in (firsts, tail) for span in part.spans for key in [span.key] * (span.stop - span.start)]
+        back = torch.tensor(order, device=self.device).argsort(stable=True)
+        return States(
+            torch.cat([first.hidden_NH, other.hidden_NH])[back], torch.cat([first.targets_N, other.targets_N])[back]
+        )
+
+    def _agrees(self, path: Callable[[Pack], States], one: Pack, truth_N: Tensor) -> bool:
         try:
-            return not _TOLERANCE[self.dtype].exceeded_by(path(one), truth_N)
+            return not _TOLERANCE[self.dtype].exceeded_by(self._numbers(path(one)), truth_N)
         except Exception:  # any failure of a path means the same: not this path
             return False
 
@@ -218,7 +288,7 @@ class Scorer:
         other, watched = _with_other_neighbours(one)
         try:
             with packed_attention_in(self._base):
-                ours_N, other_N = self._packed(one), self._packed(other)
+                ours_N, other_N = self._numbers(self._packed(one)), self._numbers(self._packed(other))
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
             text = str(error).strip() or type(error).__name__
             return text.splitlines()[0] if name in text else f"{name}: {text.splitlines()[0]}"
@@ -239,24 +309,22 @@ class Scorer:
             layer.training = torch.is_grad_enabled()
 
 
-def sum_by_response(one: Pack, logps_N: Tensor, weights: Mapping[int, Sequence[float]] | None = None) -> Tensor:
-    """Per-token values summed to responses [R], in the pack's key order, fp32 (added up in fp64 where the device can).
+def sum_by_response(
+    spans: Sequence[Span], logps_N: Tensor, weights: Mapping[int, Sequence[float]] | None = None
+) -> Tensor:
+    """Per-token values summed to responses [R], in the spans' order, fp32 (added up in fp64 where the device can).
 
     `weights`: key → one weight a token of that response (LD-DPO's tail); None weighs every token 1.
     """
     if weights is not None:
-        flat = [w for span in one.spans for w in weights[span.key]]
+        flat = [w for span in spans for w in weights[span.key]]
         logps_N = logps_N * torch.tensor(flat, dtype=logps_N.dtype, device=logps_N.device)
     owner_N = torch.repeat_interleave(
-        torch.arange(len(one.spans)), torch.tensor([span.stop - span.start for span in one.spans])
+        torch.arange(len(spans)), torch.tensor([span.stop - span.start for span in spans])
     ).to(logps_N.device)
     wide = torch.float32 if logps_N.device.type == "mps" else torch.float64
-    sums_R = torch.zeros(len(one.spans), dtype=wide, device=logps_N.device).index_add(0, owner_N, logps_N.to(wide))
+    sums_R = torch.zeros(len(spans), dtype=wide, device=logps_N.device).index_add(0, owner_N, logps_N.to(wide))
     return sums_R.float()
-
-
-def _own_logps(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return -nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
 
 
 def _sample(groups: Sequence[Group]) -> Pack:
@@ -265,13 +333,12 @@ def _sample(groups: Sequence[Group]) -> Pack:
     Keys are our own: callers may hand in groups of several batches.
     """
     few = [
-        (group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses))
+        (group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses[:2]))
         for group in groups[:_CHECK_GROUPS]
     ]
     if len(few) == 1:
         few.append((few[0][0][::-1], few[0][1][::-1]))
-    keys = itertools.count()
-    return lay_out([Group(prompt, rs, tuple(itertools.islice(keys, len(rs)))) for prompt, rs in few])
+    return lay_out([Group(prompt, rs, (2 * p, 2 * p + 1)[: len(rs)]) for p, (prompt, rs) in enumerate(few)])
 
 
 def _with_other_neighbours(one: Pack) -> tuple[Pack, list[int]]:

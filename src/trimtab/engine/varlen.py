@@ -47,19 +47,21 @@ class Varlen(NamedTuple):
     max_k: int
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], device: torch.device) -> Varlen:
+    def of(cls, segments: Sequence[Segment], n_kept: int, device: torch.device) -> Varlen:
+        """`n_kept` rows of an earlier pack come before this pack's own among the keys."""
         keys: list[Tensor] = []
         n_q: list[int] = []
-        start = 0
-        for prompt, lengths in segments:
-            stop = start + prompt + lengths[0]
-            keys.append(torch.arange(start, stop))
-            n_q.append(stop - start)
-            for length in lengths[1:]:
-                keys.append(torch.cat([torch.arange(start, start + prompt), torch.arange(stop, stop + length)]))
-                n_q.append(length)
-                stop += length
-            start = stop
+        row = 0
+        for segment in segments:
+            if segment.prompt_at is None:
+                prompt = torch.arange(n_kept + row, n_kept + row + segment.n_prompt)
+            else:
+                prompt = torch.arange(segment.prompt_at, segment.prompt_at + segment.n_prompt)
+            row += segment.n_own_prompt
+            for number, length in enumerate(segment.lengths):
+                keys.append(torch.cat([prompt, torch.arange(n_kept + row, n_kept + row + length)]))
+                n_q.append(length + (segment.n_own_prompt if number == 0 else 0))
+                row += length
         n_k = [len(rows) for rows in keys]
         cu_q, cu_k = (torch.tensor([0, *itertools.accumulate(n)], dtype=torch.int32, device=device) for n in (n_q, n_k))
         return cls(torch.cat(keys).to(device), cu_q, cu_k, max(n_q), max(n_k))

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from trimtab.judging.rows import Place, Row, kind
 
 
 def read_values(path: Path) -> list[tuple[Place, Any]]:
-    """Every value of a JSON list, or of a file with one JSON value a line; blank lines are skipped.
+    """Every value of a JSON list, or of a file with one JSON value a line or values printed over several lines each.
 
     Raises DataError for a file that is missing, a folder, damaged, empty or not of either form.
     """
@@ -77,15 +78,39 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}", remedy="check the permissions") from error
 
 
+def _not_json(path: Path, error: json.JSONDecodeError) -> DataError:
+    return DataError(
+        f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}",
+        remedy="mend that line, or write the file again",
+    )
+
+
 def _json_list(path: Path, text: str) -> list[tuple[Place, Any]]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}",
-            remedy="mend that line, or write the file again",
-        ) from error
+        raise _not_json(path, error) from error
     return [(Place(path, number), value) for number, value in enumerate(values, start=1)]
+
+
+_GOES_ON = ("{", "[", ",", ":")  # how a line ends whose value is printed over several
+_BLANK = re.compile(r"\s*")
+
+
+def _spread(path: Path, text: str) -> list[tuple[Place, Any]]:
+    """Values one after another, each printed over as many lines as it likes; a row is numbered by its first line."""
+    decoder, values, text = json.JSONDecoder(), [], text.rstrip()
+    line, end = 1, 0
+    while end < len(text):
+        start = _BLANK.match(text, end).end()  # type: ignore[union-attr]  # the pattern matches everywhere
+        line += text.count("\n", end, start)
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            raise _not_json(path, error) from error
+        values.append((Place(path, line), value))
+        line += text.count("\n", start, end)
+    return values
 
 
 def _json_lines(path: Path, text: str) -> list[tuple[Place, Any]]:
@@ -96,6 +121,8 @@ def _json_lines(path: Path, text: str) -> list[tuple[Place, Any]]:
         try:
             values.append((Place(path, number), json.loads(line)))
         except json.JSONDecodeError as error:
+            if not values and line.rstrip().endswith(_GOES_ON):
+                return _spread(path, text)
             raise DataError(
                 f"{path}, line {number}, column {error.colno} is not JSON: {error.msg}",
                 remedy="give a JSON list, or one whole JSON value a line",

@@ -64,6 +64,11 @@ class Folder:
         """Held-out rewards before and after training."""
         return self.root / "heldout.json"
 
+    @property
+    def screening(self) -> Path:
+        """What was done with responses whose gradient is zero; only where the run screened."""
+        return self.root / "screening.json"
+
     def answers(self, benchmark: str) -> Path:
         return self.root / "answers" / f"{benchmark}.json"
 

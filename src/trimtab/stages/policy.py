@@ -113,6 +113,7 @@ def identity_of(config: Config, folder: Folder, objective: Objective) -> dict[st
         "data": digest([store.file_digest(folder.data / name) for name in ("train.jsonl", "heldout.jsonl")]),
         "seed": config.seed,
         "engine.dtype": key.dtype,
+        "engine.shrinking": config.engine.shrinking,
         "objective": objective.name,
         **{f"objective.{name}": value for name, value in objective.parameters().items()},
         **{f"adapter.{name}": value for name, value in tree["adapter"].items()},

@@ -6,14 +6,14 @@ Nothing is dropped in silence: `rejected.jsonl` holds each dropped row's name an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trimtab import store, windtunnel
 from trimtab.config import Config, DataSection, GenerateSection, config_digest
-from trimtab.data.audit import Audit, Auditor, normalise_prompt
+from trimtab.data.audit import Audit, Auditor, audit, normalise_prompt
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import detect_format
 from trimtab.data.loading import load_chat_template
@@ -38,65 +38,75 @@ class Prepared:
     pairs: list[Pair]
     tokens: list[TokenPair]
     audit: Audit
-    template: ChatTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows as pairs or problems, from the first again each time; `total` is their number where that is known."""
+
+    outcomes: Callable[[], Iterator[Pair | RowProblem]]
+    total: int | None
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
     """Write `data/`: pairs.jsonl, train.jsonl, heldout.jsonl, audit.json, rejected.jsonl."""
     folder = Folder.of(config)
-    inputs = _inputs(config)
-    if folder.is_done("prepare", inputs):
+    made_from = inputs(config)
+    if folder.is_done("prepare", made_from):
         reporter.say("prepare: the pairs are prepared already")
         return
-    prepared = prepare(config, reporter=reporter)
-    refuse_if_bad(prepared.audit, config)
-    train, heldout = split(prepared, share=config.data.holdout)
+    sentences: list[str] = []
+    store.commit_folder(folder.data, lambda into: sentences.extend(_write(into, config, reporter=reporter)))
+    folder.finish("prepare", made_from, [folder.data])
+    for sentence in sentences:
+        reporter.say(f"prepare: {sentence}")
 
-    def write(into: Path) -> None:
-        store.write_jsonl(into / "pairs.jsonl", (pair.to_json() for pair in prepared.pairs))
-        store.write_jsonl(into / "train.jsonl", (pair.to_json() for pair in train))
-        store.write_jsonl(into / "heldout.jsonl", (pair.to_json() for pair in heldout))
-        store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in prepared.audit.dropped))
-        told = prepared.audit.to_json() | {
-            "train": len(train),
-            "heldout": len(heldout),
-            "template": prepared.template.digest,
-            "template_sentence": prepared.template.sentence,
-        }
-        store.write_json(into / "audit.json", told)
 
-    store.commit_folder(folder.data, write)
-    folder.finish("prepare", inputs, [folder.data])
-    for line in (*prepared.audit.lines(), prepared.template.sentence):
-        reporter.say(f"prepare: {line}")
-    reporter.say(f"prepare: {len(train)} pairs to train on, {len(heldout)} held out")
+def _write(into: Path, config: Config, *, reporter: Reporter) -> list[str]:
+    """Fill the data folder and say what is in it. Rows go to disk as they are tokenised; none is held.
+
+    A contradiction shows only at its second row, so all texts are looked through once before.
+    """
+    template, limits = template_of(config)
+    source = _source(config, limit=None, reporter=reporter)
+    on_text = audit(_passing(source, "looking through the pairs", reporter=reporter))
+    source = replace(source, total=on_text.n_rows)
+    auditor = Auditor(evaluation_prompts=_evaluation_prompts(config))
+    n_train = n_heldout = 0
+    with (
+        store.JsonLines(into / "pairs.jsonl") as pairs,
+        store.JsonLines(into / "train.jsonl") as train,
+        store.JsonLines(into / "heldout.jsonl") as heldout,
+    ):
+        sound = _sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter)
+        for pair, tokens in sound:
+            if pair.id in on_text.dropped_ids:
+                continue
+            pairs.append(pair.to_json())
+            is_heldout = _is_heldout(pair, share=config.data.holdout)
+            (heldout if is_heldout else train).append(tokens.to_json())
+            n_heldout, n_train = n_heldout + is_heldout, n_train + (not is_heldout)
+    found = auditor.finish(decode=template.decode)
+    if n_train + n_heldout != found.n_kept:
+        raise DataError(f"{config.data.source} changed while it was read", remedy="run the same command again")
+    refuse_if_bad(found, config)
+    _refuse_without_training(n_train, n_heldout)
+    store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in found.dropped))
+    told = {"train": n_train, "heldout": n_heldout, "template": template.digest, "template_sentence": template.sentence}
+    store.write_json(into / "audit.json", found.to_json() | told)
+    return [*found.lines(), template.sentence, f"{n_train} pairs to train on, {n_heldout} held out"]
 
 
 def prepare(config: Config, *, reporter: Reporter, limit: int | None = None) -> Prepared:
-    """Everything `main` does but writing. `limit` caps the rows looked at (for an estimate)."""
+    """Everything `main` does but writing, in memory. `limit` caps the rows looked at (for an estimate)."""
     template, limits = template_of(config)
+    source = _source(config, limit=limit, reporter=reporter)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(config))
-    pairs: list[Pair] = []
-    tokens: list[TokenPair] = []
-    outcomes, total = _outcomes(config, limit=limit, reporter=reporter)
-    with reporter.track("reading and tokenising pairs", total=total, unit="rows") as advance:
-        for outcome in outcomes:
-            advance(1)
-            pair = auditor.see(outcome)
-            if pair is None:
-                continue
-            seen = auditor.see_tokens(template.tokenize_pair(pair, **limits))
-            if seen is not None:
-                pairs.append(pair)
-                tokens.append(seen)
-    audit = auditor.finish(decode=template.decode)
-    lost = audit.dropped_ids
-    return Prepared(
-        [pair for pair in pairs if pair.id not in lost],
-        [pair for pair in tokens if pair.id not in lost],
-        audit,
-        template,
-    )
+    kept = list(_sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter))
+    found = auditor.finish(decode=template.decode)
+    lost = found.dropped_ids
+    kept = [both for both in kept if both[0].id not in lost]
+    return Prepared([pair for pair, _ in kept], [tokens for _, tokens in kept], found)
 
 
 def refuse_if_bad(audit: Audit, config: Config) -> None:
@@ -123,14 +133,21 @@ def split(prepared: Prepared, *, share: float) -> tuple[list[TokenPair], list[To
     train: list[TokenPair] = []
     heldout: list[TokenPair] = []
     for pair, tokens in zip(prepared.pairs, prepared.tokens, strict=True):
-        lot = int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32
-        (heldout if lot < share else train).append(tokens)
-    if not train:
+        (heldout if _is_heldout(pair, share=share) else train).append(tokens)
+    _refuse_without_training(len(train), len(heldout))
+    return train, heldout
+
+
+def _is_heldout(pair: Pair, *, share: float) -> bool:
+    return int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32 < share
+
+
+def _refuse_without_training(n_train: int, n_heldout: int) -> None:
+    if not n_train:
         raise DataError(
-            f"no pair is left to train on: all {len(heldout)} are held out",
+            f"no pair is left to train on: all {n_heldout} are held out",
             remedy="lower data.holdout or bring more prompts",
         )
-    return train, heldout
 
 
 def count(config: Config) -> int:
@@ -141,7 +158,8 @@ def count(config: Config) -> int:
     return sum(1 for _ in rows) if rows.total is None else int(rows.total)
 
 
-def _inputs(config: Config) -> str:
+def inputs(config: Config) -> str:
+    """Digest of what `main` reads: the rows, the tokenizer, the keys of `data`, the benchmark's prompts."""
     model = identity.identify(str(model_folder(config)))
     asked = benchmark(config).digest if benchmark_name(config) else None
     keys: list[Any] = [config_digest(config, "data"), asked, model.tokenizer]
@@ -165,17 +183,32 @@ def split_name(data: DataSection) -> str | None:
     return None
 
 
-def _outcomes(
-    config: Config, *, limit: int | None, reporter: Reporter
-) -> tuple[Iterator[Pair | RowProblem], int | None]:
-    """Rows as pairs or problems, and how many there will be when that is known."""
+def _passing(source: _Source, what: str, *, reporter: Reporter) -> Iterator[Pair | RowProblem]:
+    with reporter.track(what, total=source.total, unit="rows") as advance:
+        for outcome in source.outcomes():
+            advance(1)
+            yield outcome
+
+
+def _sound(
+    source: _Source, auditor: Auditor, tokenize: Callable[[Pair], TokenPair | RowProblem], *, reporter: Reporter
+) -> Iterator[tuple[Pair, TokenPair]]:
+    """Pairs in which the auditor finds nothing wrong, with their tokens; a later row may still contradict one."""
+    for outcome in _passing(source, "reading and tokenising pairs", reporter=reporter):
+        pair = auditor.see(outcome)
+        tokens = None if pair is None else auditor.see_tokens(tokenize(pair))
+        if pair is not None and tokens is not None:
+            yield pair, tokens
+
+
+def _source(config: Config, *, limit: int | None, reporter: Reporter) -> _Source:
     limit = min((n for n in (limit, config.data.limit) if n is not None), default=None)
     if config.data.source == EMBEDDED:
         pairs = embedded_pairs(config, limit or config.windtunnel.pairs, reporter=reporter)
-        return iter(pairs), len(pairs)
+        return _Source(lambda: iter(pairs), len(pairs))
     rows = _rows(config, limit)
     shape = detect_format(rows.head, source=config.data.source, columns=config.data.columns)
-    return (shape.to_pair(row_id, row) for row_id, row in rows), rows.total
+    return _Source(lambda: (shape.to_pair(row_id, row) for row_id, row in rows), rows.total)
 
 
 def embedded_pairs(config: Config, n: int, *, reporter: Reporter) -> list[Pair]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab import __version__, objectives, store
-from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, merge, read_flags, resolve, to_json
+from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, merge, resolve, to_json
 from trimtab.errors import TrimtabError
 from trimtab.progress import Reporter
 from trimtab.records import digest
@@ -21,6 +21,7 @@ from trimtab.stages.reporting.numbers import benchmark_numbers
 from trimtab.stages.reporting.page import page
 from trimtab.stages.reporting.samples import sample_groups
 from trimtab.stages.reporting.training import heldout_numbers, training_numbers
+from trimtab.written import read_flags
 
 FORMAT = 2  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")

@@ -21,7 +21,8 @@ from trimtab.engine import checkpoint, evaluation, gradient, memory, metrics, mo
 from trimtab.engine.order import Order
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
-from trimtab.engine.screening import Screening
+from trimtab.engine.screening import Forecast
+from trimtab.engine.shrinking import Shrinking, active
 from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
 from trimtab.progress import Advance, Reporter
@@ -75,7 +76,8 @@ def main(config: Config, *, reporter: Reporter) -> None:
     if work.step < work.order.steps:
         raise stop.error(f"stopped after step {work.step} of {work.order.steps} with a checkpoint")
     _finish(work, reporter)
-    folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.heldout])
+    screening = [] if work.forecast is None else [folder.screening]
+    folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.heldout, *screening])
 
 
 @dataclass(slots=True)
@@ -94,7 +96,8 @@ class _Work:
     optimizer: optim.AdamW
     scorer: Scorer
     order: Order
-    screening: Screening
+    forecast: Forecast | None
+    shrinking: Shrinking | None
     pack_tokens: int
     step: int
     seconds: float
@@ -121,8 +124,9 @@ def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[
     store.require_space(folder.checkpoints, int(1.2 * checkpoint.bytes_needed(optimizer) * (kept + 1)))
     scorer = Scorer(model, packed=config.engine.packed)
     scorer.prepare([Group.of_pair(pair, 0) for pair in train[:3]])
-    possible = objective.has_dead_zone and not scorer.has_dropout
-    screening = Screening(config.engine.screening, possible=possible, rates=state.get("active_rates", ()))
+    screens = config.engine.screening != "off" and objective.has_dead_zone and not scorer.has_dropout
+    forecast = Forecast(len(train), state=state.get("forecast")) if screens else None
+    shrinking = Shrinking(len(train), state=state.get("shrinking")) if config.engine.shrinking == "on" else None
     if resumed:
         checkpoint.load(resumed, optimizer)
         reporter.say(f"train: goes on after step {resumed.step} from {resumed.folder}")
@@ -134,7 +138,7 @@ def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[
         )
     return _Work(
         config, folder, objective, identity, train, heldout, held, loaded, model, optimizer, scorer,
-        _order(config, len(train)), screening, pack_tokens,
+        _order(config, len(train)), forecast, shrinking, pack_tokens,
         resumed.step if resumed else 0, state.get("seconds", 0.0), before,
     )  # fmt: skip
 
@@ -144,10 +148,11 @@ def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, repo
     told, saved = work.config.train, work.step
     while work.step < work.order.steps and not stop:
         began = time.perf_counter()
-        pairs = [work.train[i] for i in work.order.batch(work.step).indices]
+        indices = work.order.batch(work.step).indices
+        pairs = [work.train[i] for i in indices]
         objective = work.objective.at(work.order.epochs_done(work.step))
         try:
-            result = _gradient(work, pairs, objective, stop)
+            result = _gradient(work, indices, objective, stop)
         except Interrupted:
             break
         except torch.OutOfMemoryError:
@@ -167,7 +172,7 @@ def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, repo
         work.step += 1
         took = time.perf_counter() - began
         work.seconds += took
-        work.screening.saw(float(result.active_R.double().mean()))
+        _remember(work, indices, result)
         row = metrics.row(
             result,
             objective=objective,
@@ -189,10 +194,14 @@ def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, repo
         _save(work)
 
 
-def _gradient(work: _Work, pairs: list[TokenPair], objective: Objective, stop: Stop) -> gradient.BatchResult:
+def _gradient(work: _Work, indices: Sequence[int], objective: Objective, stop: Stop) -> gradient.BatchResult:
     """The batch's gradient into the parameters; before the first update, with the guard. May leave by `Interrupted`."""
-    held, scorer = work.reference, work.scorer
+    held, scorer, pairs = work.reference, work.scorer, [work.train[i] for i in indices]
     reference_R = None if held is None else gradient.weighted_sums(held.of_pairs(pairs), pairs, objective)
+    held_R = None
+    if work.shrinking is not None:
+        unread = evaluation.log_ratios(torch.zeros(2 * len(pairs)), reference_R, pairs)
+        held_R = work.shrinking.held_R(indices, unread, objective=objective)
     work.optimizer.zero_gradients()
     result = gradient.accumulate(
         scorer,
@@ -200,7 +209,8 @@ def _gradient(work: _Work, pairs: list[TokenPair], objective: Objective, stop: S
         objective=objective,
         reference_logps_R=reference_R,
         pack_tokens=work.pack_tokens,
-        screening=work.screening.on,
+        screen_R=None if work.forecast is None else work.forecast.screen_R(indices),
+        held_R=held_R,
         # dropout has drawn from its generator by then: such a step is finished, not left
         on_pack=(lambda: None) if scorer.has_dropout else stop.check,
     )
@@ -211,11 +221,20 @@ def _gradient(work: _Work, pairs: list[TokenPair], objective: Objective, stop: S
     return result
 
 
+def _remember(work: _Work, indices: Sequence[int], result: gradient.BatchResult) -> None:
+    """What this visit of these pairs tells about their next one."""
+    if work.forecast is not None:
+        work.forecast.saw(indices, result.active_R, screened_R=result.screened_R, held_R=result.held_R)
+    if work.shrinking is not None:
+        work.shrinking.saw(indices, result.log_ratios, active_R=result.active_R, held_R=result.held_R)
+
+
 def _save(work: _Work) -> None:
     extra = {
         "pack_tokens": work.pack_tokens,
         "seconds": work.seconds,
-        "active_rates": work.screening.rates,
+        "forecast": None if work.forecast is None else work.forecast.state(),
+        "shrinking": None if work.shrinking is None else work.shrinking.state(),
         "before": work.before,
     }
     checkpoint.save(
@@ -229,7 +248,9 @@ def _save(work: _Work) -> None:
 
 
 def _finish(work: _Work, reporter: Reporter) -> None:
-    """Held-out rewards before and after, and the model as a folder that plain transformers or PEFT loads."""
+    """Held-out rewards before and after, what screening did, and the model as a plain transformers or PEFT folder."""
+    if work.forecast is not None:
+        store.write_json(work.folder.screening, _screening(work, work.forecast, reporter))
     after = None
     if work.heldout:
         with reporter.track("held-out rewards", total=2 * len(work.heldout), unit="responses") as advance:
@@ -254,6 +275,33 @@ def _finish(work: _Work, reporter: Reporter) -> None:
     store.commit_folder(work.folder.model, write)
 
 
+def _screening(work: _Work, forecast: Forecast, reporter: Reporter) -> dict[str, Any]:
+    """Responses by what was done with them, over all visits; with shrinking, after the re-check of those left over."""
+    told: dict[str, Any] = {
+        "mode": "screening" if work.shrinking is None else "shrinking",
+        "steps": work.step,
+        "responses_screened": forecast.screened,
+        "promoted": forecast.promoted,
+    }
+    if (shrinking := work.shrinking) is None:
+        return told
+    if indices := shrinking.pending:
+        pairs = [work.train[i] for i in indices]
+        objective = work.objective.at(work.order.epochs_done(work.step))
+        with reporter.track("re-check", total=2 * len(pairs), unit="responses") as advance:
+            policy_R = evaluation.score(
+                work.scorer, pairs, objective=objective, pack_tokens=work.pack_tokens, advance=advance
+            )
+        held = work.reference
+        reference_R = None if held is None else gradient.weighted_sums(held.of_pairs(pairs), pairs, objective)
+        shrinking.recheck(indices, active(objective, evaluation.log_ratios(policy_R, reference_R, pairs)))
+    return told | {
+        "shrunk_visits": shrinking.skipped,
+        "rechecked": shrinking.rechecked,
+        "missed": shrinking.missed,
+    }
+
+
 def _order(config: Config, n_pairs: int) -> Order:
     told = config.train
     return Order(n_pairs, told.batch_pairs, told.epochs, config.seed, told.max_steps)
@@ -275,6 +323,11 @@ def _notices(work: _Work, threads: int) -> list[str]:
     dtype = str(scorer.dtype).removeprefix("torch.")
     where = f"{scorer.device.type}, {threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
     lines = [*objective.notices(), f"{path}, up to {work.pack_tokens:,} tokens each, {dtype} on {where}"]
+    if work.shrinking is not None:
+        lines.append(
+            "shrinking is on: approximate; responses far inside the dead zone skip visits, and what that missed is "
+            "counted in the report"
+        )
     if wanted != "off" and objective.has_dead_zone and scorer.has_dropout:
         lines.append("screening is off: with adapter dropout two passes over one response are not the same model")
     if wanted == "on" and not objective.has_dead_zone:

@@ -1,0 +1,118 @@
+"""What people write, as a tree of keys: configuration files and flags. `config.resolve` makes the tree strict.
+
+A flag may leave out its section where its last part names one key only; kebab and snake case are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.config import MAIN_FIELD, keys, merge, unknown_key
+from trimtab.errors import ConfigError
+
+# flags at the top level that belong to a section
+SHORT = {"beta": "objective.beta", "margin": "objective.margin", "columns": "data.columns"}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tree written in a TOML, YAML or JSON file."""
+    if not path.is_file():
+        raise ConfigError(f"no such configuration file: {path}", remedy="check the path, or see recipes/")
+    try:
+        tree = _parse(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} does not parse: {error}", remedy="mend the syntax at that place") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no table of keys", remedy="write sections such as [model] and [data]")
+    return tree
+
+
+def _parse(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    match path.suffix.lower():
+        case ".toml":
+            return tomllib.loads(text)
+        case ".json":
+            return json.loads(text)
+        case ".yaml" | ".yml":
+            import yaml
+
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(error) from error
+        case other:
+            raise ConfigError(f"{path}: {other or 'no suffix'} is no configuration", remedy="use .toml, .yaml or .json")
+
+
+def read_flags(tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The bare words, and `--data.limit 100 --learning-rate=3e-4 --offline` as a tree.
+
+    Kebab and snake case are the same key. A yes-or-no key needs no value.
+    """
+    words: list[str] = []
+    tree: dict[str, Any] = {}
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--") or len(token) == 2:
+            words.append(token)
+            continue
+        name, equals, value = token[2:].partition("=")
+        dotted = _full_name(name)
+        if not equals:
+            value = _value(dotted, rest)
+        _place(tree, dotted, value)
+    return words, tree
+
+
+def _value(dotted: str, rest: list[str]) -> str:
+    field = keys()[dotted].model_fields[dotted.rpartition(".")[2]]
+    if field.annotation in (bool, bool | None) and not (rest and rest[0].lower() in {"true", "false"}):
+        return "true"
+    if not rest or rest[0].startswith("--"):
+        raise ConfigError(f"--{dotted.replace('_', '-')} has no value", remedy="write the value after the key")
+    return rest.pop(0)
+
+
+def _full_name(name: str) -> str:
+    """The dotted name of a flag: short names and unambiguous last parts are completed."""
+    name = name.replace("-", "_")
+    if name in SHORT:
+        return SHORT[name]
+    if name in MAIN_FIELD:
+        return f"{name}.{MAIN_FIELD[name]}"
+    known = keys()
+    if name in known:
+        return name
+    ending = [key for key in known if key.rpartition(".")[2] == name]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise ConfigError(f"--{name} could mean {' or '.join(ending)}", remedy="write the section too")
+    raise unknown_key(name, [*known, *SHORT, *MAIN_FIELD])
+
+
+def _place(tree: dict[str, Any], dotted: str, value: str) -> None:
+    section, _, key = dotted.rpartition(".")
+    holder = tree.setdefault(section, {}) if section else tree
+    if key in holder:
+        raise ConfigError(f"--{dotted} is given twice", remedy="give it once")
+    holder[key] = _columns(value) if dotted == "data.columns" else value
+
+
+def _columns(value: str) -> dict[str, str]:
+    parts = [part.partition("=") for part in value.split(",")]
+    if not all(name and equals and column for name, equals, column in parts):
+        raise ConfigError(f"--columns {value!r} cannot be read", remedy="write prompt=…,chosen=…,rejected=…")
+    return {name.strip(): column.strip() for name, _, column in parts}
+
+
+def names_an_input(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree of keys says which model or which data; if not, the embedded world's recipe is meant."""
+    opened = merge({}, tree)
+    return any(MAIN_FIELD[name] in opened[name] for name in ("model", "data") if name in opened)
