@@ -38,8 +38,17 @@ $(VENV)-bench/.peer: constraints.txt
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch 'trl==1.16.*'
 	touch $@
 
+BENCH := $(BIN)/python benchmarks/bench.py --peer-python $(VENV)-bench/bin/python
+# a model folder and a JSONL of prompt, chosen, rejected, for the second half of CONVERGENCE.md: make bench CONVERGE="--model M --pairs-file P"
+CONVERGE ?=
+
 bench: $(VENV)/.library $(VENV)-bench/.peer
-	$(BIN)/python benchmarks/bench.py --peer-python $(VENV)-bench/bin/python
+	$(BENCH)
+	$(BENCH) --lengths hh
+	$(BENCH) --lengths long-prompt
+	$(BENCH) --shape qwen2.5-0.5b
+	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python benchmarks/convergence.py $(CONVERGE)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

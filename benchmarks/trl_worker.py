@@ -33,8 +33,8 @@ def main() -> None:
     disable_progress_bars()
     torch.set_num_threads(told.threads)
     shape = SHAPES[told.shape]
-    before = memory("VmRSS")
-    model = shape.build().train()
+    before = memory("VmRSS") if told.device == "cpu" else 0
+    model = shape.build(device=told.device, dtype=told.dtype).train()
     pairs = make_pairs(told.pairs, lengths=told.lengths, vocabulary=shape.vocabulary)
     short = [(p[:8], c[-8:], r[-8:]) for p, c, r in pairs]
     rows = [as_text(pair) for pair in short + pairs * STEPS]
@@ -56,12 +56,10 @@ def main() -> None:
             if state.global_step == 0:
                 return  # short pairs, to warm up
             if state.global_step == 1:
-                # weights, gradients, two moments; the frozen reference where it is not cached
-                held = (16 if told.cached else 20) * sum(p.numel() for p in model.parameters())
-                tell(channel, {"before": before, "held": held})
+                tell(channel, {"before": before, "held": _held(state_of, told)})
             if next(self.orders, None) is None:
                 sys.exit(0)  # the bench is done; the trainer would go on
-            self.running = timed()
+            self.running = timed(told.device)
             self.took = self.running.__enter__()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -73,8 +71,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = DPOConfig(
             output_dir=folder,
-            use_cpu=True,
-            bf16=False,
+            use_cpu=told.device == "cpu",
+            bf16=told.dtype == "bfloat16",
             per_device_train_batch_size=told.batch,
             gradient_accumulation_steps=told.pairs // told.batch,
             train_sampling_strategy="sequential",
@@ -90,14 +88,30 @@ def main() -> None:
         )
         trainer = (CachedReference if told.cached else DPOTrainer)(
             model=model,
-            ref_model=None if told.cached else copy.deepcopy(model),
+            ref_model=None if told.cached or told.lora else copy.deepcopy(model),
+            peft_config=_lora() if told.lora else None,
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer(shape.vocabulary),
             callbacks=[Turns()],
         )
+        state_of = trainer.model
         _same_tokens(trainer.train_dataset, short + pairs)
         trainer.train()
+
+
+def _held(model: Any, told: argparse.Namespace) -> int:
+    """Bytes of weights, gradients, two moments; the frozen reference's weights where it is a second model."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return weights * (1 if told.cached or told.lora else 2) + 3 * trained
+
+
+def _lora() -> Any:
+    """As `step.LORA`."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def _same_tokens(dataset: Any, pairs: list[TokenIds]) -> None:
@@ -119,6 +133,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--cached", action="store_true")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--lora", action="store_true")
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
     bench → {"do": "train", …} or {"do": "matmul"}        worker → {"seconds": …, "cpu": …, "peak": …, …}
 
 Processes of their own let the bench take turns among warm contenders. What libraries print goes to stderr.
+Also how a block is timed and what a machine's ceilings are, for all that measures here.
 """
 
 from __future__ import annotations
@@ -42,29 +43,67 @@ def memory(field: str) -> int:
 
 
 @contextmanager
-def timed() -> Iterator[Callable[[], dict[str, float]]]:
-    """Wall and processor seconds since the start of the block, and the peak of memory (bytes) within it."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+def timed(device: str = "cpu") -> Iterator[Callable[[], dict[str, float]]]:
+    """Wall and processor seconds since the start of the block, and the peak of memory (bytes) within it: of the
+    process, or of the tensors on a GPU. A GPU is waited for at both ends."""
+    if device == "cpu":
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+    else:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
     wall, cpu = time.perf_counter(), time.process_time()
-    yield lambda: {
-        "seconds": time.perf_counter() - wall,
-        "cpu": time.process_time() - cpu,
-        "peak": memory("VmHWM"),
-    }
+
+    def took() -> dict[str, float]:
+        if device != "cpu":
+            torch.cuda.synchronize()
+        seconds, busy = time.perf_counter() - wall, time.process_time() - cpu
+        return {
+            "seconds": seconds,
+            "cpu": busy,
+            "peak": memory("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated(),
+        }
+
+    yield took
 
 
-def matmul_speed(seconds: float = 1.5) -> float:
-    """Operations a second of the fastest of three square fp32 products: this machine's ceiling at this moment."""
+def matmul_speed(
+    seconds: float = 1.5, *, sizes: tuple[int, ...] = (768, 1536, 2560), device: str = "cpu", dtype: str = "float32"
+) -> float:
+    """Operations a second of the fastest of some square products of random numbers: the ceiling at this moment."""
     import torch
 
     best = 0.0
-    for n in (768, 1536, 2560):
-        a, b = torch.rand(n, n), torch.rand(n, n)
-        out = torch.empty(n, n)
-        torch.mm(a, b, out=out)
-        done, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds / 3:
-            torch.mm(a, b, out=out)
-            done += 1
-        best = max(best, done * 2 * n**3 / (time.perf_counter() - start))
+    for n in sizes:
+        a, b = (torch.rand(n, n, device=device).to(getattr(torch, dtype)) for _ in range(2))
+        out = torch.empty_like(a)
+        best = max(best, 2 * n**3 * _times_a_second(lambda: torch.mm(a, b, out=out), seconds / len(sizes), device))  # noqa: B023  # called within the turn
     return best
+
+
+def copy_speed(seconds: float, *, megabytes: int, device: str = "cpu") -> float:
+    """Bytes a second, read plus written, of copying a buffer larger than any cache."""
+    import torch
+
+    source = torch.randint(0, 255, (megabytes << 20,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * _times_a_second(lambda: target.copy_(source), seconds, device)
+
+
+def _times_a_second(work: Callable[[], object], seconds: float, device: str) -> float:
+    import torch
+
+    def wait() -> None:
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    work()
+    wait()
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        for _ in range(1 if device == "cpu" else 10):  # a GPU is kept busy while the next is asked for
+            work()
+            done += 1
+        wait()
+    return done / (time.perf_counter() - start)

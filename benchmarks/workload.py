@@ -1,6 +1,7 @@
 """What both sides train on: model shapes, pairs with the lengths of real data sets, and the arithmetic they cost.
 
-Plain Python, so that either side's interpreter can import it. Dims: P pairs, R = 2P responses.
+Plain Python, so that either side's interpreter can import it. Dims: P pairs, R = 2P responses (chosen 2p, rejected
+2p + 1).
 """
 
 from __future__ import annotations
@@ -26,8 +27,21 @@ class Shape:
     heads: int
     key_heads: int
 
-    def build(self, family: str = "qwen2") -> Any:
-        """The fp32 model, the same weights every time."""
+    @property
+    def parameters(self) -> int:
+        width = self.hidden // self.heads
+        biases = self.hidden + 2 * self.key_heads * width
+        norms = 2 * self.hidden
+        return self.vocabulary * self.hidden + self.layers * (self._matrices + biases + norms) + self.hidden
+
+    @property
+    def _matrices(self) -> int:
+        """Multiplications of one token in one layer."""
+        width = self.hidden // self.heads
+        return 2 * self.hidden * (self.hidden + self.key_heads * width) + 3 * self.hidden * self.intermediate
+
+    def build(self, family: str = "qwen2", *, device: str = "cpu", dtype: str = "float32") -> Any:
+        """The model, the same weights every time on a kind of device."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -46,21 +60,22 @@ class Shape:
             eos_token_id=EOS,
             pad_token_id=2,
         )
-        return AutoModelForCausalLM.from_config(config)
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
 
-    def training_operations(self, pairs: list[TokenIds]) -> float:
+    def training_operations(self, pairs: list[TokenIds], *, frozen: bool = False) -> float:
         """Floating-point operations that training on the pairs needs, each prompt once, nothing computed twice.
 
         Forward, two a multiplication: every token through the layers' matrices, every token against the tokens it
-        sees (scores and values), every response token through the head. Backward is twice that.
+        sees (scores and values), every response token through the head. Backward is twice that; with frozen weights
+        (an adapter, whose own products are left out) the products that give the weights' gradients are not needed.
         """
-        width = self.hidden // self.heads
-        matrices = 2 * self.hidden * (self.hidden + self.key_heads * width) + 3 * self.hidden * self.intermediate
         tokens = sum(map(len, (ids for pair in pairs for ids in pair)))
         seen = sum(_seen(len(prompt), len(chosen), len(rejected)) for prompt, chosen, rejected in pairs)
         responses = sum(len(chosen) + len(rejected) for _, chosen, rejected in pairs)
-        layers = self.layers * (tokens * matrices + 2 * seen * self.hidden)
-        return 3 * 2.0 * (layers + responses * self.hidden * self.vocabulary)
+        weights = self.layers * tokens * self._matrices + responses * self.hidden * self.vocabulary
+        attention = 2 * self.layers * seen * self.hidden
+        return 2.0 * ((2 if frozen else 3) * weights + 3 * attention)
 
 
 def _seen(prompt: int, *responses: int) -> int:
@@ -72,6 +87,7 @@ SHAPES = {
     "tiny": Shape(2000, 64, 128, 2, 2, 1),
     "60m": Shape(38_000, 448, 2432, 12, 7, 1),
     "qwen2.5-0.5b": Shape(151_936, 896, 4864, 24, 14, 2),
+    "qwen2.5-1.5b": Shape(151_936, 1536, 8960, 28, 12, 2),
 }
 
 TokenIds = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -103,22 +119,69 @@ def make_pairs(count: int, *, lengths: str, vocabulary: int, seed: int = 0) -> l
     return [(ids(p), (*ids(c - 1), EOS), (*ids(r - 1), EOS)) for p, c, r in zip(*columns, strict=True)]
 
 
-def choose_active(pairs: list[TokenIds], *, rate: float, side: str = "both") -> list[bool]:
-    """Which of the 2P responses (chosen 2p, rejected 2p + 1) keep a gradient: of many draws, the one whose share of all
-    response tokens is nearest to `rate`. `side` "chosen": chosen responses only, as training saturates; at most half.
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a step is to find and what it is told beforehand, one entry a response.
+
+    active_R: the coefficient is not zero. screen_R: looked at without gradient first, since the forecast says inactive.
+    held_R: not computed at all.
     """
-    sizes = [len(ids) for _, chosen, rejected in pairs for ids in (chosen, rejected)]
-    best, nearest = [False] * len(sizes), rate * sum(sizes)
+
+    active_R: tuple[bool, ...]
+    screen_R: tuple[bool, ...]
+    held_R: tuple[bool, ...]
+
+    def share(self, pairs: list[TokenIds], chosen_R: tuple[bool, ...]) -> float:
+        """Share of all response tokens that belong to these responses."""
+        sizes = response_sizes(pairs)
+        return sum(n for n, on in zip(sizes, chosen_R, strict=True) if on) / sum(sizes)
+
+
+def choose_fate(
+    pairs: list[TokenIds], *, rate: float, side: str = "both", wrong: float = 0.0, held: float = 0.0
+) -> Fate:
+    """Which responses keep a gradient, and what the forecast says of each; shares are of tokens.
+
+    rate: of all response tokens, active ones. `side` "chosen": chosen responses only, as training saturates.
+    The forecast is what the last visit of the same pairs told, so inactive means inactive, but for `wrong` of all
+    response tokens, where it says the contrary; at least one of those responses is active, and pays its promotion.
+    held: of the inactive tokens, those shrunk away.
+    """
+    sizes = response_sizes(pairs)
+    everyone = range(len(sizes))
+    sided = [r for r in everyone if side == "both" or r % 2 == 0]
+    active = set(sided) if rate >= 1 else _nearest(sizes, sided, rate * sum(sizes))
+    mistaken = _nearest(sizes, list(everyone), wrong * sum(sizes), one_of=active) if wrong else set()
+    inactive = [r for r in everyone if r not in active]
+    shrunk = _nearest(sizes, inactive, held * sum(sizes[r] for r in inactive)) if held else set()
+    return Fate(
+        tuple(r in active for r in everyone),
+        tuple(((r in active) == (r in mistaken)) and r not in shrunk for r in everyone),
+        tuple(r in shrunk for r in everyone),
+    )
+
+
+def response_sizes(pairs: list[TokenIds]) -> list[int]:
+    return [len(ids) for _, chosen, rejected in pairs for ids in (chosen, rejected)]
+
+
+def _nearest(sizes: list[int], candidates: list[int], tokens: float, *, one_of: set[int] | None = None) -> set[int]:
+    """Of many draws from the candidates, the one with nearly this many tokens; with `one_of`, the first is of those."""
+    best: set[int] = set()
+    nearest = math.inf if one_of else tokens
     for seed in range(200):
-        candidates = [r for r in range(len(sizes)) if side == "both" or r % 2 == 0]
-        random.Random(seed).shuffle(candidates)
-        active, left = [False] * len(sizes), rate * sum(sizes)
-        for r in candidates:
-            if abs(left - sizes[r]) < abs(left):
-                active[r] = True
+        drawn = list(candidates)
+        random.Random(seed).shuffle(drawn)
+        if one_of:
+            first = next(r for r in drawn if r in one_of)
+            drawn = [first, *(r for r in drawn if r != first)]
+        taken, left = set(), tokens
+        for r in drawn:
+            if abs(left - sizes[r]) < abs(left) or (one_of and not taken):
+                taken.add(r)
                 left -= sizes[r]
-        if abs(left) < abs(nearest):
-            best, nearest = active, left
+        if abs(left) < nearest:
+            best, nearest = taken, abs(left)
     return best
 
 

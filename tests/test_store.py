@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,35 @@ def test_a_torn_last_line_is_left_out_and_resuming_keeps_what_is_asked(tmp_path:
     with store.JsonLines(path, keep=lambda row: row["step"] <= 2) as lines:
         lines.append({"step": 3, "again": True})
     assert [row.get("again") for row in store.read_jsonl(path)] == [None, None, True]
+
+
+def test_a_commit_that_fails_takes_the_new_folders_above_it_away_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+
+    def failing(folder: Path) -> None:
+        (folder / "a.txt").write_text("x")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.commit_folder(tmp_path / "old" / "new" / "newer" / "data", failing)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
+
+
+def test_rows_are_written_and_read_one_by_one(tmp_path: Path) -> None:
+    """A lone surrogate, which UTF-8 cannot say, comes back; a torn line does not; nothing is there before the end."""
+    path = tmp_path / "rows.jsonl"
+
+    def rows() -> Iterator[dict[str, str]]:
+        yield {"text": "\ud83d and é"}
+        assert not path.exists()
+        yield {"text": "b"}
+
+    store.write_jsonl(path, rows())
+    with path.open("a") as file:
+        file.write('{"text": "to')
+    found = store.iter_jsonl(path)
+    assert next(found) == {"text": "\ud83d and é"}
+    assert list(found) == [{"text": "b"}]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

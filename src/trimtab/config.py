@@ -96,6 +96,9 @@ class AdapterSection(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear")
     dora: bool = False
+    quantize: Literal["none", "nf4"] = Field(
+        "none", description="nf4 (QLoRA): the frozen matrices in 4 bit; needs pip install trimtab[qlora]"
+    )
 
 
 class TrainSection(Section):
@@ -107,6 +110,14 @@ class TrainSection(Section):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit: moments in 2 bytes a weight for 8, rounded; needs pip install trimtab[qlora]"
+    )
+    freeze_embeddings: bool = Field(
+        False,
+        description="input embedding and a head tied to it learn nothing: 12 bytes less for each of their weights, "
+        "but the best reachable loss is another one",
+    )
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints; default ten a run")
     keep_checkpoints: int = Field(2, ge=2)
 
@@ -116,8 +127,17 @@ class EngineSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
     pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
+    checkpointing: Literal["auto", "off", "selective", "on"] = Field(
+        "auto",
+        description="run layers again in the backward pass to save memory: on, or selective for all but their matrix "
+        "products; auto as far as one pack of the longest prompt group needs it",
+    )
     packed: Switch = Field("auto", description="prefix-shared packs; auto falls back when the self-check disagrees")
-    screening: Switch = Field("auto", description="skip the backward pass of responses whose gradient is exactly zero")
+    screening: Switch = Field(
+        "auto",
+        description="skip the backward pass of responses whose gradient is exactly zero; auto also weighs what the "
+        "calls of a further pass cost a small model",
+    )
     shrinking: Literal["on", "off"] = Field(
         "off", description="approximate: pass over responses far inside the dead zone; what that missed is reported"
     )
@@ -201,6 +221,8 @@ class Config(Section):
             ("windtunnel", not embedded, frozenset[str](), "neither the data nor the benchmark is windtunnel"),
             ("data", self.data.source == "windtunnel", _READ_OF_EMBEDDED_DATA, "the data is windtunnel"),
         )
+        if self.train.freeze_embeddings and self.adapter.kind != "none":
+            return "train.freeze_embeddings", "with an adapter the embeddings are frozen anyway"
         for section, holds, read, why in unread:
             held = getattr(self, section)
             for key, field in type(held).model_fields.items():

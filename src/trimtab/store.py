@@ -97,8 +97,7 @@ class JsonLines:
 
     def __init__(self, path: Path, *, keep: Callable[[dict[str, Any]], bool] = lambda _row: False) -> None:
         """Opens `path`; rows already there survive only when `keep` says so (a resumed run keeps what it had done)."""
-        kept = [row for row in read_jsonl(path) if keep(row)] if path.exists() else []
-        write_jsonl(path, kept)
+        write_jsonl(path, (row for row in iter_jsonl(path) if keep(row)) if path.exists() else ())
         self._path = path
         with _explained(path):
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -23,6 +23,10 @@ ROWS = [
         "rewards/margins": step / 15,
         "active/chosen": 1.0,
         "active/rejected": 1 - step / 25 if step != 7 else None,
+        "pull/chosen": 1.0,
+        "pull/rejected": 1 / step,
+        "skipped_backward": step / 50,
+        "skipped_forward": step / 100,
     }
     for step in range(1, 21)
 ]
@@ -35,6 +39,8 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "loss of three seeds": lambda: plots.loss_plot(THREE),
     "reward": lambda: plots.reward_plot(ONE),
     "active": lambda: plots.active_plot(THREE),
+    "pull": lambda: plots.pull_plot(ONE),
+    "saved": lambda: plots.saved_plot(ONE),
     "length": lambda: plots.length_plot([0, 10, 20, 30], [0.5, 0.5, 0], [0, 0.25, 0.75], unit="tokens"),
     "interval": lambda: plots.interval_plot(BARS),
     "reliability": lambda: plots.reliability_plot(calibration([0.1, -0.2, 0.3]), calibration([1.0, 2.0, -0.5])),

@@ -138,9 +138,9 @@ def test_convergence_is_read_at_the_first_checkpoint_that_is_good_enough() -> No
     }
     about = {"date": "d", "commit": "c", "minutes": 1, "machine": "m", "versions": {}, "command": "x"}
     page = convergence_table.text({"about": about, "seed": 0, "repeats": 1, "tasks": [task]})
-    assert "|  | training s | of dense | s to 0.65 | s to 0.7 | s to 0.75 | backward skipped |" in page
-    assert "| dense | 8.0 | 1.00 | 4.0 | 4.0 | 8.0 | 0% |" in page
-    assert "| screened | 6.0 | 0.75 | 4.0 | 4.0 | 6.0 | 30% |" in page
+    assert "| s to 0.65 | s to 0.7 | s to 0.75 | backward skipped | forward skipped | promoted |" in page
+    assert "| dense | 8.0 | 1.00 | 4.0 | 4.0 | 8.0 | 0% | 0% | 0% |" in page
+    assert "| screened | 6.0 | 0.75 | 4.0 | 4.0 | 6.0 | 30% | 0% | 0% |" in page
     assert "| 2 | 1.00 | 0.38 | 1.00 | 4.0 | 2.0 | 0.50 | 60% |" in page
     assert "Dense and screened: the same path" in page
     task["exact"]["screened"]["apart"] = 0.5

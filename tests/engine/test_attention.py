@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trimtab.engine import attention, varlen
-from trimtab.engine.attention import Kept, PackedAttentionError, Segments, packed_attention
+from trimtab.engine import segmentwise
+from trimtab.engine.attention import Kept, PackedAttentionError, Segments, Way, packed_attention, why_no_gradient
+from trimtab.engine.flex import Flex
 from trimtab.engine.packing import Segment
+from trimtab.engine.segments import Asked
+from trimtab.engine.segmentwise import Cut, Segmentwise
+from trimtab.engine.varlen import FlashAttention, TorchVarlen
 
 A, KV, D = 4, 2, 8
 Plain = tuple[int, tuple[int, ...]]
 
 
-def _layout(segments: list[Plain]) -> Segments:
-    return Segments([Segment(*one) for one in segments], device="cpu")
-
-
-Plain = tuple[int, tuple[int, ...]]
-
-
-def _layout(segments: list[Plain]) -> Segments:
-    return Segments([Segment(*one) for one in segments], device="cpu")
+def _layout(segments: list[Plain], **told: Any) -> Segments:
+    return Segments([Segment(*one) for one in segments], device="cpu", **told)
 
 
 def _by_rows(
@@ -99,7 +99,7 @@ def test_any_layout_equals_the_definition(
     sinks = torch.linspace(-1, 1, A) if sink else None
     truth = _by_rows(q, k, v, segments, scale=0.3, window=window, softcap=softcap, sinks=sinks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "SHORT", short)  # all groups long, some, none
+        patch.setattr(segmentwise, "SHORT", short)  # all groups long, some, none
         ours = _ours(q, k, v, segments, sliding_window=window, softcap=softcap, s_aux=sinks)
     torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
 
@@ -109,7 +109,7 @@ def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.Monk
     upstream = torch.randn(1, sum(p + sum(n) for p, n in segments), A, D)
     results = []
     for short in (0, 25, 1000):
-        monkeypatch.setattr(attention, "SHORT", short)
+        monkeypatch.setattr(segmentwise, "SHORT", short)
         leaves = [x.requires_grad_() for x in _tensors(segments)]
         _ours(*leaves, segments, sliding_window=6).backward(upstream)
         results.append([leaf.grad for leaf in leaves])
@@ -120,12 +120,12 @@ def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.Monk
 
 def test_many_short_groups_are_one_call() -> None:
     segments: list[Plain] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
-    assert len(_layout(segments).calls) == 1
+    assert len(Cut(_layout(segments)).calls) == 1
 
 
 def test_padding_in_a_call_is_bounded() -> None:
     segments: list[Plain] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
-    for call in _layout(segments).calls:
+    for call in Cut(_layout(segments)).calls:
         lengths = [len(set(rows)) for rows in call.asks.row_BL.tolist()]
         assert min(lengths) >= 0.7 * max(lengths)
 
@@ -160,38 +160,127 @@ def _varlen_by_contract(
     scale: float,
     window_size: tuple[int, int],
     enable_gqa: bool,
+    softcap: float = 0.0,
 ) -> Tensor:
     """What torch documents for varlen_attn, sequence by sequence: lower-right causal, a window of (left, 0)."""
     out = []
     assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+    assert enable_gqa == (q.shape[1] != k.shape[1])
     for n in range(len(cu_q) - 1):
         rows, keys = slice(cu_q[n], cu_q[n + 1]), slice(cu_k[n], cu_k[n + 1])
         n_rows, n_keys = len(q[rows]), len(k[keys])
         distance = torch.arange(n_keys - n_rows, n_keys)[:, None] - torch.arange(n_keys)[None, :]
         seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
-        one = nn.functional.scaled_dot_product_attention(
-            *(x.transpose(0, 1)[None] for x in (q[rows], k[keys], v[keys])),
-            attn_mask=seen,
-            scale=scale,
-            enable_gqa=enable_gqa,
-        )
-        out.append(one[0].transpose(0, 1))
+        one_q, one_k, one_v = (x.transpose(0, 1) for x in (q[rows], k[keys], v[keys]))
+        one_k, one_v = (x.repeat_interleave(q.shape[1] // k.shape[1], 0) for x in (one_k, one_v))
+        scores = one_q @ one_k.transpose(1, 2) * scale
+        scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+        out.append((scores.masked_fill(~seen, float("-inf")).softmax(-1) @ one_v).transpose(0, 1))
     return torch.cat(out)
 
 
+def _flash_by_contract(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+) -> Tensor:
+    """What flash-attn documents for flash_attn_varlen_func, its arguments in their order."""
+    assert causal
+    assert dropout_p == 0.0
+    assert alibi_slopes is None
+    assert not deterministic
+    assert softmax_scale is not None
+    return _varlen_by_contract(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        scale=softmax_scale, window_size=window_size, enable_gqa=q.shape[1] != k.shape[1], softcap=softcap,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["flash-attn", "torch varlen_attn", "FlexAttention"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """The CUDA ways on a CPU: FlexAttention itself, uncompiled; of the others all but the kernels, which have no CPU
+    form and are stood in for by what their documentation says."""
+    monkeypatch.setattr(FlashAttention, "_kernel", lambda _: _flash_by_contract)
+    monkeypatch.setattr(TorchVarlen, "_kernel", lambda _: _varlen_by_contract)
+    ways: tuple[Way, ...] = (FlashAttention(), TorchVarlen(), Flex())
+    return next(one for one in ways if one.name == request.param)
+
+
+MIXED: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("window", [None, 1, 5])
-def test_the_layout_handed_to_the_flash_kernel(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of the CUDA way but its kernel, which has no CPU form."""
-    monkeypatch.setattr(varlen, "_varlen_attn", lambda: _varlen_by_contract)
-    segments: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]
-    q, k, v = _tensors(segments)
-    ours = varlen.Varlen.of([Segment(*one) for one in segments], 0, torch.device("cpu")).attend(
-        q, k, v, scale=0.3, window=window
-    )
-    torch.testing.assert_close(ours, _by_rows(q, k, v, segments, scale=0.3, window=window), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_every_way_computes_the_definition_or_says_that_it_cannot(
+    way: Way, window: int | None, softcap: float | None
+) -> None:
+    q, k, v = _tensors(MIXED)
+    asked = Asked(0.3, window, softcap)
+    if way.can(q, v, asked):
+        with torch.no_grad():
+            ours = way.attend(_layout(MIXED), q, k, v, asked)
+        truth = _by_rows(q, k, v, MIXED, scale=0.3, window=window, softcap=softcap)
+        torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
+    else:
+        assert softcap is not None
+        assert way.name == "torch varlen_attn"
+    assert not way.can(q, v, Asked(0.3, sinks_A=torch.zeros(A)))
 
 
-def _split(segments: list[Plain], q: Tensor, k: Tensor, v: Tensor, **arguments: object) -> tuple[Tensor, Tensor]:
+def test_what_a_way_cannot_goes_to_the_next() -> None:
+    asked: list[float | None] = []
+
+    class Plainly(Segmentwise):
+        def can(self, *rows_then_asked: Any) -> bool:
+            asked.append(rows_then_asked[-1].softcap)
+            return asked[-1] is None
+
+        def attend(self, *_: Any) -> Tensor:
+            return torch.zeros(1, sum(p + sum(n) for p, n in MIXED), A, D)
+
+    q, k, v = _tensors(MIXED)
+    for softcap, nothing in ((None, True), (2.0, False)):
+        layout = _layout(MIXED, ways=(Plainly(), Segmentwise()))
+        out, _ = packed_attention(nn.Module(), q, k, v, None, segments=layout, softcap=softcap)
+        assert bool((out == 0).all()) is nothing
+    assert asked == [None, 2.0]
+
+
+HEADS = SimpleNamespace(num_attention_heads=4, num_key_value_heads=2, hidden_size=32)
+
+
+def test_a_way_must_have_a_gradient_and_the_right_one() -> None:
+    class Broken(Segmentwise):
+        def attend(self, *_: Any) -> Tensor:
+            raise RuntimeError("no kernel image\nfor this device")
+
+    class Slanted(Segmentwise):
+        def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
+            return super().attend(segments, query, key.detach() * 0.9 + key * 0.1, value, asked)
+
+    def why(one: Way) -> str:
+        return why_no_gradient(one, HEADS, device=torch.device("cpu"), dtype=torch.float32)
+
+    assert why(Segmentwise()) == ""
+    assert why(Broken()) == "no kernel image"
+    assert why(Slanted()).startswith("its gradients are off by 9.0e-01")
+
+
+def _split(
+    segments: list[Plain], q: Tensor, k: Tensor, v: Tensor, ways: tuple[Way, ...] = (), **arguments: object
+) -> tuple[Tensor, Tensor]:
     """First responses with their prompts in one pack, all further ones behind it: (outputs, the same by definition)."""
     truth = _by_rows(q, k, v, segments, scale=0.3, **arguments)  # type: ignore[arg-type]
     live_rows, tail_rows, live, tail, start, at = [], [], [], [], 0, 0
@@ -203,12 +292,12 @@ def _split(segments: list[Plain], q: Tensor, k: Tensor, v: Tensor, **arguments: 
             tail.append(Segment(prompt, tuple(others), prompt_at=at))
         start, at = start + prompt + sum((first, *others)), at + prompt + first
     named = {"sliding_window": arguments.get("window"), "softcap": arguments.get("softcap")}
-    layout = Segments(live, device="cpu")
+    layout = Segments(live, device="cpu", ways=ways)
     kept = layout.keeping = Kept(len(live_rows))
     first_out, _ = packed_attention(
         nn.Module(), *(x[:, :, live_rows] for x in (q, k, v)), None, segments=layout, scaling=0.3, **named
     )
-    behind = Segments(tail, device="cpu", behind=kept)
+    behind = Segments(tail, device="cpu", behind=kept, ways=ways)
     other_out, _ = packed_attention(
         nn.Module(), *(x[:, :, tail_rows] for x in (q, k, v)), None, segments=behind, scaling=0.3, **named
     )
@@ -224,13 +313,13 @@ TAILS: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5)), (6,
 def test_responses_behind_an_earlier_pack_see_its_prompts_and_nothing_else(
     window: int | None, softcap: float | None, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "SHORT", short)
+    monkeypatch.setattr(segmentwise, "SHORT", short)
     ours, truth = _split(TAILS, *_tensors(TAILS), window=window, softcap=softcap)
     torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
 
 
-def test_the_flash_layout_of_responses_behind_an_earlier_pack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(varlen, "_varlen_attn", lambda: _varlen_by_contract)
-    monkeypatch.setattr(attention, "flash_can", lambda _query, _value: True)
-    ours, truth = _split(TAILS, *_tensors(TAILS), window=5)
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@torch.no_grad()
+def test_responses_behind_an_earlier_pack_in_every_way(way: Way) -> None:
+    ours, truth = _split(TAILS, *_tensors(TAILS), ways=(way,), window=5)
     torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)

@@ -44,23 +44,29 @@ def _ours(
     for leaf in leaves:
         leaf.grad = None
     seen: list[int] = []
+    found: list[Tensor] = []
 
     def solve(rows: slice, logps: Tensor) -> Tensor:
         assert len(logps) == rows.stop - rows.start
+        assert not logps.requires_grad
         seen.extend(range(rows.start, rows.stop))
+        found.append(logps)
         return upstream[rows]
 
-    logps = head.gradient(hidden, targets, units=UNITS, solve=solve)
+    head_module.backward([head.gradient(hidden, targets, units=UNITS, solve=solve)])
     assert seen == list(range(N))
-    assert not logps.requires_grad
-    return logps, [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
+    return torch.cat(found), [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
 
 
 @pytest.mark.parametrize("kept", [1, 6, N])
-@pytest.mark.parametrize("rows", [1, 7, 100])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 8), (7, 1), (7, V), (100, 10)])
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.3, None), (1.0, 2.0), (0.7, 1.5)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_any_chunk_gives_the_whole(kept: int, rows: int, scale: float, softcap: float | None, bias: bool) -> None:
+def test_any_chunk_gives_the_whole(
+    kept: int, rows: int, columns: int, scale: float, softcap: float | None, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_module, "BLOCK_LOGITS", 1)
+    monkeypatch.setattr(head_module, "LEAST_COLUMNS", columns)
     linear, hidden, targets, upstream = _problem(bias=bias)
     leaves = [hidden, linear.weight] + ([linear.bias] if bias else [])
     head = Head(linear, scale, softcap, rows_a_chunk=rows, rows_kept=kept)
@@ -82,7 +88,7 @@ def test_gradients_are_added_to_what_is_there() -> None:
     linear, hidden, targets, upstream = _problem()
     head = Head(linear, rows_kept=5)
     _, (once,) = _ours(head, hidden, targets, upstream, linear.weight)
-    head.gradient(hidden, targets, units=UNITS, solve=lambda rows, _: upstream[rows])
+    head_module.backward([head.gradient(hidden, targets, units=UNITS, solve=lambda rows, _: upstream[rows])])
     torch.testing.assert_close(linear.weight.grad, 2 * once)
 
 
@@ -186,8 +192,8 @@ def test_of_a_longer_unit_the_rest_is_made_twice_in_chunks(monkeypatch: pytest.M
     upstream = torch.zeros(N)
     upstream[[4, 30]] = 1.0
     _ours(Head(linear, rows_kept=6, rows_a_chunk=8), hidden, targets, upstream, hidden, linear.weight)
-    #             3 | 17 = 11 + 6        | 1 | 16 = 10 + 6, and the chunk that holds row 30 once more
-    assert seen == [3, 8, 3, 6, 8, 1, 8, 2, 6, 2]
+    #             3 | 17 = 11 + 6, row 4 again | 1 | 16 = 10 + 6, row 30 again
+    assert seen == [3, 8, 3, 6, 1, 1, 8, 2, 6, 1]
 
 
 def test_a_chunk_and_a_kept_unit_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from trimtab.engine import optim
 from trimtab.engine.optim import AdamW, decays, learning_rate
 
 
@@ -188,3 +189,36 @@ def test_no_step_is_wasted_at_a_rate_of_zero(total: int, warmup: float, schedule
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_copies_are_stepped_in_bundles_and_fp32_parameters_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of both widths, one bundle a copy, against one bundle for all and against torch on fp32 copies."""
+
+    def run(at_once: int) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(optim, "AT_ONCE", at_once)
+        model = net(torch.bfloat16)
+        model.norm.float()
+        optimizer = AdamW(model, weight_decay=0.1)
+        assert set(optimizer.masters) == {"embed.weight", "inner.weight", "inner.bias"}
+        for step in range(3):
+            optimizer.zero_gradients()
+            for i, parameter in enumerate(model.parameters()):
+                parameter.grad = torch.full_like(parameter, 0.25 + i + step)
+            optimizer.clip(1e9)
+            optimizer.step(learning_rate=1e-2)
+        return optimizer.state()
+
+    whole, split = run(1 << 20), run(1)
+    assert whole.keys() == split.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, split[name]), name
+    assert {float(value) for name, value in whole.items() if name.endswith(".step")} == {3.0}
+
+
+def test_the_norm_of_low_precision_gradients_is_taken_in_fp32() -> None:
+    model = net(torch.bfloat16)
+    optimizer = AdamW(model, weight_decay=0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    count = sum(p.numel() for p in model.parameters())
+    assert optimizer.clip(10.0) == pytest.approx(float(torch.tensor(1e-3).bfloat16()) * count**0.5, rel=1e-5)

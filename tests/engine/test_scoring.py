@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from engine_families import MIXED, alone_logps, build, gradient_gap, gradients, groups
 
 from trimtab.engine import head as head_module
-from trimtab.engine import models
+from trimtab.engine import models, scoring
 from trimtab.engine.head import OwnLogits
 from trimtab.engine.models import attach_lora, load
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.scoring import Scorer, sum_by_response
+from trimtab.engine.segments import Asked, Segments
+from trimtab.engine.segmentwise import Segmentwise
 from trimtab.errors import ModelError
 
 
@@ -60,6 +63,39 @@ def test_falling_back_is_loud_and_one_line(family: str, words: str, caplog: pyte
     assert "\n" not in scorer.reason
     with pytest.raises(ModelError, match=r"engine\.packed"):
         Scorer(build(family), packed="on").prepare(groups(MIXED))
+
+
+class _Raises(Segmentwise):
+    name = "raising"
+
+    def attend(self, *_: Any) -> torch.Tensor:
+        raise RuntimeError("no kernel image for this device")
+
+
+class _Forgets(Segmentwise):
+    """Right on the check of its gradients, wrong on the model's rows: it leaves out the window."""
+
+    name = "forgetful"
+
+    def attend(self, segments: Segments, query: Any, key: Any, value: Any, asked: Asked) -> torch.Tensor:
+        return super().attend(segments, query, key, value, replace(asked, window=None))
+
+
+def test_the_first_way_to_attend_that_gives_the_models_numbers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ways = (_Raises(), _Forgets(), Segmentwise(), Segmentwise())
+    monkeypatch.setattr(scoring, "ways_for", lambda *_: ways)
+    scorer = Scorer(build("Mistral"))  # its layers have a window
+    with caplog.at_level(logging.WARNING, logger="trimtab"):
+        assert scorer.prepare(groups(MIXED)) == "packed"
+    lines = [record.getMessage() for record in caplog.records if record.name == "trimtab"]
+    assert [line.split(" is not used: ")[0] for line in lines] == ["attention by raising", "attention by forgetful"]
+    assert "no kernel image" in lines[0]
+    assert "log-probabilities are off" in lines[1]
+    assert scorer.attention_name == Segmentwise().name
+    assert _gap(scorer, groups(MIXED)) < 1e-4
+    assert Scorer(build("Mistral"), packed="off").attention_name == "the model's own (sdpa)"
 
 
 def test_mixing_layers_show_even_where_their_weights_are_tiny() -> None:

@@ -28,12 +28,15 @@ policy.use_threads(config)
 pairs = policy.read_pairs(Folder.of(config).data / "train.jsonl")
 shape, planned, cpu = policy.shape(config), train.plan(config, pairs), torch.device("cpu")
 tokens = sum(pair.n_tokens for pair in pairs)
-told = memory.predict(
+fit = policy.fit(config, pairs=pairs)
+told = policy.predict(
+    config,
     shape,
-    dtype=torch.float32,
-    device=cpu,
-    pack_tokens=min(policy.pack_tokens(config, pairs=pairs), planned["largest_batch_tokens"]),
+    pack_tokens=min(fit.pack_tokens, 2 * config.train.batch_pairs * policy.longest_sequence(pairs) if shape.eager_heads
+                    else planned["largest_batch_tokens"]),
+    pairs=pairs,
     response_share=1 - sum(len(pair.prompt_ids) for pair in pairs) / tokens,
+    checkpointing=fit.checkpointing,
     base=memory.held_bytes(),
 )
 reference.main(config, reporter=Recorder())
@@ -44,6 +47,11 @@ print(json.dumps({{"predicted": told.peak, "measured": memory.peak_bytes(cpu), *
 
 WIND_TUNNEL = {"vocab_size": 512, "hidden_size": 160, "intermediate_size": 480, "num_hidden_layers": 5}
 TWENTY_MILLION = {"vocab_size": 16000, "hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 8}
+SIXTY_MILLION = {
+    "vocab_size": 38000, "hidden_size": 448, "intermediate_size": 2432, "num_hidden_layers": 12,
+    "num_attention_heads": 7, "num_key_value_heads": 1,
+}  # fmt: skip
+SHAPES = {"windtunnel": WIND_TUNNEL, "20m": TWENTY_MILLION, "60m": SIXTY_MILLION}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +59,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from stage_runs import write_model
 
     parent = tmp_path_factory.mktemp("shapes")
-    return {
-        "windtunnel": write_model(parent / "windtunnel", **WIND_TUNNEL),
-        "20m": write_model(parent / "20m", **TWENTY_MILLION),
-    }
+    return {name: write_model(parent / name, **shape) for name, shape in SHAPES.items()}
 
 
 def measured(config: dict[str, Any]) -> dict[str, int]:
@@ -67,43 +72,52 @@ def measured(config: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-SLOW = pytest.mark.slow
-CASES = [
-    ("windtunnel", "none", 4096, 3),
-    ("20m", "none", 600, 2),
-    ("20m", "lora", 1000, 1),
-    pytest.param("stories260K", "none", 2048, 3, marks=pytest.mark.needs_shared),
-    pytest.param("windtunnel", "none", 1024, 3, marks=SLOW),
-    pytest.param("windtunnel", "lora", 2048, 3, marks=SLOW),
-    pytest.param("20m", "none", 2048, 2, marks=SLOW),
-    pytest.param("20m", "lora", 1500, 2, marks=SLOW),
-]
+# model, adapter, checkpointing, tokens a pack, steps; every combination runs with the slow ones
+REAL = ("stories260K", "cardputer-chat-3M")
+TOKENS = {"windtunnel": 2048, "stories260K": 2048, "cardputer-chat-3M": 1024, "20m": 1500, "60m": 800}
+QUICK = {
+    ("windtunnel", "none", "off"),
+    ("windtunnel", "lora", "on"),
+    ("20m", "none", "selective"),
+    ("20m", "lora", "off"),
+    ("stories260K", "none", "off"),
+}
 
 
-@pytest.mark.parametrize(("name", "adapter", "pack_tokens", "steps"), CASES)
-def test_the_predicted_peak_is_within_a_quarter_of_the_measured_one(
+def _cases() -> list[Any]:
+    found = []
+    for name, pack_tokens in TOKENS.items():
+        for adapter in ("none", "lora"):
+            for mode in ("off", "selective", "on"):
+                marks = [pytest.mark.needs_shared] if name in REAL else []
+                marks += [] if (name, adapter, mode) in QUICK else [pytest.mark.slow]
+                found.append(pytest.param(name, adapter, mode, pack_tokens, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("name", "adapter", "checkpointing", "pack_tokens"), _cases())
+def test_the_predicted_peak_is_within_15_percent_of_the_measured_one(
     folders: dict[str, Path],
     tmp_path: Path,
     request: pytest.FixtureRequest,
     name: str,
     adapter: str,
+    checkpointing: str,
     pack_tokens: int,
-    steps: int,
 ) -> None:
-    real = name == "stories260K"
-    model = request.getfixturevalue("shared_data") / "models" / name if real else folders[name]
-    prompt, response = (60, 80) if real else (80, 100)
-    per_batch = max(4, pack_tokens // (prompt + 2 * response) + 1)
+    model = request.getfixturevalue("shared_data") / "models" / name if name in REAL else folders[name]
+    prompt, response = (40, 60) if name in REAL else (80, 100)
+    per_batch, steps = pack_tokens // (prompt + 2 * response) + 1, 2
     config = make_config(
         tmp_path / "run",
         model,
         adapter={"kind": adapter},
         train={"max_steps": steps, "batch_pairs": per_batch, "learning_rate": 1e-5},
-        engine={"pack_tokens": pack_tokens},
+        engine={"pack_tokens": pack_tokens, "checkpointing": checkpointing},
     )
     prepare(config, make_pairs_of(steps * per_batch, prompt=prompt, response=response))
     told = measured(configuration.to_json(config))
     ratio = told["predicted"] / told["measured"]
-    report = f"{name} {adapter} {pack_tokens}: {ratio:.2f} of {told['measured'] / 1e6:.0f} MB; {told}"
+    report = f"{name} {adapter} {checkpointing} {pack_tokens}: {ratio:.2f} of {told['measured'] / 1e6:.0f} MB; {told}"
     print(report)
-    assert 0.75 <= ratio <= 1.25, report
+    assert 0.85 <= ratio <= 1.15, report

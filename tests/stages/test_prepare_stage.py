@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,83 @@ def test_nothing_left_to_train_on_is_refused(model: Path, tmp_path: Path) -> Non
     source = write(tmp_path / "rows.jsonl", [row(1)])
     with pytest.raises(DataError, match="no pair is left to train on"):
         prepared(a_config(model, source, tmp_path / "run", data={"holdout": 0.999999}))
+    assert not (tmp_path / "run").exists()
+
+
+def odd_rows() -> list[dict[str, Any]]:
+    """Sound rows among every kind of bad one; responses of more than ten words are cut to the same ten tokens."""
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+    return [
+        *(row(n) for n in range(30)),
+        row(40, chosen="Yes.", rejected="No."),  # contradicted by the row after next
+        row(41, chosen=" ".join([*words, "Yes."]), rejected=" ".join([*words, "No."])),  # the same once cut …
+        row(40, chosen="No.", rejected="Yes."),
+        row(41, chosen=" ".join([*words, "No."]), rejected=" ".join([*words, "Yes."])),  # … and contradicted, too
+        row(5),
+        row(40, chosen="Yes.", rejected="No. No."),
+        row(42, prompt=" ".join(words * 9)),  # too long
+        row(43, chosen=" "),
+        row(44, prompt=[{"role": "assistant", "content": "Hi."}]),
+        row(40, chosen="Yes.", rejected="No."),  # a duplicate of a contradicted one
+        *(row(n) for n in range(50, 60)),
+    ]
+
+
+def test_rows_that_go_to_disk_one_by_one_are_those_that_are_held_in_memory(model: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", odd_rows())
+    limits = {"max_rejected": 0.5, "holdout": 0.3, "max_response_tokens": 10, "max_prompt_tokens": 40}
+    config = a_config(model, source, tmp_path / "run", data=limits)
+    folder, _ = prepared(config)
+    held = prepare.prepare(config, reporter=Recorder())
+    train, heldout = prepare.split(held, share=0.3)
+    assert lines(folder, "pairs") == [json.loads(json.dumps(pair.to_json())) for pair in held.pairs]
+    assert lines(folder, "train") == [pair.to_json() for pair in train]
+    assert lines(folder, "heldout") == [pair.to_json() for pair in heldout]
+    assert lines(folder, "rejected") == [one.to_json() for one in held.audit.dropped]
+    told = store.read_json(folder.data / "audit.json")
+    assert held.audit.to_json().items() <= told.items()
+    assert told["dropped_by_reason"] == {
+        "contradictory": 3,
+        "duplicate": 2,
+        "identical_after_cut": 1,
+        "prompt_too_long": 1,
+        "empty_response": 1,
+        "wrong_roles": 1,
+    }
+    assert (told["train"], told["heldout"]) == (len(train), len(heldout))
+
+
+def test_memory_does_not_grow_with_the_rows(model: Path, tmp_path: Path) -> None:
+    """A row that is held, with its tokens and its line, takes 40 kB; what stays of it in the audit takes 1 to 2 kB."""
+
+    def peak(n: int) -> int:
+        long = " ".join(["Good day."] * 150)
+        source = write(tmp_path / f"{n}.jsonl", [row(k, chosen=f"{k}. {long}", rejected=long) for k in range(n)])
+        tracemalloc.start()
+        prepared(a_config(model, source, tmp_path / str(n), data={"max_response_tokens": 500, "holdout": 0}))
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(4)  # caches and lazy imports
+    assert peak(140) - peak(40) < 100 * 5_000
+
+
+def test_a_source_that_changes_between_the_two_looks_is_found_out(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "rows.jsonl", [row(n) for n in range(20)])
+    first_look = prepare.audit
+
+    def changing(*words: Any, **named: Any) -> Any:
+        found = first_look(*words, **named)
+        write(source, [*(row(n) for n in range(20)), row(3, chosen="Good day.", rejected="3 plus 3 is 6.")])
+        return found
+
+    monkeypatch.setattr(prepare, "audit", changing)
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepared(a_config(model, source, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

@@ -63,22 +63,34 @@ def reward_plot(seeds: Sequence[Curves]) -> str:
 
 def active_plot(seeds: Sequence[Curves]) -> str:
     """Share of responses with a gradient, by side, in percent; hairlines at the borders of the regimes (95 and 5 %)."""
-    with drawing_style():
-        figure, axes = _panel(seeds, height=150)
-        for border in (5, 95):
-            _level(axes, border)
-        ends = [
-            ("chosen", _line(axes, seeds, "active/chosen", colour=PALETTE["chosen"], scale=100), PALETTE["chosen"]),
-            (
-                "rejected",
-                _line(axes, seeds, "active/rejected", colour=PALETTE["rejected"], scale=100),
-                PALETTE["rejected"],
-            ),
-        ]
-        axes.set_ylim(-2, 102)
-        axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
-        _label_ends(axes, ends)
-        return to_svg(figure, title="Share of chosen and rejected responses that still have a gradient, a step")
+    return _shares_plot(
+        seeds,
+        {side: (f"active/{side}", PALETTE[side]) for side in ("chosen", "rejected")},
+        borders=(5, 95),
+        title="Share of chosen and rejected responses that still have a gradient, a step",
+    )
+
+
+def pull_plot(seeds: Sequence[Curves]) -> str:
+    """`active_plot` for objectives without a dead zone: mean of min(1, |g| / |g at step zero|) by side, in percent."""
+    return _shares_plot(
+        seeds,
+        {side: (f"pull/{side}", PALETTE[side]) for side in ("chosen", "rejected")},
+        borders=(5, 95),
+        title="How hard chosen and rejected responses still pull, a step, against step zero",
+    )
+
+
+def saved_plot(seeds: Sequence[Curves]) -> str:
+    """Active responses by side beside the response tokens that took no backward pass, or no pass at all, in percent."""
+    lines = {
+        "chosen": ("active/chosen", PALETTE["chosen"]),
+        "rejected": ("active/rejected", PALETTE["rejected"]),
+        "skipped": ("skipped_backward", PALETTE["third"]),
+    }
+    if any(share for curves in seeds for share in curves.get("skipped_forward", ())):
+        lines["shrunk"] = ("skipped_forward", PALETTE["before"])
+    return _shares_plot(seeds, lines, title="Active responses by side, and response tokens skipped, a step")
 
 
 def length_plot(edges: Sequence[float], before: Sequence[float], after: Sequence[float], *, unit: str) -> str:
@@ -147,6 +159,24 @@ def reliability_plot(before: Calibration | None, after: Calibration) -> str:
 
 
 # --- strokes ---------------------------------------------------------------------------------------------------------
+
+
+def _shares_plot(
+    seeds: Sequence[Curves], lines: Mapping[str, tuple[str, str]], *, title: str, borders: Sequence[float] = ()
+) -> str:
+    """Shares as percent from 0 to 100; `lines` are column and colour by what stands at the line's end."""
+    with drawing_style():
+        figure, axes = _panel(seeds, height=150)
+        for border in borders:
+            _level(axes, border)
+        ends = [
+            (label, _line(axes, seeds, name, colour=colour, scale=100), colour)
+            for label, (name, colour) in lines.items()
+        ]
+        axes.set_ylim(-2, 102)
+        axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
+        _label_ends(axes, ends)
+        return to_svg(figure, title=title)
 
 
 def _panel(seeds: Sequence[Curves], *, height: float) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ Lengths come from the data themselves: from all of them, or, of a long source, f
 from __future__ import annotations
 
 from itertools import cycle, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab import objectives
 from trimtab.config import Config
@@ -16,6 +16,9 @@ from trimtab.records import TokenPair, digest
 from trimtab.stages import policy, prepare, reference, train
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
+
+if TYPE_CHECKING:
+    import torch
 
 LOOKED_AT = 1000  # rows tokenised for an estimate
 EMBEDDED_WHOLE = 2048  # up to so many pairs are all sampled: the run finds their answers in the cache
@@ -70,36 +73,58 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
     dtype = models.pick_dtype(config.engine.dtype, device)
     threads = policy.use_threads(config)
     shape = policy.shape(config)
-    budget = policy.pack_tokens(config, pairs=pairs)
+    fit = policy.fit(config, pairs=pairs)
     tokens = sum(pair.n_tokens for pair in pairs)
     responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
     seen = train.plan(config, pairs)
     longest = policy.longest_sequence(pairs)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
     batch = 2 * config.train.batch_pairs * longest if shape.eager_heads else seen["largest_batch_tokens"]
-    predicted = memory.predict(
+    predicted = policy.predict(
+        config,
         shape,
-        dtype=dtype,
-        device=device,
-        pack_tokens=min(budget, batch),
+        pack_tokens=min(fit.pack_tokens, batch),
+        pairs=pairs,
         response_share=responses,
+        checkpointing=fit.checkpointing,
         base=memory.held_bytes() if device.type != "cuda" else 0,
-        longest_sequence=longest,
     )
     trained = tokens * seen["pairs_seen"] / max(1, len(pairs))
     seconds = memory.seconds(
-        shape, tokens=int(trained), response_share=responses, speed=memory.matmul_speed(device, dtype)
+        shape,
+        tokens=int(trained),
+        response_share=responses,
+        speed=memory.matmul_speed(device, dtype),
+        checkpointing=fit.checkpointing,
     )
     return {
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
         "threads": threads,
-        "pack_tokens": budget,
+        "pack_tokens": fit.pack_tokens,
+        "checkpointing": fit.checkpointing,
+        "attention": _attention(config, shape, device, dtype),
         "parameters": shape.parameters,
         "trainable": shape.trainable,
         "predicted_peak_bytes": predicted.peak,
         "predicted_training_seconds": seconds,
     }
+
+
+def _attention(config: Config, shape: memory.Shape, device: torch.device, dtype: torch.dtype) -> str:
+    """What will compute attention, if the run's self-check finds nothing against it."""
+    if config.engine.packed == "off" or shape.eager_heads:
+        return "the model's own"
+    from trimtab.engine.attention import ways_for  # with transformers behind it
+
+    return ways_for(device, dtype)[0].name
+
+
+_CHECKPOINTING = {
+    "off": "",
+    "selective": ", layers but for their matrix products computed twice to save memory",
+    "on": ", layers computed twice to save memory",
+}
 
 
 def lines(told: dict[str, Any]) -> list[str]:
@@ -116,7 +141,8 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"steps      {about}{steps['steps']:,} of up to {-(-steps['pairs'] // steps['steps_per_epoch'])} pairs, "
         f"{steps['tokens_per_epoch']:,} tokens an epoch, learning rate {steps['learning_rate']:g}",
         f"engine     {engine['device']}, {engine['dtype']}, {engine['threads']} threads, "
-        f"packs of {engine['pack_tokens']:,} tokens",
+        f"packs of {engine['pack_tokens']:,} tokens{_CHECKPOINTING[engine['checkpointing']]}",
+        f"attention  {engine['attention']}",
         f"predicted  peak memory {engine['predicted_peak_bytes'] / 1e9:.2f} GB, "
         f"training {duration(engine['predicted_training_seconds'])}"
         + (f" for each of {told['seeds']} seeds" if told["seeds"] > 1 else ""),

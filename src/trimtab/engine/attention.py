@@ -5,301 +5,59 @@ layout travels as the keyword `segments=Segments(...)` through the model's own f
 and itself; nothing sees another group. A prompt may stand in a pack that was computed before (`Kept`): its responses
 then cost their own rows alone.
 
-Dims: T packed tokens, K rows kept of an earlier pack, B groups computed together, L rows of the longest of them,
-S keys, A heads, D head width.
-
-How the work is cut (decided once a pack, shared by all layers):
-- short groups (≤ `SHORT` rows): groups of like length are gathered into one [B, A, L, D] call with a mask a group;
-  for packs of many short groups the number of Python calls decides the speed, not the arithmetic;
-- long groups: one call for prompt + first response (causal), one for every further response against its own keys;
-- CUDA in half precision: one variable-length flash call for the whole pack (`engine.varlen`).
-
+There are several ways to compute it (`ways_for`), all to the same numbers; the scorer's self-check tries them in order.
 Sliding windows, score soft-capping and attention sinks are honoured; anything else a family passes that would change
 the numbers (a position bias, dropout, a ready-made mask) is refused by name.
+
+Dims: T packed tokens, K rows kept of an earlier pack, A heads, G key heads, D head width.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import AttentionInterface
 
+from trimtab.engine.flex import Flex
 from trimtab.engine.packing import Segment
-from trimtab.engine.varlen import Varlen, flash_can
+from trimtab.engine.segments import Asked, Kept, Segments, Way
+from trimtab.engine.segmentwise import Segmentwise
+from trimtab.engine.varlen import FlashAttention, TorchVarlen
+
+__all__ = [
+    "PACKED",
+    "Kept",
+    "PackedAttentionError",
+    "Segments",
+    "Way",
+    "first_line",
+    "packed_attention",
+    "packed_attention_in",
+    "ways_for",
+    "why_no_gradient",
+]
 
 PACKED = "trimtab_packed"
-SHORT = 112
-"""Rows of a group up to which it shares a call with its like; measured on a CPU, where the two ways cross near 110."""
 
-_LIKE_LENGTH = 0.7
+_GRADIENT_GAP = 0.03
+"""Of a gradient's size; two half-precision kernels differ by less than 0.01."""
 
 
 class PackedAttentionError(NotImplementedError):
     """The packed path cannot compute what this model asks for; the caller falls back to the padded path."""
 
 
-class Kept:
-    """Keys and values of a pack, one entry an attention call, for responses that are computed behind its prompts.
-
-    Detached: what is computed behind them takes no gradient. They are the very tensors that the backward pass keeps.
-    """
-
-    def __init__(self, n_rows: int) -> None:
-        self.n_rows = n_rows
-        self.calls: list[tuple[Tensor, Tensor]] = []
-
-
-class Segments:
-    """The layout of one pack as attention needs it. Built once a pack, then shared by every layer.
-
-    `behind`: where the prompts stand of segments that bring none. While `keeping` is set, keys and values are kept in
-    it. Such an object serves one forward pass: it counts the attention calls.
-    """
-
-    def __init__(self, segments: Sequence[Segment], *, device: torch.device | str, behind: Kept | None = None) -> None:
-        self.segments = tuple(segments)
-        self.device = torch.device(device)
-        self.keeping: Kept | None = None
-        self._behind = behind
-        self._calls_done = 0
-        self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
-
-    @property
-    def n_kept(self) -> int:
-        """Rows of the earlier pack: they come before this pack's own among the keys."""
-        return 0 if self._behind is None else self._behind.n_rows
-
-    def kept(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Keys and values of the earlier pack in the attention call that is being made; counts the call."""
-        if self._behind is None:
-            return None, None
-        self._calls_done += 1
-        return self._behind.calls[self._calls_done - 1]
-
-    @cached_property
-    def calls(self) -> tuple[_Together | _Behind, ...]:
-        return tuple(_plan(self.segments, self.n_kept, self.device))
-
-    @cached_property
-    def pieces(self) -> list[int]:
-        """Rows of the consecutive pieces that calls about long groups read whole: prompt + first response, others."""
-        return [
-            n for segment in self.segments for n in (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
-        ]
-
-    @cached_property
-    def place_T(self) -> Tensor | None:
-        """For every packed row, where its output stands among the outputs of all calls; None if it is in order."""
-        if all(isinstance(call, _Behind) for call in self.calls):
-            return None
-        order = torch.tensor([row for call in self.calls for row in call.rows])
-        # The smallest place is the row's own; later ones are its repetitions as padding.
-        places = torch.full((sum(self.pieces),), len(order))
-        return places.scatter_reduce_(0, order, torch.arange(len(order)), "amin").to(self.device)
-
-    @cached_property
-    def varlen(self) -> Varlen:
-        return Varlen.of(self.segments, self.n_kept, self.device)
-
-    def mask(self, number: int, *, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Additive mask [B or 1, 1, L, S] of call `number`: 0 where a row may look, −inf elsewhere."""
-        key = (number, window, dtype)
-        if key not in self._masks:
-            hidden = ~self.calls[number].visible(window)[:, None]
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
-            self._masks[key] = mask.masked_fill_(hidden, float("-inf"))
-        return self._masks[key]
-
-
-# --- what a pack is cut into -------------------------------------------------------------------------------------
-
-
-class _Table(NamedTuple):
-    """Rows of some groups side by side, [B, L]. Shorter groups repeat their first row.
-
-    Branch 0 is a prompt, seen by all rows of its group behind it, b ≥ 1 a response, −1 a repetition that nobody reads.
-    """
-
-    row_BL: Tensor
-    position_BL: Tensor
-    branch_BL: Tensor
-
-    @classmethod
-    def of(cls, groups: Sequence[_Columns], device: torch.device) -> _Table:
-        longest = max(len(rows) for rows, _, _ in groups)
-
-        def table(column: int, spare: Callable[[list[int]], int]) -> Tensor:
-            filled = [group[column] + [spare(group[column])] * (longest - len(group[column])) for group in groups]
-            return torch.tensor(filled, device=device)
-
-        return cls(table(0, lambda rows: rows[0]), table(1, lambda _: 0), table(2, lambda _: -1))
-
-
-@dataclass(frozen=True, slots=True)
-class _Together:
-    """Short groups side by side: every row that asks, asks all rows of its group."""
-
-    asks: _Table
-    answers: _Table
-
-    @property
-    def rows(self) -> list[int]:
-        rows: list[int] = self.asks.row_BL.flatten().tolist()
-        return rows
-
-    def visible(self, window: int | None) -> Tensor:
-        distance_BLS = self.asks.position_BL[:, :, None] - self.answers.position_BL[:, None, :]
-        asks, answers = self.asks.branch_BL[:, :, None], self.answers.branch_BL[:, None, :]
-        seen_BLS = (distance_BLS >= 0) & ((asks == answers) | (answers == 0))
-        if window is not None:
-            seen_BLS &= distance_BLS < window
-        return seen_BLS | (asks == -1)  # a repetition sees everything, so that its softmax is finite
-
-    def needs_mask(self, window: int | None) -> bool:  # noqa: ARG002  # one way to ask both kinds of call
-        return True
-
-    def queries(self, row: _Row) -> Tensor:
-        return _gather(row.own_TAD, self.asks.row_BL)
-
-    def keys(self, row: _Row) -> Tensor:
-        return _gather(row.all_TAD, self.answers.row_BL)
-
-
-def _gather(x_TAD: Tensor, row_BL: Tensor) -> Tensor:
-    return x_TAD.index_select(0, row_BL.flatten()).view(*row_BL.shape, *x_TAD.shape[1:]).transpose(1, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Behind:
-    """One piece of a long group: prompt + first response among themselves, or a further response behind its prompt.
-
-    `prompt_piece` is the piece that the prompt begins; None where it stands in the earlier pack, from `prompt_row` on.
-    """
-
-    piece: int
-    first_row: int
-    n_rows: int
-    prompt_piece: int | None
-    prompt_row: int
-    n_prompt: int
-    device: torch.device
-
-    @property
-    def rows(self) -> range:
-        return range(self.first_row, self.first_row + self.n_rows)
-
-    @property
-    def opens(self) -> bool:
-        return self.piece == self.prompt_piece
-
-    def visible(self, window: int | None) -> Tensor:
-        n_keys = self.n_rows if self.opens else self.n_prompt + self.n_rows
-        asks = torch.arange(n_keys - self.n_rows, n_keys, device=self.device)
-        distance = (asks[:, None] - torch.arange(n_keys, device=self.device)[None, :])[None]
-        return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-
-    def needs_mask(self, window: int | None) -> bool:
-        return not self.opens or (window is not None and self.n_rows > window)
-
-    def queries(self, row: _Row) -> Tensor:
-        return row.pieces[self.piece].transpose(0, 1)[None]
-
-    def keys(self, row: _Row) -> Tensor:
-        if self.opens:
-            return self.queries(row)
-        holder = row.kept_KAD if self.prompt_piece is None else row.pieces[self.prompt_piece]
-        assert holder is not None, "a segment without a prompt needs the pack that has it"
-        prompt = holder[self.prompt_row : self.prompt_row + self.n_prompt]
-        return torch.cat([prompt, row.pieces[self.piece]]).transpose(0, 1)[None]
-
-
-class _Row:
-    """Queries, keys or values of a whole pack; cut into pieces once, so that the way back is one concatenation."""
-
-    def __init__(self, x_1ATD: Tensor, sizes: list[int], kept_1AKD: Tensor | None = None) -> None:
-        self.own_TAD = x_1ATD[0].transpose(0, 1)
-        self.kept_KAD = None if kept_1AKD is None else kept_1AKD[0].transpose(0, 1)
-        self.sizes = sizes
-
-    @cached_property
-    def pieces(self) -> tuple[Tensor, ...]:
-        return torch.functional.split(self.own_TAD, self.sizes)
-
-    @cached_property
-    def all_TAD(self) -> Tensor:
-        """The rows of the earlier pack, then the pack's own."""
-        return self.own_TAD if self.kept_KAD is None else torch.cat([self.kept_KAD, self.own_TAD])
-
-
-def _plan(segments: Sequence[Segment], n_kept: int, device: torch.device) -> Iterator[_Together | _Behind]:
-    starts = [0, *itertools.accumulate(segment.n_rows for segment in segments)]
-    length = {i: segment.n_prompt + sum(segment.lengths) for i, segment in enumerate(segments)}
-    for members in _like_length([i for i in length if length[i] <= SHORT], length):
-        yield _side_by_side([(starts[i], segments[i]) for i in members], n_kept, device)
-    piece = 0
-    for i, segment in enumerate(segments):
-        sizes = (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
-        if length[i] > SHORT:
-            row = starts[i]
-            apart = segment.prompt_at is not None
-            for number, n in enumerate(sizes):
-                holder = None if apart else piece
-                yield _Behind(piece + number, row, n, holder, segment.prompt_at or 0, segment.n_prompt, device)
-                row += n
-        piece += len(sizes)
-
-
-def _like_length(members: Sequence[int], length: dict[int, int]) -> Iterator[list[int]]:
-    """Longest first; a new bucket where a group would be padded to more than 1 / `_LIKE_LENGTH` of its length."""
-    bucket: list[int] = []
-    for member in sorted(members, key=lambda i: (-length[i], i)):
-        if bucket and length[member] < _LIKE_LENGTH * length[bucket[0]]:
-            yield bucket
-            bucket = []
-        bucket.append(member)
-    if bucket:
-        yield bucket
-
-
-_Columns = tuple[list[int], list[int], list[int]]
-
-
-def _side_by_side(groups: Sequence[tuple[int, Segment]], n_kept: int, device: torch.device) -> _Together:
-    prompts, responses = zip(*(_columns(start, segment) for start, segment in groups), strict=True)
-    apart = [segment.prompt_at is not None for _, segment in groups]
-    own = [_joined(p, r) if not a else r for p, r, a in zip(prompts, responses, apart, strict=True)]
-    every = [
-        _joined((p[0] if a else [n_kept + row for row in p[0]], *p[1:]), ([n_kept + row for row in r[0]], *r[1:]))
-        for p, r, a in zip(prompts, responses, apart, strict=True)
-    ]
-    return _Together(_Table.of(own, device), _Table.of(every, device))
-
-
-def _columns(start: int, segment: Segment) -> tuple[_Columns, _Columns]:
-    """Row, position and branch of a prompt and of its responses. The prompt's rows are the earlier pack's if it is
-    there, all others this pack's own."""
-    prompt = segment.n_prompt
-    at = start if segment.prompt_at is None else segment.prompt_at
-    first = start + segment.n_own_prompt
-    rows = list(range(first, first + sum(segment.lengths)))
-    positions = [prompt + i for n in segment.lengths for i in range(n)]
-    branches = [number for number, n in enumerate(segment.lengths, start=1) for _ in range(n)]
-    return (list(range(at, at + prompt)), list(range(prompt)), [0] * prompt), (rows, positions, branches)
-
-
-def _joined(first: _Columns, second: _Columns) -> _Columns:
-    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
-
-
-# --- the function that every layer calls -------------------------------------------------------------------------
+def ways_for(device: torch.device, dtype: torch.dtype) -> tuple[Way, ...]:
+    """The ways that this machine has, the fastest first. The last one computes whatever is asked."""
+    if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
+        faster: tuple[FlashAttention | TorchVarlen | Flex, ...] = (FlashAttention(), TorchVarlen(), Flex())
+        return (*(way for way in faster if way.installed), Segmentwise())
+    return (Segmentwise(),)
 
 
 def packed_attention(
@@ -317,34 +75,55 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **passed: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query [1, A, T, D], key and value [1, A_kv, T, D] → [1, T, A, D].
+    """transformers' attention interface: query [1, A, T, D], key and value [1, G, T, D] → [1, T, A, D].
 
     Raises PackedAttentionError, naming the argument, for what it does not honour.
     """
     _refuse_unknown(module, attention_mask, segments, dropout, passed)
     assert segments is not None
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    asked = Asked(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap, s_aux)
     if segments.keeping is not None:
-        segments.keeping.calls.append((key.detach(), value.detach()))
-    kept_key, kept_value = segments.kept()
-    plain = softcap is None and s_aux is None
-    if plain and flash_can(query, value):
-        if kept_key is not None and kept_value is not None:
-            key, value = torch.cat([kept_key, key], dim=2), torch.cat([kept_value, value], dim=2)
-        return segments.varlen.attend(query, key, value, scale=scale, window=sliding_window), None
-    q_row = _Row(query, segments.pieces)
-    k_row, v_row = _Row(key, segments.pieces, kept_key), _Row(value, segments.pieces, kept_value)
-    out = []
-    for number, call in enumerate(segments.calls):
-        q, k, v = call.queries(q_row), call.keys(k_row), call.keys(v_row)
-        masked = not plain or call.needs_mask(sliding_window)
-        mask = segments.mask(number, window=sliding_window, dtype=query.dtype) if masked else None
-        attended = _fused(q, k, v, mask, scale) if plain else _spelled_out(q, k, v, mask, scale, softcap, s_aux)
-        out.append(attended.transpose(1, 2).flatten(0, 1))
-    out_TAD = torch.cat(out)
-    if segments.place_T is not None:
-        out_TAD = out_TAD.index_select(0, segments.place_T)
-    return out_TAD[None], None
+        segments.keeping.calls.append((key, value))
+    if (kept := segments.kept()) is not None:
+        key, value = torch.cat([kept[0], key], dim=2), torch.cat([kept[1], value], dim=2)
+    ways = segments.ways or ways_for(query.device, query.dtype)
+    way = next(way for way in ways if way.can(query, value, asked))
+    return way.attend(segments, query, key, value, asked), None
+
+
+def why_no_gradient(way: Way, config: Any, *, device: torch.device, dtype: torch.dtype) -> str:
+    """Why a way's gradients cannot be used, in one line; empty where they are those of `Segmentwise`.
+
+    `config`: of a transformers text model, for its heads. The scorer's self-check compares numbers alone, and a kernel
+    may still fail, or fail to agree, on the way back.
+    """
+    heads = int(config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    try:
+        ours = _gradients(way, heads, shared, width, device, dtype)
+        theirs = _gradients(Segmentwise(), heads, shared, width, device, dtype)
+    except Exception as error:  # whatever a kernel raises, another way still works
+        return first_line(error)
+    gap = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
+    return "" if gap <= _GRADIENT_GAP else f"its gradients are off by {gap:.1e} of their size"
+
+
+def _gradients(way: Way, heads: int, shared: int, width: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Of random queries, keys and values of a small pack."""
+    layout = [Segment(70, (90, 40)), Segment(9, (130, 33)), Segment(40, (50,))]
+    rows = sum(one.n_rows for one in layout)
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    q, k, v = (draw(1, n, rows, width).to(device, dtype).requires_grad_() for n in (heads, shared, shared))
+    upstream = draw(1, rows, heads, width).to(device, dtype)
+    with torch.enable_grad():
+        out = way.attend(Segments(layout, device=device), q, k, v, Asked(width**-0.5))
+        return [x.float() for x in torch.autograd.grad(out, (q, k, v), upstream)]
+
+
+def first_line(error: Exception) -> str:
+    """Of what it says, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _refuse_unknown(
@@ -365,33 +144,6 @@ def _refuse_unknown(
         raise PackedAttentionError(f"{layer} adds a position bias to its scores")
     if passed.get("is_causal") is False or getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{layer} is not causal")
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and q.device.type != "cpu":  # a mask and grouped heads together leave the fast kernels there
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
-        grouped = False
-    return scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
-    )
-
-
-def _spelled_out(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, sinks_A: Tensor | None
-) -> Tensor:
-    """Scores in the open, for what fused kernels do not take: soft-capping (Gemma-2) and sinks (gpt-oss)."""
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(2, 3) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if mask is not None:
-        scores = scores + mask
-    if sinks_A is not None:
-        sink = sinks_A.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, sink], dim=-1)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
-    return weights[..., : k.shape[2]] @ v
 
 
 # --- switching a model over and back -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ optimizer batch), so neither packing, nor the number of processes, nor what is s
 A response takes one of three ways, and each active one gets its gradient whichever it takes:
 - live: forward with a graph; its coefficient is solved in the head, then backward;
 - screened: forward without a graph, behind its prompt's keys and values where the pair's other response is live. Found
-  active after all, it is promoted: forward and backward once more;
+  active after all, it is promoted: forward once more, with a graph, and backward;
 - held: not computed; its last known sum stands in (shrinking: the one way that is not exact).
 
 Batch-coupled objectives need all log-probabilities before any coefficient: a forward pass without gradient over the
@@ -25,13 +25,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trimtab.engine import head
 from trimtab.engine.packing import Group, Pack, Span, lay_out, pack
-from trimtab.engine.scoring import KeptPack, Scorer, sum_by_response
+from trimtab.engine.scoring import KeptPack, Scorer, States, sum_by_response
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
 from trimtab.records import TokenPair
 
 Weights = Mapping[int, Sequence[float]]
+
+ROOM = 1.25  # of a pack's tokens that it may grow to by responses which are promoted behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +203,11 @@ class _Batch:
         for one in self._packs(list(beside.values())):
             self._screen(one)
         self._solve([2 * p + side for p in self._unsolved() for side in (0, 1)])
-        self.promoted_R = (self.coefficients_R != 0) & ~self.backward_R
-        self.held_R &= ~self.promoted_R  # active by what its partner did: computed after all
-        for one in self._packs(_restricted(groups, set(self.promoted_R.nonzero()[:, 0].tolist()))):
+        active_R = self.coefficients_R != 0
+        self.promoted_R = active_R & (self.screened_R | self.held_R)
+        self.held_R &= ~active_R  # active by what its partner did: computed after all
+        left = (active_R & ~self.backward_R).nonzero()[:, 0].tolist()
+        for one in self._packs(_restricted(groups, set(left))):
             self._known(one)
 
     def coupled(self, groups: Sequence[Group]) -> None:
@@ -244,27 +249,29 @@ class _Batch:
     def _live(self, one: Pack, beside: Sequence[Group], *, together: bool = False) -> None:
         """Forward, screening of the same pairs' other responses, coefficients, backward."""
         scorer = self.scorer
-        share = bool(beside) and scorer.shares_prompts
         with scorer.attention():
-            states = scorer.states(one, keep=share)
+            states = scorer.states(one, keep=bool(beside) and scorer.shares_prompts)
             self._count(one)
-            if beside and states.kept is not None:
+            if states.kept is not None:
                 self._screen(lay_out(beside, behind=one), kept=states.kept)
-            elif beside:
+            else:
                 for other in self._packs(beside):
                     self._screen(other)
-            units = _Units(one, None if together else scorer.head.unit_rows)
-
-            def solve(rows: slice, logps: Tensor) -> Tensor:
-                spans = units.spans[rows.start]
-                self._fill(spans, logps, rows.start)
-                self._solve(sorted({2 * (span.key // 2) + side for span in spans for side in (0, 1)}))
-                return self._row_coefficients(spans).to(logps.device)
-
-            scorer.head.gradient(states.hidden_NH, states.targets_N, units=units.rows, solve=solve)
+            roots = [self._root(one, states, known=False, together=together)]
+            if states.kept is not None and (more := self._promoted_beside(one, beside)):
+                behind = lay_out(more, behind=one)
+                self._count(behind)
+                roots.append(self._root(behind, scorer.states_behind(states.kept, behind), known=True))
+            head.backward(roots)
             keys = torch.tensor(one.keys)
             self.backward_R[keys] = bool(self.coefficients_R[keys].any())
         self.on_pack()
+
+    def _promoted_beside(self, one: Pack, beside: Sequence[Group]) -> list[Group]:
+        """Those of the screened responses that turned out active, where they can be learnt from behind this pack."""
+        more = _restricted(beside, set(self.coefficients_R.nonzero()[:, 0].tolist()))
+        room = one.n_tokens + sum(sum(map(len, group.responses)) for group in more) <= ROOM * self.pack_tokens
+        return more if room and self.scorer.can_learn_behind else []
 
     def _screen(self, one: Pack, *, kept: KeptPack | None = None) -> None:
         """Log-probabilities without gradient."""
@@ -280,14 +287,24 @@ class _Batch:
         with self.scorer.attention():
             states = self.scorer.states(one)
             self._count(one)
-            units = _Units(one, self.scorer.head.unit_rows)
-
-            def solve(rows: slice, logps: Tensor) -> Tensor:
-                return self._row_coefficients(units.spans[rows.start]).to(logps.device)
-
-            self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=units.rows, solve=solve)
-            self.backward_R[torch.tensor(one.keys)] = True
+            head.backward([self._root(one, states, known=True)])
         self.on_pack()
+
+    def _root(self, one: Pack, states: States, *, known: bool, together: bool = False) -> head.Root:
+        """Where the pack's backward pass begins; its coefficients are solved on the way, if they are not known."""
+        units = _Units(one, None if together else self.scorer.head.unit_rows)
+
+        def solve(rows: slice, logps: Tensor) -> Tensor:
+            spans = units.spans[rows.start]
+            if not known:
+                self._fill(spans, logps, rows.start)
+                self._solve(sorted({2 * (span.key // 2) + side for span in spans for side in (0, 1)}))
+            return self._row_coefficients(spans).to(logps.device)
+
+        root = self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=units.rows, solve=solve)
+        if known:
+            self.backward_R[torch.tensor(one.keys)] = True
+        return root
 
     # --- numbers -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ are. So the logits of a *unit* (the rows that are solved together: a pair, or a 
 solved and become the gradient in place: no logits are made twice, and no autograd graph is built over the vocabulary.
 Rows of a unit beyond what may be kept (`kept_rows`) are made again, a chunk at a time; rows with coefficient zero are
 left out. Where the weights do not learn (LoRA) ∂logp/∂h needs no coefficient, and nothing is kept at all.
+Logits stand in blocks of the vocabulary, so that memory is recycled instead of asked of the system for each chunk.
 
 Which scaling and soft-capping a family applies after its head is read from its config. What the config does not say
 (a multiplier before the head, a second projection) is found by the scorer's self-check.
@@ -18,15 +19,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
+
+from trimtab.engine import matmul
 
 CHUNK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 26}
 """Logits of one chunk by device: 64 MiB of fp32, 256 MiB on CUDA, where a launch must be worth its while."""
+
+BLOCK_LOGITS = 1 << 22
+"""Logits of one block on a CPU: 16 MiB. The C library takes larger ones from the system and gives them back each time,
+and most of a chunk's time is then spent on fresh pages."""
+
+LEAST_COLUMNS = 1024  # of a block
+
+class Root(NamedTuple):
+    """Where a backward pass begins: a tensor of the graph and the gradient of the loss with respect to it."""
+
+    tensor: Tensor
+    gradient: Tensor
+
+
+def backward(roots: Sequence[Root]) -> None:
+    """One backward pass from all of them; none where every gradient is zero."""
+    live = [root for root in roots if root.tensor.requires_grad and bool(root.gradient.any())]
+    if live:
+        torch.autograd.backward([root.tensor for root in live], [root.gradient for root in live])
+
 
 Solve = Callable[[slice, Tensor], Tensor]
 """(rows of a unit, their logps) → d(loss)/d(logp) of each of these rows, fp32, on the logps' device."""
@@ -79,96 +102,78 @@ class Head:
         """log p(target) a row, nats, fp32 [N]; differentiable when gradients are enabled."""
         parts = list(self._chunks(0, len(targets_N), hidden_NH))
         if not torch.is_grad_enabled():
-            return torch.cat([_exponentiated(self._logits(hidden_NH[p]), targets_N[p])[0] for p in parts])
+            return torch.cat([self._rows(hidden_NH[part], targets_N[part]).logps for part in parts])
         if len(parts) == 1:
             return self._direct(hidden_NH, targets_N)
         return torch.cat(
             [checkpoint(self._direct, hidden_NH[part], targets_N[part], use_reentrant=False) for part in parts]
         )
 
-    def gradient(self, hidden_NH: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Tensor:
-        """logps [N]; and the gradient of Σ coefficient·logp, added to `.grad` of all that `hidden_NH` and the head
-        depend on. `solve` is asked once a unit; units cover the rows in order."""
+    def gradient(self, hidden_NH: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
+        """The gradient of Σ coefficient·logp: the head's own is added to its `.grad`, the rest begins at the root that
+        is returned. `solve` is asked once a unit; units cover the rows in order."""
         if not _is_plain_linear(self.module):
             with torch.enable_grad():
                 return _by_autograd(self.logps(hidden_NH, targets_N), units, solve)
         with torch.no_grad():
             back = torch.zeros_like(hidden_NH)
             one = self._frozen_unit if self.unit_rows is None else self._unit
-            logps_N = torch.cat([one(unit, hidden_NH, targets_N, solve, back) for unit in units])
-            live = bool(back.any())
-        if live and hidden_NH.requires_grad:
-            torch.autograd.backward(hidden_NH, back)
-        return logps_N
+            for unit in units:
+                one(unit, hidden_NH, targets_N, solve, back)
+        return Root(hidden_NH, back)
 
-    def _unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> Tensor:
-        """One unit under a head that learns: its logps, and its part of the gradient."""
+    def _unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> None:
+        """One unit under a head that learns."""
         assert self.unit_rows is not None
         middle = max(unit.start, unit.stop - self.unit_rows)
         twice = list(self._chunks(unit.start, middle, hidden_NH))
-        logps = [_exponentiated(self._logits(hidden_NH[part]), targets_N[part])[0] for part in twice]
+        logps = [self._rows(hidden_NH[part], targets_N[part]).logps for part in twice]
         kept = slice(middle, unit.stop)
-        logits = self._logits(hidden_NH[kept])
-        flat = self._flattened(logits)
-        last, total = _exponentiated(logits, targets_N[kept])
-        logps_N = torch.cat([*logps, last])
+        rows = self._rows(hidden_NH[kept], targets_N[kept])
+        logps_N = torch.cat([*logps, rows.logps])
         coefficients_N = solve(unit, logps_N)
-        first = middle - unit.start
-        self._back(kept, logits, total, flat, coefficients_N[first:], hidden_NH, targets_N, back_NH)
-        del logits, flat
+        self._back(rows, coefficients_N[middle - unit.start :], back_NH[kept])
+        del rows
         for part in twice:
             coefficients = coefficients_N[part.start - unit.start : part.stop - unit.start]
-            if coefficients.any():
-                logits = self._logits(hidden_NH[part])
-                flat = self._flattened(logits)
-                _, total = _exponentiated(logits, targets_N[part])
-                self._back(part, logits, total, flat, coefficients, hidden_NH, targets_N, back_NH)
-        return logps_N
+            live = coefficients.nonzero()[:, 0] + part.start
+            if len(live):
+                back = torch.empty_like(hidden_NH[live])
+                self._back(self._rows(hidden_NH[live], targets_N[live]), coefficients[live - part.start], back)
+                back_NH[live] = back
 
-    def _back(
-        self,
-        part: slice,
-        exponentials: Tensor,
-        total: Tensor,
-        flat: Tensor | None,
-        coefficients: Tensor,
-        hidden_NH: Tensor,
-        targets_N: Tensor,
-        back_NH: Tensor,
-    ) -> None:
-        """Adds the gradient of some rows, whose logits are there as exp(logit − top), to the head and to `back_NH`."""
+    def _back(self, rows: _Rows, coefficients: Tensor, back: Tensor) -> None:
+        """The gradient of some rows: added to the head's own, written over `back` for the states before it."""
         live = coefficients.nonzero()[:, 0]
         if len(live) == 0:
             return
-        hidden, targets, into = hidden_NH[part], targets_N[part], back_NH[part]
-        some = len(live) < len(coefficients)
-        if some:
-            exponentials, total, coefficients = exponentials[live], total[live], coefficients[live]
-            hidden, targets, flat = hidden[live], targets[live], None if flat is None else flat[live]
-        slope = _slope(exponentials, total, targets, coefficients, flat, self.scale).to(hidden.dtype)
+        if len(live) < len(coefficients):
+            some = torch.zeros_like(back[live])
+            self._back(rows.only(live), coefficients[live], some)
+            back[live] = some
+            return
+        back.zero_()
         module: Any = self.module
-        if some:
-            into[live] = slope @ module.weight
-        else:
-            torch.mm(slope, module.weight, out=into)
-        _gradient_of(module.weight).addmm_(slope.T, hidden)
-        if module.bias is not None and module.bias.requires_grad:
-            _gradient_of(module.bias).add_(slope.sum(0))
+        for columns, slope in rows.slopes(coefficients, self.scale):
+            narrow = slope.to(back.dtype)
+            back += matmul.product(narrow, module.weight[columns].T)
+            matmul.add_product(_gradient_of(module.weight)[columns], narrow.T, rows.hidden.T)
+            if module.bias is not None and module.bias.requires_grad:
+                _gradient_of(module.bias)[columns] += narrow.sum(0)
 
-    def _frozen_unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> Tensor:
+    def _frozen_unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> None:
         """One unit under a head that does not learn: ∂logp/∂h a chunk at a time, scaled once it is solved."""
         module: Any = self.module
         logps = []
         for part in self._chunks(unit.start, unit.stop, hidden_NH):
-            logits = self._logits(hidden_NH[part])
-            flat = self._flattened(logits)
-            found, total = _exponentiated(logits, targets_N[part])
-            logps.append(found)
-            slope = _slope(logits, total, targets_N[part], torch.ones_like(total), flat, self.scale)
-            torch.mm(slope.to(hidden_NH.dtype), module.weight, out=back_NH[part])
-        logps_N = torch.cat(logps)
-        back_NH[unit] *= solve(unit, logps_N)[:, None].to(back_NH.dtype)
-        return logps_N
+            rows = self._rows(hidden_NH[part], targets_N[part])
+            logps.append(rows.logps)
+            for columns, slope in rows.slopes(torch.ones_like(rows.logps), self.scale):
+                back_NH[part] += matmul.product(slope.to(back_NH.dtype), module.weight[columns].T)
+        back_NH[unit] *= solve(unit, torch.cat(logps))[:, None].to(back_NH.dtype)
+
+    def _rows(self, hidden: Tensor, targets: Tensor) -> _Rows:
+        return _Rows.of(hidden, targets, self._logits(hidden), self.softcap)
 
     def _chunks(self, start: int, stop: int, hidden_NH: Tensor) -> Iterator[slice]:
         rows = self.rows_a_chunk or chunk_rows(self._vocabulary(hidden_NH), hidden_NH.device)
@@ -180,21 +185,22 @@ class Head:
         with torch.no_grad():
             return int(self.module(hidden_NH[:1]).shape[-1])
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """fp32 logits of some rows. A fresh tensor: callers write into it."""
-        if _is_plain_linear(self.module):
-            logits = linear(hidden, self.module.weight, self.module.bias).float()  # type: ignore[arg-type]  # an nn.Linear's
+    def _logits(self, hidden: Tensor) -> list[Tensor]:
+        """fp32 logits of some rows, in blocks of the vocabulary. Fresh tensors: callers write into them."""
+        module: Any = self.module
+        if _is_plain_linear(module):
+            weight, bias = module.weight, module.bias
+            wide = max(LEAST_COLUMNS, BLOCK_LOGITS // len(hidden)) if hidden.device.type == "cpu" else len(weight)
+            cuts = [slice(at, at + wide) for at in range(0, len(weight), wide)]
+            blocks = [matmul.affine(hidden, weight[cut], None if bias is None else bias[cut]).float() for cut in cuts]
         else:
-            logits = self.module(hidden).float()
-        if self.scale != 1.0:
-            logits.mul_(self.scale)
-        if self.softcap is not None:
-            logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits
-
-    def _flattened(self, logits: Tensor) -> Tensor | None:
-        """The derivative of the soft-capping at these logits; None without."""
-        return None if self.softcap is None else 1 - (logits / self.softcap).square_()
+            blocks = [module(hidden).float()]
+        for logits in blocks:
+            if self.scale != 1.0:
+                logits.mul_(self.scale)
+            if self.softcap is not None:
+                logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return blocks
 
     def _direct(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
         logits_NV = self.module(hidden_NH).float()
@@ -214,18 +220,15 @@ class OwnLogits:
         """log p(target) a row, nats, fp32 [N]; differentiable when gradients are enabled."""
         return -cross_entropy(logits_NV.float(), targets_N, reduction="none")
 
-    def gradient(self, logits_NV: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Tensor:
+    def gradient(self, logits_NV: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
         """As `Head.gradient`."""
         with torch.enable_grad():
             return _by_autograd(self.logps(logits_NV, targets_N), units, solve)
 
 
-def _by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Tensor:
+def _by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Root:
     found_N = logps_N.detach()
-    coefficients_N = torch.cat([solve(unit, found_N[unit]) for unit in units])
-    if coefficients_N.any():
-        torch.autograd.backward(logps_N, coefficients_N)
-    return found_N
+    return Root(logps_N, torch.cat([solve(unit, found_N[unit]) for unit in units]))
 
 
 def _is_plain_linear(module: nn.Module) -> bool:
@@ -237,26 +240,62 @@ def _is_plain_linear(module: nn.Module) -> bool:
     )
 
 
-def _exponentiated(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(logp of the targets, Σ exp(logit − top)) a row; `logits` become exp(logit − top)."""
-    top = logits.amax(1)
-    at_target = logits.gather(1, targets[:, None])[:, 0]
-    total = logits.sub_(top[:, None]).exp_().sum(1)
-    return at_target - top - total.log(), total
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Some rows [M] of a head's output: logps, and what their gradient is made of.
 
-
-def _slope(
-    exponentials: Tensor, total: Tensor, targets: Tensor, coefficients: Tensor, flat: Tensor | None, scale: float
-) -> Tensor:
-    """coefficient · ∂logp/∂(W h + b) of some rows, written over `exponentials`.
-
-    With p the softmax and e the target's one-hot row: (e − p) · scale · (1 − (z / softcap)²), z the capped logits.
+    `blocks` hold exp(logit − top) for consecutive columns of the vocabulary, `total_M` their sum over all of them,
+    `flat` the derivative of the soft-capping, if there is one.
     """
-    slope = exponentials.mul_((-coefficients / total)[:, None])
-    slope.scatter_add_(1, targets[:, None], coefficients[:, None])
-    if flat is not None:
-        slope.mul_(flat)
-    return slope.mul_(scale) if scale != 1.0 else slope
+
+    hidden: Tensor
+    targets: Tensor
+    blocks: list[Tensor]
+    flat: list[Tensor] | None
+    total_M: Tensor
+    logps: Tensor
+
+    @classmethod
+    def of(cls, hidden: Tensor, targets: Tensor, blocks: list[Tensor], softcap: float | None) -> _Rows:
+        """Takes the logits over: they are written over."""
+        flat = None if softcap is None else [1 - (logits / softcap).square_() for logits in blocks]
+        top_M = torch.stack([logits.amax(1) for logits in blocks]).amax(0)
+        at_target_M, total_M = torch.zeros_like(top_M), torch.zeros_like(top_M)
+        for logits, (columns, inside) in zip(blocks, _within(targets, blocks), strict=True):
+            at_target_M += torch.where(inside, logits.gather(1, columns[:, None])[:, 0], 0.0)
+            total_M += logits.sub_(top_M[:, None]).exp_().sum(1)
+        return cls(hidden, targets, blocks, flat, total_M, at_target_M - top_M - total_M.log())
+
+    def only(self, some: Tensor) -> _Rows:
+        """The rows with these indices."""
+        flat = None if self.flat is None else [of[some] for of in self.flat]
+        blocks = [block[some] for block in self.blocks]
+        return _Rows(self.hidden[some], self.targets[some], blocks, flat, self.total_M[some], self.logps[some])
+
+    def slopes(self, coefficients_M: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+        """(columns, coefficient · ∂logp/∂(W h + b) there), block by block, written over the blocks.
+
+        With p the softmax and e the target's one-hot row: (e − p) · scale · (1 − (z / softcap)²), z the capped logits.
+        """
+        factor = (-coefficients_M / self.total_M)[:, None]
+        start = 0
+        for number, (slope, (columns, inside)) in enumerate(
+            zip(self.blocks, _within(self.targets, self.blocks), strict=True)
+        ):
+            slope.mul_(factor).scatter_add_(1, columns[:, None], torch.where(inside, coefficients_M, 0.0)[:, None])
+            if self.flat is not None:
+                slope.mul_(self.flat[number])
+            yield slice(start, start + slope.shape[1]), slope.mul_(scale) if scale != 1.0 else slope
+            start += slope.shape[1]
+
+
+def _within(targets_M: Tensor, blocks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(column of each row's target in the block, whether it is there), block by block; column 0 where it is not."""
+    start = 0
+    for block in blocks:
+        inside = (targets_M >= start) & (targets_M < start + block.shape[1])
+        yield torch.where(inside, targets_M - start, 0), inside
+        start += block.shape[1]
 
 
 def _gradient_of(parameter: nn.Parameter) -> Tensor:

@@ -16,18 +16,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trimtab.engine import recompute
+from trimtab.engine import quantized, recompute
 from trimtab.engine.head import chunk_rows, kept_rows
+from trimtab.engine.optim import AT_ONCE
 
 # Freed blocks between live ones that the C allocator does not give back: a share of the activations.
 SLACK = {"cpu": 0.25, "mps": 0.1, "cuda": 0.1}
+AT_WORK = {"cpu": 60_000_000, "mps": 60_000_000, "cuda": 0}  # what the libraries take when they first compute
+LEAN_SLACK = 0.05  # where `lean_allocation` is on
+EIGHT_BIT = 2 * (1 + 4 / 256)  # two moments, and a float for each block of 256
 FREE_SHARE = 0.6  # of free memory that a chosen pack budget may fill
 PACK_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # more than this gains nothing measurable on such a device
 LEAST_PACK = 256
@@ -46,7 +50,11 @@ class Shape:
     keys: int
     vocabulary: int
     tied: bool
+    adapter: bool = False
+    head_learns: bool = True
+    layers_rerun: bool = True  # the architecture has layers that can run again in the backward pass
     eager_heads: int = 0  # heads whose score matrices are kept whole, where attention is not of the exchangeable kind
+    quantized: int = 0  # weights in 4 bit
 
     @classmethod
     def of(cls, model: Any) -> Shape:
@@ -67,23 +75,35 @@ class Shape:
             keys=int(getattr(config, "num_key_value_heads", None) or heads) * width,
             vocabulary=int(config.vocab_size),
             tied=bool(getattr(config, "tie_word_embeddings", False)),
+            adapter=hasattr(model, "peft_config"),
+            head_learns=all(p.requires_grad for p in model.get_output_embeddings().parameters()),
+            layers_rerun=recompute.possible(model),
             eager_heads=0 if getattr(causal_lm_of(model), "_supports_attention_backend", True) else heads,
         )
 
     @classmethod
     def of_folder(
-        cls, folder: Path, *, lora: Mapping[str, Any] | None = None, trust_remote_code: bool = False
+        cls,
+        folder: Path,
+        *,
+        lora: Mapping[str, Any] | None = None,
+        freeze_embeddings: bool = False,
+        quantize: bool = False,
+        trust_remote_code: bool = False,
     ) -> Shape:
         """Of the model in a folder, built without weights. `lora` are the keywords of `models.attach_lora`."""
         from transformers import AutoModelForCausalLM
 
+        from trimtab.engine import models
         from trimtab.engine.describe import read_config
-        from trimtab.engine.models import attach_lora
 
         config = read_config(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-            return cls.of(model if lora is None else attach_lora(model, **lora))
+            small = sum(m.weight.numel() for m in quantized.matrices(model).values()) if quantize else 0
+            if freeze_embeddings:
+                models.freeze_embeddings(model)
+            return replace(cls.of(model if lora is None else models.attach_lora(model, **lora)), quantized=small)
 
     @property
     def activations(self) -> int:
@@ -123,10 +143,12 @@ class Prediction:
     optimizer: int
     activations: int
     passing: int
+    loading: int  # the weights as they are read, before they are quantized
 
     @property
     def peak(self) -> int:
-        return self.base + self.weights + self.gradients + self.optimizer + self.activations + self.passing
+        training = self.weights + self.gradients + self.optimizer + self.activations + self.passing
+        return self.base + max(training, self.loading)
 
 
 def predict(
@@ -139,30 +161,73 @@ def predict(
     base: int,
     longest_sequence: int = 0,
     checkpointing: recompute.Mode = "off",
+    eight_bit: bool = False,
 ) -> Prediction:
     """The peak of a training step whose largest pack has `pack_tokens` tokens, `response_share` of them responses.
 
     `longest_sequence` (tokens of a prompt and one response) matters where whole score matrices are kept: a padded pack
-    then holds `pack_tokens` × `longest_sequence` scores a head and layer.
+    then holds `pack_tokens` × `longest_sequence` scores a head and layer. `eight_bit`: the optimizer's moments.
     """
     size = dtype.itemsize
-    full = shape.trainable > shape.parameters // 2
-    trained = size if full else 4  # adapters are kept in fp32
+    trained = 4 if shape.adapter else size  # adapters are kept in fp32
     scores = shape.eager_heads * longest_sequence * (1 if checkpointing == "on" else shape.layers)
-    activations = int(pack_tokens * (shape.kept(checkpointing) + scores) * size * (1 + SLACK[device.type]))
+    slack = LEAN_SLACK if checkpointing != "off" else SLACK[device.type]
+    activations = int(pack_tokens * (shape.kept(checkpointing) + scores) * size * (1 + slack))
     rows = int(pack_tokens * response_share)
-    kept = kept_rows(shape.vocabulary, shape.hidden, device) if full else chunk_rows(shape.vocabulary, device)
+    twice = checkpointing == "on" or not shape.head_learns  # no logits are kept until their coefficients are solved
+    kept = chunk_rows(shape.vocabulary, device) if twice else kept_rows(shape.vocabulary, shape.hidden, device)
     head = 4 * min(rows, kept) * shape.vocabulary + 3 * size * rows * shape.hidden
     layer = size * (pack_tokens * 2 * (shape.hidden + shape.intermediate) + shape.hidden * shape.intermediate)
-    copies = 4 * shape.trainable if trained < 4 else 0  # their gradients in fp32, during the update
+    wide = min(4 * shape.trainable, 4 * AT_ONCE) if trained < 4 else 0  # gradients in fp32 during the update
+    frozen = shape.parameters - shape.trainable if shape.adapter else 0
     return Prediction(
-        base=base,
-        weights=(shape.parameters - (0 if full else shape.trainable)) * size + (0 if full else 4 * shape.trainable),
+        base=base + AT_WORK[device.type],
+        weights=int(
+            (shape.parameters - frozen) * trained
+            + (frozen - shape.quantized) * size
+            + shape.quantized * quantized.BYTES
+        ),
         gradients=shape.trainable * trained,
-        optimizer=(12 if trained < 4 else 8) * shape.trainable,
+        optimizer=int(shape.trainable * ((EIGHT_BIT if eight_bit else 8) + (4 if trained < 4 else 0))),
         activations=activations,
-        passing=max(head, layer, copies - activations),
+        passing=max(head, layer, wide - activations),
+        loading=shape.parameters * size,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a run goes about its memory."""
+
+    pack_tokens: int
+    checkpointing: recompute.Mode
+
+
+def fit(
+    predicted: Callable[[int, recompute.Mode], Prediction],
+    *,
+    device: torch.device,
+    longest_group: int,
+    pack_tokens: int | None = None,
+    checkpointing: recompute.Mode | None = None,
+    free: int | None = None,
+) -> Fit:
+    """What is not given is chosen, so that the peak fills at most `FREE_SHARE` of free memory.
+
+    Layers run again only as far as a pack of the longest group (or of the `pack_tokens` given) needs it; then the
+    budget is the largest power of two that fits, up to what gains nothing more. It is never less than the longest
+    group, which a pack has to hold whole. `predicted` tells the peak, without `base`, of (pack tokens, checkpointing).
+    """
+    room = (free_bytes(device) if free is None else free) * FREE_SHARE
+    least = max(longest_group, pack_tokens or 0)
+    fitting = (mode for mode in recompute.MODES if predicted(least, mode).peak <= room)
+    mode: recompute.Mode = checkpointing or next(fitting, "on")
+    if pack_tokens is None:
+        pack_tokens = PACK_TOKENS[device.type]
+        while pack_tokens > LEAST_PACK and predicted(pack_tokens, mode).peak > room:
+            pack_tokens //= 2
+        pack_tokens = max(pack_tokens, longest_group)
+    return Fit(pack_tokens, mode)
 
 
 def choose_pack_tokens(
@@ -174,26 +239,49 @@ def choose_pack_tokens(
     longest_sequence: int = 0,
     free: int | None = None,
 ) -> int:
-    """The largest power of two, up to what gains nothing more, whose peak fills at most `FREE_SHARE` of free memory.
+    """`fit` without checkpointing: the pack budget alone."""
 
-    Never less than the longest group, which a pack has to hold whole.
-    """
-    room = (free_bytes(device) if free is None else free) * FREE_SHARE
-    budget = PACK_TOKENS[device.type]
-    while budget > LEAST_PACK:
-        told = predict(
+    def predicted(pack_tokens: int, mode: recompute.Mode) -> Prediction:
+        return predict(
             shape,
             dtype=dtype,
             device=device,
-            pack_tokens=budget,
+            pack_tokens=pack_tokens,
             response_share=1.0,
             base=0,
             longest_sequence=longest_sequence,
+            checkpointing=mode,
         )
-        if told.peak <= room:
-            break
-        budget //= 2
-    return max(budget, longest_group)
+
+    return fit(predicted, device=device, longest_group=longest_group, checkpointing="off", free=free).pack_tokens
+
+
+def lean_allocation() -> None:
+    """From here on blocks of a megabyte and more go back to the system when they are freed, in this whole process.
+
+    glibc keeps up to 32 MB in a heap, where holes between live blocks stay unused, most of all under an adapter, whose
+    temporary results are as large as what is kept. Costs page faults: about a quarter more time. No effect elsewhere.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+    except (OSError, AttributeError):  # another C library
+        return
+
+
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out. On a CPU torch raises a RuntimeError and numpy a MemoryError."""
+    words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "std::bad_alloc")
+    words += ("could not create a primitive", "could not create a memory", "could not execute a primitive")  # oneDNN
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
 
 
 def halved(pack_tokens: int, *, longest_group: int) -> int:
@@ -203,14 +291,21 @@ def halved(pack_tokens: int, *, longest_group: int) -> int:
     return max(pack_tokens // 2, longest_group)
 
 
-def seconds(shape: Shape, *, tokens: int, response_share: float, speed: float) -> float:
-    """Time of training on `tokens` at `speed` multiplications a second (see `matmul_speed`).
+def seconds(
+    shape: Shape,
+    *,
+    tokens: int,
+    response_share: float,
+    speed: float,
+    checkpointing: recompute.Mode = "off",
+) -> float:
+    """Time of training on `tokens` at `speed` operations a second (see `matmul_speed`).
 
-    Backward is twice the forward, or once where the weights are frozen; the head's logits are made twice.
+    Backward is twice the forward, or once where the weights are frozen; layers that run again cost one forward more.
     """
-    passes = 3 if shape.trainable > shape.parameters // 2 else 2
-    block = passes * 2 * shape.multiplied
-    head = (passes + 1) * 2 * shape.hidden * shape.vocabulary * response_share
+    passes = 2 if shape.adapter else 3
+    block = (passes + (checkpointing == "on")) * 2 * shape.multiplied
+    head = (3 if shape.head_learns else 2) * 2 * shape.hidden * shape.vocabulary * response_share
     return tokens * (block + head) / (speed * 0.5)  # half of a large product's speed: small ones and elementwise work
 
 

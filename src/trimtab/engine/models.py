@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from trimtab import store
+from trimtab.engine import quantized
 from trimtab.errors import ModelError
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -123,7 +125,10 @@ def _look_into(folder: Path) -> None:
 
 
 def _load_adapter(folder: Path, **options: Any) -> Loaded:
-    """The base that an adapter names, with the adapter merged in: from here on a plain model."""
+    """The base that an adapter names, with the adapter merged in: from here on a plain model.
+
+    An adapter trained against 4-bit matrices is merged into matrices rounded likewise, which is what it was trained on.
+    """
     from peft import PeftModel
     from transformers import AutoTokenizer
 
@@ -131,6 +136,8 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     if not base:
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="Merge it elsewhere.")
     loaded = load(base, **options)
+    if quantized.marked(folder):
+        quantized.round_like(loaded.model)
     with _quiet(), _said_plainly(str(folder), offline=True):
         model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
         own = (folder / "tokenizer_config.json").is_file()
@@ -223,6 +230,29 @@ def attach_lora(
             ) from error
 
 
+def freeze_embeddings(model: Any) -> None:
+    """From here on the input embedding learns nothing; nor does a head tied to it. A head of its own still learns."""
+    causal_lm_of(model).get_input_embeddings().weight.requires_grad_(False)
+
+
+def lean_embedding(model: Any) -> None:
+    """Lets the input embedding add its gradient to the rows that occurred, in place of making one of [V, H] a pack.
+
+    A sparse gradient is added into the dense `.grad` that has to be there already (`optim.AdamW` sees to it). Same
+    sums, in another order where a token occurs more than once. Without effect where the embedding learns nothing, on
+    MPS, which has no such addition, and for the rare options whose gradient needs all occurrences at once.
+    """
+    embedding = causal_lm_of(model).get_input_embeddings()
+    if (
+        isinstance(embedding, nn.Embedding)
+        and embedding.weight.requires_grad
+        and embedding.weight.device.type in {"cpu", "cuda"}
+        and embedding.max_norm is None
+        and not embedding.scale_grad_by_freq
+    ):
+        embedding.sparse = True
+
+
 @contextmanager
 def reference_mode(model: Any) -> Iterator[None]:
     """Within, a model with an adapter computes as its base does; a plain model is left as it is."""
@@ -260,6 +290,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     with _quiet():
         model.save_pretrained(str(folder), **adapter)
         tokenizer.save_pretrained(str(folder))
+    if quantized.is_quantized(model):
+        store.write_json(folder / quantized.MARK, {"quantize": quantized.KIND})
 
 
 def weights_digest(weights: Path | nn.Module) -> str:

@@ -10,12 +10,15 @@ times smaller than bf16's spacing and would otherwise be lost whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from trimtab.engine import quantized
+
+Kind = Literal["adamw", "adamw_8bit"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -52,8 +55,16 @@ def decays(model: nn.Module) -> dict[str, bool]:
     }
 
 
+AT_ONCE = 1 << 26
+"""Values whose gradients are copied to fp32 at one time."""
+
+
 class AdamW:
-    """torch's AdamW over the trainable parameters of a model, by name, with fp32 copies where they are needed."""
+    """AdamW over the trainable parameters of a model, by name, with fp32 copies where they are needed.
+
+    `kind` adamw is torch's own; adamw_8bit is that of bitsandbytes, which keeps the moments of tensors of at least
+    4,096 values in 8 bit. Raises UserError where bitsandbytes is not installed.
+    """
 
     def __init__(
         self,
@@ -62,6 +73,7 @@ class AdamW:
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        kind: Kind = "adamw",
     ) -> None:
         decaying = decays(model)
         self.parameters: dict[str, nn.Parameter] = {
@@ -72,14 +84,21 @@ class AdamW:
             name: p.detach().float() for name, p in self.parameters.items() if p.dtype != torch.float32
         }
         self._stepped: dict[str, Tensor] = {**self.parameters, **self.masters}
-        groups = [
-            {"params": [self._stepped[n] for n, d in decaying.items() if d], "weight_decay": weight_decay},
-            {"params": [self._stepped[n] for n, d in decaying.items() if not d], "weight_decay": 0.0},
+        self._inner = [
+            (
+                names,
+                _inner(
+                    [
+                        {"params": [self._stepped[n] for n in names if decaying[n]], "weight_decay": weight_decay},
+                        {"params": [self._stepped[n] for n in names if not decaying[n]], "weight_decay": 0.0},
+                    ],
+                    betas=betas,
+                    eps=eps,
+                    kind=kind,
+                ),
+            )
+            for names in self._bundles()
         ]
-        device = next(iter(self.parameters.values())).device.type
-        # fused: one pass over the state, no temporaries; torch has it for these three devices
-        fused = device in {"cpu", "cuda", "mps"}
-        self._inner = torch.optim.AdamW([g for g in groups if g["params"]], betas=betas, eps=eps, fused=fused)
         self.zero_gradients()
 
     def zero_gradients(self) -> None:
@@ -96,30 +115,58 @@ class AdamW:
         A norm that is not finite is returned as it is and nothing is scaled.
         """
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([g.float() for g in gradients] if self.masters else gradients)
+        if self.masters:  # a norm in fp32 of what is not; get_total_norm would want copies
+            norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+            norm = torch.linalg.vector_norm(torch.stack(norms))
+        else:
+            norm = torch.nn.utils.get_total_norm(gradients)
         if torch.isfinite(norm):
             torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), max_norm, norm)
         return float(norm)
 
     def step(self, *, learning_rate: float) -> None:
         """One update with the gradients as they are."""
-        for group in self._inner.param_groups:
-            group["lr"] = learning_rate
+        for names, inner in self._inner:
+            for group in inner.param_groups:
+                group["lr"] = learning_rate
+            self._widen(names)
+            inner.step()
+            with torch.no_grad():
+                for name in names:
+                    if name in self.masters:
+                        self.parameters[name].copy_(self.masters[name])
+                        self.masters[name].grad = None
+
+    def _widen(self, names: Sequence[str]) -> None:
+        """The gradients of those that are stepped in fp32 copies."""
+        for name in names:
+            if name in self.masters:
+                gradient = self.parameters[name].grad
+                assert gradient is not None, "zero_gradients() comes before backward"
+                self.masters[name].grad = gradient.float()
+
+    def _bundles(self) -> Iterator[list[str]]:
+        """What is stepped together: all that is fp32 itself, then the others, few enough at a time."""
+        if plain := [name for name in self.parameters if name not in self.masters]:
+            yield plain
+        bundle: list[str] = []
         for name, master in self.masters.items():
-            gradient = self.parameters[name].grad
-            assert gradient is not None, "zero_gradients() comes before backward"
-            master.grad = gradient.float()
-        self._inner.step()
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                self.parameters[name].copy_(master)
-                master.grad = None
+            if bundle and sum(self.masters[n].numel() for n in bundle) + master.numel() > AT_ONCE:
+                yield bundle
+                bundle = []
+            bundle.append(name)
+        if bundle:
+            yield bundle
 
     def state(self) -> dict[str, Tensor]:
         """Moments, step counts and fp32 copies by `<parameter name>.<which>`; a parameter not stepped yet has none."""
         held = {f"{name}.master": master for name, master in self.masters.items()}
-        for name, tensor in self._stepped.items():
-            held |= {f"{name}.{which}": value for which, value in self._inner.state.get(tensor, {}).items()}
+        for names, inner in self._inner:
+            for name in names:
+                state = inner.state.get(self._stepped[name], {})
+                # the tables of the 8-bit numbers are one tensor for all parameters; what is saved has its own
+                copied = {which: value.clone() if which.startswith("qmap") else value for which, value in state.items()}
+                held |= {f"{name}.{which}": torch.as_tensor(value) for which, value in copied.items()}
         return held
 
     def load_state(self, held: Mapping[str, Tensor]) -> None:
@@ -132,8 +179,28 @@ class AdamW:
             name, _, which = key.rpartition(".")
             if which != "master":
                 moments.setdefault(name, {})[which] = value
-        self._inner.state.clear()
-        for name, state in moments.items():
-            tensor = self._stepped[name]
-            # a step count stays where torch keeps it: beside the parameter when fused, fp32 always
-            self._inner.state[tensor] = {which: value.to(tensor.device).clone() for which, value in state.items()}
+        for names, inner in self._inner:
+            inner.state.clear()
+            for name in names:
+                if name in moments:
+                    inner.state[self._stepped[name]] = _placed(moments[name], self._stepped[name].device)
+
+
+def _inner(
+    groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float, kind: Kind
+) -> torch.optim.Optimizer:
+    groups = [group for group in groups if group["params"]]
+    if kind == "adamw_8bit":
+        inner: torch.optim.Optimizer = quantized.library().optim.AdamW8bit(groups, betas=betas, eps=eps)
+        return inner
+    # fused: one pass over the state, no temporaries; torch has it for these three devices
+    fused = groups[0]["params"][0].device.type in {"cpu", "cuda", "mps"}
+    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
+
+
+def _placed(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Any]:
+    """One tensor's state on its device. A step count stays what its optimizer keeps: torch's fp32 or an integer."""
+    return {
+        which: value.to(device).clone() if which != "step" or value.is_floating_point() else int(value)
+        for which, value in state.items()
+    }

@@ -1,7 +1,7 @@
 """Activation checkpointing: decoder layers that run once more in the backward pass, so that less is kept until then.
 
     off         everything that autograd wants is kept
-    selective   the results of matrix products and of attention are kept; norms, rotations and elementwise work are redone
+    selective   the results of matrix products and of attention are kept; elementwise work, norms, rotations are redone
     on          only what a layer was given is kept; the whole layer is redone
 
 `selective` costs a few per cent of time for about half of the memory, `on` a quarter of the time for nearly all of it.
@@ -10,10 +10,13 @@ Both give the gradient of `off` bit for bit on a CPU: the same kernels see the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from trimtab.errors import ModelError
@@ -29,6 +32,7 @@ _PRODUCTS = {
     "aten::addmm": 1,
     "aten::bmm": 0,
     "aten::baddbmm": 1,
+    "mkldnn::_linear_pointwise": 0,
 }  # → which argument has the inner width
 _ATTENTION = frozenset(
     {
@@ -39,8 +43,14 @@ _ATTENTION = frozenset(
         "aten::_flash_attention_forward",
         "aten::_efficient_attention_forward",
         "flash_attn::_flash_attn_varlen_forward",
+        "trimtab::blockwise_attention",
     }
 )
+
+
+def possible(model: nn.Module) -> bool:
+    """Whether the architecture has layers of transformers' checkpointing kind."""
+    return bool(_layers(model))
 
 
 def switch(base: Any, mode: Mode) -> tuple[nn.Module, ...]:
@@ -49,22 +59,40 @@ def switch(base: Any, mode: Mode) -> tuple[nn.Module, ...]:
     A layer runs again only in a pass in which it is marked as training (`layer.training`). Raises ModelError where the
     architecture has no layers of transformers' checkpointing kind.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = tuple(module for module in base.modules() if isinstance(module, GradientCheckpointingLayer))
+    layers = _layers(base)
     if mode != "off" and not layers:
         raise ModelError(
             f"{type(base).__name__} does not support activation checkpointing",
             remedy="Set engine.checkpointing = off and, if memory is short, a smaller engine.pack_tokens.",
         )
-    options: dict[str, Any] = {"use_reentrant": False}
-    if mode == "selective":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _kept)
+    func = partial(checkpoint, use_reentrant=False, context_fn=partial(_contexts, mode))
     for layer in layers:
         # what transformers' own switch sets; that one would also make the embedding's output ask for a gradient
         layer.gradient_checkpointing = mode != "off"
-        layer._gradient_checkpointing_func = partial(checkpoint, **options)
+        layer._gradient_checkpointing_func = func
     return layers if mode != "off" else ()
+
+
+def _contexts(mode: Mode) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Around a layer's two runs. The second has torch's function modes of the first, which a backward pass called
+    within such a mode runs without: the same products have to be computed by the same library."""
+    first, second = create_selective_checkpoint_contexts(_kept) if mode == "selective" else (nullcontext(),) * 2
+    return first, _with_modes(second, _get_current_function_mode_stack())
+
+
+@contextmanager
+def _with_modes(inner: AbstractContextManager[Any], modes: Sequence[Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for one in modes:
+            stack.enter_context(one)
+        stack.enter_context(inner)
+        yield
+
+
+def _layers(model: nn.Module) -> tuple[Any, ...]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return tuple(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
 
 
 def _kept(_context: Any, operation: Any, *arguments: Any, **_named: Any) -> CheckpointPolicy:

@@ -45,7 +45,8 @@ class ReferenceKey:
 
     weights: the frozen model's files; adapter: a PEFT adapter that belongs to the reference, if any; tokenizer: its
     files and the chat template; truncation: (prompt, response) limits in tokens; dtype and device type of the forward
-    pass; packed: whether packs were allowed (what the engine then does is decided by the weights and their self-check).
+    pass; packed: whether packs were allowed (what the engine then does is decided by the weights and their self-check);
+    quantized: the kind of 4-bit weights that the matrices were rounded to, if any.
     """
 
     weights: str
@@ -55,6 +56,7 @@ class ReferenceKey:
     dtype: str
     device: str
     packed: bool
+    quantized: str | None = None
     numerics: int = NUMERICS
 
     @property
@@ -66,7 +68,10 @@ class ReferenceKey:
         return store.home() / "reference" / self.digest
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "truncation": list(self.truncation)}
+        told = {**asdict(self), "truncation": list(self.truncation)}
+        if self.quantized is None:  # rows computed before there was such a thing keep their name
+            del told["quantized"]
+        return told
 
 
 def row_digest(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> bytes:

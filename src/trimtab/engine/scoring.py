@@ -17,21 +17,30 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.engine.attention import PACKED, Kept, Segments, packed_attention_in
+from trimtab.engine import probe, recompute
+from trimtab.engine.attention import (
+    PACKED,
+    Kept,
+    Segments,
+    Way,
+    first_line,
+    packed_attention_in,
+    ways_for,
+    why_no_gradient,
+)
 from trimtab.engine.head import Head, OwnLogits
+from trimtab.engine.matmul import faster_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
 from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack
+from trimtab.engine.screening import Prompts
 from trimtab.errors import ModelError
 
 logger = logging.getLogger("trimtab")
-
-_CHECK_GROUPS = 3
-_CHECK_TOKENS = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +78,11 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class KeptPack:
-    """A pack whose prompts are still there: its layout, keys and values a layer, and last hidden states [T, H]."""
+    """A pack whose prompts are still there: keys and values of each layer, and the last hidden states [T, H].
 
-    pack: Pack
+    With gradients enabled they are part of the pack's graph: responses behind them can be learnt from too.
+    """
+
     attended: Kept
     hidden_TH: Tensor
 
@@ -90,11 +101,12 @@ class Scorer:
         self.reason = "turned off by configuration" if packed == "off" else ""
         self.head: Head | OwnLogits = OwnLogits()
         self.shares_prompts = False
+        self._ways: tuple[Way, ...] = ()
         self._base = causal_lm_of(model)
         self._wanted = packed
         self._checked = False
         self._dropouts = adapter_dropouts(model)
-        self._checkpointed = _checkpointed_layers(self._base) if checkpointing else ()
+        self._checkpointed = recompute.switch(self._base, "on") if checkpointing else ()
         self.model.eval()
 
     @property
@@ -118,13 +130,20 @@ class Scorer:
         """What packs for this scorer should be built as. Known after `prepare`."""
         return "padded" if self.reason else "packed"
 
+    @property
+    def attention_name(self) -> str:
+        """How attention is computed, for people. Known after `prepare`."""
+        if self.reason:
+            return f"the model's own ({self._base.config._attn_implementation})"
+        return self._ways[0].name
+
     def prepare(self, groups: Sequence[Group]) -> Layout:
         """Runs the self-check on the first few groups, once; later calls return the layout at no cost.
 
         Raises ModelError where even the padded path does not reproduce the model, or where `packed="on"` cannot be had.
         """
         if not self._checked:
-            self._check(_sample(groups))
+            self._check(probe.sample(groups))
             self._checked = True
         return self.layout
 
@@ -132,7 +151,7 @@ class Scorer:
     def attention(self) -> Iterator[None]:
         """The model's attention switched over for packs, and back. Hold it around forward and backward together when
         activations are checkpointed: the backward pass runs the layers again."""
-        with packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
+        with faster_linears(), packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
             yield
 
     def states(self, one: Pack, *, keep: bool = False) -> States:
@@ -143,7 +162,8 @@ class Scorer:
         self.prepare(one.groups)
         self._set_modes()
         if self.layout == "padded":
-            return self._padded(one)
+            with self.attention():
+                return self._padded(one)
         held = self._base.config._attn_implementation == PACKED
         assert held or not (self._checkpointed and torch.is_grad_enabled()), (
             "checkpointed layers run again in the backward pass: hold scorer.attention() around both"
@@ -151,14 +171,25 @@ class Scorer:
         with self.attention():
             return self._packed(one, keep=keep)
 
-    @torch.no_grad()
-    def states_behind(self, kept: KeptPack, tail: Pack) -> States:
-        """Responses behind the prompts of a pack that was computed before, without gradient: their own rows alone.
+    @property
+    def can_learn_behind(self) -> bool:
+        """Whether gradients may flow through `states_behind` into the pack before it; not where layers run twice."""
+        return self.shares_prompts and not self._checkpointed
 
-        `tail` is laid out with `lay_out(groups, behind=kept.pack)`.
+    @property
+    def prompts(self) -> Prompts:
+        """Whether a response that is screened finds its prompt computed, also if it turns out active."""
+        if not self.shares_prompts:
+            return "never shared"
+        return "shared" if self.can_learn_behind else "shared until promoted"
+
+    def states_behind(self, kept: KeptPack, tail: Pack) -> States:
+        """Responses behind the prompts of a pack that was computed before: their own rows alone.
+
+        `tail` is laid out with `lay_out(groups, behind=…)` that pack.
         """
         self._set_modes()
-        segments = Segments(tail.segments, device=self.device, behind=kept.attended)
+        segments = Segments(tail.segments, device=self.device, behind=kept.attended, ways=self._ways)
         with self.attention():
             return self._rows(tail, segments, before_TH=kept.hidden_TH)
 
@@ -179,7 +210,7 @@ class Scorer:
 
     def _packed(self, one: Pack, *, keep: bool = False) -> States:
         """One row of T tokens; prompts once; the head on N rows."""
-        segments = Segments(one.segments, device=self.device)
+        segments = Segments(one.segments, device=self.device, ways=self._ways)
         return self._rows(one, segments, keep=Kept(one.n_tokens) if keep else None)
 
     def _rows(
@@ -198,7 +229,7 @@ class Scorer:
         segments.keeping = keep
         hidden_TH = self._base.base_model(**inputs).last_hidden_state[0]
         segments.keeping = None  # layers under checkpointing run once more in the backward pass
-        kept = None if keep is None else KeptPack(one, keep, hidden_TH.detach())
+        kept = None if keep is None else KeptPack(keep, hidden_TH)
         every_TH = hidden_TH if before_TH is None else torch.cat([before_TH, hidden_TH])
         return States(every_TH[take_N], targets_N, kept)
 
@@ -251,7 +282,7 @@ class Scorer:
                 remedy="Use float32 if this is bfloat16; otherwise this architecture cannot be trained in batches.",
             )
         if not self.reason:
-            self.reason = self._why_not_packed(one, truth_N, tolerance)
+            self.reason = self._choose_way(one, truth_N, tolerance)
             if self.reason and self._wanted == "on":
                 raise ModelError(
                     f"engine.packed = on, but {self.reason}",
@@ -283,15 +314,28 @@ class Scorer:
         except Exception:  # any failure of a path means the same: not this path
             return False
 
+    def _choose_way(self, one: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
+        """Settles on the fastest way to attend that gives the model's numbers; empty, or why none does."""
+        *faster, plain = ways_for(self.device, self.dtype)
+        for number, way in enumerate(faster):
+            self._ways = (*faster[number:], plain)
+            reason = why_no_gradient(way, self._base.config.get_text_config(), device=self.device, dtype=self.dtype)
+            reason = reason or self._why_not_packed(one, truth_N, tolerance)
+            if not reason:
+                return ""
+            logger.warning("attention by %s is not used: %s", way.name, reason)
+        self._ways = (plain,)
+        return self._why_not_packed(one, truth_N, tolerance)
+
     def _why_not_packed(self, one: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
         name = type(self._base).__name__
-        other, watched = _with_other_neighbours(one)
+        other, watched = probe.with_other_neighbours(one)
         try:
-            with packed_attention_in(self._base):
+            with faster_linears(), packed_attention_in(self._base):
                 ours_N, other_N = self._numbers(self._packed(one)), self._numbers(self._packed(other))
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
-            text = str(error).strip() or type(error).__name__
-            return text.splitlines()[0] if name in text else f"{name}: {text.splitlines()[0]}"
+            text = first_line(error)
+            return text if name in text else f"{name}: {text}"
         if tolerance.exceeded_by(ours_N, truth_N):
             worst = (ours_N - truth_N).abs().max()
             return f"{name}: packed log-probabilities are off by up to {worst:.1e} nats a token"
@@ -325,48 +369,3 @@ def sum_by_response(
     wide = torch.float32 if logps_N.device.type == "mps" else torch.float64
     sums_R = torch.zeros(len(spans), dtype=wide, device=logps_N.device).index_add(0, owner_N, logps_N.to(wide))
     return sums_R.float()
-
-
-def _sample(groups: Sequence[Group]) -> Pack:
-    """A few groups in one pack, each trimmed; never one alone, so that whatever leaks from group to group shows.
-
-    Keys are our own: callers may hand in groups of several batches.
-    """
-    few = [
-        (group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses[:2]))
-        for group in groups[:_CHECK_GROUPS]
-    ]
-    if len(few) == 1:
-        few.append((few[0][0][::-1], few[0][1][::-1]))
-    return lay_out([Group(prompt, rs, (2 * p, 2 * p + 1)[: len(rs)]) for p, (prompt, rs) in enumerate(few)])
-
-
-def _with_other_neighbours(one: Pack) -> tuple[Pack, list[int]]:
-    """The same pack with other tokens where some responses must not look, and the targets of those responses.
-
-    All of the first group is changed, and the first of several responses in every other group. Lengths stay, so layers
-    that keep sequences apart give the watched targets the very same numbers.
-    """
-    keys = {group.keys[0] for group in one.groups[1:] if len(group.keys) > 1} | set(one.groups[0].keys)
-
-    def turned(ids: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(one.ids_T[(at * 7 + 3) % one.n_tokens] for at in range(len(ids)))
-
-    first, *rest = one.groups
-    groups = [
-        Group(
-            turned(group.prompt_ids) if group is first else group.prompt_ids,
-            tuple(turned(r) if key in keys else r for r, key in zip(group.responses, group.keys, strict=True)),
-            group.keys,
-        )
-        for group in (first, *rest)
-    ]
-    watched = [at for span in one.spans if span.key not in keys for at in range(span.start, span.stop)]
-    return lay_out(groups), watched
-
-
-def _checkpointed_layers(base: Any) -> tuple[nn.Module, ...]:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return tuple(module for module in base.modules() if isinstance(module, GradientCheckpointingLayer))

@@ -1,36 +1,92 @@
 """Which responses are worth looking at before they get a gradient: a forecast that changes cost, never the result.
 
-A response that is sent straight through costs 3 (forward 1, backward 2). One that is looked at first costs 1, and,
-where it turns out active, 3 more and its prompt once more. So looking first pays while fewer than `BREAK_EVEN` of such
-responses turn out active. Responses are told apart by side and by how they were found at their last visit; the active
-rate of each of these classes is a running mean. While everything is active nothing is looked at first, and a step is
-the dense one; where responses leave the dead zone unforeseen, the rate of their class says so and stops it.
+A token that is sent straight through costs 3: forward 1, backward 2 (or 1 where the weights are frozen, under an
+adapter). One that is looked at first costs 1, and 3 more if its response turns out active. What pays therefore depends
+on how likely that is, on the lengths, and on what the prompt costs: shared by both responses of a pair, it is spared
+only where neither takes a gradient. So each pair takes the way of the least expected cost, and a batch is looked at
+only if that saves more than the passes it adds.
+
+How likely: responses are told apart by side and by how they were found at their last visit, and the active rate of each
+such class is a running mean. While everything is active nothing is looked at first, and a step is the dense one.
+(Predicting log-ratios instead, by drift or by regression, was no better: `LOG.md`.)
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-BREAK_EVEN = 0.6  # 2 / 3 for a response alone, less for the prompt that a promoted one pays again
+from trimtab.records import TokenPair
+
 MEMORY = 32  # responses of one class over which its running rate forgets
+
+PASS_OPERATIONS = {"cpu": 4e7, "mps": 1e10, "cuda": 1e11}
+"""Arithmetic of a layer that would take as long as the calls of one more pass through it. Measured on a CPU (0.6 ms a
+layer); on accelerators from 40 launches a layer, not measured. A constant, since a timing would make runs differ."""
 
 _NEW, _ACTIVE, _INACTIVE = "nai"
 _STATES = (_NEW, _ACTIVE, _INACTIVE)
 _SIDES = (0, 1)  # chosen, rejected
+
+Way = tuple[bool, bool]  # whether chosen, rejected are looked at first
+_WAYS: tuple[Way, ...] = ((False, False), (False, True), (True, False), (True, True))
+
+Prompts = Literal["shared", "shared until promoted", "never shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What ways cost, in forward passes of one token.
+
+    `prompts`: whether a screened response finds its prompt computed, also if it is promoted, or brings it along.
+    `step`: forward and backward together. `a_pass`: tokens whose forward pass takes as long as the calls of one more.
+    """
+
+    prompts: Prompts = "shared"
+    step: float = 3.0
+    a_pass: float = 0.0
+
+    @classmethod
+    def of(cls, model: Any, *, prompts: Prompts, calls: bool = True) -> Costs:
+        """Of a transformers model, where it stands. `calls`: whether those of a further pass count too."""
+        layers = model.config.get_text_config().num_hidden_layers
+        device = next(model.parameters()).device.type
+        held = sum(parameter.numel() for parameter in model.parameters())
+        learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        a_pass = layers * PASS_OPERATIONS[device] / (2 * held) if calls else 0.0
+        return cls(prompts, 3.0 if 2 * learning > held else 2.0, a_pass)
+
+    def expected(self, way: Way, prompt: int, lengths: tuple[int, int], rates: tuple[float, float]) -> float:
+        """Of one pair whose responses turn out active at these rates."""
+        sides = tuple(zip(way, lengths, rates, strict=True))
+        if self.prompts == "never shared":
+            return sum((prompt + n) * (1 + self.step * rate if first else self.step) for first, n, rate in sides)
+        own = sum(n * (1 + self.step * rate if first else self.step) for first, n, rate in sides)
+        again = self.step * prompt * self._promoted(way, rates)
+        if all(way):
+            return own + prompt + again
+        return own + self.step * prompt + (again if self.prompts == "shared until promoted" else 0.0)
+
+    def _promoted(self, way: Way, rates: tuple[float, float]) -> float:
+        """Probability that a response which is looked at first turns out active."""
+        return 1 - math.prod(1 - rate for first, rate in zip(way, rates, strict=True) if first)
 
 
 class Forecast:
     """What is expected of every response of a training set, learnt from its visits.
 
     `state`: what `state()` gave, to go on where a stopped run was. Plain JSON: rates, and one letter a response.
+    `screened`, `promoted`: responses looked at first so far, and those found active, visit by visit.
     """
 
-    def __init__(self, n_pairs: int, *, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, n_pairs: int, *, costs: Costs, state: Mapping[str, Any] | None = None) -> None:
+        self._costs = costs
         self._last = list(_NEW * (2 * n_pairs))
         self._rates = dict.fromkeys(itertools.product(_SIDES, _STATES), 1.0)
         for side in _SIDES:
@@ -42,10 +98,23 @@ class Forecast:
             self._rates = dict(zip(self._rates, state["rates"], strict=True))
             assert len(self._last) == 2 * n_pairs, "the forecast of another training set"
 
-    def screen_R(self, indices: Sequence[int]) -> Tensor | None:
+    def screen_R(self, indices: Sequence[int], pairs: Sequence[TokenPair]) -> Tensor | None:
         """True [2P] for responses of these pairs that are to be looked at first; None where none is."""
-        screen = [self._rates[side, self._last[2 * i + side]] < BREAK_EVEN for i in indices for side in _SIDES]
-        return torch.tensor(screen) if any(screen) else None
+        ways: list[bool] = []
+        saved, none_promoted = 0.0, 1.0
+        for i, pair in zip(indices, pairs, strict=True):
+            lengths = len(pair.chosen_ids), len(pair.rejected_ids)
+            rates = self._rate(2 * i), self._rate(2 * i + 1)
+            costs = {way: self._costs.expected(way, len(pair.prompt_ids), lengths, rates) for way in _WAYS}
+            best = min(costs, key=lambda way: costs[way])
+            saved += costs[_WAYS[0]] - costs[best]
+            none_promoted *= math.prod(1 - rate for first, rate in zip(best, rates, strict=True) if first)
+            ways += best
+        passes = 1 + self._costs.step * (1 - none_promoted)
+        return torch.tensor(ways) if saved > self._costs.a_pass * passes else None
+
+    def _rate(self, key: int) -> float:
+        return self._rates[key % 2, self._last[key]]
 
     def saw(self, indices: Sequence[int], active_R: Tensor, *, screened_R: Tensor, held_R: Tensor) -> None:
         """How the responses of these pairs were found, all bool [2P]; those that were held are left as they were."""
@@ -60,6 +129,5 @@ class Forecast:
             self.promoted += screened and active
 
     def state(self) -> dict[str, Any]:
-        """`screened` and `promoted` count responses so far, visit by visit."""
         told = {"rates": list(self._rates.values()), "last": "".join(self._last)}
         return told | {"screened": self.screened, "promoted": self.promoted}

@@ -1,58 +1,35 @@
-"""A whole pack in one call of torch's variable-length flash attention, with unequal query and key lengths. CUDA only.
+"""A whole pack in one call of a variable-length flash kernel, with unequal query and key lengths. CUDA only.
 
-Dims: T packed tokens, A attention heads, D head width.
+Prompt + first response is one query row, every further response another. Query rows are the packed rows as they stand;
+keys are gathered, the prompt again for each further response. Flash kernels align causal masks at the lower right,
+which is what a response behind its prompt needs.
+
+Dims: T packed tokens, K rows kept of an earlier pack, A heads, G key heads, D head width.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trimtab.engine.packing import Segment
+from trimtab.engine.segments import Asked, Segments
+
+WIDEST = 256
 
 
-def flash_can(query: Tensor, value: Tensor) -> bool:
-    """Whether torch's variable-length flash attention takes these (half precision, heads of one width up to 256)."""
-    return (
-        query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[-1] == value.shape[-1] <= 256
-        and _varlen_attn() is not None
-    )
+class Rows:
+    """A pack's layout as rows of queries and rows of keys: which keys, and where each row begins among them."""
 
-
-def _varlen_attn() -> Any:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # an older torch: the SDPA way computes the same
-        return None
-    return varlen_attn
-
-
-class Varlen(NamedTuple):
-    """One flash call a pack: prompt + first response is one query row, every further response another.
-
-    Query rows are the packed rows as they stand; keys are gathered, the prompt again for each further response.
-    Flash attention aligns causal masks at the lower right, which is what a response behind its prompt needs.
-    """
-
-    keys: Tensor
-    cu_q: Tensor
-    cu_k: Tensor
-    max_q: int
-    max_k: int
-
-    @classmethod
-    def of(cls, segments: Sequence[Segment], n_kept: int, device: torch.device) -> Varlen:
-        """`n_kept` rows of an earlier pack come before this pack's own among the keys."""
+    def __init__(self, segments: Segments) -> None:
         keys: list[Tensor] = []
         n_q: list[int] = []
-        row = 0
-        for segment in segments:
+        n_kept, row = segments.n_kept, 0
+        for segment in segments.segments:
             if segment.prompt_at is None:
                 prompt = torch.arange(n_kept + row, n_kept + row + segment.n_prompt)
             else:
@@ -63,24 +40,86 @@ class Varlen(NamedTuple):
                 n_q.append(length + (segment.n_own_prompt if number == 0 else 0))
                 row += length
         n_k = [len(rows) for rows in keys]
-        cu_q, cu_k = (torch.tensor([0, *itertools.accumulate(n)], dtype=torch.int32, device=device) for n in (n_q, n_k))
-        return cls(torch.cat(keys).to(device), cu_q, cu_k, max(n_q), max(n_k))
+        self.keys = torch.cat(keys).to(segments.device)
+        self.cu_q, self.cu_k = (
+            torch.tensor([0, *itertools.accumulate(n)], dtype=torch.int32, device=segments.device) for n in (n_q, n_k)
+        )
+        self.max_q, self.max_k = max(n_q), max(n_k)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None) -> Tensor:
-        """Query [1, A, T, D], key and value [1, A_kv, T, D] → [1, T, A, D]; `window` counts the row itself."""
-        q_T = query[0].transpose(0, 1).contiguous()
-        k_T, v_T = (x[0].transpose(0, 1).index_select(0, self.keys) for x in (key, value))
-        reach = (-1, 0) if window is None else (window - 1, 0)
-        out: Tensor = _varlen_attn()(
-            q_T,
-            k_T,
-            v_T,
-            self.cu_q,
-            self.cu_k,
-            self.max_q,
-            self.max_k,
-            scale=scale,
-            window_size=reach,
-            enable_gqa=q_T.shape[1] != k_T.shape[1],
+    def gather(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, A, D] and, a row for each key of each query row, [_, G, D]."""
+        k, v = (x[0].transpose(0, 1).index_select(0, self.keys) for x in (key, value))
+        return query[0].transpose(0, 1).contiguous(), k, v
+
+
+def _reach(window: int | None) -> tuple[int, int]:
+    """Rows before and behind a row that it sees; −1: all."""
+    return (-1, 0) if window is None else (window - 1, 0)
+
+
+class FlashAttention:
+    """The flash-attn package, 2.1 or later (earlier ones align causal masks at the upper left)."""
+
+    name = "flash-attn"
+
+    @property
+    def installed(self) -> bool:
+        return find_spec("flash_attn") is not None
+
+    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:
+        return asked.sinks_A is None and query.shape[-1] == value.shape[-1] <= WIDEST
+
+    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
+        rows = segments.derived(Rows)
+        softcap = {} if asked.softcap is None else {"softcap": asked.softcap}  # since 2.6
+        out: Tensor = self._kernel()(
+            *rows.gather(query, key, value),
+            rows.cu_q,
+            rows.cu_k,
+            rows.max_q,
+            rows.max_k,
+            softmax_scale=asked.scale,
+            causal=True,
+            window_size=_reach(asked.window),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            **softcap,
         )
         return out[None]
+
+    def _kernel(self) -> Any:
+        return import_module("flash_attn").flash_attn_varlen_func
+
+
+class TorchVarlen:
+    """torch's own, `torch.nn.attention.varlen`."""
+
+    name = "torch varlen_attn"
+
+    @property
+    def installed(self) -> bool:
+        return find_spec("torch.nn.attention.varlen") is not None
+
+    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:
+        return asked.sinks_A is None and asked.softcap is None and query.shape[-1] == value.shape[-1] <= WIDEST
+
+    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
+        rows = segments.derived(Rows)
+        q, k, v = rows.gather(query, key, value)
+        out: Tensor = self._kernel()(
+            q,
+            k,
+            v,
+            rows.cu_q,
+            rows.cu_k,
+            rows.max_q,
+            rows.max_k,
+            scale=asked.scale,
+            window_size=_reach(asked.window),
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        return out[None]
+
+    def _kernel(self) -> Any:
+        from torch.nn.attention.varlen import varlen_attn
+
+        return varlen_attn

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trimtab import store
-from trimtab.config import Config, to_json
-from trimtab.engine import identity, memory, models
+from trimtab.config import Config, Switch, to_json
+from trimtab.engine import identity, memory, models, quantized, recompute
+from trimtab.engine.head import Head, chunk_rows
+from trimtab.engine.packing import Group
 from trimtab.engine.reference import ReferenceKey
+from trimtab.engine.scoring import Scorer
 from trimtab.objectives import Objective
 from trimtab.records import TokenPair, digest
 from trimtab.stages.folder import Folder
@@ -21,7 +26,7 @@ from trimtab.stages.inputs import EMBEDDED, model_folder
 
 def read_pairs(path: Path) -> list[TokenPair]:
     """Token pairs as `prepare` wrote them."""
-    return [TokenPair.from_json(row) for row in store.read_jsonl(path)]
+    return [TokenPair.from_json(row) for row in store.iter_jsonl(path)]
 
 
 def use_threads(config: Config) -> int:
@@ -45,6 +50,8 @@ def load(config: Config) -> models.Loaded:
     )
     if config.model.name != EMBEDDED and not Path(config.model.name).is_dir():
         loaded.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+    if config.adapter.quantize != "none":
+        quantized.quantize(loaded.model)
     return loaded
 
 
@@ -60,21 +67,72 @@ def reference_key(config: Config, folder: Folder) -> ReferenceKey:
         dtype=str(models.pick_dtype(config.engine.dtype, device)).removeprefix("torch."),
         device=device.type,
         packed=config.engine.packed != "off",
+        quantized=None if config.adapter.quantize == "none" else config.adapter.quantize,
     )
 
 
-def pack_tokens(config: Config, *, pairs: list[TokenPair]) -> int:
-    """Tokens a pack: as configured, else what the free memory holds."""
-    if config.engine.pack_tokens is not None:
-        return config.engine.pack_tokens
+def fit(config: Config, *, pairs: Sequence[TokenPair]) -> memory.Fit:
+    """Tokens a pack and checkpointing: as configured, else as the free memory wants it."""
+    told = shape(config)
     device = models.pick_device(config.engine.device)
-    return memory.choose_pack_tokens(
-        shape(config),
-        dtype=models.pick_dtype(config.engine.dtype, device),
+    wanted = config.engine.checkpointing
+    if wanted == "auto" and not told.layers_rerun:
+        wanted = "off"
+
+    def predicted(pack_tokens: int, checkpointing: recompute.Mode) -> memory.Prediction:
+        return predict(
+            config, told, pack_tokens=pack_tokens, pairs=pairs, response_share=1.0, checkpointing=checkpointing
+        )
+
+    return memory.fit(
+        predicted,
         device=device,
         longest_group=max(pair.n_tokens for pair in pairs),
-        longest_sequence=longest_sequence(pairs),
+        pack_tokens=config.engine.pack_tokens,
+        checkpointing=None if wanted == "auto" else wanted,
     )
+
+
+def predict(
+    config: Config,
+    shape: memory.Shape,
+    *,
+    pack_tokens: int,
+    pairs: Sequence[TokenPair],
+    response_share: float,
+    checkpointing: recompute.Mode,
+    base: int = 0,
+) -> memory.Prediction:
+    """`memory.predict` of this configuration."""
+    device = models.pick_device(config.engine.device)
+    return memory.predict(
+        shape,
+        dtype=models.pick_dtype(config.engine.dtype, device),
+        device=device,
+        pack_tokens=pack_tokens,
+        response_share=response_share,
+        base=base,
+        longest_sequence=longest_sequence(pairs),
+        checkpointing=checkpointing,
+        eight_bit=config.train.optimizer == "adamw_8bit",
+    )
+
+
+def pack_tokens(config: Config, *, pairs: Sequence[TokenPair]) -> int:
+    """Tokens a pack: as configured, else what the free memory holds."""
+    return config.engine.pack_tokens or fit(config, pairs=pairs).pack_tokens
+
+
+def scorer(model: Any, *, packed: Switch, checkpointing: recompute.Mode, pairs: Sequence[TokenPair]) -> Scorer:
+    """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says."""
+    made = Scorer(model, packed=packed, checkpointing=checkpointing != "off")
+    if checkpointing != "off":
+        recompute.switch(models.causal_lm_of(model), checkpointing)
+    made.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
+    if checkpointing == "on" and isinstance(made.head, Head) and isinstance(made.head.module, nn.Linear):
+        # logits are made twice too, rather than kept until their coefficients are solved
+        made.head = replace(made.head, rows_kept=chunk_rows(made.head.module.out_features, made.device))
+    return made
 
 
 def longest_sequence(pairs: Sequence[TokenPair]) -> int:
@@ -85,7 +143,11 @@ def longest_sequence(pairs: Sequence[TokenPair]) -> int:
 def shape(config: Config) -> memory.Shape:
     """The model with its adapter, as far as memory and time go; no weights are read."""
     return memory.Shape.of_folder(
-        model_folder(config), lora=lora_options(config), trust_remote_code=config.model.trust_remote_code
+        model_folder(config),
+        lora=lora_options(config),
+        freeze_embeddings=config.train.freeze_embeddings,
+        quantize=config.adapter.quantize != "none",
+        trust_remote_code=config.model.trust_remote_code,
     )
 
 

@@ -20,10 +20,11 @@ from trimtab.stages.reporting import inputs, render, words
 from trimtab.stages.reporting.numbers import benchmark_numbers
 from trimtab.stages.reporting.page import page
 from trimtab.stages.reporting.samples import sample_groups
+from trimtab.stages.reporting.saved import saved_numbers
 from trimtab.stages.reporting.training import heldout_numbers, training_numbers
 from trimtab.written import read_flags
 
-FORMAT = 2  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 3  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")
 
 
@@ -73,6 +74,7 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
         },
         "benchmark": benchmark,
         "training": training_numbers(runs, objective),
+        "compute_saved": saved_numbers(runs),
         "heldout": heldout_numbers(runs),
         "audit": first.audit,
         "samples": sample_groups(first, judge=judges[0]["judge"] if judges else None, unit=benchmark["lengths"]["unit"])

@@ -19,9 +19,8 @@ from trimtab import objectives, store
 from trimtab.config import Config
 from trimtab.engine import checkpoint, evaluation, gradient, memory, metrics, models, optim, reference
 from trimtab.engine.order import Order
-from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
-from trimtab.engine.screening import Forecast
+from trimtab.engine.screening import Costs, Forecast
 from trimtab.engine.shrinking import Shrinking, active
 from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
@@ -67,6 +66,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
     work = _begin(config, folder, objective, identity, reporter)
     for line in _notices(work, threads):
         reporter.say(f"train: {line}")
+    store.write_json(folder.versions, _versions(folder) | {"attention": work.scorer.attention_name})
     with (
         stop_on_signal() as stop,
         store.JsonLines(folder.metrics, keep=lambda row: row["step"] <= work.step) as log,
@@ -114,18 +114,25 @@ def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[
     if objective.needs_reference:
         held = reference.read(policy.reference_key(config, folder), [*train, *heldout])
     state = resumed.extra if resumed else {}
-    pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or policy.pack_tokens(config, pairs=train)
+    fit = policy.fit(config, pairs=train)
+    pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or fit.pack_tokens
+    if fit.checkpointing != "off":
+        memory.lean_allocation()
+        reporter.say(f"train: activation checkpointing is {fit.checkpointing}: less memory, more time")
     loaded = policy.load(config)
     model = loaded.model
+    if config.train.freeze_embeddings:
+        models.freeze_embeddings(model)
     if (lora := policy.lora_options(config)) is not None:
         model = models.attach_lora(model, **lora)
-    optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay)
+    optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
+    models.lean_embedding(model)
     kept = config.train.keep_checkpoints
     store.require_space(folder.checkpoints, int(1.2 * checkpoint.bytes_needed(optimizer) * (kept + 1)))
-    scorer = Scorer(model, packed=config.engine.packed)
-    scorer.prepare([Group.of_pair(pair, 0) for pair in train[:3]])
+    scorer = policy.scorer(model, packed=config.engine.packed, checkpointing=fit.checkpointing, pairs=train)
     screens = config.engine.screening != "off" and objective.has_dead_zone and not scorer.has_dropout
-    forecast = Forecast(len(train), state=state.get("forecast")) if screens else None
+    costs = Costs.of(model, prompts=scorer.prompts, calls=config.engine.screening == "auto")
+    forecast = Forecast(len(train), costs=costs, state=state.get("forecast")) if screens else None
     shrinking = Shrinking(len(train), state=state.get("shrinking")) if config.engine.shrinking == "on" else None
     if resumed:
         checkpoint.load(resumed, optimizer)
@@ -209,7 +216,7 @@ def _gradient(work: _Work, indices: Sequence[int], objective: Objective, stop: S
         objective=objective,
         reference_logps_R=reference_R,
         pack_tokens=work.pack_tokens,
-        screen_R=None if work.forecast is None else work.forecast.screen_R(indices),
+        screen_R=None if work.forecast is None else work.forecast.screen_R(indices, pairs),
         held_R=held_R,
         # dropout has drawn from its generator by then: such a step is finished, not left
         on_pack=(lambda: None) if scorer.has_dropout else stop.check,
@@ -316,13 +323,20 @@ def _save_every(config: Config, order: Order) -> int:
     return config.train.save_every or math.ceil(order.steps / CHECKPOINTS_A_RUN)
 
 
+def _versions(folder: Folder) -> dict[str, Any]:
+    """What the run's description says, where a command has written one."""
+    told: dict[str, Any] = store.read_json(folder.versions) if folder.versions.is_file() else {}
+    return told
+
+
 def _notices(work: _Work, threads: int) -> list[str]:
     """What is worth knowing before the first step: the objective's regime, the path, and what was switched off."""
     scorer, objective, wanted = work.scorer, work.objective, work.config.engine.screening
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
+    attention = f"attention by {scorer.attention_name}"
     dtype = str(scorer.dtype).removeprefix("torch.")
     where = f"{scorer.device.type}, {threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
-    lines = [*objective.notices(), f"{path}, up to {work.pack_tokens:,} tokens each, {dtype} on {where}"]
+    lines = [*objective.notices(), f"{path}, up to {work.pack_tokens:,} tokens each, {dtype} on {where}, {attention}"]
     if work.shrinking is not None:
         lines.append(
             "shrinking is on: approximate; responses far inside the dead zone skip visits, and what that missed is "

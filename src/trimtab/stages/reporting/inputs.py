@@ -52,6 +52,7 @@ class Run:
     audit: Mapping[str, Any] | None
     metrics: tuple[Mapping[str, Any], ...]
     heldout: Mapping[str, Any] | None
+    screening: Mapping[str, Any] | None
     before: Mapping[str, Answer]
     after: Mapping[str, Answer]
     verdicts: Mapping[str, tuple[Verdict, ...]]
@@ -78,6 +79,7 @@ def read(folder: Folder, config: Config) -> Run:
         audit=_optional(folder.data / "audit.json", _mapping),
         metrics=tuple(store.read_jsonl(folder.metrics)) if folder.metrics.is_file() else (),
         heldout=_optional(folder.heldout, _mapping),
+        screening=_optional(folder.screening, _mapping),
         before=before or {},
         after=after or {},
         verdicts=verdicts,
@@ -89,6 +91,7 @@ def files(folder: Folder, config: Config) -> list[Path]:
     """The files that `read` would read and that are there, in a fixed order: what a report is made from."""
     benchmark = benchmark_name(config)
     paths = [folder.plan, folder.versions, folder.data / "audit.json", folder.metrics, folder.heldout]
+    paths.append(folder.screening)
     if benchmark is not None:
         paths += [folder.baseline_answers(benchmark), folder.answers(benchmark)]
         paths += [path for _, path in _judges(folder, benchmark)] + [folder.verdicts(benchmark, SCORES)]

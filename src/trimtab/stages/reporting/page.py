@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab import __version__
-from trimtab.stages.reporting import page_answers, page_run, words
+from trimtab.stages.reporting import page_answers, page_run, page_saved, words
 
 _SECTIONS = {
-    "wins": "Win rates", "families": "By family", "lengths": "Lengths", "training": "Training", "heldout": "Held-out",
-    "samples": "Samples", "data": "Data", "repeat": "Reproduce", "gaps": "Not measured", "words": "Glossary",
+    "wins": "Win rates", "families": "By family", "lengths": "Lengths", "training": "Training",
+    "saved": "Compute saved", "heldout": "Held-out", "samples": "Samples", "data": "Data", "repeat": "Reproduce",
+    "gaps": "Not measured", "words": "Glossary",
 }  # fmt: skip
 _ALWAYS = frozenset({"training", "data", "repeat", "words"})
 
@@ -27,6 +28,7 @@ def page(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "families": page_answers.families(benchmark),
         "lengths": page_answers.lengths(benchmark),
         "training": page_run.training(numbers["training"], numbers["objective"]),
+        "saved": page_saved.saved(numbers["compute_saved"], numbers["training"]),
         "heldout": page_run.heldout(numbers["heldout"]),
         "samples": page_answers.samples(numbers["samples"]),
         "data": page_run.data(numbers["audit"]),

@@ -8,7 +8,6 @@ from typing import Any
 
 from trimtab.analysis import plots
 from trimtab.analysis.calibration import Bin, Calibration
-from trimtab.analysis.curves import pull_plot
 from trimtab.config import default_of, keys
 from trimtab.stages.reporting.estimates import scaled
 from trimtab.stages.reporting.forest import EVEN, forest
@@ -51,7 +50,7 @@ def training(told: Mapping[str, Any] | None, objective: Mapping[str, Any]) -> di
             {
                 "title": "Pull",
                 "note": "gradient of a response against its own at the start, by side",
-                "svg": pull_plot(curves),
+                "svg": plots.pull_plot(curves),
             }
         )
     elif {"active/chosen", "active/rejected"} <= has:

@@ -24,7 +24,7 @@ POINTS = 80
 CURVES = (
     "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
     "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "pull/chosen", "pull/rejected",
-    "skipped_backward",
+    "skipped_backward", "skipped_forward", "promoted",
 )  # fmt: skip
 SIDES = ("active/chosen", "active/rejected", "pull/chosen", "pull/rejected")
 

@@ -1,0 +1,48 @@
+"""The small packs on which a scorer checks itself. Pure Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.engine.packing import Group, Pack, lay_out
+
+_CHECK_GROUPS = 3
+_CHECK_TOKENS = 96
+
+
+def sample(groups: Sequence[Group]) -> Pack:
+    """A few groups in one pack, each trimmed; never one alone, so that whatever leaks from group to group shows.
+
+    Keys are our own: callers may hand in groups of several batches.
+    """
+    few = [
+        (group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses[:2]))
+        for group in groups[:_CHECK_GROUPS]
+    ]
+    if len(few) == 1:
+        few.append((few[0][0][::-1], few[0][1][::-1]))
+    return lay_out([Group(prompt, rs, (2 * p, 2 * p + 1)[: len(rs)]) for p, (prompt, rs) in enumerate(few)])
+
+
+def with_other_neighbours(one: Pack) -> tuple[Pack, list[int]]:
+    """The same pack with other tokens where some responses must not look, and the targets of those responses.
+
+    All of the first group is changed, and the first of several responses in every other group. Lengths stay, so layers
+    that keep sequences apart give the watched targets the very same numbers.
+    """
+    keys = {group.keys[0] for group in one.groups[1:] if len(group.keys) > 1} | set(one.groups[0].keys)
+
+    def turned(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(one.ids_T[(at * 7 + 3) % one.n_tokens] for at in range(len(ids)))
+
+    first, *rest = one.groups
+    groups = [
+        Group(
+            turned(group.prompt_ids) if group is first else group.prompt_ids,
+            tuple(turned(r) if key in keys else r for r, key in zip(group.responses, group.keys, strict=True)),
+            group.keys,
+        )
+        for group in (first, *rest)
+    ]
+    watched = [at for span in one.spans if span.key not in keys for at in range(span.start, span.stop)]
+    return lay_out(groups), watched

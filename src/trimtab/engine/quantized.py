@@ -1,0 +1,94 @@
+"""The extra `[qlora]`, by bitsandbytes: frozen matrices in 4 bit (NF4, QLoRA, Dettmers et al. 2023), moments in 8 bit.
+
+A run with quantized matrices trains its adapter against the rounded weights. What it saves is right only with them, so
+a saved adapter carries `quantization.json`, and a base that it is merged into is rounded in the same way before.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.errors import ModelError, UserError
+
+MARK = "quantization.json"
+KIND = "nf4"
+BYTES = 0.5 + 1 / 64 + 4 / 64 / 256
+"""Of one weight: half a byte, a byte a block of 64 for its scale, and a float for 256 of those scales."""
+
+
+def library() -> Any:
+    """bitsandbytes; UserError with the remedy where it is not installed."""
+    try:
+        return import_module("bitsandbytes")
+    except ImportError as error:
+        raise UserError(
+            "8-bit optimizers and 4-bit weights need bitsandbytes, which is not installed",
+            remedy="pip install trimtab[qlora]",
+        ) from error
+
+
+def matrices(model: Any) -> dict[str, nn.Linear]:
+    """The linear modules that are quantized: all but the output head. Raises ModelError where there are none."""
+    head = model.get_output_embeddings()
+    found = {name: module for name, module in model.named_modules() if type(module) is nn.Linear and module is not head}
+    if not found:
+        raise ModelError(
+            f"{type(model).__name__} has no linear modules that could be quantized",
+            remedy="Set adapter.quantize = none.",
+        )
+    return found
+
+
+def quantize(model: Any) -> None:
+    """Puts 4-bit modules in the place of `matrices(model)`, one after the other, on the device where they are."""
+    bnb = library()
+    for name, module in matrices(model).items():
+        width = module.weight.dtype
+        small = bnb.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
+            compute_dtype=width,
+            quant_type=KIND,
+            device="meta",
+        )
+        device = module.weight.device
+        small.weight = bnb.nn.Params4bit(module.weight.detach(), requires_grad=False, quant_type=KIND, module=small).to(
+            device
+        )
+        small.bias = module.bias
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, small)
+
+
+@torch.no_grad()
+def round_like(model: Any) -> None:
+    """Gives `matrices(model)` the values that `quantize` would compute with, in the width they have."""
+    functional = library().functional
+    for module in matrices(model).values():
+        packed, state = functional.quantize_4bit(module.weight, quant_type=KIND, compress_statistics=True)
+        module.weight.copy_(functional.dequantize_4bit(packed, state))
+
+
+def is_quantized(model: nn.Module) -> bool:
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+
+
+def marked(folder: Path) -> bool:
+    """Whether the adapter in `folder` was trained against quantized matrices. Raises ModelError for a kind unknown."""
+    path = folder / MARK
+    if not path.is_file():
+        return False
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if told != {"quantize": KIND}:
+        raise ModelError(
+            f"{path}: a kind of quantization that this version does not know",
+            remedy="Use the version of trimtab that the adapter was trained with.",
+        )
+    return True

@@ -1,0 +1,143 @@
+"""Run folders made by hand for the report, and what the report then says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from trimtab.config import Config, resolve
+from trimtab.records import Answer, Verdict
+from trimtab.stages import report
+from trimtab.stages.folder import Folder
+
+FAMILIES = ("math", "writing")
+WIN, LOSS, TIE = 2.0, 1.0, 1.5
+
+
+class Lines:
+    """A reporter that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str, /) -> None:
+        self.said.append(line)
+
+
+def a_config(out: Path, **tree: Any) -> Config:
+    base = {"model": "windtunnel", "data": "windtunnel", "benchmark": "windtunnel", "judge": "oracle", "out": str(out)}
+    return resolve(base | tree)
+
+
+def a_run(
+    root: Path,
+    preferences: dict[str, list[float | None]],
+    *,
+    after: str = "a good answer",
+    before: str = "a poor answer",
+    prompt: str = "question",
+    growth: int = 0,
+    seed: int = 0,
+) -> Folder:
+    """A run folder with every artefact; `preferences` by judge, one a prompt."""
+    folder = Folder(root)
+    n = len(next(iter(preferences.values()), [])) or 20
+    olds = [f"{before} {'x' * (i % 7)}" for i in range(n)]
+    news = [f"{after} {'y' * (i % 5 + growth)}" for i in range(n)]
+
+    def answers(texts: list[str], generator: str) -> list[dict[str, Any]]:
+        return [
+            Answer(f"p{i}", f"{prompt} {i}", text, generator, FAMILIES[i % 2], n_tokens=len(text.split())).to_json()
+            for i, text in enumerate(texts)
+        ]
+
+    put(folder.baseline_answers("windtunnel"), answers(olds, "tiny"))
+    put(folder.answers("windtunnel"), answers(news, "tiny aligned"))
+    for judge, row in preferences.items():
+        verdicts = [
+            Verdict(f"p{i}", f"{prompt} {i}", old, new, "tiny", "tiny aligned", judge, preference, FAMILIES[i % 2])
+            for i, (old, new, preference) in enumerate(zip(olds, news, row, strict=True))
+        ]
+        put(folder.verdicts("windtunnel", judge), [verdict.to_json() for verdict in verdicts])
+    put(
+        folder.verdicts("windtunnel", "scores"),
+        {
+            "baseline": [0.25] * n,
+            "model": [0.5 + 0.25 * (i % 2) for i in range(n)],
+            "families": list(FAMILIES) * (n // 2),
+        },
+    )
+    gaps = [2.0] * 30 + [-1.0] * 8 + [0.0] * 2
+    put(
+        folder.heldout,
+        {
+            "n": 40,
+            "ids": [f"h{i}" for i in range(40)],
+            "before": {"accuracy": 0.5, "reward_gap": 0.0, "reward_gaps": [0.0] * 40},
+            "after": {"accuracy": 0.775, "reward_gap": 1.3, "reward_gaps": gaps},
+        },
+    )
+    put(folder.data / "audit.json", AUDIT)
+    put(folder.versions, {"trimtab": "0", "python": "3.11", "packages": {"torch": "2.13.0"}, "hardware": {"cores": 2}})
+    folder.metrics.write_text("".join(json.dumps(metrics_row(step, seed)) + "\n" for step in range(1, 101)))
+    return folder
+
+
+AUDIT = {
+    "rows": 110,
+    "kept": 100,
+    "dropped": 10,
+    "dropped_by_reason": {"empty response": 7, "duplicate": 3},
+    "lengths": {"characters": {"chosen": {"median": 10.0, "mean": 11.0, "p95": 20.0, "maximum": 30}}},
+    "length_bias": {"characters": {"chosen_longer": 0.5, "same_length": 0.1, "cohens_d": None, "auc": 0.5}},
+    "overlap_with_evaluation": {"rows": 2, "first_ids": ["a", "b"]},
+    "sample": {"prompt": "<user>hi", "chosen": "yes", "rejected": "no"},
+    "train": 60,
+    "heldout": 40,
+}
+
+
+def metrics_row(step: int, seed: int) -> dict[str, Any]:
+    """Chosen stay active, rejected leave by half: selective."""
+    return {
+        "step": step, "epoch": step / 50, "seconds": 0.5 * step, "loss": 2.0 - step / 100 + seed / 10, "grad_norm": 1.0,
+        "learning_rate": 1e-4, "rewards/chosen": 0.1, "rewards/rejected": -0.2, "rewards/accuracies": 0.7,
+        "rewards/margins": 0.3, "logps/chosen": -10.0, "logps/rejected": -12.0, "active/chosen": 1.0,
+        "active/rejected": max(0.2, 1 - step / 50), "active/pair": 1.0, "skipped_backward": 0.0, "tokens": 1000,
+        "tokens_per_second": 500.0, "peak_memory_bytes": 10**8,
+    }  # fmt: skip
+
+
+def put(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=True))
+
+
+def told(config: Config) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(Folder.of(config).report("json").read_text())
+    return tree
+
+
+def page(config: Config, suffix: str = "html") -> str:
+    return Folder.of(config).report(suffix).read_text(encoding="utf-8")
+
+
+def reported(config: Config) -> dict[str, Any]:
+    report.main(config, reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
+    return told(config)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def chromium(page_file: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", "--no-sandbox", "--enable-logging=stderr"]
+    assert CHROMIUM is not None
+    return subprocess.run(
+        [CHROMIUM, "--headless", *quiet, f"--user-data-dir={profile}", *flags, page_file.as_uri()],
+        capture_output=True, text=True, timeout=90, check=True,
+    )  # fmt: skip
