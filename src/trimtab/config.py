@@ -221,6 +221,8 @@ class Config(Section):
             ("windtunnel", not embedded, frozenset[str](), "neither the data nor the benchmark is windtunnel"),
             ("data", self.data.source == "windtunnel", _READ_OF_EMBEDDED_DATA, "the data is windtunnel"),
         )
+        if self.adapter.dora and self.adapter.quantize != "none":
+            return "adapter.dora", "the norms that it learns cannot be had of 4-bit weights"
         if self.train.freeze_embeddings and self.adapter.kind != "none":
             return "train.freeze_embeddings", "with an adapter the embeddings are frozen anyway"
         for section, holds, read, why in unread:

@@ -91,7 +91,6 @@ def _screen(way: str, n_pairs: int) -> Tensor | None:
         Dpo(),
         ApoZero(),
         HINGE,
-        Aot(),
         Simpo(),
         Repo(gamma=0.1),
         MarginSigmoid(beta=0.5, delta=0.4),
@@ -104,8 +103,6 @@ def _screen(way: str, n_pairs: int) -> Tensor | None:
 @pytest.mark.parametrize("packed", ["on", "off"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_gradient_is_that_of_the_mean_loss(objective: Objective, packed: str, way: str) -> None:
-    if objective.batch_coupled and way != "live":
-        pytest.skip("a batch-coupled objective takes its own two passes")
     batch = pairs(9)
     reference_R = _reference(batch, objective, noise=3.0)
     loss_P, truth = _truth(build("Qwen2"), batch, objective, reference_R)
@@ -213,6 +210,22 @@ def test_a_good_forecast_computes_every_token_once_and_prompts_once(pack_tokens:
     assert told.skipped_backward == pytest.approx(inactive)
 
 
+def test_a_promoted_response_learns_behind_its_prompt_without_computing_it_again() -> None:
+    batch = pairs(9)
+    reference_R = _reference(batch, HINGE, noise=0.0)  # everything is active
+    dense, dense_grads = _run(batch, HINGE, reference_R)
+    result, grads = _run(batch, HINGE, reference_R, screen_R=_screen("rejected screened", 9), pack_tokens=4096)
+    assert gradient_gap(grads, dense_grads) <= 1e-5
+    rejected = sum(len(pair.rejected_ids) for pair in batch)
+    assert result.promoted == pytest.approx(rejected / result.response_tokens)
+    assert result.skipped_backward == 0.0
+    assert result.forward_tokens == dense.forward_tokens + rejected
+    # where the pack has no room for them they come after it, and bring their prompts
+    apart, apart_grads = _run(batch, HINGE, reference_R, screen_R=_screen("rejected screened", 9), pack_tokens=1)
+    assert gradient_gap(apart_grads, dense_grads) <= 1e-5
+    assert apart.forward_tokens == result.forward_tokens + sum(len(pair.prompt_ids) for pair in batch)
+
+
 def test_held_responses_are_not_computed_and_their_last_sums_stand_in() -> None:
     batch = pairs(16)
     reference_R = _reference(batch, HINGE, noise=4.0)
@@ -267,6 +280,17 @@ def test_gradients_add_up_over_calls_with_a_shared_normaliser() -> None:
             normaliser=8,
         )
     assert gradient_gap(gradients(scorer.model), whole) <= 2e-6
+
+
+@pytest.mark.parametrize("packed", ["on", "off"])
+@pytest.mark.parametrize("pack_tokens", [128, 4096])
+def test_the_gradient_of_a_batch_coupled_objective(packed: str, pack_tokens: int) -> None:
+    batch = pairs(9)
+    reference_R = _reference(batch, Aot(), noise=3.0)
+    loss_P, truth = _truth(build("Qwen2"), batch, Aot(), reference_R)
+    result, grads = _run(batch, Aot(), reference_R, packed=packed, pack_tokens=pack_tokens)
+    torch.testing.assert_close(result.loss_P, loss_P, atol=2e-5, rtol=1e-5)
+    assert gradient_gap(grads, truth) <= 1e-5
 
 
 def test_a_batch_coupled_objective_sees_the_whole_batch() -> None:

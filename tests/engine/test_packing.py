@@ -51,6 +51,14 @@ def test_responses_behind_an_earlier_pack_worked_by_hand() -> None:
     assert behind.targets_N == behind.ids_T
 
 
+def test_responses_are_cut_into_runs_of_whole_groups() -> None:
+    one = lay_out([Group((9,), ((5, 6), (5,)), (0, 1)), Group((7,), ((1, 2),), (2,)), Group((8,), ((4,) * 6,), (4,))])
+    keys = {most: [[span.key for span in run] for run in one.units(most)] for most in (None, 1, 4, 5, 11)}
+    assert keys[None] == keys[11] == [[0, 1, 2, 4]]
+    assert keys[1] == keys[4] == [[0, 1], [2], [4]]
+    assert keys[5] == [[0, 1, 2], [4]]
+
+
 def test_a_group_can_be_reduced_to_some_of_its_responses() -> None:
     group = Group((7, 8), ((1, 2, 3), (4,)), (4, 5))
     assert group.only({5, 9}) == Group((7, 8), ((4,),), (5,))

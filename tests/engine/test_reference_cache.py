@@ -137,6 +137,7 @@ def test_a_row_that_two_pairs_share_is_computed_once(model: Any) -> None:
         ("dtype", "bfloat16"),
         ("device", "cuda"),
         ("packed", False),
+        ("quantized", "nf4"),
         ("numerics", reference.NUMERICS + 1),
     ],
 )
@@ -149,7 +150,7 @@ def test_every_field_of_the_key_matters(model: Any, field: str, value: Any) -> N
 
 
 def test_no_field_of_the_key_is_untested() -> None:
-    tested = {"weights", "adapter", "tokenizer", "truncation", "dtype", "device", "packed", "numerics"}
+    tested = {"weights", "adapter", "tokenizer", "truncation", "dtype", "device", "packed", "quantized", "numerics"}
     assert {field.name for field in dataclasses.fields(ReferenceKey)} == tested
 
 

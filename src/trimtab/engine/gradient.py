@@ -292,16 +292,17 @@ class _Batch:
 
     def _root(self, one: Pack, states: States, *, known: bool, together: bool = False) -> head.Root:
         """Where the pack's backward pass begins; its coefficients are solved on the way, if they are not known."""
-        units = _Units(one, None if together else self.scorer.head.unit_rows)
+        units = {spans[0].start: spans for spans in one.units(None if together else self.scorer.head.unit_rows)}
 
         def solve(rows: slice, logps: Tensor) -> Tensor:
-            spans = units.spans[rows.start]
+            spans = units[rows.start]
             if not known:
                 self._fill(spans, logps, rows.start)
                 self._solve(sorted({2 * (span.key // 2) + side for span in spans for side in (0, 1)}))
             return self._row_coefficients(spans).to(logps.device)
 
-        root = self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=units.rows, solve=solve)
+        rows = [slice(spans[0].start, spans[-1].stop) for spans in units.values()]
+        root = self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=rows, solve=solve)
         if known:
             self.backward_R[torch.tensor(one.keys)] = True
         return root
@@ -379,23 +380,3 @@ class _Batch:
                 f"{what} is not finite for {names}{more}",
                 remedy="The weights were not updated. Lower train.learning_rate, or use engine.dtype = float32.",
             )
-
-
-class _Units:
-    """A pack's rows cut into units that the head solves at once: whole groups, as many as `most` rows hold.
-
-    `rows`: the units; `spans`: first row of a unit → the responses in it.
-    """
-
-    def __init__(self, one: Pack, most: int | None) -> None:
-        ahead = iter(one.spans)
-        grouped = [[next(ahead) for _ in group.keys] for group in one.groups]
-        units: list[list[Span]] = []
-        for spans in grouped:
-            fits = units and (most is None or spans[-1].stop - units[-1][0].start <= most)
-            if fits:
-                units[-1].extend(spans)
-            else:
-                units.append(list(spans))
-        self.rows = [slice(spans[0].start, spans[-1].stop) for spans in units]
-        self.spans = {spans[0].start: spans for spans in units}

@@ -220,8 +220,8 @@ def fit(
     """
     room = (free_bytes(device) if free is None else free) * FREE_SHARE
     least = max(longest_group, pack_tokens or 0)
-    fitting = (mode for mode in recompute.MODES if predicted(least, mode).peak <= room)
-    mode: recompute.Mode = checkpointing or next(fitting, "on")
+    modes = recompute.MODES if checkpointing is None else (checkpointing,)
+    mode = next((one for one in modes if predicted(least, one).peak <= room), modes[-1])
     if pack_tokens is None:
         pack_tokens = PACK_TOKENS[device.type]
         while pack_tokens > LEAST_PACK and predicted(pack_tokens, mode).peak > room:
@@ -277,11 +277,20 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out. On a CPU torch raises a RuntimeError and numpy a MemoryError."""
-    words = ("can't allocate memory", "not enough memory", "cannot allocate memory", "std::bad_alloc")
-    words += ("could not create a primitive", "could not create a memory", "could not execute a primitive")  # oneDNN
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _OUT_OF_MEMORY)
     )
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN says no more
+    "could not create a memory",
+    "could not execute a primitive",
+)
 
 
 def halved(pack_tokens: int, *, longest_group: int) -> int:

@@ -126,6 +126,19 @@ class Pack:
         starts = itertools.accumulate((segment.n_rows for segment in self.segments), initial=0)
         return {group.pair: start for group, start in zip(self.groups, starts, strict=False)}
 
+    def units(self, most: int | None) -> list[tuple[Span, ...]]:
+        """The responses cut into runs of whole groups, as many as `most` targets hold (a group is never cut); None for
+        one run of all."""
+        ahead = iter(self.spans)
+        runs: list[tuple[Span, ...]] = []
+        for group in self.groups:
+            spans = tuple(itertools.islice(ahead, len(group.keys)))
+            if runs and (most is None or spans[-1].stop - runs[-1][0].start <= most):
+                runs[-1] += spans
+            else:
+                runs.append(spans)
+        return runs
+
     @property
     def keys(self) -> tuple[int, ...]:
         """The caller's response indices, in target order."""

@@ -7,12 +7,14 @@ a saved adapter carries `quantization.json`, and a base that it is merged into i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from trimtab.errors import ModelError, UserError
 
@@ -45,26 +47,53 @@ def matrices(model: Any) -> dict[str, nn.Linear]:
     return found
 
 
+class FourBitLinear(nn.Linear):
+    """A frozen linear module whose weights are rounded to 4 bit and widened for each product.
+
+    bitsandbytes' own computes forward passes without gradient by other kernels, on some CPUs in bfloat16. A response
+    that is looked at without gradient first must get the very number that it gets with one.
+    """
+
+    def __init__(self, module: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = module.in_features, module.out_features
+        packed, self.state = library().functional.quantize_4bit(
+            module.weight.detach(), quant_type=KIND, compress_statistics=True
+        )
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.bias = module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        apply: Callable[..., Tensor] = _Product.apply
+        return apply(x, self.weight, self.state, self.bias)
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ + b with W widened again in the backward pass, rather than kept until then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, state: Any, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(packed)
+        ctx.state = state
+        return linear(x, _widened(packed, state), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (packed,) = ctx.saved_tensors
+        return linear(grads[0], _widened(packed, ctx.state).T), None, None, None
+
+
+def _widened(packed: Tensor, state: Any) -> Tensor:
+    weight: Tensor = library().functional.dequantize_4bit(packed, state)
+    return weight
+
+
 def quantize(model: Any) -> None:
     """Puts 4-bit modules in the place of `matrices(model)`, one after the other, on the device where they are."""
-    bnb = library()
     for name, module in matrices(model).items():
-        width = module.weight.dtype
-        small = bnb.nn.Linear4bit(
-            module.in_features,
-            module.out_features,
-            bias=module.bias is not None,
-            compute_dtype=width,
-            quant_type=KIND,
-            device="meta",
-        )
-        device = module.weight.device
-        small.weight = bnb.nn.Params4bit(module.weight.detach(), requires_grad=False, quant_type=KIND, module=small).to(
-            device
-        )
-        small.bias = module.bias
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, small)
+        module.requires_grad_(False)
+        setattr(model.get_submodule(parent), last, FourBitLinear(module))
 
 
 @torch.no_grad()
@@ -77,7 +106,7 @@ def round_like(model: Any) -> None:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+    return any(isinstance(module, FourBitLinear) for module in model.modules())
 
 
 def marked(folder: Path) -> bool:

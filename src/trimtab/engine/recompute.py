@@ -10,7 +10,7 @@ Both give the gradient of `off` bit for bit on a CPU: the same kernels see the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -76,8 +76,13 @@ def switch(base: Any, mode: Mode) -> tuple[nn.Module, ...]:
 def _contexts(mode: Mode) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Around a layer's two runs. The second has torch's function modes of the first, which a backward pass called
     within such a mode runs without: the same products have to be computed by the same library."""
-    first, second = create_selective_checkpoint_contexts(_kept) if mode == "selective" else (nullcontext(),) * 2
-    return first, _with_modes(second, _get_current_function_mode_stack())
+    first, second = _selective(_kept) if mode == "selective" else (nullcontext(), nullcontext())
+    return first, _with_modes(second, _modes())
+
+
+# torch has no hints for these
+_selective: Callable[..., Any] = create_selective_checkpoint_contexts
+_modes: Callable[[], list[Any]] = _get_current_function_mode_stack
 
 
 @contextmanager

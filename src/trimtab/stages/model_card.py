@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "peft")
 
 def text(config: Config, *, objective: Objective, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str, Any]) -> str:
     """The card, in Markdown with the Hub's front matter."""
-    kind = "LoRA adapter" if config.adapter.kind == "lora" else "Full fine-tune"
+    kind = _kind(config)
     parameters = ", ".join(f"{name} {value}" for name, value in objective.parameters().items() if value is not None)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     lines = [
@@ -47,6 +47,17 @@ def text(config: Config, *, objective: Objective, rows: Sequence[Mapping[str, An
         "",
     ]
     return "\n".join(lines)
+
+
+def _kind(config: Config) -> str:
+    if config.adapter.quantize != "none":
+        return (
+            f"LoRA adapter, trained against the base with its matrices in 4 bit ({config.adapter.quantize}; to be "
+            "merged into a base rounded likewise, as `trimtab export --format merged` does),"
+        )
+    if config.adapter.kind == "lora":
+        return "LoRA adapter"
+    return "Full fine-tune but for the embeddings" if config.train.freeze_embeddings else "Full fine-tune"
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
