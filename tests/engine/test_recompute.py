@@ -40,7 +40,7 @@ def token_pairs(n: int = 3) -> list[TokenPair]:
 
 
 def gradients(model: Any, mode: recompute.Mode, pairs: Sequence[TokenPair], *, lean: bool = False) -> dict[str, Any]:
-    scorer = Scorer(model, checkpointing=mode != "off")
+    scorer = Scorer(model, checkpointing=mode)
     recompute.switch(models.causal_lm_of(model), mode)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
@@ -115,7 +115,7 @@ def test_less_is_kept() -> None:
     sizes = []
     for mode in recompute.MODES:
         model = qwen(num_hidden_layers=6)
-        scorer = Scorer(model, checkpointing=mode != "off")
+        scorer = Scorer(model, checkpointing=mode)
         recompute.switch(model, mode)
         groups = [Group.of_pair(token_pairs(1)[0], 0)]
         scorer.prepare(groups)

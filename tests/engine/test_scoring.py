@@ -222,7 +222,7 @@ def test_activation_checkpointing_changes_nothing_but_memory(family: str, packed
     truth = gradients(plain.model)
 
     model = build(family)
-    scorer = Scorer(model, packed=packed, checkpointing=True)
+    scorer = Scorer(model, packed=packed, checkpointing="on")
     scorer.prepare(one.groups)
     runs: list[int] = []
     model.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))

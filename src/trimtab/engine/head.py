@@ -18,8 +18,8 @@ Which scaling and soft-capping a family applies after its head is read from its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,12 @@ class Head:
         scale *= float(getattr(config, "lm_head_multiplier", None) or 1.0)  # Falcon-H1
         softcap = getattr(config, "final_logit_softcapping", None)  # Gemma-2
         return cls(module, scale, float(softcap) if softcap else None)
+
+    def lean(self) -> Head:
+        """This head with no more logits kept than one chunk: the others are made twice, as checkpointed layers are."""
+        if not _is_plain_linear(self.module):
+            return self
+        return replace(self, rows_kept=chunk_rows(self.module.out_features, self.module.weight.device))
 
     @property
     def unit_rows(self) -> int | None:
@@ -231,7 +237,7 @@ def _by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Root:
     return Root(logps_N, torch.cat([solve(unit, found_N[unit]) for unit in units]))
 
 
-def _is_plain_linear(module: nn.Module) -> bool:
+def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return (
         isinstance(module, nn.Linear)
         and type(module).forward is nn.Linear.forward

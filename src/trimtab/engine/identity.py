@@ -16,7 +16,7 @@ from trimtab.errors import ModelError, StoreError
 from trimtab.records import digest
 
 # all that changes a forward pass; the model card, the generation settings and other formats do not
-_COMPUTES = ("*.safetensors", "config.json", "adapter_config.json", "*.py")
+_COMPUTES = ("*.safetensors", "config.json", "adapter_config.json", "quantization.json", "*.py")
 _TOKENIZES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -95,7 +95,7 @@ class Scorer:
         model: nn.Module,
         *,
         packed: Literal["auto", "on", "off"] = "auto",
-        checkpointing: bool = False,
+        checkpointing: recompute.Mode = "off",
     ) -> None:
         self.model = model
         self.reason = "turned off by configuration" if packed == "off" else ""
@@ -106,7 +106,8 @@ class Scorer:
         self._wanted = packed
         self._checked = False
         self._dropouts = adapter_dropouts(model)
-        self._checkpointed = recompute.switch(self._base, "on") if checkpointing else ()
+        self._checkpointed = recompute.switch(self._base, checkpointing) if checkpointing != "off" else ()
+        self._lean = checkpointing == "on"
         self.model.eval()
 
     @property
@@ -275,6 +276,8 @@ class Scorer:
                 "%s: its output head does more than its config says; logits are made whole, which costs memory",
                 type(self._base).__name__,
             )
+        if self._lean and isinstance(self.head, Head):
+            self.head = self.head.lean()
         if self.head is own and tolerance.exceeded_by(found_N := self._numbers(self._padded(one)), truth_N):
             raise ModelError(
                 f"{type(self._base).__name__}: a padded batch does not give the numbers of one sequence at a time "

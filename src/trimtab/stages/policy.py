@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trimtab import store
 from trimtab.config import Config, Switch, to_json
 from trimtab.engine import identity, memory, models, quantized, recompute
-from trimtab.engine.head import Head, chunk_rows
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import ReferenceKey
 from trimtab.engine.scoring import Scorer
@@ -125,13 +122,8 @@ def pack_tokens(config: Config, *, pairs: Sequence[TokenPair]) -> int:
 
 def scorer(model: Any, *, packed: Switch, checkpointing: recompute.Mode, pairs: Sequence[TokenPair]) -> Scorer:
     """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says."""
-    made = Scorer(model, packed=packed, checkpointing=checkpointing != "off")
-    if checkpointing != "off":
-        recompute.switch(models.causal_lm_of(model), checkpointing)
+    made = Scorer(model, packed=packed, checkpointing=checkpointing)
     made.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
-    if checkpointing == "on" and isinstance(made.head, Head) and isinstance(made.head.module, nn.Linear):
-        # logits are made twice too, rather than kept until their coefficients are solved
-        made.head = replace(made.head, rows_kept=chunk_rows(made.head.module.out_features, made.device))
     return made
 
 

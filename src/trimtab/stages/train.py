@@ -66,7 +66,8 @@ def main(config: Config, *, reporter: Reporter) -> None:
     work = _begin(config, folder, objective, identity, reporter)
     for line in _notices(work, threads):
         reporter.say(f"train: {line}")
-    store.write_json(folder.versions, _versions(folder) | {"attention": work.scorer.attention_name})
+    if folder.versions.is_file():
+        store.write_json(folder.versions, store.read_json(folder.versions) | {"attention": work.scorer.attention_name})
     with (
         stop_on_signal() as stop,
         store.JsonLines(folder.metrics, keep=lambda row: row["step"] <= work.step) as log,
@@ -162,7 +163,9 @@ def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, repo
             result = _gradient(work, indices, objective, stop)
         except Interrupted:
             break
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise
             work.pack_tokens = memory.halved(work.pack_tokens, longest_group=max(pair.n_tokens for pair in pairs))
             reporter.say(f"train: out of memory; the step is repeated with packs of {work.pack_tokens:,} tokens")
             continue
@@ -321,12 +324,6 @@ def _peak_rate(config: Config) -> float:
 
 def _save_every(config: Config, order: Order) -> int:
     return config.train.save_every or math.ceil(order.steps / CHECKPOINTS_A_RUN)
-
-
-def _versions(folder: Folder) -> dict[str, Any]:
-    """What the run's description says, where a command has written one."""
-    told: dict[str, Any] = store.read_json(folder.versions) if folder.versions.is_file() else {}
-    return told
 
 
 def _notices(work: _Work, threads: int) -> list[str]:
