@@ -37,6 +37,7 @@ and most of a chunk's time is then spent on fresh pages."""
 
 LEAST_COLUMNS = 1024  # of a block
 
+
 class Root(NamedTuple):
     """Where a backward pass begins: a tensor of the graph and the gradient of the loss with respect to it."""
 
