@@ -84,6 +84,7 @@ class Bench:
         told, half = self.told, {"rate": 1.0, "side": "chosen"}
         return [
             self._contender(table.DENSE, screening=False),
+            self._contender(table.PLAIN_PRODUCTS, screening=False, plain_products=True),
             *(self._contender(table.screened(r), rate=r) for r in told.rates),
             *(self._contender(table.mistaken(r), rate=r, wrong=WRONG) for r in told.wrong_rates),
             self._contender(table.ONE_SIDED, **half),
@@ -99,7 +100,8 @@ class Bench:
         ]
 
     def _contender(self, name: str, arguments: tuple[str, ...] = (), **order: Any) -> Contender:
-        full = {"do": "train", "rate": 1.0, "side": "both", "wrong": 0.0, "held": 0.0, "screening": True, **order}
+        usual = {"rate": 1.0, "side": "both", "wrong": 0.0, "held": 0.0, "screening": True, "plain_products": False}
+        full = {"do": "train", **usual, **order}
         return Contender(name, sys.executable, "trimtab_worker.py", (*self._common(), *arguments), full)
 
     def _common(self) -> tuple[str, ...]:

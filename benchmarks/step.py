@@ -42,12 +42,13 @@ class Stepper:
             self.model = models.attach_lora(self.model, **LORA)
         self.objective = objectives.make("apo_hinge_zero")
         self.optimizer = AdamW(self.model, weight_decay=0.0)
+        models.lean_embedding(self.model)
+        if checkpointing != "off":
+            needs.lean_allocation()
         self.rescore(checkpointing=checkpointing)
 
     def rescore(self, **options: Any) -> None:
         """From here on by a scorer with these options."""
-        if options.get("checkpointing") == "off":
-            del options["checkpointing"]
         self.scorer = Scorer(self.model, **options)
 
     @property

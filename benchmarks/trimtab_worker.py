@@ -38,7 +38,10 @@ def main() -> None:
 
 def _train(stepper: Any, pairs: list[TokenIds], order: dict[str, Any], pack_tokens: int) -> dict[str, Any]:
     """One timed optimizer step over all pairs."""
+    import torch
+
     fate = choose_fate(pairs, rate=order["rate"], side=order["side"], wrong=order["wrong"], held=order["held"])
+    torch.backends.mkldnn.enabled = not order["plain_products"]
     with timed() as took:
         result = stepper.step(pairs, fate, pack_tokens=pack_tokens, screening=order["screening"])
         answer = took()
