@@ -40,8 +40,11 @@ def _train(stepper: Any, pairs: list[TokenIds], order: dict[str, Any], pack_toke
     """One timed optimizer step over all pairs."""
     import torch
 
+    from trimtab.engine import memory as needs
+
     fate = choose_fate(pairs, rate=order["rate"], side=order["side"], wrong=order["wrong"], held=order["held"])
     torch.backends.mkldnn.enabled = not order["plain_products"]
+    needs.give_back()  # as a run does every few steps
     with timed() as took:
         result = stepper.step(pairs, fate, pack_tokens=pack_tokens, screening=order["screening"])
         answer = took()

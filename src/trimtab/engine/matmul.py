@@ -130,6 +130,13 @@ def _faster_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     return _onednn(input, weight, bias)
 
 
+def _to_weight(grad_MN: Tensor, input_MK: Tensor) -> Tensor:
+    """gradᵀ · input [N, K]. oneDNN's product copies a transposed first operand: let it be the narrower of the two."""
+    if grad_MN.shape[1] > 2 * input_MK.shape[1]:
+        return product(input_MK.T, grad_MN.T).T
+    return product(grad_MN.T, input_MK.T)
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # torch's names
@@ -142,5 +149,5 @@ class _Linear(torch.autograd.Function):
         input, weight = ctx.saved_tensors  # torch's names
         grad = grads[0].flatten(0, -2).contiguous()
         to_input = product(grad, weight.T).view(input.shape) if wants_input else None
-        to_weight = product(grad.T, input.flatten(0, -2).contiguous().T) if wants_weight else None
+        to_weight = _to_weight(grad, input.flatten(0, -2).contiguous()) if wants_weight else None
         return to_input, to_weight, grad.sum(0) if wants_bias else None

@@ -14,6 +14,7 @@ token and in numbers (counted with `torch.autograd.graph.saved_tensors_hooks` on
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -264,8 +265,6 @@ def lean_allocation() -> None:
     """
     if sys.platform != "linux":
         return
-    import ctypes
-
     try:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     except (OSError, AttributeError):  # another C library
@@ -273,6 +272,17 @@ def lean_allocation() -> None:
 
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+def give_back() -> None:
+    """Returns to the system what the C library holds between live blocks, where it can (glibc).
+
+    Packs of changing sizes leave holes: after nine steps of the 60M shape the peak stood 19 % above that of the first,
+    6 % with this after each step. The pages are asked for again, which costs 2 to 3 % of such a step.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

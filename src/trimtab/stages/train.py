@@ -31,6 +31,7 @@ from trimtab.stages.folder import Folder
 from trimtab.stages.signals import Interrupted, Stop, stop_on_signal
 
 CHECKPOINTS_A_RUN = 10
+GIVE_BACK_EVERY = 8  # steps
 
 
 def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
@@ -197,6 +198,8 @@ def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, repo
         )
         log.append(row)
         advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
+        if work.step % GIVE_BACK_EVERY == 0:
+            memory.give_back()
         if work.step % _save_every(work.config, work.order) == 0:
             _save(work)
             saved = work.step
