@@ -26,6 +26,7 @@ import torch
 
 from trimtab.engine import quantized, recompute
 from trimtab.engine.head import chunk_rows, kept_rows
+from trimtab.engine.matmul import product
 from trimtab.engine.optim import AT_ONCE
 
 # Freed blocks between live ones that the C allocator does not give back: a share of the activations.
@@ -261,7 +262,8 @@ def lean_allocation() -> None:
     """From here on blocks of a megabyte and more go back to the system when they are freed, in this whole process.
 
     glibc keeps up to 32 MB in a heap, where holes between live blocks stay unused, most of all under an adapter, whose
-    temporary results are as large as what is kept. Costs page faults: about a quarter more time. No effect elsewhere.
+    temporary results are as large as what is kept. Costs page faults: with checkpointing a step of the 60M shape takes
+    twice its time (`benchmarks/RESULTS.md`), not 4 / 3. No effect elsewhere.
     """
     if sys.platform != "linux":
         return
@@ -332,10 +334,10 @@ def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product here, from a fifth of a second of them."""
     n = 512 if device.type == "cpu" else 4096
     a, b = (torch.ones(n, n, device=device, dtype=dtype) for _ in range(2))
-    (a @ b).sum().item()
+    product(a, b).sum().item()
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < 0.2:
-        (a @ b).sum().item()
+        product(a, b).sum().item()
         done += 1
     return done * 2 * n**3 / (time.perf_counter() - start)
 
