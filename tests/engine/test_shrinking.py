@@ -62,6 +62,15 @@ def test_far_ones_are_passed_over_near_ones_and_active_ones_are_not() -> None:
     assert _visit(shrinking, 0, 1.0, -2.3).tolist() == [False, True]
 
 
+def test_one_side_alone_may_be_passed_over() -> None:
+    """As training saturates: chosen responses never leave, so nothing is known of how they would come back."""
+    shrinking = Shrinking(100)
+    for pair in range(LEAST_MOVES + 1):
+        _visit(shrinking, pair, 0.5, -9.0)
+        _visit(shrinking, pair, 0.5, -9.0)
+    assert _visit(shrinking, 0, 0.5, -9.0).tolist() == [False, True]
+
+
 def test_a_pairwise_objective_passes_both_sides_over_or_none() -> None:
     objective = DpoHinge(beta=0.5, margin=1.0)  # dead from r_w − r_l ≥ 2 nats
     shrinking = Shrinking(100)

@@ -58,13 +58,14 @@ class Shrinking:
         `seen` gives the reference and the lengths of these pairs; its policy side is not read.
         """
         keys = [2 * i + side for i in indices for side in (0, 1)]
+        reach = self._reach(0), self._reach(1)
         free = torch.tensor(
-            [self._inactive[k] and self._skips[k] < MOST_SKIPS and self._moves[k % 2][0] >= LEAST_MOVES for k in keys]
+            [self._inactive[k] and self._skips[k] < MOST_SKIPS and reach[k % 2] < math.inf for k in keys]
         )
         if not free.any():
             return None
         sums_R = torch.tensor([self._sums[k] for k in keys])
-        moved_R = torch.tensor([self._reach(k % 2) * (self._skips[k] + 1) for k in keys])
+        moved_R = torch.tensor([reach[k % 2] * (self._skips[k] + 1) for k in keys])
         worst_R = sums_R + torch.where(torch.arange(len(keys)) % 2 == 0, -moved_R, moved_R)
         free &= ~active(objective, _with(seen, worst_R)) & ~active(objective, _with(seen, sums_R))
         return torch.where(free, sums_R, torch.nan) if free.any() else None
@@ -102,6 +103,8 @@ class Shrinking:
     def _reach(self, side: int) -> float:
         """How far (nats) a response of this side may have moved towards activity between two visits."""
         n, total, squares = self._moves[side]
+        if n < LEAST_MOVES:
+            return math.inf
         mean = total / n
         return self._allowance * max(0.0, mean + DEVIATIONS * math.sqrt(max(0.0, squares / n - mean * mean)))
 
