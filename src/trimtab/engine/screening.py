@@ -26,9 +26,9 @@ from trimtab.records import TokenPair
 
 MEMORY = 32  # responses of one class over which its running rate forgets
 
-PASS_OPERATIONS = {"cpu": 4e7, "mps": 1e10, "cuda": 1e11}
-"""Arithmetic of a layer that would take as long as the calls of one more pass through it. Measured on a CPU (0.6 ms a
-layer); on accelerators from 40 launches a layer, not measured. A constant, since a timing would make runs differ."""
+PASS_OPERATIONS = {"cpu": 2e8, "mps": 1e10, "cuda": 1e11}
+"""Arithmetic of a layer that would take as long as the calls of one more pass through it. Measured on a CPU (`LOG.md`);
+on accelerators from 40 launches a layer, not measured. A constant, since a timing would make runs differ."""
 
 _NEW, _ACTIVE, _INACTIVE = "nai"
 _STATES = (_NEW, _ACTIVE, _INACTIVE)
