@@ -229,7 +229,7 @@ def _memory(contenders: dict[str, Samples]) -> Iterator[Target]:
 def _reference(startup: dict[str, Any]) -> Iterator[Target]:
     if startup:
         seconds = startup["reference"]["second"]["seconds"] - startup["import_seconds"]
-        yield Target("seconds of a second run's reference stage without imports", 2, 2, [seconds], at_most=True)
+        yield Target("second run's reference, seconds: the command less its imports, two timings apart", 2, 2, [seconds], at_most=True)
 
 
 def _startup(startup: dict[str, Any]) -> list[str]:

@@ -27,8 +27,8 @@ from trimtab.records import TokenPair
 MEMORY = 32  # responses of one class over which its running rate forgets
 
 PASS_OPERATIONS = {"cpu": 2e8, "mps": 1e10, "cuda": 1e11}
-"""Arithmetic of a layer that would take as long as the calls of one more pass through it. Measured on a CPU (`LOG.md`);
-on accelerators from 40 launches a layer, not measured. A constant, since a timing would make runs differ."""
+"""Arithmetic of a layer that would take as long as the calls of one more pass through it. Set from runs on a CPU
+(`LOG.md`); on accelerators from 40 launches a layer, not measured. A constant: a timing would make runs differ."""
 
 _NEW, _ACTIVE, _INACTIVE = "nai"
 _STATES = (_NEW, _ACTIVE, _INACTIVE)

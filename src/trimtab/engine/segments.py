@@ -20,7 +20,8 @@ T = TypeVar("T")
 class Kept:
     """Keys and values of a pack, one entry an attention call, for responses that are computed behind its prompts.
 
-    Detached: what is computed behind them takes no gradient. They are the very tensors that the backward pass keeps.
+    They are the very tensors that the backward pass keeps, and part of its graph: what is computed behind them with
+    gradients enabled teaches the earlier pack too.
     """
 
     def __init__(self, n_rows: int) -> None:
