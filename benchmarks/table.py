@@ -229,7 +229,8 @@ def _memory(contenders: dict[str, Samples]) -> Iterator[Target]:
 def _reference(startup: dict[str, Any]) -> Iterator[Target]:
     if startup:
         seconds = startup["reference"]["second"]["seconds"] - startup["import_seconds"]
-        yield Target("second run's reference, seconds: the command less its imports, two timings apart", 2, 2, [seconds], at_most=True)
+        what = "second run's reference in seconds, a difference of two timings: the command and its imports"
+        yield Target(what, 2, 2, [seconds], at_most=True)
 
 
 def _startup(startup: dict[str, Any]) -> list[str]:

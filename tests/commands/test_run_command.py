@@ -16,7 +16,7 @@ import pytest
 from trial_runs import TINY, alone, call, contents, rows_of, tree_of
 
 from trimtab import cli, store
-from trimtab.engine import models
+from trimtab.engine import models, quantized
 
 CLOCK = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 
@@ -263,3 +263,20 @@ def test_sigterm_keeps_a_checkpoint_and_the_same_command_finishes(tmp_path: Path
     steps = [row["step"] for row in rows_of(metrics)]
     assert steps == list(range(1, tree_of(out / "plan.json")["train"]["steps"] + 1))
     assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [["--train.optimizer", "adamw_8bit"], ["--adapter", "lora", "--adapter.quantize", "nf4"]]
+)
+def test_a_missing_extra_is_told_before_any_work(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(quantized, "import_module", missing)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["run", "--out", str(tmp_path / "run"), *words])
+    assert caught.value.code == 2
+    assert "pip install trimtab[qlora]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

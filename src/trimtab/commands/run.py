@@ -14,7 +14,7 @@ from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
-from trimtab.stages import generate, judge, prepare, reference, report, train
+from trimtab.stages import generate, judge, policy, prepare, reference, report, train
 from trimtab.stages.folder import Folder, one_a_seed
 
 # keys that change where and how fast a run is computed, not what it is
@@ -42,6 +42,7 @@ def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
     The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused; one
     whose data, model or benchmark changed under the same configuration is planned anew.
     """
+    policy.require_extras(config)
     folder = Folder.of(config)
     known = folder.config.is_file()
     if known and (changed := differing(store.read_json(folder.config), to_json(config))):

@@ -26,6 +26,12 @@ def read_pairs(path: Path) -> list[TokenPair]:
     return [TokenPair.from_json(row) for row in store.iter_jsonl(path)]
 
 
+def require_extras(config: Config) -> None:
+    """Raises UserError where the configuration asks for an extra that is not installed, before any work is done."""
+    if config.train.optimizer == "adamw_8bit" or config.adapter.quantize != "none":
+        quantized.library()
+
+
 def use_threads(config: Config) -> int:
     """CPU threads of this process from here on: as configured, else all that it may run on."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
