@@ -283,8 +283,9 @@ def passes(pack_tokens):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 truth = passes(500)
-size = int(next(row.split()[1] for row in open("/proc/self/status") if row.startswith("VmSize"))) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000, resource.RLIM_INFINITY))
+# The peak of the small packs, and not what is held after them: how much a pass needs differs from one processor to the next.
+peak = int(next(row.split()[1] for row in open("/proc/self/status") if row.startswith("VmPeak"))) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (peak + 300_000_000, resource.RLIM_INFINITY))
 budget, halvings = 8000, 0
 while True:
     try:
