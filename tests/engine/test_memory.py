@@ -267,6 +267,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
+memory.lean_allocation()  # a freed block goes back at once: the limit is on addresses, and holes in the heap count there
 model = Qwen2ForCausalLM(Qwen2Config(
     vocab_size=300, hidden_size=128, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4,
     num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.1,
