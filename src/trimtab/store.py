@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from trimtab.errors import StoreError
 
@@ -58,19 +59,28 @@ def write_text(path: Path, text: str) -> None:
     _write_parts(path, (text,))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Atomic replace with bytes as they are."""
+    _write_whole(path, "wb", lambda file: file.write(content))
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """`write_text` of one JSON object a line, row by row."""
     _write_parts(path, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
 def _write_parts(path: Path, parts: Iterable[str]) -> None:
+    text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    _write_whole(path, "w", lambda file: file.writelines(parts), **text)
+
+
+def _write_whole(path: Path, mode: str, write: Callable[[IO[Any]], object], **how: str) -> None:
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
-            with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                for part in parts:
-                    file.write(part)
+            with cast(IO[Any], beside.open(mode, **how)) as file:  # type: ignore[call-overload]  # mode is a variable
+                write(file)
                 _sync(file)
             beside.replace(path)
         finally:
@@ -216,6 +226,28 @@ def require_space(path: Path, needed_bytes: int) -> None:
             f"{path}: {needed_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free",
             remedy="free some space, or choose another folder with --out",
         )
+
+
+@contextmanager
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    """An SQLite database in which every statement is a transaction of its own, on disk when it returns.
+
+    Several processes may hold it: readers do not wait, and a writer waits up to a minute for another.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"cannot use {path}: {error}", remedy="free space or make the folder writable") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is damaged: {error}", remedy="move the file away; what it held is lost") from error
 
 
 @contextmanager

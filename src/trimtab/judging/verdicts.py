@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.errors import DataError
-from trimtab.judging.judges import Judge
+from trimtab.judging.judges import Asked, Judge
 from trimtab.judging.rows import Place, Row, text_field
 from trimtab.records import Answer, Verdict
 
@@ -57,29 +57,22 @@ def pair_answers(baseline: Sequence[Answer], model: Sequence[Answer]) -> Pairing
 
 
 def judge_answers(
-    judge: Judge,
-    baseline: Sequence[Answer],
-    model: Sequence[Answer],
-    *,
-    ask_when_identical: bool = False,
-    on_verdict: Callable[[Verdict], None] = lambda _: None,
+    judge: Judge, baseline: Sequence[Answer], model: Sequence[Answer], *, ask_when_identical: bool = False
 ) -> list[Verdict]:
     """One verdict for every prompt that both answered, in the baseline's order (`pair_answers` says which are missing).
 
-    Identical answers are a tie without asking, unless `ask_when_identical`. `on_verdict` hears each one as it is made.
+    Identical answers are a tie without asking, unless `ask_when_identical`.
     """
-    verdicts = []
-    for before, after in pair_answers(baseline, model).pairs:
-        if before.output == after.output and not ask_when_identical:
-            preference: float | None = 1.5
-        else:
-            preference = judge.preference(
-                before.prompt_id, instruction=before.instruction, baseline=before.output, model=after.output
-            )
-        assert preference is None or 1 <= preference <= 2, f"{judge.name} said {preference} on {before.prompt_id}"
-        verdicts.append(_verdict(before, after, annotator=judge.name, preference=preference))
-        on_verdict(verdicts[-1])
-    return verdicts
+    pairs = pair_answers(baseline, model).pairs
+    wanted = [pair for pair in pairs if ask_when_identical or pair[0].output != pair[1].output]
+    asked = [Asked(old.prompt_id, old.instruction, old.output, new.output) for old, new in wanted]
+    told = dict(zip((one.prompt_id for one in asked), judge.preferences(asked), strict=True))
+    for prompt, preference in told.items():
+        assert preference is None or 1 <= preference <= 2, f"{judge.name} said {preference} on {prompt}"
+    return [
+        _verdict(old, new, annotator=judge.name, preference=told.get(old.prompt_id, 1.5))
+        for old, new in pairs
+    ]
 
 
 def canaries(judge: Judge, baseline: Sequence[Answer], *, null_answer: str = NULL_ANSWER) -> dict[str, list[Verdict]]:
