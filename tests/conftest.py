@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from scripted_server import Action, Script, ScriptedServer
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -46,6 +50,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a test tried to reach the network: {address!r}")
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def scripted_server() -> Iterator[Callable[[Script | Sequence[Action] | Action], ScriptedServer]]:
+    """Starts servers on loopback that answer as they are told (see `scripted_server.py`); they stop with the test."""
+    with ExitStack() as running:
+        yield lambda script: running.enter_context(ScriptedServer(script))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -72,29 +72,49 @@ def run(*words: Words) -> None:
     """Prepare, reference, train, generate, judge and report: [CONFIG] [--model M] [--data D] [--section.key VALUE].
 
     Without CONFIG, --model and --data it runs the embedded wind tunnel, offline, in minutes.
-    `trimtab keys` lists every key. --resume goes on with a stopped run; --quiet prints plain lines, no bars.
+    `trimtab keys` lists every key. --resume goes on with a stopped run; --quiet prints plain lines, no bars;
+    --dry-run says what the judge would be asked and what that costs (add --json for one JSON object), and stops there.
     """
     from trimtab.commands import run as command
 
-    config, switches = _read(words, allow=frozenset({"resume", "quiet"}))
+    config, switches = _read(words, allow=frozenset({"resume", "quiet", "dry-run", "json"}))
+    if _told_only(config, switches):
+        return
     command.main(config, reporter=_reporter("quiet" in switches), resume="resume" in switches)
+
+
+def _told_only(config: Config, switches: set[str]) -> bool:
+    """With --dry-run: say what judging would take, and do nothing."""
+    if "dry-run" not in switches:
+        if "json" in switches:
+            raise ConfigError("--json has no effect here", remedy="use it with --dry-run, or with a reporting command")
+        return False
+    from trimtab.commands import dry_run
+
+    _show(dry_run.main(config), "json" in switches, dry_run.lines)
+    return True
 
 
 def _stage(name: str, summary: str) -> None:
     def command(*words: Words) -> None:
-        from importlib import import_module
-
         config, switches = _read(words, allow=frozenset({"quiet"}))
-        reporter = _reporter("quiet" in switches)
-        runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
-        with runner.begun(config, reporter=reporter):
-            for single in runner.seeds(config, reporter=reporter):
-                stage.main(single, reporter=reporter)
-            if name == "report" and config.seeds > 1:
-                stage.main(config, reporter=reporter)
+        _run_stage(name, config, _reporter("quiet" in switches))
 
     command.__doc__ = f"{summary}: CONFIG or a run folder, then --section.key VALUE."
     app.command(command, name=name)
+
+
+def _run_stage(name: str, config: Config, reporter: Any) -> None:
+    from importlib import import_module
+
+    runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
+    with runner.begun(config, reporter=reporter):
+        for single in runner.seeds(config, reporter=reporter):
+            stage.main(single, reporter=reporter)
+            if name == "judge":
+                stage.refuse_if_incomplete(single)
+        if name == "report" and config.seeds > 1:
+            stage.main(config, reporter=reporter)
 
 
 for _name, _summary in {
@@ -102,10 +122,38 @@ for _name, _summary in {
     "reference": "Cache the frozen model's log-probs",
     "train": "Train, resuming from the newest checkpoint",
     "generate": "Answer the benchmark's prompts, before and after",
-    "judge": "Judge the answers",
     "report": "Write report.html, report.md and report.json",
 }.items():
     _stage(_name, _summary)
+
+
+@app.command
+def judge(*words: Words) -> None:
+    """Judge the answers: CONFIG, a run folder or a file of answers, then --section.key VALUE.
+
+    A file of answers (AlpacaEval's model_outputs, FastChat's model_answer) needs --benchmark and --judge.
+    --dry-run says what the judge would be asked and what that costs, and asks nothing (--json: as one JSON object).
+    """
+    from trimtab.commands import judge_file
+
+    if words and judge_file.holds_answers(words[0]):
+        _judge_file(words[0], words[1:])
+        return
+    config, switches = _read(words, allow=frozenset({"quiet", "dry-run", "json"}))
+    if not _told_only(config, switches):
+        _run_stage("judge", config, _reporter("quiet" in switches))
+
+
+def _judge_file(file: str, words: Sequence[str]) -> None:
+    from trimtab import written
+    from trimtab.commands import judge_file, winrate
+
+    switches, rest = _switches(words, allow=frozenset({"quiet", "json"}))
+    named, flags = written.read_flags(rest)
+    if named:
+        raise ConfigError(f"unexpected word {named[0]!r}", remedy="keys are written --section.key VALUE")
+    told = judge_file.main(file, judge_file.resolve(file, flags), reporter=_reporter("quiet" in switches))
+    _show(told, "json" in switches, winrate.lines)
 
 
 @app.command
@@ -192,6 +240,44 @@ def compare(a: str, b: str, *, benchmark: str | None = None, judge: str = "oracl
 
 
 @app.command
+def arena(
+    a: str,
+    b: str,
+    *,
+    benchmark: str | None = None,
+    benchmark_dir: str | None = None,
+    out: str | None = None,
+    port: int = 0,
+    limit: int | None = None,
+    seed: int = 0,
+    name: str = "anonymous",
+    browser: bool = True,
+    as_json: AsJson = False,
+) -> None:
+    """Judge two runs by eye, blind, on a local page. A, B: RUN, RUN:baseline, RUN:unaligned or a file of answers.
+
+    Every choice is kept at once; the same command goes on. --limit N judges a random N of the prompts, --name WHO says
+    who judged, --out FILE where the verdicts are written.
+    """
+    from trimtab.commands import arena as command
+
+    told = command.main(
+        a,
+        b,
+        benchmark=benchmark,
+        benchmark_dir=benchmark_dir,
+        out=out,
+        port=port,
+        limit=limit,
+        seed=seed,
+        name=name,
+        browser=browser,
+        reporter=_reporter(quiet=False),
+    )
+    _show(told, as_json, command.lines)
+
+
+@app.command
 def power(*, n: int, delta: float, as_json: AsJson = False) -> None:
     """What a number of prompts can show: --n 805 --delta 2.0 (points of win rate)."""
     from trimtab.commands import compare as command
@@ -225,11 +311,17 @@ def _read(words: Sequence[str], *, allow: frozenset[str] = frozenset()) -> tuple
     """The configuration that the words mean, and the bare switches among them."""
     from trimtab import config, written
 
-    switches = {word[2:] for word in words if word.startswith("--") and word[2:] in allow}
-    named, flags = written.read_flags([word for word in words if not (word.startswith("--") and word[2:] in switches)])
+    switches, rest = _switches(words, allow)
+    named, flags = written.read_flags(rest)
     if len(named) > 1:
         raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
     return config.resolve(config.merge(_base(named[0] if named else None, flags), flags)), switches
+
+
+def _switches(words: Sequence[str], allow: frozenset[str]) -> tuple[set[str], list[str]]:
+    """The switches among the words, and the other words."""
+    switches = {word[2:] for word in words if word.startswith("--") and word[2:] in allow}
+    return switches, [word for word in words if not (word.startswith("--") and word[2:] in switches)]
 
 
 def _base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     └── RunError                       1    the run itself
         ├── StoreError                 1    disk, permission, a damaged artefact
         ├── NumericsError              1    non-finite numbers, step-zero guard
+        ├── EndpointError              1    a server that refuses us, or is not there
         └── StopError                143/130  a signal, after a checkpoint
 
 A message says what, where and, in `remedy`, what to do about it. `assert` is for our own mistakes.
@@ -58,6 +59,10 @@ class StoreError(RunError):
 
 class NumericsError(RunError):
     """A number that must be finite, or must equal its known constant, is not."""
+
+
+class EndpointError(RunError):
+    """A server refuses every request, or does not answer any more; what it had answered is kept."""
 
 
 class StopError(RunError):

@@ -15,7 +15,12 @@ from trimtab.config import MAIN_FIELD, keys, merge, unknown_key
 from trimtab.errors import ConfigError
 
 # flags at the top level that belong to a section
-SHORT = {"beta": "objective.beta", "margin": "objective.margin", "columns": "data.columns"}
+SHORT = {
+    "beta": "objective.beta",
+    "margin": "objective.margin",
+    "columns": "data.columns",
+    "benchmark_dir": "benchmark.dir",
+}
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from trimtab.analysis.l1_logistic import fit_exact, fit_liblinear
 from trimtab.analysis.length_control import (
     INVERSE_PENALTIES,
-    _Design,
+    Design,
     _prediction,
     _regularisers,
     win_rate_from_weights,
@@ -57,9 +57,9 @@ def weights(folder: Path, model: str) -> list[float]:
     return [float(value) for value in list(table(folder / "weights" / name)[model].values())[1:]]
 
 
-def design_of(folder: Path, model: str) -> _Design:
+def design_of(folder: Path, model: str) -> Design:
     verdicts = verdicts_of(folder / "annotations" / f"{model}.json")
-    return _Design(
+    return Design(
         scores_from(v.preference for v in verdicts),
         np.array([float(len(v.output_1) - len(v.output_2)) for v in verdicts]),
         np.array(read_difficulty(folder / "instruction_difficulty_recovered.csv")),

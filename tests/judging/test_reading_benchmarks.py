@@ -11,6 +11,7 @@ import pytest
 from trimtab.errors import DataError
 from trimtab.judging.benchmarks import Benchmark, Prompt, read_benchmark
 from trimtab.judging.files import read_values
+from trimtab.records import digest
 
 
 def written(folder: Path, name: str, content: object) -> Path:
@@ -65,6 +66,39 @@ def test_a_single_turn_is_a_prompt(tmp_path: Path) -> None:
     assert told.prompts == (Prompt("1", "a"),)
 
 
+def test_conversations(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": 7, "category": "math", "turns": ["a", "b"], "reference": ["A", ""]},
+        {"question_id": 8, "category": "writing", "turns": ["c"], "required_temperature": 0},
+    ]
+    told = read_benchmark(written(tmp_path, "q.json", rows))
+    assert told.prompts == (
+        Prompt("7", "a", "math", later_turns=("b",), reference=("A", "")),
+        Prompt("8", "c", "writing", temperature=0.0),
+    )
+    assert told.prompts[0].turns == ("a", "b")
+    assert told.multi_turn
+    assert not told.has_baseline
+    assert not Benchmark("one turn each", told.prompts[1:]).multi_turn
+
+
+def test_a_field_that_is_called_reference_means_nothing_outside_conversations(tmp_path: Path) -> None:
+    told = read_benchmark(written(tmp_path, "q.json", [{"prompt": "6 · 7?", "reference": 42}]))
+    assert told.prompts == (Prompt("6 · 7?", "6 · 7?"),)
+
+
+def test_the_digest_covers_the_whole_conversation() -> None:
+    plain = Prompt("1", "a")
+    others = (
+        Prompt("1", "a", later_turns=("b",)),
+        Prompt("1", "a", later_turns=("c",)),
+        Prompt("1", "a", later_turns=("b",), reference=("x", "y")),
+        Prompt("1", "a", temperature=0.0),
+    )
+    assert len({Benchmark("n", (prompt,)).digest for prompt in (plain, *others)}) == 5
+    assert Benchmark("n", (plain,)).digest == digest([["1", "a", "", None, "baseline"]]), "as before conversations"
+
+
 def test_first_and_digest(tmp_path: Path) -> None:
     told = read_benchmark(written(tmp_path, "mine.json", ["a", "b", "c"]))
     assert [p.id for p in told.first(2).prompts] == ["a", "b"]
@@ -90,7 +124,20 @@ def test_first_and_digest(tmp_path: Path) -> None:
         ([{"prompt": ["a"]}], "row 1: 'prompt' is a list, not text"),
         ([{"prompt": "a"}, {"prompt": "a"}], "prompts 1 and 2 are both 'a'"),
         ([{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}], "prompts 1 and 2 are both '1'"),
-        ([{"turns": ["a", "b"]}], "row 1 asks 2 turns"),
+        ([{"turns": []}], "row 1: 'turns' is empty"),
+        ([{"turns": "a"}], "row 1: 'turns' is text, not a list of texts"),
+        ([{"turns": ["a", 3]}], "row 1: 'turns', item 2 is a number, not text"),
+        ([{"turns": ["a", " "]}], "row 1: turn 2 is empty"),
+        ([{"turns": ["a", "b"], "prompt": "a"}], "row 1 has both 'prompt' and 'turns'"),
+        ([{"turns": ["a", "b"], "output": "x"}], "row 1 asks 2 turns and brings a baseline answer, 'output'"),
+        ([{"turns": ["a", "b"], "reference": ["x"]}], "row 1: 1 reference answers to 2 turns"),
+        ([{"turns": ["a", "b"], "reference": "x"}], "row 1: 'reference' is text, not a list of texts"),
+        ([{"turns": ["a"], "required_temperature": "hot"}], "row 1: 'required_temperature' is 'hot'"),
+        ([{"turns": ["a", "b"]}, {"turns": ["a", "c"]}], "prompts 1 and 2 are both 'a'"),
+        (
+            [{"turns": ["a", "b"], "question_id": 5}, {"turns": ["c", "d"], "question_id": 5}],
+            "prompts 1 and 2 are both '5'",
+        ),
         ([{"prompt": "a", "output": 3}], "row 1: 'output' is a number, not text"),
         ([{"prompt": "a", "output": "x"}, {"prompt": "b"}], "1 of 2 prompts bring a baseline answer, the first .* 2"),
     ],
@@ -124,5 +171,6 @@ def test_official_files(shared_data: Path) -> None:
     assert baseline.has_baseline
     assert not instructions.has_baseline
     assert [p.instruction for p in baseline.prompts] == [p.instruction for p in instructions.prompts]
-    with pytest.raises(DataError, match="asks 2 turns"):
-        read_benchmark(shared_data / "eval" / "mt_bench" / "question.jsonl")
+    questions = read_benchmark(shared_data / "eval" / "mt_bench" / "question.jsonl")
+    assert [len(prompt.turns) for prompt in questions.prompts] == [2] * 80
+    assert [prompt.id for prompt in questions.prompts] == [str(number) for number in range(81, 161)]

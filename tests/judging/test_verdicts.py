@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import DataError
-from trimtab.judging.judges import FunctionJudge, ScoredJudge, ScriptedJudge
+from trimtab.judging.judges import FunctionJudge, ScriptedJudge
 from trimtab.judging.rows import Place
-from trimtab.judging.verdicts import Annotations, annotations_from_rows, canaries, judge_answers, pair_answers
+from trimtab.judging.verdicts import Annotations, annotations_from_rows, canaries, judge_answers, pair_answers, spread
 from trimtab.records import Answer, Verdict
 
 ROW = {
@@ -58,16 +58,11 @@ def test_a_prompt_answered_twice_is_refused() -> None:
 
 
 def test_verdicts_carry_everything() -> None:
-    heard: list[Verdict] = []
     told = judge_answers(
-        ScriptedJudge({"a": 2.0, "b": None}),
-        answers("base", a="1", b="2"),
-        answers("model", b="4", a="3"),
-        on_verdict=heard.append,
+        ScriptedJudge({"a": 2.0, "b": None}), answers("base", a="1", b="2"), answers("model", b="4", a="3")
     )
     assert told[0] == Verdict("a", "do a", "1", "3", "base", "model", "scripted", 2.0, "family")
     assert told[1].preference is None
-    assert heard == told
 
 
 def test_identical_answers_tie_without_a_call() -> None:
@@ -89,12 +84,25 @@ def test_a_judge_out_of_range_is_our_own_mistake() -> None:
 
 def test_canaries_sing_for_a_broken_judge() -> None:
     base = answers("base", a="right", b="wrong")
-    sound = canaries(ScoredJudge("oracle", lambda _, text: float(text == "right")), base)
-    assert [v.preference for v in sound["self"]] == [1.5, 1.5]
-    assert [v.preference for v in sound["null"]] == [1.0, 1.5]
-    assert {v.output_2 for v in sound["null"]} == {"null"}
-    prefers_second = canaries(FunctionJudge("position-biased", lambda *_: 2.0), base)
-    assert [v.preference for v in prefers_second["self"]] == [2.0, 2.0]  # really asked, so the bias shows
+    quality = {"right": 1.0, "wrong": 0.5}
+    sound = FunctionJudge(
+        "sound", lambda _, old, new: 1.5 + 0.5 * ((d := quality.get(new, 0) - quality.get(old, 0)) > 0) - 0.5 * (d < 0)
+    )
+    told = canaries(sound, base, prompts=2)
+    assert {name: [v.preference for v in verdicts] for name, verdicts in told.items()} == {
+        "baseline": [1.5, 1.5], "constant": [1.0, 1.0], "empty": [1.0, 1.0], "instructing": [1.0, 1.0],
+    }  # fmt: skip
+    assert {v.output_2 for v in told["empty"]} == {""}
+    prefers_second = canaries(FunctionJudge("position-biased", lambda *_: 2.0), base, prompts=2)
+    assert [v.preference for v in prefers_second["baseline"]] == [2.0, 2.0]  # really asked, so the bias shows
+
+
+def test_canaries_are_spread_over_the_benchmark() -> None:
+    base = answers("base", **{f"p{i}": "x" for i in range(9)})
+    assert [one.prompt_id for one in spread(base, 3)] == ["p0", "p4", "p8"]
+    assert [one.prompt_id for one in spread(base, 1)] == ["p0"]
+    assert spread(base, 50) == base
+    assert len(canaries(ScriptedJudge({}), base, prompts=4)["constant"]) == 4
 
 
 def test_alpaca_eval_rows_older_and_newer() -> None:

@@ -78,9 +78,15 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once
 
 def test_repetition_penalty_can_change_the_greedy_token() -> None:
     logits = torch.tensor([[1.05, 1.0]])
-    greedy = Choice(temperature=0, repetition_penalty=1.1)
-    assert next_tokens(logits, choice=greedy, seen_RT=torch.tensor([[0]]), uniform_R=None).tolist() == [1]
-    assert next_tokens(logits, choice=greedy, seen_RT=torch.tensor([[1]]), uniform_R=None).tolist() == [0]
+    for seen, token in ((0, 1), (1, 0)):
+        chosen = next_tokens(
+            logits,
+            choice=Choice(repetition_penalty=1.1),
+            temperature_R=None,
+            seen_RT=torch.tensor([[seen]]),
+            uniform_R=None,
+        )
+        assert chosen.tolist() == [token]
 
 
 def test_temperature_one_half_squares_the_odds() -> None:
@@ -89,7 +95,8 @@ def test_temperature_one_half_squares_the_odds() -> None:
     for u, token in ((0.058, 0), (0.060, 1)):
         drawn = next_tokens(
             logits,
-            choice=Choice(temperature=0.5),
+            choice=Choice(),
+            temperature_R=torch.tensor([0.5]),
             seen_RT=NOTHING_SEEN,
             uniform_R=torch.tensor([u], dtype=torch.float64),
         )
@@ -118,8 +125,6 @@ def test_candidates_agree_with_transformers(seed: int, n_tokens: int, top_p: flo
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"temperature": -1.0},
-        {"temperature": float("nan")},
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"top_k": 0},

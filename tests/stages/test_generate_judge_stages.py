@@ -165,9 +165,10 @@ def test_identical_answers_are_half_and_null_answers_lose(judged: tuple[Config, 
     tasks = {task.id: task for task in eval_tasks(config)}
     before = [Answer.from_json(row) for row in store.read_json(folder.baseline_answers("windtunnel"))]
     for one in (judge.oracle(tasks), judge.doubting("biased", tasks, length_bias=0.3)):
-        told = canaries(one, before)
-        assert [verdict.preference for verdict in told["self"]] == [1.5] * 24
-        assert sum((verdict.preference or 0) - 1 for verdict in told["null"]) / 24 < 0.5
+        told = canaries(one, before, prompts=24)
+        assert [verdict.preference for verdict in told["baseline"]] == [1.5] * 24
+        for name in ("constant", "empty", "instructing"):
+            assert sum((verdict.preference or 0) - 1 for verdict in told[name]) / 24 < 0.5
 
 
 def test_a_length_bias_prefers_the_same_answer_said_longer(judged: tuple[Config, Folder]) -> None:

@@ -81,7 +81,7 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
     return sum(b.count * abs(b.observed - b.predicted) for b in bins) / n if n else float("nan")
 
 
-def calibration(reward_gaps: Sequence[float], *, n_bins: int = 10, seed: int = 0) -> Calibration:
+def calibration(reward_gaps: Sequence[float], *, n_bins: int = 10) -> Calibration:
     """Calibration of σ(reward(chosen) − reward(rejected)) on pairs, gaps in nats.
 
     Raises DataError for a non-finite gap.
@@ -97,7 +97,7 @@ def calibration(reward_gaps: Sequence[float], *, n_bins: int = 10, seed: int = 0
     return Calibration(
         n=len(gaps),
         accuracy=float("nan") if empty else float(right.mean()),
-        accuracy_ci95=rate_interval(right, seed=seed),
+        accuracy_ci95=rate_interval(right),
         ece=expected_calibration_error(bins),
         brier=float("nan") if empty else float((wrongness**2).mean()),
         bins=bins,

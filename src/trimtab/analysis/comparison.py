@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.analysis.intervals import FloatArray, Interval, bootstrap_interval, finite, sign_test
+from trimtab.analysis import seeds
+from trimtab.analysis.intervals import FloatArray, Interval, finite, paired_interval, sign_test
 from trimtab.analysis.winrate import scores_from
 from trimtab.errors import DataError
 from trimtab.records import Verdict
@@ -25,12 +27,21 @@ From a published comparison of two aligned models of one size: +1.93 [−0.99, +
 """
 
 
+SIGN_TEST = "exact sign test over prompts"
+T_TEST = "t test over prompts and seeds"
+PAIRED_BOOTSTRAP = "paired bootstrap over prompts with two pseudo-rows (percentile)"
+
+Scores = Mapping[str, float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A minus B in points. `delta`, `ci95` over the `n_common` prompts on which both have a score.
 
-    `ci95` is a percentile bootstrap of the paired mean difference; `p_value` an exact two-sided sign test over the
-    prompts where they differ. `n_missing` counts prompts that lack a score on either side or are absent from one.
+    With one run a side: `ci95` is a bootstrap of the paired mean difference (`intervals.paired_interval`), `p_value`
+    an exact two-sided sign test over the prompts where they differ. With several seeds: both come from the two-way
+    model of `analysis.seeds` and speak of new seeds on new prompts. `wins_*` and `ties` count prompts, by the mean
+    over the seeds. `n_missing` counts prompts that lack a score on either side or are absent from one.
     """
 
     delta: float
@@ -42,18 +53,36 @@ class Comparison:
     ties: int
     verdict: str
     n_missing: int = 0
+    mean_a: float = math.nan
+    mean_b: float = math.nan
+    n_seeds: int = 1
+
+    @property
+    def method(self) -> str:
+        """How the interval was made."""
+        return PAIRED_BOOTSTRAP if self.n_seeds == 1 else seeds.METHOD
+
+    @property
+    def test(self) -> str:
+        """What the p-value is of."""
+        return SIGN_TEST if self.n_seeds == 1 else T_TEST
 
     def to_json(self) -> dict[str, Any]:
         return {
             "delta": finite(self.delta),
             "ci95": [finite(bound) for bound in self.ci95],
-            "p_value": self.p_value,
+            "p_value": finite(self.p_value),
             "n_common": self.n_common,
             "wins_a": self.wins_a,
             "wins_b": self.wins_b,
             "ties": self.ties,
             "verdict": self.verdict,
             "n_missing": self.n_missing,
+            "mean_a": finite(self.mean_a),
+            "mean_b": finite(self.mean_b),
+            "n_seeds": self.n_seeds,
+            "method": self.method,
+            "test": self.test,
         }
 
 
@@ -84,8 +113,8 @@ class Power:
 
 
 def compare(
-    a: Mapping[str, float | None],
-    b: Mapping[str, float | None],
+    a: Scores | Sequence[Scores],
+    b: Scores | Sequence[Scores],
     *,
     seed: int = 0,
     n_boot: int = 10_000,
@@ -94,40 +123,82 @@ def compare(
 ) -> Comparison:
     """Compare scores by prompt id, paired; `scale` turns a score into points (100 for scores in [0, 1], 1 for marks).
 
-    The verdict names the better one only if the interval leaves zero out and at least ten prompts are common.
-    Raises DataError when no prompt is common.
+    A side is one run's scores or a list of them, one a training seed: the k-th of A is set beside the k-th of B, and a
+    side of one run beside every seed of the other. The verdict names the better one only if the interval leaves zero
+    out and at least ten prompts are common. Raises DataError when no prompt is common, or the seeds cannot be paired.
     """
-    common = [prompt for prompt in a if prompt in b]
-    pairs = np.array([[_number(a[p]), _number(b[p])] for p in common], dtype=np.float64).reshape(-1, 2)
-    pairs = pairs[~np.isnan(pairs).any(axis=1)]
-    if not len(pairs):
+    runs_a, runs_b = (_runs(side) for side in (a, b))
+    n_seeds = max(len(runs_a), len(runs_b))
+    if min(len(runs_a), len(runs_b)) not in (1, n_seeds):
+        raise DataError(
+            f"{names[0]} has {len(runs_a)} seeds and {names[1]} {len(runs_b)}",
+            remedy="compare as many seeds of one as of the other, or a single run",
+        )
+    runs_a, runs_b = (runs * n_seeds if len(runs) == 1 else runs for runs in (runs_a, runs_b))
+    prompts = list(dict.fromkeys(prompt for run in (*runs_a, *runs_b) for prompt in run))
+    a_KN, b_KN = (
+        np.array([[_number(run.get(prompt)) for prompt in prompts] for run in runs], dtype=np.float64)
+        for runs in (runs_a, runs_b)
+    )
+    judged = ~np.isnan(a_KN - b_KN).any(axis=0)
+    if not judged.any():
         raise DataError(
             f"{names[0]} and {names[1]} have no judged prompt in common",
             remedy="compare two models on the same benchmark, judged by the same judge",
         )
-    differences: FloatArray = pairs[:, 0] - pairs[:, 1]
-    low, high = bootstrap_interval(differences, seed=seed, n_boot=n_boot)
-    wins_a, wins_b = int((differences > 0).sum()), int((differences < 0).sum())
-    n = len(differences)
+    a_KN, b_KN = a_KN[:, judged], b_KN[:, judged]
+    differences_KN = a_KN - b_KN
+    per_prompt_N: FloatArray = differences_KN.mean(axis=0)
+    wins_a, wins_b = int((per_prompt_N > 0).sum()), int((per_prompt_N < 0).sum())
+    n = len(per_prompt_N)
+    if n_seeds == 1:
+        low, high = paired_interval(per_prompt_N, seed=seed, n_boot=n_boot)
+        p_value = sign_test(wins_a, wins_b)
+    else:
+        pooled = seeds.pooled_mean(differences_KN)
+        (low, high), p_value = pooled.ci95, pooled.p_value
     return Comparison(
-        delta=scale * float(differences.mean()),
+        delta=scale * float(per_prompt_N.mean()),
         ci95=(scale * low, scale * high),
-        p_value=sign_test(wins_a, wins_b),
+        p_value=p_value,
         n_common=n,
         wins_a=wins_a,
         wins_b=wins_b,
         ties=n - wins_a - wins_b,
         verdict=_verdict(low, high, n=n, names=names),
-        n_missing=len(a.keys() | b.keys()) - n,
+        n_missing=len(prompts) - n,
+        mean_a=scale * float(a_KN.mean()),
+        mean_b=scale * float(b_KN.mean()),
+        n_seeds=n_seeds,
     )
+
+
+def compare_groups(
+    a: Sequence[Scores],
+    b: Sequence[Scores],
+    groups: Mapping[str, str],
+    *,
+    scale: float = 100.0,
+    names: tuple[str, str] = ("A", "B"),
+) -> dict[str, Comparison]:
+    """`compare` within every group (data set, category), by prompt id; groups without a common prompt are left out."""
+    found = {}
+    for group in dict.fromkeys(groups.values()):
+        inside = [
+            [{prompt: score for prompt, score in run.items() if groups.get(prompt) == group} for run in side]
+            for side in (a, b)
+        ]
+        with contextlib.suppress(DataError):
+            found[group] = compare(*inside, scale=scale, names=names)
+    return found
 
 
 def compare_verdicts(
     a: Sequence[Verdict], b: Sequence[Verdict], *, seed: int = 0, names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
     """`compare` on two judged sets. Raises DataError unless judge and baseline answers are the same on both sides."""
-    _require_same(a, b, names=names)
-    return compare(_scores_by_prompt(a), _scores_by_prompt(b), seed=seed, names=names)
+    require_same_judging(a, b, names=names)
+    return compare(scores_by_prompt(a), scores_by_prompt(b), seed=seed, names=names)
 
 
 def power(n: int, *, delta: float, sd: float = PAIRED_SD_POINTS) -> Power:
@@ -166,7 +237,8 @@ def _verdict(low: float, high: float, *, n: int, names: tuple[str, str]) -> str:
     return NOT_DISTINGUISHABLE
 
 
-def _require_same(a: Sequence[Verdict], b: Sequence[Verdict], *, names: tuple[str, str]) -> None:
+def require_same_judging(a: Sequence[Verdict], b: Sequence[Verdict], *, names: tuple[str, str]) -> None:
+    """Raises DataError unless both were judged by the same judge against the same answers of the same baseline."""
     for what, kinds_a, kinds_b in (
         ("judged by", {v.annotator for v in a}, {v.annotator for v in b}),
         ("judged against", {v.generator_1 for v in a}, {v.generator_1 for v in b}),
@@ -188,9 +260,19 @@ def _require_same(a: Sequence[Verdict], b: Sequence[Verdict], *, names: tuple[st
         )
 
 
-def _scores_by_prompt(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+def scores_by_prompt(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+    """Scores in [0, 1] by prompt id, NaN where there is no verdict."""
     scores = scores_from(v.preference for v in verdicts)
     return {v.prompt_id: float(score) for v, score in zip(verdicts, scores, strict=True)}
+
+
+def is_judged(verdict: Verdict) -> bool:
+    """Whether a verdict counts: a preference in [1, 2], or the legacy 0 for a tie."""
+    return not math.isnan(float(scores_from([verdict.preference])[0]))
+
+
+def _runs(side: Scores | Sequence[Scores]) -> list[Scores]:
+    return [side] if isinstance(side, Mapping) else list(side)
 
 
 def _number(score: float | None) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.analysis.intervals import Interval, bootstrap_interval, finite
+from trimtab.analysis.intervals import Interval, finite, paired_interval
 from trimtab.analysis.winrate import WinRate, by_family
 from trimtab.errors import DataError
 
@@ -53,7 +53,7 @@ def length_change(before: Sequence[int], after: Sequence[int], *, seed: int = 0)
         median_before=float(np.median(old)),
         median_after=float(np.median(new)),
         delta=float((new - old).mean()),
-        delta_ci95=bootstrap_interval(new - old, seed=seed),
+        delta_ci95=paired_interval(new - old, seed=seed),
     )
 
 
@@ -63,7 +63,6 @@ def win_rate_by_length_gap(
     lengths_1: Sequence[int],
     lengths_2: Sequence[int],
     n_bins: int = 5,
-    seed: int = 0,
 ) -> dict[tuple[float, float], WinRate]:
     """Win rate a bin of (model's length − baseline's), bins of equal share from shortest to longest.
 
@@ -78,5 +77,5 @@ def win_rate_by_length_gap(
         return {}
     edges = np.unique(np.quantile(gap, np.linspace(0, 1, n_bins + 1)[1:-1]))
     which = np.searchsorted(edges, gap, side="right")
-    rates = by_family(preferences, which.tolist(), seed=seed)
+    rates = by_family(preferences, which.tolist())
     return {(float(gap[which == k].min()), float(gap[which == k].max())): rates[k] for k in sorted(rates)}

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, wilson_interval
+from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, student_t, wilson_interval
 from trimtab.errors import DataError
 
 METHOD = "two-way random effects over prompts and seeds, Satterthwaite t"
@@ -47,6 +47,15 @@ class Pooled:
     n_seeds: int
     n_prompts: int
     n_left_out: int
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided t test of a mean of zero, by the same error and degrees of freedom as the interval."""
+        if not self.standard_error > 0:
+            return math.nan if math.isnan(self.standard_error) else float(self.mean == 0)
+        from scipy.special import stdtr  # type: ignore[import-untyped]  # scipy ships no types
+
+        return 2 * float(stdtr(self.degrees_of_freedom, -abs(self.mean) / self.standard_error))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -151,7 +160,5 @@ def pooled_figures(figures: Sequence[float], *, standard_errors: Sequence[float]
 
 
 def _t_interval(centre: float, error: float, freedom: float) -> Interval:
-    from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no types
-
-    reach = float(stdtrit(freedom, 0.975)) * error
+    reach = student_t(freedom) * error
     return centre - reach, centre + reach

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trimtab.analysis.canaries import constant_answer
 from trimtab.analysis.length_control import LengthControlled, length_controlled
-from trimtab.analysis.winrate import WinRate, win_rate
+from trimtab.analysis.lengths import win_rate_by_length_gap
+from trimtab.analysis.winrate import WinRate, by_family, win_rate
 from trimtab.errors import DataError
 from trimtab.records import Verdict
 
@@ -27,7 +29,7 @@ def summarise(
     does. Raises DataError when there is no verdict, or more than one model or baseline.
     """
     model, baseline = _only_generators(verdicts)
-    raw = win_rate([v.preference for v in verdicts], seed=seed)
+    raw = win_rate([v.preference for v in verdicts])
     hardness, doubts = (None, ()) if difficulty is None else align_difficulty(verdicts, difficulty, instructions)
     controlled = length_controlled(
         [v.preference for v in verdicts],
@@ -39,12 +41,46 @@ def summarise(
         seed=seed,
         n_boot=n_boot,
     )
+    constant = constant_answer(verdicts)
     keys = raw.to_json() | controlled.to_json()
     keys["lc_notes"] = [*controlled.notes, *doubts, *_extreme_change(raw, controlled)]
     keys["avg_length"] = int(sum(len(v.output_2) for v in verdicts) / len(verdicts))
     keys["model"], keys["baseline"] = model, baseline
     keys["annotators"] = sorted({v.annotator for v in verdicts})
+    keys["constant_answer"] = None if constant is None else constant.to_json()
+    keys["warnings"] = [] if constant is None else [constant.sentence]
+    keys["by_dataset"] = by_dataset(verdicts)
+    keys["by_length_gap"] = by_length_gap(verdicts)
     return keys
+
+
+def by_dataset(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Raw win rate in every data set that the rows name; empty below two."""
+    rates = by_family([v.preference for v in verdicts], [v.dataset for v in verdicts])
+    named = {dataset: rate for dataset, rate in rates.items() if dataset}
+    if len(named) < 2:
+        return []
+    return [{"dataset": dataset} | _short(rate) for dataset, rate in named.items()]
+
+
+def by_length_gap(verdicts: Sequence[Verdict], *, n_bins: int = 5) -> list[dict[str, Any]]:
+    """Raw win rate in bins of (model's length − baseline's) in characters, of equal share, shortest first.
+
+    `gap` holds each bin's own smallest and largest. A rate that climbs with the gap is a judge that likes length, or
+    a model that is better where it says more: the rows cannot tell which.
+    """
+    rates = win_rate_by_length_gap(
+        [v.preference for v in verdicts],
+        lengths_1=[len(v.output_1) for v in verdicts],
+        lengths_2=[len(v.output_2) for v in verdicts],
+        n_bins=n_bins,
+    )
+    return [{"gap": [int(low), int(high)]} | _short(rate) for (low, high), rate in rates.items()]
+
+
+def _short(rate: WinRate) -> dict[str, Any]:
+    told = rate.to_json()
+    return {key: told[key] for key in ("win_rate", "ci95", "n_total", "n_missing")}
 
 
 def align_difficulty(

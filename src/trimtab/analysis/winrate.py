@@ -22,8 +22,8 @@ Family = TypeVar("Family", bound=Hashable)
 class WinRate:
     """Percent. `n_total` counts judged rows; `n_missing` those without a verdict, which no number here includes.
 
-    `standard_error` is the sample deviation (ddof 1) over √n, NaN below two rows; `ci95` is a seeded percentile
-    bootstrap over rows (Wilson where every row has the same outcome). `n_ties` counts preferences of exactly 1.5.
+    `standard_error` is the sample deviation (ddof 1) over √n, NaN below two rows; `ci95` is Wilson's
+    interval at the effective number of rows (`intervals.rate_interval`). `n_ties` counts preferences of exactly 1.5.
     """
 
     win_rate: float
@@ -55,12 +55,12 @@ def scores_from(preferences: Iterable[float | None]) -> FloatArray:
     return np.where((raw >= 1) & (raw <= 2), raw - 1, math.nan)
 
 
-def win_rate(preferences: Iterable[float | None], *, seed: int = 0, n_boot: int = 10_000) -> WinRate:
+def win_rate(preferences: Iterable[float | None]) -> WinRate:
     """Win rate of the model (output_2) over the baseline (output_1) from preferences in any order."""
     all_scores = scores_from(preferences)
     scores = all_scores[~np.isnan(all_scores)]
     n = len(scores)
-    low, high = rate_interval(scores, seed=seed, n_boot=n_boot)
+    low, high = rate_interval(scores)
     return WinRate(
         win_rate=100 * float(scores.mean()) if n else math.nan,
         standard_error=100 * float(scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan,
@@ -73,11 +73,9 @@ def win_rate(preferences: Iterable[float | None], *, seed: int = 0, n_boot: int 
     )
 
 
-def by_family(
-    preferences: Sequence[float | None], families: Sequence[Family], *, seed: int = 0, n_boot: int = 10_000
-) -> dict[Family, WinRate]:
+def by_family(preferences: Sequence[float | None], families: Sequence[Family]) -> dict[Family, WinRate]:
     """One win rate a family (data set, category, length bin), families in order of first appearance."""
     groups: dict[Family, list[float | None]] = {}
     for preference, family in zip(preferences, families, strict=True):
         groups.setdefault(family, []).append(preference)
-    return {family: win_rate(members, seed=seed, n_boot=n_boot) for family, members in groups.items()}
+    return {family: win_rate(members) for family, members in groups.items()}

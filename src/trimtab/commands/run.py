@@ -16,9 +16,12 @@ from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.stages import generate, judge, policy, prepare, reference, report, train
 from trimtab.stages.folder import Folder, one_a_seed
+from trimtab.stages.judging import panel
 
 # keys that change where and how fast a run is computed, not what it is
-INCIDENTAL = frozenset({"out", "offline", "engine.threads"})
+INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads"})
+# what is asked of a model after training: stages make it anew where it changed
+EVALUATION = ("generate.", "benchmark.", "judge.")
 
 
 def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
@@ -26,12 +29,15 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
     folder = Folder.of(config)
     if resume and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
+    panel.require(config)
     with begun(config, reporter=reporter):
         for single in seeds(config, reporter=reporter):
             _pipeline(single, reporter)
         if config.seeds > 1:
             report.main(config, reporter=reporter)
     reporter.say(f"report: {folder.report('html')}")
+    for single in one_a_seed(config):
+        judge.refuse_if_incomplete(single)
     return folder
 
 
@@ -40,18 +46,19 @@ def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
     """Hold the run folder, with the resolved configuration, the plan and the versions in it.
 
     The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused; one
-    whose data, model or benchmark changed under the same configuration is planned anew.
+    whose data, model or evaluation changed is planned anew.
     """
     policy.require_extras(config)
     folder = Folder.of(config)
-    known = folder.config.is_file()
-    if known and (changed := differing(store.read_json(folder.config), to_json(config))):
+    held = store.read_json(folder.config) if folder.config.is_file() else None
+    if held is not None and (changed := differing(held, to_json(config))):
         raise ConfigError(
             f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
             remedy="choose another folder with --out, or delete this one",
         )
     inputs = plan.inputs(config)  # known to the cache from here on: one that cannot be written is found out now
-    planned = None if known and folder.is_done("plan", inputs) else plan.plan(config, reporter=reporter)
+    known = held == to_json(config) and folder.is_done("plan", inputs)
+    planned = None if known else plan.plan(config, reporter=reporter)
     with store.locked(folder.root):
         if planned is not None:
             _describe(config, planned, inputs)
@@ -66,7 +73,9 @@ def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:
         if config.seeds > 1:
             reporter.say(f"seed {single.seed}")
             inputs = plan.inputs(single)
-            if not (Folder.of(single).config.is_file() and Folder.of(single).is_done("plan", inputs)):
+            own = Folder.of(single)
+            held = store.read_json(own.config) if own.config.is_file() else None
+            if held != to_json(single) or not own.is_done("plan", inputs):
                 _describe(single, plan.plan(single, reporter=SilentReporter()), inputs)
         yield single
 
@@ -80,12 +89,12 @@ def _describe(config: Config, planned: dict[str, Any], inputs: str) -> None:
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys that two resolved configurations do not share, incidental ones left out."""
+    """Dotted keys that two resolved configurations do not share; incidental ones and those of evaluation left out."""
     flat_old, flat_new = _flat(old), _flat(new)
     return sorted(
         key
         for key in flat_old.keys() | flat_new.keys()
-        if key not in INCIDENTAL and flat_old.get(key) != flat_new.get(key)
+        if key not in INCIDENTAL and not key.startswith(EVALUATION) and flat_old.get(key) != flat_new.get(key)
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trimtab.errors import DataError
 from trimtab.judging.files import read_values
-from trimtab.judging.rows import Place, Row, text_field
+from trimtab.judging.rows import Place, Row, text_field, texts_field
 from trimtab.records import Answer, digest
 
 _INSTRUCTION_KEYS = ("instruction", "prompt", "question")
@@ -19,9 +19,11 @@ _ID_KEYS = ("prompt_id", "id", "question_id", "index")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One instruction. `id` is unique in its benchmark; without one in the file it is the instruction itself.
+    """What is asked: one instruction, and in a conversation the user's `later_turns`.
 
-    `baseline_output` is a published answer to be judged against, `baseline_generator` who gave it.
+    `id` is unique in its benchmark; without one in the file it is the instruction itself. `baseline_output` is a
+    published answer to be judged against, `baseline_generator` who gave it. `reference` are right answers, one a turn,
+    which a judge is shown. `temperature` is set where this prompt demands one of its own.
     """
 
     id: str
@@ -29,6 +31,14 @@ class Prompt:
     dataset: str = ""
     baseline_output: str | None = None
     baseline_generator: str = "baseline"
+    later_turns: tuple[str, ...] = ()
+    reference: tuple[str, ...] = ()
+    temperature: float | None = None
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """Everything the user says, in order."""
+        return (self.instruction, *self.later_turns)
 
     def baseline_answer(self) -> Answer:
         """The published answer; call it only where `Benchmark.has_baseline`."""
@@ -48,9 +58,14 @@ class Benchmark:
         return all(prompt.baseline_output is not None for prompt in self.prompts)
 
     @property
+    def multi_turn(self) -> bool:
+        """Whether any prompt goes on after the first answer."""
+        return any(prompt.later_turns for prompt in self.prompts)
+
+    @property
     def digest(self) -> str:
         """sha256 of everything a model is asked and judged against; the name does not count."""
-        return digest([[p.id, p.instruction, p.dataset, p.baseline_output, p.baseline_generator] for p in self.prompts])
+        return digest([_identity(prompt) for prompt in self.prompts])
 
     def first(self, n: int) -> Benchmark:
         """The first `n` prompts."""
@@ -61,8 +76,9 @@ def read_benchmark(path: Path, *, name: str | None = None) -> Benchmark:
     """Read texts, or objects with `instruction` (or `prompt`, `question`) and, optionally, an id, a family and a
     baseline answer (`output`, `baseline` or `baseline_output`). AlpacaEval's `model_outputs` files are of this form.
 
-    The name defaults to the file's. Raises DataError naming the row for an empty instruction, a repeated id, several
-    turns, or baseline answers to only some of the prompts.
+    MT-Bench's question files are too: `turns` in place of the instruction, with `reference` answers by turn and a
+    `required_temperature` where given. The name defaults to the file's. Raises DataError naming the row for an empty
+    turn, a repeated id, or baseline answers to only some of the prompts or to conversations.
     """
     prompts = [_prompt(value, place=place) for place, value in read_values(path)]
     seen: dict[str, int] = {}
@@ -88,33 +104,73 @@ def _prompt(value: object, *, place: Place) -> Prompt:
         return _non_empty(Prompt(value, value), place=place)
     if not isinstance(value, dict):
         raise DataError(f"{place}: expected a text or an object", remedy="give each prompt as a text or an object")
-    instruction = _instruction(value, place=place)
+    turns, reference = _turns(value, place=place)
     baseline_key = next((key for key in _BASELINE_KEYS if value.get(key) is not None), None)
+    if baseline_key and len(turns) > 1:
+        raise DataError(
+            f"{place} asks {len(turns)} turns and brings a baseline answer, {baseline_key!r}",
+            remedy="leave the baseline out: conversations are judged by themselves",
+        )
     prompt = Prompt(
-        id=_first_of(value, _ID_KEYS) or instruction,
-        instruction=instruction,
+        id=_first_of(value, _ID_KEYS) or turns[0],
+        instruction=turns[0],
         dataset=_first_of(value, _FAMILY_KEYS),
         baseline_output=None if baseline_key is None else text_field(value, baseline_key, place=place),
         baseline_generator=_first_of(value, ("generator",)) or "baseline",
+        later_turns=turns[1:],
+        reference=reference,
+        temperature=_temperature(value, place=place),
     )
     return _non_empty(prompt, place=place)
 
 
-def _instruction(row: Row, *, place: Place) -> str:
+def _turns(row: Row, *, place: Place) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The user's turns and the reference answers to them, which only rows in MT-Bench's form have."""
     key = next((key for key in _INSTRUCTION_KEYS if key in row), None)
-    if key is None and isinstance(row.get("turns"), list):
-        if len(row["turns"]) != 1:
-            raise DataError(
-                f"{place} asks {len(row['turns'])} turns",
-                remedy="give one turn a prompt, as 'instruction'",
-            )
-        return text_field({"turn": row["turns"][0]}, "turn", place=place)
+    if key is None and "turns" in row:
+        turns = texts_field(row, "turns", place=place)
+        if not turns:
+            raise DataError(f"{place}: 'turns' is empty", remedy="remove the row or give it a text")
+        return turns, _reference(row, turns, place=place)
     if key is None:
         raise DataError(
             f"{place} has none of {', '.join(_INSTRUCTION_KEYS)}; it has {', '.join(row) or 'nothing'}",
             remedy="name the prompt's text 'instruction'",
         )
-    return text_field(row, key, place=place)
+    if "turns" in row:
+        raise DataError(f"{place} has both {key!r} and 'turns'", remedy="keep one of them")
+    return (text_field(row, key, place=place),), ()
+
+
+def _reference(row: Row, turns: tuple[str, ...], *, place: Place) -> tuple[str, ...]:
+    if row.get("reference") is None:
+        return ()
+    reference = texts_field(row, "reference", place=place)
+    if len(reference) != len(turns):
+        raise DataError(
+            f"{place}: {len(reference)} reference answers to {len(turns)} turns",
+            remedy="give one reference answer a turn, or none",
+        )
+    return reference
+
+
+def _temperature(row: Row, *, place: Place) -> float | None:
+    value = row.get("required_temperature")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2:
+        raise DataError(f"{place}: 'required_temperature' is {value!r}", remedy="give a number from 0 to 2")
+    return float(value)
+
+
+def _identity(prompt: Prompt) -> list[object]:
+    """What a digest covers; a single question's is what it was before there were conversations."""
+    said: list[object] = [
+        prompt.id, prompt.instruction, prompt.dataset, prompt.baseline_output, prompt.baseline_generator,
+    ]  # fmt: skip
+    if prompt.later_turns or prompt.reference or prompt.temperature is not None:
+        said += [list(prompt.later_turns), list(prompt.reference), prompt.temperature]
+    return said
 
 
 def _first_of(row: Row, keys: tuple[str, ...]) -> str:
@@ -123,8 +179,10 @@ def _first_of(row: Row, keys: tuple[str, ...]) -> str:
 
 
 def _non_empty(prompt: Prompt, *, place: Place) -> Prompt:
-    if not prompt.instruction.strip():
-        raise DataError(f"{place}: the instruction is empty", remedy="remove the row or give it a text")
+    for number, turn in enumerate(prompt.turns, start=1):
+        if not turn.strip():
+            what = "the instruction" if number == 1 else f"turn {number}"
+            raise DataError(f"{place}: {what} is empty", remedy="remove the row or give it a text")
     return prompt
 
 

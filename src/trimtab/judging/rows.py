@@ -33,6 +33,17 @@ def text_field(row: Row, name: str, *, place: Place) -> str:
     return value
 
 
+def texts_field(row: Row, name: str, *, place: Place) -> tuple[str, ...]:
+    """A field that must be there and be a list of texts, which may be empty."""
+    value = row.get(name)
+    if not isinstance(value, list):
+        raise DataError(f"{place}: {name!r} is {kind(value)}, not a list of texts", remedy=f"give {name!r} as […]")
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, str):
+            raise DataError(f"{place}: {name!r}, item {number} is {kind(item)}, not text", remedy="give only texts")
+    return tuple(value)
+
+
 def kind(value: object) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}

@@ -1,21 +1,23 @@
-"""Batched decoding for any causal language model of transformers, with or without a PEFT adapter.
+"""Continuous batched decoding for any causal language model of transformers, with or without a PEFT adapter.
 
-Prompts are sorted by length and decoded in batches that fit a token budget. Each batch is padded on the left, keeps a
-KV cache, asks the model for the last row of logits only, and drops its finished rows from the cache, so that one
-long answer costs one row and not a batch. Positions never leave the model's window.
+Prompts wait, longest first, for room in a token budget. As answers end, their rows leave the batch and waiting prompts
+join it, so that one long answer costs one row and holds up nobody. Prompts are padded on the left, and the model is
+asked for the last row of logits only. Positions never leave the model's window. Models whose memory is more than keys
+and values (convolution, recurrence) are decoded a batch after the other.
 
-Shape suffixes: R rows in the batch, T columns of the batch (left padding, prompt, answer), S decoding steps,
-V vocabulary.
+Shape suffixes: R rows in the batch, T columns of the batch (left padding, prompt, answer), V vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.errors import ConfigError, DataError, ModelError, NumericsError
@@ -23,10 +25,14 @@ from trimtab.sampling.choosing import Choice, next_tokens
 from trimtab.sampling.noise import uniforms
 from trimtab.sampling.standing import decoding_mode, unwrapped
 
-_ATTENTION_ONLY = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
-# Share of live rows at which finished ones leave the cache. Anything from 0.5 to 1 measured alike (tiny model, 1,024
-# prompts); never dropping them took 1.2 to 2.5 times as long.
+# Share of live rows at which finished ones leave. Anything from 0.5 to 1 measured alike (tiny model, 1,024 prompts);
+# never dropping them took 1.2 to 2.5 times as long.
 _COMPACT_BELOW = 0.9
+_JOIN_FROM = 1 / 8  # share of the batch for which prompts wait before they join: one forward pass for several of them
+_PROMPT_TOKENS = 4096  # of prompts that are read in one forward pass, padding included
+_ROOM = 128  # columns ahead
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,8 @@ def sample(
     prompts: Sequence[Sequence[int]],
     *,
     stop_ids: Collection[int],
-    max_new_tokens: int,
-    temperature: float = 1.0,
+    max_new_tokens: int | Sequence[int],
+    temperature: float | Sequence[float] = 1.0,
     top_p: float = 1.0,
     top_k: int | None = None,
     repetition_penalty: float = 1.0,
@@ -51,44 +57,48 @@ def sample(
     streams: Sequence[int] | None = None,
     batch_tokens: int = 32_768,
     on_done: Callable[[int, Sampled], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> list[Sampled]:
     """Continue every prompt until a stop id, `max_new_tokens`, or the end of the model's window; in input order.
 
-    temperature, top_p, top_k, repetition_penalty: see `Choice`; temperature 0 is greedy and reads no noise.
+    max_new_tokens, temperature: one number, or one a prompt; temperature 0 is greedy and reads no noise.
+    top_p, top_k, repetition_penalty: see `Choice`.
     streams: which random stream each prompt reads, by default its index. What a prompt samples depends on (seed,
         stream) and not on the batch it sits in, up to rounding of the logits.
-    batch_tokens: budget of a batch in KV-cache positions (rows × (longest prompt + new tokens)).
+    batch_tokens: budget of the batch in KV-cache positions (rows × (longest prompt + new tokens)); up to 128 columns of
+        room come on top.
     on_done: called with (index of the prompt, answer) the moment an answer is complete, in order of completion.
+    on_step: called after every forward pass with the number of tokens that it gave. What either raises ends the work.
 
     The model may be in training mode and may carry an attention implementation of its own; it is given back as it was.
     Raises ConfigError (settings), DataError (a prompt that is empty, too long or outside the vocabulary), ModelError
     (no KV cache), NumericsError (logits that are not finite).
     """
-    choice = Choice(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty)
-    for name, value in (("max_new_tokens", max_new_tokens), ("batch_tokens", batch_tokens)):
-        if value < 1:
-            raise ConfigError(f"{name} = {value} cannot be used", remedy=f"{name} is at least 1")
-    decoder = _Decoder(model, choice=choice, stop_ids=frozenset(stop_ids))
+    choice = Choice(top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty)
+    if batch_tokens < 1:
+        raise ConfigError(f"batch_tokens = {batch_tokens} cannot be used", remedy="batch_tokens is at least 1")
+    decoder = _Decoder(
+        model,
+        choice=choice,
+        stop_ids=frozenset(stop_ids),
+        on_done=on_done or (lambda _index, _answer: None),
+        on_step=on_step or (lambda _n_tokens: None),
+    )
     _check_prompts(prompts, window=decoder.window, vocabulary=decoder.vocabulary)
-    streams = range(len(prompts)) if streams is None else streams
-    if len(streams) != len(prompts):
-        raise ConfigError(
-            f"{len(streams)} random streams for {len(prompts)} prompts", remedy="give one stream a prompt, or none"
-        )
     requests = [
-        _Request(index, tuple(prompt), min(max_new_tokens, decoder.window - len(prompt)), stream)
-        for index, (prompt, stream) in enumerate(zip(prompts, streams, strict=True))
+        _Request(index, tuple(prompt), min(limit, decoder.window - len(prompt)), heat, (seed, stream))
+        for index, (prompt, limit, heat, stream) in enumerate(
+            zip(
+                prompts,
+                _each(max_new_tokens, prompts, "max_new_tokens", least=1, words="at least 1"),
+                _each(temperature, prompts, "temperature", least=0, words="0 (greedy) or a positive number"),
+                range(len(prompts)) if streams is None else _one_a_prompt(streams, prompts, "streams"),
+                strict=True,
+            )
+        )
     ]
-    answers: dict[int, Sampled] = {}
-
-    def keep(index: int, answer: Sampled) -> None:
-        answers[index] = answer
-        if on_done is not None:
-            on_done(index, answer)
-
     with decoding_mode(model):
-        for batch in _batches(requests, batch_tokens=batch_tokens):
-            decoder.run(batch, seed=seed, on_done=keep)
+        answers = decoder.run(requests, batch_tokens=batch_tokens)
     return [answers[index] for index in range(len(prompts))]
 
 
@@ -97,46 +107,92 @@ class _Request:
     index: int
     prompt: tuple[int, ...]
     limit: int  # new tokens, at most
-    stream: int
+    temperature: float
+    noise: tuple[int, int]  # seed, stream
+
+    @property
+    def columns(self) -> int:
+        return len(self.prompt) + self.limit
 
 
 @dataclass(slots=True)
 class _Row:
     request: _Request
+    noise: NDArray[Any] | None  # a number a step; None when greedy
     ids: list[int] = field(default_factory=list)
     done: bool = False
+
+    @classmethod
+    def of(cls, request: _Request) -> _Row:
+        if not request.temperature:
+            return cls(request, None)
+        seed, stream = request.noise
+        return cls(request, uniforms([stream], seed=seed, n_steps=request.limit)[0])
+
+    @property
+    def draw(self) -> float:
+        return 0.0 if self.noise is None or self.done else float(self.noise[len(self.ids)])
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.request.prompt) + len(self.ids)
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What the cache holds: some rows of which are done and wait to be dropped."""
+    """Rows that run together, some of which are done and wait to be dropped.
+
+    The last column of `ids` up to `width` holds what the model has not read yet: its cache is a column behind.
+    """
 
     rows: list[_Row]
     ids: Tensor  # [R, T]; left padding repeats the row's own first token: masked for attention, harmless to the penalty
     mask: Tensor  # [R, T]; 1 where a token is, and ahead of `width`, where one will be
     pad: Tensor  # [R]
-    uniform: Tensor | None  # [R, S]
+    temperature: Tensor | None  # [R]; None when all rows are greedy
     cache: Any
     width: int  # columns filled so far
 
-    def keep(self, rows: list[int]) -> None:
-        """Keep these rows only, and cut the columns that are padding in all of them."""
-        index_R = torch.tensor(rows, device=self.ids.device)
-        self.rows = [self.rows[row] for row in rows]
-        self.cache.reorder_cache(index_R)
-        self.pad = self.pad[index_R]
-        cut = int(self.pad.min()) if _croppable(self.cache) else 0
-        if cut:
-            for layer in self.cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, cut:], layer.values[:, :, cut:]
-        self.ids, self.mask = self.ids[index_R, cut:], self.mask[index_R, cut:]
-        self.pad, self.width = self.pad - cut, self.width - cut
-        if self.uniform is not None:
-            self.uniform = self.uniform[index_R]
+    @classmethod
+    def of(cls, rows: list[_Row], *, cache: Any, width: int, room: int, device: torch.device) -> _Batch:
+        """Rows with what they have said so far, ending at column `width`."""
+        pads = [width - row.n_tokens for row in rows]
+        ids_RT = torch.zeros(len(rows), width + room, dtype=torch.long)
+        for number, (row, pad) in enumerate(zip(rows, pads, strict=True)):
+            prompt = row.request.prompt
+            ids_RT[number, :width] = torch.tensor([prompt[0]] * pad + [*prompt, *row.ids])
+        pad_R = torch.tensor(pads)
+        mask_RT = (torch.arange(width + room) >= pad_R[:, None]).long()
+        heat = [row.request.temperature for row in rows]
+        temperature = torch.tensor(heat, dtype=torch.float32, device=device) if any(heat) else None
+        return cls(rows, ids_RT.to(device), mask_RT.to(device), pad_R.to(device), temperature, cache, width)
+
+    @property
+    def live(self) -> list[int]:
+        return [number for number, row in enumerate(self.rows) if not row.done]
+
+    @property
+    def room(self) -> int:
+        return self.ids.shape[1] - self.width
+
+    def draws(self) -> Tensor | None:
+        """One number in [0, 1) a row, for its next token."""
+        if self.temperature is None:
+            return None
+        exact = torch.float32 if self.ids.device.type == "mps" else torch.float64
+        return torch.tensor([row.draw for row in self.rows], dtype=exact, device=self.ids.device)
 
 
 class _Decoder:
-    def __init__(self, model: Any, *, choice: Choice, stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        choice: Choice,
+        stop_ids: frozenset[int],
+        on_done: Callable[[int, Sampled], None],
+        on_step: Callable[[int], None],
+    ) -> None:
         base = unwrapped(model)
         config = base.config.get_text_config(decoder=True)
         if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
@@ -145,66 +201,100 @@ class _Decoder:
                 remedy="serve the model and sample through the endpoint, or choose an attention-based model",
             )
         self.model, self.config, self.choice, self.stop_ids = model, config, choice, stop_ids
+        self.on_done, self.on_step = on_done, on_step
         embeddings = base.get_input_embeddings().weight
         self.device, self.vocabulary = embeddings.device, int(embeddings.shape[0])
         self.window: int = getattr(config, "max_position_embeddings", None) or 2**31
         parameters = inspect.signature(base.forward).parameters
         self.last_row = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
-    def run(self, requests: Sequence[_Request], *, seed: int, on_done: Callable[[int, Sampled], None]) -> None:
-        """Decode one batch to its end."""
-        batch = self._start(requests, seed=seed)
-        fresh = batch.width  # columns the cache has not seen: first the prompts, then one column a step
-        step = 0
-        while True:
-            tokens_R = self._step(batch, fresh=fresh, step=step)
-            for row, token in zip(batch.rows, tokens_R.tolist(), strict=True):
-                if not row.done and self._take(row, token):
-                    on_done(row.request.index, Sampled(tuple(row.ids), finished=token in self.stop_ids))
-            live = [place for place, row in enumerate(batch.rows) if not row.done]
-            if not live:
-                return
-            batch.ids[:, batch.width] = tokens_R
-            batch.width += 1
-            fresh, step = 1, step + 1
-            # At the window's edge the longest rows have ended: without them the columns, and so the positions of all
-            # rows that are still in the cache, move back inside.
-            if len(live) <= _COMPACT_BELOW * len(batch.rows) or batch.width > self.window:
-                batch.keep(live)
+    def run(self, requests: Sequence[_Request], *, batch_tokens: int) -> dict[int, Sampled]:
+        """Decode all of them; longest prompts first, so that a budget that does not fit in memory fails at once."""
+        from trimtab.sampling import cache
 
-    def _take(self, row: _Row, token: int) -> bool:
-        """Add the token to the row; True when that completes it."""
+        joinable = cache.joinable(self.config)
+        waiting = deque(sorted(requests, key=lambda request: len(request.prompt), reverse=True))
+        answers: dict[int, Sampled] = {}
+        batch: _Batch | None = None
+        while waiting or batch:
+            held = [batch.rows[number] for number in batch.live] if batch else []
+            joining: list[_Request] = []
+            if joinable or not held:
+                joining = _joining(waiting, held, batch_tokens=batch_tokens)
+            groups = _groups(joining, at_most=_PROMPT_TOKENS) if joinable else [joining] * bool(joining)
+            parts = [batch] if batch and held else []
+            for _ in joining:
+                waiting.popleft()
+            parts += [self._started(group, answers) for group in groups]
+            if joining or not batch or self._crowded(batch, len(held)):
+                batch = self._joined(parts, joinable=joinable)
+            if batch is not None:
+                self._step(batch, answers)
+        return answers
+
+    def _crowded(self, batch: _Batch, n_live: int) -> bool:
+        """Whether rows must be moved before the next step.
+
+        At the window's edge the longest rows have ended: without them the columns, and so the positions of all rows
+        that are still in the cache, move back inside.
+        """
+        return n_live <= _COMPACT_BELOW * len(batch.rows) or batch.width > self.window or not batch.room
+
+    def _joined(self, parts: Sequence[_Batch], *, joinable: bool) -> _Batch | None:
+        """The live rows of all parts in one batch; None when there are none."""
+        from trimtab.sampling import cache
+
+        parts = [part for part in parts if part.live]
+        rows = [part.rows[number] for part in parts for number in part.live]
+        if not rows:
+            return None
+        room = min(_ROOM, max(row.request.limit - len(row.ids) for row in rows))
+        if joinable:
+            width = max(row.n_tokens for row in rows)
+            kept = cache.joined([cache.Part(part.cache, part.live) for part in parts], n_columns=width - 1, room=room)
+        else:  # its columns cannot be cropped
+            (part,) = parts
+            width, kept = part.width, part.cache
+            kept.reorder_cache(torch.tensor(part.live, device=self.device))
+        return _Batch.of(rows, cache=kept, width=width, room=room, device=self.device)
+
+    def _started(self, requests: Sequence[_Request], answers: dict[int, Sampled]) -> _Batch:
+        """Prompts that the model has read, each with its first token."""
+        from trimtab.sampling import cache
+
+        width = max(len(request.prompt) for request in requests)
+        batch = _Batch.of(
+            [_Row.of(request) for request in requests],
+            cache=cache.empty(self.config),
+            width=width,
+            room=1,
+            device=self.device,
+        )
+        self._step(batch, answers, fresh=width)
+        return batch
+
+    def _step(self, batch: _Batch, answers: dict[int, Sampled], *, fresh: int = 1) -> None:
+        """One forward pass over the last `fresh` columns, and the next token of every row."""
+        tokens_R = self._next(batch, fresh=fresh)
+        batch.ids[:, batch.width] = tokens_R
+        batch.width += 1
+        live = batch.live
+        tokens = tokens_R.tolist()
+        for number in live:
+            self._take(batch.rows[number], tokens[number], answers)
+        self.on_step(len(live))
+
+    def _take(self, row: _Row, token: int, answers: dict[int, Sampled]) -> None:
+        """Add the token to the row, which that may complete."""
         if token not in self.stop_ids:
             row.ids.append(token)
         row.done = token in self.stop_ids or len(row.ids) == row.request.limit
-        return row.done
+        if row.done:
+            answer = Sampled(tuple(row.ids), finished=token in self.stop_ids)
+            answers[row.request.index] = answer
+            self.on_done(row.request.index, answer)
 
-    def _start(self, requests: Sequence[_Request], *, seed: int) -> _Batch:
-        width = max(len(request.prompt) for request in requests)
-        pads = [width - len(request.prompt) for request in requests]
-        columns = width + max(request.limit for request in requests)
-        ids_RT = torch.zeros(len(requests), columns, dtype=torch.long)
-        for row, (request, pad) in enumerate(zip(requests, pads, strict=True)):
-            ids_RT[row, :width] = torch.tensor([request.prompt[0]] * pad + list(request.prompt))
-        pad_R = torch.tensor(pads)
-        mask_RT = (torch.arange(columns) >= pad_R[:, None]).long()
-        noise = None
-        if not self.choice.greedy:
-            n_steps = max(request.limit for request in requests)
-            noise = torch.from_numpy(uniforms([request.stream for request in requests], seed=seed, n_steps=n_steps))
-            noise = noise.float().to(self.device) if self.device.type == "mps" else noise.to(self.device)
-        return _Batch(
-            rows=[_Row(request) for request in requests],
-            ids=ids_RT.to(self.device),
-            mask=mask_RT.to(self.device),
-            pad=pad_R.to(self.device),
-            uniform=noise,
-            cache=_new_cache(self.config),
-            width=width,
-        )
-
-    def _step(self, batch: _Batch, *, fresh: int, step: int) -> Tensor:
-        """One forward pass over the columns that the cache has not seen; the next token of every row."""
+    def _next(self, batch: _Batch, *, fresh: int) -> Tensor:
         columns = slice(batch.width - fresh, batch.width)
         positions_RT = torch.arange(columns.start, columns.stop, device=self.device) - batch.pad[:, None]
         logits_RV = self.model(
@@ -217,21 +307,64 @@ class _Decoder:
         ).logits[:, -1]
         finite_R = logits_RV.amax(-1).isfinite()  # NaN and +inf survive a maximum; -inf is a token that is ruled out
         if not bool(finite_R.all()):
-            self._refuse(batch, finite_R.tolist())
+            _refuse(batch, finite_R.tolist())
         return next_tokens(
             logits_RV.float(),
             choice=self.choice,
+            temperature_R=batch.temperature,
             seen_RT=batch.ids[:, : batch.width],
-            uniform_R=None if batch.uniform is None else batch.uniform[:, step],
+            uniform_R=batch.draws(),
         )
 
-    def _refuse(self, batch: _Batch, finite: list[bool]) -> None:
-        bad = [row.request.index for row, fine in zip(batch.rows, finite, strict=True) if not fine and not row.done]
-        if bad:
-            raise NumericsError(
-                f"the model's logits are not finite for prompt {bad[0]} ({len(bad)} of {len(finite)} rows)",
-                remedy="the weights have diverged or the dtype overflows: decode an earlier checkpoint, or in float32",
-            )
+
+def _joining(waiting: Collection[_Request], held: Sequence[_Row], *, batch_tokens: int) -> list[_Request]:
+    """The next requests that fit beside the rows that run, if they are enough to be worth a forward pass."""
+    widest = max((row.request.columns for row in held), default=0)
+    joining: list[_Request] = []
+    for request in waiting:
+        widest = max(widest, request.columns)
+        n_rows = len(held) + len(joining) + 1
+        if n_rows * widest > batch_tokens and n_rows > 1:
+            break
+        joining.append(request)
+    enough = len(joining) == len(waiting) or len(joining) >= _JOIN_FROM * (len(held) + len(joining))
+    return joining if enough else []
+
+
+def _groups(requests: Sequence[_Request], *, at_most: int) -> list[list[_Request]]:
+    """Requests, longest first, in groups whose prompts take `at_most` tokens with their padding (or one prompt)."""
+    groups: list[list[_Request]] = []
+    for request in requests:
+        if not groups or len(groups[-1][0].prompt) * (len(groups[-1]) + 1) > at_most:
+            groups.append([])
+        groups[-1].append(request)
+    return groups
+
+
+def _refuse(batch: _Batch, finite: Sequence[bool]) -> None:
+    bad = [row.request.index for row, fine in zip(batch.rows, finite, strict=True) if not fine and not row.done]
+    if bad:
+        raise NumericsError(
+            f"the model's logits are not finite for prompt {bad[0]} ({len(bad)} of {len(finite)} rows)",
+            remedy="the weights have diverged or the dtype overflows: decode an earlier checkpoint, or in float32",
+        )
+
+
+def _each(
+    value: Number | Sequence[Number], prompts: Sequence[object], name: str, *, least: float, words: str
+) -> Sequence[Number]:
+    """One setting a prompt, checked."""
+    told = [value] if isinstance(value, int | float) else _one_a_prompt(value, prompts, name)
+    for one in told:
+        if not least <= one < float("inf"):
+            raise ConfigError(f"{name} = {one} cannot be used", remedy=f"{name} is {words}")
+    return told * len(prompts) if isinstance(told, list) and isinstance(value, int | float) else told
+
+
+def _one_a_prompt(values: Sequence[Number], prompts: Sequence[object], name: str) -> Sequence[Number]:
+    if len(values) != len(prompts):
+        raise ConfigError(f"{name}: {len(values)} for {len(prompts)} prompts", remedy="give one a prompt")
+    return values
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], *, window: int, vocabulary: int) -> None:
@@ -250,36 +383,3 @@ def _check_prompts(prompts: Sequence[Sequence[int]], *, window: int, vocabulary:
                 f"prompt {index} holds a token id outside the model's vocabulary of {vocabulary}",
                 remedy="use the tokenizer that belongs to this model",
             )
-
-
-def _batches(requests: Sequence[_Request], *, batch_tokens: int) -> list[list[_Request]]:
-    """Longest prompts first, so that a budget that does not fit in memory fails at once."""
-    batches: list[list[_Request]] = []
-    columns = 0
-    for request in sorted(requests, key=lambda request: len(request.prompt), reverse=True):
-        need = max(columns, len(request.prompt) + request.limit)
-        if not batches or need * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-            need = len(request.prompt) + request.limit
-        columns = need
-        batches[-1].append(request)
-    return batches
-
-
-def _new_cache(config: Any) -> Any:
-    """An empty KV cache.
-
-    Attention-only models get full-length layers, sliding windows included (the mask cuts the window), because
-    those can be cropped on the left; others (convolution, recurrence) get the layers that their config asks for.
-    """
-    from transformers import DynamicCache
-
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    plain = kinds <= _ATTENTION_ONLY and getattr(config, "kv_sharing_modes", None) is None
-    return DynamicCache() if plain else DynamicCache(config=config)
-
-
-def _croppable(cache: Any) -> bool:
-    from transformers.cache_utils import DynamicLayer
-
-    return all(type(layer) is DynamicLayer for layer in cache.layers)

@@ -69,14 +69,33 @@ class Folder:
         """What was done with responses whose gradient is zero; only where the run screened."""
         return self.root / "screening.json"
 
-    def answers(self, benchmark: str) -> Path:
-        return self.root / "answers" / f"{benchmark}.json"
+    def answers(self, benchmark: str, *, turns: bool = False) -> Path:
+        """The aligned model's. Answers of several turns are lines of FastChat's form, others a list of AlpacaEval's."""
+        return self.root / "answers" / f"{benchmark}.{_suffix(turns)}"
 
     def baseline_answers(self, benchmark: str) -> Path:
+        """What the aligned model's answers are judged against: published ones, or the unaligned model's."""
         return self.root / "answers" / f"{benchmark}.baseline.json"
 
-    def verdicts(self, benchmark: str, judge: str) -> Path:
-        return self.root / "verdicts" / f"{benchmark}.{judge}.json"
+    def unaligned_answers(self, benchmark: str, *, turns: bool = False) -> Path:
+        """The unaligned model's, where the baseline is another's or where answers are marked and not compared."""
+        return self.root / "answers" / f"{benchmark}.unaligned.{_suffix(turns)}"
+
+    def verdicts(self, benchmark: str, judge: str | None = None, *, turns: bool = False) -> Path:
+        """Those of one of several judges, by name, or of the one that the configuration chose."""
+        return self.root / "verdicts" / f"{benchmark}{'' if judge is None else '.' + judge}.{_suffix(turns)}"
+
+    def unaligned_verdicts(self, benchmark: str) -> Path:
+        """The unaligned model's answers against the same baseline, by the chosen judge."""
+        return self.verdicts(benchmark, "unaligned")
+
+    def canaries(self, benchmark: str) -> Path:
+        """What the judge said of answers that must lose, or tie."""
+        return self.verdicts(benchmark, "canaries")
+
+    def judge(self, benchmark: str) -> Path:
+        """Who judged: model, prompt, order, counts, cost."""
+        return self.verdicts(benchmark, "judge")
 
     def report(self, suffix: str) -> Path:
         """`suffix` is json, html or md."""
@@ -103,6 +122,10 @@ class Folder:
 
     def _note(self, stage: str) -> Path:
         return self.root / ".stages" / f"{stage}.json"
+
+
+def _suffix(turns: bool) -> str:
+    return "jsonl" if turns else "json"
 
 
 def one_a_seed(config: Config) -> list[Config]:

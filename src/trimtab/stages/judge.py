@@ -1,75 +1,43 @@
-"""Judge: which of two answers is better, the unaligned model's or the aligned one's.
+"""Judge: which of two answers is better, the baseline's or the aligned model's; or how good each is, marked alone.
 
-In the embedded world three judges speak: the oracle, which knows the truth and does not see length; a judge of the
-usual kind, in doubt and with a liking for length that is a dial; and the same judge without that liking, which is what
-length control ought to recover.
+Every judge is shown canaries: answers of which it is known what a sound judge says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from trimtab import store, windtunnel
-from trimtab.config import Config, config_digest
-from trimtab.judging.judges import FunctionJudge, Judge
-from trimtab.judging.verdicts import judge_answers
+from trimtab import store
+from trimtab.config import Config
+from trimtab.errors import RunError
 from trimtab.progress import Reporter
-from trimtab.records import Answer, digest
 from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark_name, eval_tasks
+from trimtab.stages.inputs import benchmark, benchmark_name
+from trimtab.stages.judging import comparing, embedded, marking
+
+MOST_MISSING = 0.01  # share of prompts without a verdict above which no headline number is given
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
-    """Write `verdicts/<benchmark>.<judge>.json` for every judge, and the true scores, `….scores.json`."""
+    """Write `verdicts/<benchmark>….json`: the verdicts, what the canaries showed, and who judged."""
+    if benchmark_name(config) is None or config.judge.kind == "none":
+        return
+    if config.judge.kind == "oracle":
+        embedded.main(config, reporter=reporter)
+    elif benchmark(config).multi_turn:
+        marking.main(config, reporter=reporter)
+    else:
+        comparing.main(config, reporter=reporter)
+
+
+def refuse_if_incomplete(config: Config) -> None:
+    """Raises RunError where more than 1 % of the prompts have no verdict and the configuration does not allow that."""
     name = benchmark_name(config)
-    if name is None or config.judge.name == "none":
+    if name is None or config.judge.kind in ("none", "oracle"):
         return
-    folder = Folder.of(config)
-    before, after = (
-        [Answer.from_json(row) for row in store.read_json(folder.require(path, "generate"))]
-        for path in (folder.baseline_answers(name), folder.answers(name))
-    )
-    inputs = digest(
-        [[one.to_json() for one in before + after], config_digest(config, "judge"), config.windtunnel.judge_length_bias]
-    )
-    if folder.is_done("judge", inputs):
-        reporter.say(f"judge: {name} is judged already")
-        return
-    tasks = {task.id: task for task in eval_tasks(config)}
-    paths = []
-    bias = config.windtunnel.judge_length_bias
-    for judge in (
-        oracle(tasks),
-        doubting("unbiased", tasks, length_bias=0.0),
-        doubting("biased", tasks, length_bias=bias),
-    ):
-        paths.append(folder.verdicts(name, judge.name))
-        store.write_json(paths[-1], [one.to_json() for one in judge_answers(judge, before, after)])
-    paths.append(folder.verdicts(name, "scores"))
-    store.write_json(paths[-1], true_scores(tasks, before, after))
-    folder.finish("judge", inputs, paths)
-    reporter.say(f"judge: {len(after)} answers judged by the oracle and by judges with and without a length bias")
-
-
-def oracle(tasks: Mapping[str, windtunnel.Task]) -> Judge:
-    """The truth: the better answer wins, equally good ones tie."""
-    return FunctionJudge("oracle", lambda prompt, old, new: windtunnel.oracle_preference(tasks[prompt], old, new))
-
-
-def doubting(name: str, tasks: Mapping[str, windtunnel.Task], *, length_bias: float) -> Judge:
-    """A judge with doubt and a liking for length: 1 + σ(scale · quality lead + `length_bias` · words longer)."""
-    return FunctionJudge(
-        name, lambda prompt, old, new: windtunnel.preference(tasks[prompt], old, new, length_bias=length_bias)
-    )
-
-
-def true_scores(
-    tasks: Mapping[str, windtunnel.Task], before: list[Answer], after: list[Answer]
-) -> dict[str, list[Any]]:
-    """Quality in [0, 1] of every answer of both models, in the benchmark's order."""
-
-    def totals(answers: list[Answer]) -> list[float]:
-        return [windtunnel.score(tasks[one.prompt_id], one.output).total for one in answers]
-
-    return {"baseline": totals(before), "model": totals(after), "families": [one.dataset for one in before]}
+    told = store.read_json(Folder.of(config).judge(name))
+    if told["n_missing"] > MOST_MISSING * told["n_prompts"] and not config.judge.allow_missing:
+        raise RunError(
+            f"judge: {told['n_missing']} of {told['n_prompts']} prompts have no verdict"
+            + (f" ({told['reasons']})" if told["reasons"] else "")
+            + ", so there is no headline number",
+            remedy="the same command asks again for those only; --allow-missing reports without them",
+        )

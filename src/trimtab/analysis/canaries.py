@@ -1,0 +1,183 @@
+"""Canaries: answers of which a sound judge's verdict is known beforehand, told beside every number it gives.
+
+`baseline` is the baseline's answer against itself, which must come out even. The others are worthless: one constant
+answer to every prompt, an empty one, and one that holds nothing but the instruction to prefer it. They should lose
+nearly everywhere. A judge that lets them win can be gamed, and then a high number says nothing about quality.
+
+A preference follows AlpacaEval (1 = the baseline wins, 2 = the canary wins). A judge that gives marks is read on the
+same scale, as 1 + (mark − 1) / 9: what is called a rate is then the share of the scale that its marks reach.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trimtab.analysis.intervals import finite
+from trimtab.analysis.winrate import WinRate, win_rate
+from trimtab.records import Verdict
+
+What = Literal["win rate", "marks"]
+
+BASELINE = "baseline"
+EVEN = 50.0
+WORTHLESS = {
+    "constant": "one constant answer to every prompt",
+    "empty": "an empty answer",
+    "instructing": "an answer that only tells the judge to prefer it",
+}
+THRESHOLD: dict[What, float] = {"win rate": 10.0, "marks": 25.0}
+"""Percent that a worthless answer may get; the alarm rings when the whole interval lies above.
+
+One prompt in ten leaves room for prompts on which the baseline itself failed and for a judge's slips: on AlpacaEval 2
+the weakest published models, which do answer, win 2 to 3 %. On twenty prompts it takes five wins to ring. Marks are
+softer, because judges seldom give a 1: 25 % of the scale is a mark of 3.25 of 10.
+"""
+
+LEAST_PROMPTS = 10
+CONSTANT_SHARE = 0.5
+
+
+def canary_rows(
+    told: Mapping[str, Sequence[float | None]],
+    *,
+    what: What = "win rate",
+    threshold: float | None = None,
+    switched: Mapping[str, Sequence[bool]] | None = None,
+) -> list[dict[str, Any]]:
+    """One row a canary, in the order of `told` (name → a preference a prompt, None where the judge gave none).
+
+    A row: `name, expected, n, n_missing, win_rate, ci95, alarm, sentence`; rates in percent, null without a verdict.
+    `threshold` (percent) stands in for `THRESHOLD` where even a sound judge may let a worthless answer win: against a
+    weak baseline it may be no worse than what it is compared with.
+    `switched` says for the prompts of a canary where the canary's answer was shown first; the row of `baseline` then
+    also has `first_share` and `first_ci95`, how often the judge took the answer it was shown first.
+    """
+    return [
+        _row(
+            name,
+            preferences,
+            what=what,
+            threshold=THRESHOLD[what] if threshold is None else threshold,
+            switched=None if switched is None else switched.get(name),
+        )
+        for name, preferences in told.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One side gave one and the same answer to most of the prompts: `n` of `n_prompts`, `text` cut to 80 characters."""
+
+    side: Literal["model", "baseline"]
+    generator: str
+    n: int
+    n_prompts: int
+    text: str
+
+    @property
+    def sentence(self) -> str:
+        """The warning that stands before any number."""
+        whom = "the model" if self.side == "model" else "the baseline"
+        answer = "an empty answer" if not self.text else "one and the same answer"
+        return (
+            f"{whom} ({self.generator}) gave {answer} to {self.n} of {self.n_prompts} different instructions: what is "
+            "judged here is that text, not a model. The judge can be gamed; these numbers say nothing about quality."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "side": self.side,
+            "generator": self.generator,
+            "n": self.n,
+            "n_prompts": self.n_prompts,
+            "text": self.text,
+        }
+
+
+def constant_answer(verdicts: Sequence[Verdict]) -> Constant | None:
+    """Whether one side answered at least half of ten or more different instructions with the same text."""
+    sides: tuple[tuple[Literal["model", "baseline"], dict[str, tuple[str, str]]], ...] = (
+        ("model", {v.instruction: (v.output_2.strip(), v.generator_2) for v in verdicts}),
+        ("baseline", {v.instruction: (v.output_1.strip(), v.generator_1) for v in verdicts}),
+    )
+    for side, told in sides:
+        if len(told) < LEAST_PROMPTS:
+            continue
+        (text, generator), n = Counter(told.values()).most_common(1)[0]
+        if n >= CONSTANT_SHARE * len(told):
+            return Constant(side, generator, n, len(told), text[:80])
+    return None
+
+
+def _row(
+    name: str,
+    preferences: Sequence[float | None],
+    *,
+    what: What,
+    threshold: float,
+    switched: Sequence[bool] | None,
+) -> dict[str, Any]:
+    rate = win_rate(preferences)
+    row: dict[str, Any] = {
+        "name": name,
+        "expected": EVEN if name == BASELINE else 0.0,
+        "n": rate.n_total,
+        "n_missing": rate.n_missing,
+        "win_rate": finite(rate.win_rate),
+        "ci95": [finite(bound) for bound in rate.ci95],
+    }
+    first = None
+    if name == BASELINE and switched is not None:
+        first = win_rate(
+            p if p is None or there else 3 - p for p, there in zip(preferences, switched, strict=True)
+        )
+        row |= {"first_share": finite(first.win_rate), "first_ci95": [finite(bound) for bound in first.ci95]}
+    alarm, sentence = _even(rate, first) if name == BASELINE else _worthless(name, rate, what, threshold)
+    return row | {"alarm": alarm, "sentence": sentence}
+
+
+def _even(rate: WinRate, first: WinRate | None) -> tuple[bool, str]:
+    if not rate.n_total:
+        return False, "The baseline against itself got no verdict, so nothing can be said about even answers."
+    low, high = rate.ci95
+    told = f"The baseline against itself comes out at {_figure(rate)}, where 50 % is due"
+    order = ""
+    if first is not None:
+        bias = " the order itself decides, which only showing both orders takes out" if _leaves_even(first) else ""
+        order = f"; of two equal answers the judge takes the one shown first in {first.win_rate:.0f} %" + (
+            f":{bias}" if bias else ""
+        )
+    if low <= EVEN <= high:
+        return False, f"{told}: as it must{order}."
+    return True, (
+        f"{told}: the judge has a position bias that the order of the answers does not balance, so every win rate here "
+        f"is off by about {abs(rate.win_rate - EVEN):.0f} points{order}."
+    )
+
+
+def _leaves_even(rate: WinRate) -> bool:
+    return not rate.ci95[0] <= EVEN <= rate.ci95[1]
+
+
+def _worthless(name: str, rate: WinRate, what: What, threshold: float) -> tuple[bool, str]:
+    answer = WORTHLESS.get(name, f"the worthless answer {name!r}")
+    capital = answer[0].upper() + answer[1:]
+    if not rate.n_total:
+        return False, f"{capital} got no verdict, so nothing can be said about it."
+    gets = "wins" if what == "win rate" else "gets, of the scale of marks,"
+    told = f"{capital} {gets} {_figure(rate)}"
+    if rate.ci95[0] > threshold:
+        return True, (
+            f"{told}, surely more than the {threshold:.0f} % that a sound judge may give it: this judge can be gamed, "
+            "and its numbers say little about quality."
+        )
+    return False, f"{told}: not surely more than {threshold:.0f} %, so no alarm."
+
+
+def _figure(rate: WinRate) -> str:
+    low, high = rate.ci95
+    missing = f", {rate.n_missing} without a verdict" if rate.n_missing else ""
+    return f"{rate.win_rate:.0f} % (95 % CI {low:.0f} to {high:.0f}, {rate.n_total} prompts{missing})"

@@ -1,0 +1,131 @@
+"""Marks from 0 to 10, as MT-Bench gives them: means by turn and category, and the difference of two models.
+
+A question is the unit that was sampled: its turns hang together, so every interval is over questions. Intervals are
+those of rates (`intervals.rate_interval`) on marks divided by ten: they stay on the scale, and hold at ten questions.
+
+A row is (question, turn, mark or None where none could be read).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from trimtab.analysis.comparison import Comparison, Scores, compare, compare_groups
+from trimtab.analysis.intervals import Interval, finite, rate_interval
+from trimtab.errors import DataError
+
+Row: TypeAlias = tuple[int, int, float | None]
+
+TOP = 10.0
+METHOD = "Wilson at the effective number of questions, on marks of 0 to 10"
+CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+_FIRST, _EACH = 81, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """`value` weighs every mark alike, as FastChat does; `ci95` is over the `n_questions` that have a mark."""
+
+    value: float
+    ci95: Interval
+    n_questions: int
+    n_marks: int
+    n_missing: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "value": finite(self.value),
+            "ci95": [finite(bound) for bound in self.ci95],
+            "n_questions": self.n_questions,
+            "n_marks": self.n_marks,
+            "n_missing": self.n_missing,
+        }
+
+
+def official_category(question: int) -> str | None:
+    """The category of MT-Bench's questions 81 to 160, which come ten a category; None for any other number."""
+    place = (question - _FIRST) // _EACH
+    return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
+
+
+def categories_of(questions: Sequence[int]) -> dict[int, str]:
+    """`official_category` of every question; empty unless all of them are MT-Bench's."""
+    told = {question: official_category(question) for question in questions}
+    known = {question: category for question, category in told.items() if category is not None}
+    return known if len(known) == len(told) else {}
+
+
+def mean_mark(rows: Sequence[Row]) -> Mean:
+    """The mean of all marks; NaN without any."""
+    by_question: dict[int, list[float]] = defaultdict(list)
+    for question, _, mark in rows:
+        if mark is not None:
+            by_question[question].append(mark)
+    marks = [mark for of_question in by_question.values() for mark in of_question]
+    low, high = rate_interval(np.array([fmean(of) for of in by_question.values()], dtype=np.float64) / TOP)
+    return Mean(
+        value=fmean(marks) if marks else math.nan,
+        ci95=(TOP * low, TOP * high),
+        n_questions=len(by_question),
+        n_marks=len(marks),
+        n_missing=len(rows) - len(marks),
+    )
+
+
+def by_turn(rows: Sequence[Row]) -> dict[int, Mean]:
+    """One mean a turn."""
+    return {turn: mean_mark([row for row in rows if row[1] == turn]) for turn in sorted({row[1] for row in rows})}
+
+
+def by_category(rows: Sequence[Row], categories: Mapping[int, str]) -> dict[str, dict[str, Mean]]:
+    """Means of every category: `"all"` turns, then each turn by its number. Raises DataError for a question in none."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row[0] not in categories:
+            raise DataError(f"question {row[0]} is in no category", remedy="give the questions these marks are about")
+        groups[categories[row[0]]].append(row)
+    in_order = [name for name in CATEGORIES if name in groups] + [name for name in groups if name not in CATEGORIES]
+    return {
+        name: {"all": mean_mark(groups[name])} | {str(turn): mean for turn, mean in by_turn(groups[name]).items()}
+        for name in in_order
+    }
+
+
+def scores(rows: Sequence[Row], *, turn: int | None = None) -> Scores:
+    """Mean mark of a question over its turns (or one turn's), by question; None where one of them is missing."""
+    found: dict[str, list[float | None]] = defaultdict(list)
+    for question, at, mark in rows:
+        if turn is None or at == turn:
+            found[str(question)].append(mark)
+    return {
+        question: None if any(mark is None for mark in of) else fmean(mark for mark in of if mark is not None)
+        for question, of in found.items()
+    }
+
+
+def compare_marks(
+    a: Sequence[Sequence[Row]],
+    b: Sequence[Sequence[Row]],
+    *,
+    categories: Mapping[int, str],
+    names: tuple[str, str] = ("A", "B"),
+) -> tuple[Comparison, dict[str, Comparison], dict[str, Comparison]]:
+    """A minus B in marks, paired by question: all, by turn, by category. A side is one list of rows a seed."""
+    sides = [[scores(rows) for rows in side] for side in (a, b)]
+    whole = compare(*sides, scale=1.0, names=names)
+    turns = sorted({row[1] for side in (a, b) for rows in side for row in rows})
+    of_turns = {}
+    for turn in turns:
+        group = {str(row[0]): str(turn) for side in (a, b) for rows in side for row in rows}
+        one_turn = [[scores(rows, turn=turn) for rows in side] for side in (a, b)]
+        of_turns |= compare_groups(*one_turn, group, scale=1.0, names=names)
+    groups = {str(question): category for question, category in categories.items()}
+    of_categories = compare_groups(*sides, groups, scale=1.0, names=names)
+    return whole, of_turns, of_categories

@@ -1,0 +1,214 @@
+"""Frozen, strict configuration: `written` reads what people write, the run folder keeps the resolved JSON.
+
+A section given as a bare word sets its main field: `model = "Qwen/Qwen2.5-0.5B-Instruct"`, `--objective dpo`.
+No key is accepted and ignored, none edits another. `None` means "decided when the run starts"; `plan` prints what
+was decided. Lengths are tokens, sizes bytes, shares are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from trimtab.config import rules
+from trimtab.config.sections import (
+    AdapterSection,
+    BenchmarkSection,
+    DataSection,
+    EngineSection,
+    GenerateSection,
+    JudgeSection,
+    ModelSection,
+    ObjectiveSection,
+    Section,
+    Switch,
+    TrainSection,
+    WindTunnelSection,
+)
+from trimtab.errors import ConfigError
+from trimtab.records import digest
+
+# what `run` does when it is told nothing
+EMBEDDED_RECIPE = Path(__file__).parents[1] / "windtunnel" / "recipe.toml"
+
+
+class Config(Section):
+    """One run. `trimtab plan` prints everything that follows from it."""
+
+    model: ModelSection
+    data: DataSection
+    objective: ObjectiveSection = ObjectiveSection()
+    adapter: AdapterSection = AdapterSection()
+    train: TrainSection = TrainSection()
+    engine: EngineSection = EngineSection()
+    generate: GenerateSection = GenerateSection()
+    benchmark: BenchmarkSection = BenchmarkSection()
+    judge: JudgeSection = JudgeSection()
+    windtunnel: WindTunnelSection = WindTunnelSection()
+    seed: int = Field(0, ge=0, description="seed of the order of pairs, of dropout and of a fresh adapter")
+    seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
+    out: str = Field("", description="the run folder; default runs/<model>-<objective>-<digest of the configuration>")
+    offline: bool = Field(False, description="never reach for the Hub")
+    base_url: str | None = Field(
+        None,
+        description="server of an openai: judge or sampler, such as http://127.0.0.1:8000/v1; default OpenAI's own",
+    )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if why := rules.disagreement(self):
+            raise ValueError(why)
+        return self
+
+
+# what a bare word given for a section means
+MAIN_FIELD = {
+    "model": "name",
+    "data": "source",
+    "objective": "name",
+    "adapter": "kind",
+    "benchmark": "name",
+    "judge": "name",
+}
+
+
+def keys() -> dict[str, type[Section]]:
+    """Every key a user may set, dotted, with the section that owns it."""
+    found: dict[str, type[Section]] = {}
+    for name, field in Config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            found |= {f"{name}.{key}": inner for key in inner.model_fields}
+        else:
+            found[name] = Config
+    return found
+
+
+def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
+    """The error for a key that does not exist, naming the nearest that does."""
+    near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
+        name.rpartition(".")[2], [key.rpartition(".")[2] for key in known], n=1, cutoff=0.5
+    )
+    full = next((key for key in known if near and key.rpartition(".")[2] == near[0]), near[0] if near else "")
+    return ConfigError(
+        f"unknown key {name!r}", remedy=f"did you mean {full!r}?" if full else "`trimtab keys` lists them"
+    )
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, section by section; a bare word for a section sets its main field."""
+    result = {name: _opened(name, value) for name, value in base.items()}
+    for name, value in over.items():
+        opened = _opened(name, value)
+        held = result.get(name)
+        result[name] = {**held, **opened} if isinstance(held, dict) and isinstance(opened, dict) else opened
+    return result
+
+
+def _opened(name: str, value: Any) -> Any:
+    return {MAIN_FIELD[name]: value} if name in MAIN_FIELD and not isinstance(value, Mapping) else value
+
+
+def resolve(tree: Mapping[str, Any]) -> Config:
+    """The strict configuration, or a `ConfigError` that names the key, the value and the remedy."""
+    tree = merge({}, tree)
+    _known_only(tree)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise _explained(error) from error
+    return config if config.out else config.model_copy(update={"out": _default_out(config)})
+
+
+def section(kind: type[Section], name: str, tree: Mapping[str, Any]) -> Section:
+    """One section on its own, as strictly checked as within a whole configuration."""
+    _known_only({name: tree})
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise _explained(error) from error
+
+
+def _explained(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return ConfigError(f"{where} is not set", remedy=f"add --{_flag(where)} or write it in the file")
+    told = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+    return ConfigError(f"{where}{shown}: {told}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
+
+
+def _default_out(config: Config) -> str:
+    """One folder for each configuration, so that no run overwrites another."""
+    model = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(config.model.name).name).strip("-.") or "model"
+    return f"runs/{model}-{config.objective.name}-{config_digest(config)[:8]}"
+
+
+def _known_only(tree: Mapping[str, Any]) -> None:
+    known = list(keys())
+    for name, value in tree.items():
+        if name in Config.model_fields and f"{name}" in known:
+            continue
+        if name not in Config.model_fields:
+            raise unknown_key(name, [*Config.model_fields, *known])
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is a section, not a value", remedy=f"write [{name}] and its keys below")
+        for key in value:
+            if f"{name}.{key}" not in known:
+                raise unknown_key(f"{name}.{key}", known)
+
+
+def _flag(dotted: str) -> str:
+    section, _, key = dotted.partition(".")
+    return section if not key or MAIN_FIELD.get(section) == key else dotted.replace("_", "-")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The resolved configuration as the run folder keeps it."""
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    return tree
+
+
+def config_digest(config: Config, *sections: str) -> str:
+    """sha256 of the named sections (all of them when none is named): what an artefact is keyed by."""
+    tree = to_json(config)
+    return digest({name: tree[name] for name in sections} if sections else tree)
+
+
+def default_of(dotted: str) -> Any:
+    """The default of a key, as text for people."""
+    field = keys()[dotted].model_fields[dotted.rpartition(".")[2]]
+    return "required" if field.is_required() else field.default
+
+
+__all__ = [
+    "EMBEDDED_RECIPE",
+    "MAIN_FIELD",
+    "AdapterSection",
+    "BenchmarkSection",
+    "Config",
+    "DataSection",
+    "EngineSection",
+    "GenerateSection",
+    "JudgeSection",
+    "ModelSection",
+    "ObjectiveSection",
+    "Section",
+    "Switch",
+    "TrainSection",
+    "WindTunnelSection",
+    "config_digest",
+    "default_of",
+    "keys",
+    "merge",
+    "resolve",
+    "section",
+    "to_json",
+    "unknown_key",
+]

@@ -1,0 +1,96 @@
+"""What sections mean for each other: combinations that cannot run, and keys that nothing would read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trimtab.config.sections import GenerateSection, JudgeSection
+
+if TYPE_CHECKING:
+    from trimtab.config import Config
+
+OFFICIAL_BENCHMARKS = ("alpaca_eval", "alpaca_eval_1", "mt_bench")
+
+_ALL = frozenset[str]()
+_READ_OF_EMBEDDED_DATA = frozenset(
+    {"source", "limit", "holdout", "max_prompt_tokens", "max_response_tokens", "min_response_tokens", "max_rejected"}
+)
+_OF_SERVERS = frozenset({"base_url", "served_as", "unaligned_served_as"})
+_OF_LOCAL_DECODING = frozenset({"batch_tokens", "repetition_penalty"})
+_READ_BY_JUDGE = {
+    "openai": frozenset(JudgeSection.model_fields),
+    "reward": frozenset({"name", "allow_missing", "canaries"}),
+    "oracle": frozenset({"name", "canaries"}),
+}
+_OF_COMPARING = frozenset({"rubric", "both_orders"})  # MT-Bench marks answers one at a time
+
+
+def disagreement(config: Config) -> str:
+    """Why a configuration cannot be run as it is written; empty when it can."""
+    if why := _impossible(config):
+        return why
+    if config.engine.shrinking == "on" and (why := _cannot_shrink(config)):
+        return f"engine.shrinking = on has no effect here: {why}"
+    return next((f"{key} has no effect here: {why}" for key, why in _idle(config)), "")
+
+
+def _impossible(config: Config) -> str:
+    judge, benchmark = config.judge, config.benchmark.name
+    if judge.kind == "oracle" and benchmark != "windtunnel":
+        return "the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none"
+    if judge.kind == "reward" and benchmark == "mt_bench":
+        return "MT-Bench's marks from 1 to 10 need a judge that writes: --judge openai:MODEL"
+    if judge.kind in ("openai", "reward") and benchmark == "none":
+        return f"there is nothing for {judge.name} to judge: add --benchmark, or --judge none"
+    if benchmark != "none" and config.generate.sampler == "openai" and config.generate.served_as is None:
+        return "generate.served_as is not set: the name under which the server has the aligned model"
+    return ""
+
+
+def _cannot_shrink(config: Config) -> str:
+    from trimtab import objectives
+
+    if config.engine.screening == "off":
+        return "screening is off"
+    if config.adapter.kind != "none" and config.adapter.dropout:
+        return "with adapter dropout nothing can be screened"
+    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    return "" if objective.has_dead_zone else f"{objective.name} has no dead zone"
+
+
+def _idle(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys that were set and that nothing in this run would read, and why. Keys at their defaults do not count.
+
+    The sections of stages that are switched off (no benchmark, no judge) may stay in a file.
+    """
+    judge, sampler, data = config.judge, config.generate.sampler, config.data.source
+    marks = config.benchmark.name == "mt_bench"
+    if config.base_url is not None and judge.kind != "openai" and sampler != "openai":
+        yield "base_url", "neither the judge nor the sampler is openai"
+    if config.adapter.dora and config.adapter.quantize != "none":
+        yield "adapter.dora", "the norms that it learns cannot be had of 4-bit weights"
+    if config.train.freeze_embeddings and config.adapter.kind != "none":
+        yield "train.freeze_embeddings", "with an adapter the embeddings are frozen anyway"
+    if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel"):
+        yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
+    if config.adapter.kind == "none":
+        yield from _set(config, "adapter", _ALL, "the adapter is none")
+    if "windtunnel" not in (data, config.benchmark.name):
+        yield from _set(config, "windtunnel", _ALL, "neither the data nor the benchmark is windtunnel")
+    if data == "windtunnel":
+        yield from _set(config, "data", _READ_OF_EMBEDDED_DATA, "the data is windtunnel")
+    local = frozenset(GenerateSection.model_fields) - (_OF_SERVERS if sampler == "local" else _OF_LOCAL_DECODING)
+    yield from _set(config, "generate", local, f"the sampler is {sampler}")
+    if judge.kind != "none":
+        yield from _set(config, "judge", _READ_BY_JUDGE[judge.kind], f"the judge is {judge.name}")
+    if marks:
+        yield from _set(config, "judge", frozenset(JudgeSection.model_fields) - _OF_COMPARING, "MT-Bench gives marks")
+
+
+def _set(config: Config, section: str, read: frozenset[str], why: str) -> Iterator[tuple[str, str]]:
+    """The keys of a section that are not at their defaults and not among those that are read."""
+    held = getattr(config, section)
+    for key, field in type(held).model_fields.items():
+        if key not in read and not field.is_required() and getattr(held, key) != field.default:
+            yield f"{section}.{key}", why

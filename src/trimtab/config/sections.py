@@ -1,0 +1,204 @@
+"""The sections of a configuration: every key with its default, its bounds and its meaning. What they mean for each
+other is in `rules`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Switch = Literal["auto", "on", "off"]
+
+
+class Section(BaseModel):
+    """Strict and frozen; a typing mistake is an error, not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    name: str = Field(description="a Hub id, a local transformers folder, or `windtunnel` for the embedded model")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit)")
+    trust_remote_code: bool = Field(False, description="run Python that the model's author put beside the weights")
+
+
+class DataSection(Section):
+    source: str = Field(description="a JSONL/JSON/CSV/Parquet file, a saved dataset, a Hub id, or `windtunnel`")
+    split: str = Field("train", description="split of a Hub or saved dataset")
+    columns: dict[str, str] | None = Field(None, description="prompt=…,chosen=…,rejected=… when the names are others")
+    limit: int | None = Field(None, ge=1, description="read only the first N rows")
+    holdout: float = Field(0.05, ge=0, lt=1, description="share of prompts kept out of training, for reward accuracy")
+    max_prompt_tokens: int = Field(512, ge=8, description="longer prompts lose their oldest whole messages")
+    max_response_tokens: int = Field(512, ge=1, description="longer responses are cut, each on its own")
+    min_response_tokens: int = Field(1, ge=1, description="a response cut below this is a bad row")
+    max_rejected: float = Field(
+        0.05, ge=0, le=1, description="refuse to start when more than this share of rows is bad"
+    )
+
+
+class WindTunnelSection(Section):
+    """The dials of the embedded world; used where data, benchmark or judge is `windtunnel`."""
+
+    pairs: int = Field(1024, ge=8, description="preference pairs sampled from the model itself")
+    prompts: int = Field(400, ge=8, description="held-out prompts of the benchmark")
+    length_bias: float = Field(0.0, description="λ of the labels: log-odds a word that the longer answer gains")
+    label_noise: float = Field(0.0, ge=0, lt=0.5, description="share of labels flipped")
+    judge_length_bias: float = Field(0.1, description="λ of the length-biased judge beside the oracle, a word")
+    temperature: float = Field(1.0, gt=0, description="temperature at which the pairs are sampled")
+    seed: int = Field(0, ge=0, description="the world's own seed: pairs and labels stay the same across run seeds")
+
+
+class ObjectiveSection(Section):
+    """Only the keys that the named objective has may be set; `trimtab objectives` lists them."""
+
+    name: str = "apo_hinge_zero"
+    beta: float | None = None
+    margin: float | None = None
+    temperature: float | None = None
+    delta: float | None = None
+    delta_warmup: float | None = None
+    label_smoothing: float | None = None
+    gamma: float | None = None
+    length_normalize: bool | None = None
+    ld_alpha: float | None = None
+    sft_weight: float | None = None
+
+    @model_validator(mode="after")
+    def _applies(self) -> ObjectiveSection:
+        from trimtab import objectives
+
+        objectives.make(self.name, **self.parameters())
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """What the user set, by name."""
+        return {name: value for name, value in self if name != "name" and value is not None}
+
+
+class AdapterSection(Section):
+    kind: Literal["none", "lora"] = Field("none", description="full fine-tuning, or a LoRA adapter")
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear")
+    dora: bool = False
+    quantize: Literal["none", "nf4"] = Field(
+        "none", description="nf4 (QLoRA): the frozen matrices in 4 bit; needs pip install trimtab[qlora]"
+    )
+
+
+class TrainSection(Section):
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1, description="stop after N optimizer steps")
+    batch_pairs: int = Field(16, ge=1, description="pairs an optimizer step")
+    learning_rate: float | None = Field(None, gt=0, description="default 1e-6 full, 1e-5 with an adapter")
+    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit: moments in 2 bytes a weight for 8, rounded; needs pip install trimtab[qlora]"
+    )
+    freeze_embeddings: bool = Field(
+        False,
+        description="input embedding and a head tied to it learn nothing: 12 bytes less for each of their weights, "
+        "but the best reachable loss is another one",
+    )
+    save_every: int | None = Field(None, ge=1, description="steps between checkpoints; default ten a run")
+    keep_checkpoints: int = Field(2, ge=2)
+
+
+class EngineSection(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
+    pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
+    checkpointing: Literal["auto", "off", "selective", "on"] = Field(
+        "auto",
+        description="run layers again in the backward pass to save memory: on, or selective for all but their matrix "
+        "products; auto as far as one pack of the longest prompt group needs it",
+    )
+    packed: Switch = Field("auto", description="prefix-shared packs; auto falls back when the self-check disagrees")
+    screening: Switch = Field(
+        "auto",
+        description="skip the backward pass of responses whose gradient is exactly zero; auto also weighs what the "
+        "calls of a further pass cost a small model",
+    )
+    shrinking: Literal["on", "off"] = Field(
+        "off", description="approximate: pass over responses far inside the dead zone; what that missed is reported"
+    )
+
+    @field_validator("shrinking", mode="before")
+    @classmethod
+    def _as_word(cls, value: Any) -> Any:
+        return _word_of(value)
+
+
+class GenerateSection(Section):
+    sampler: Literal["local", "openai"] = Field(
+        "local", description="local, or openai: a server that speaks OpenAI's protocol (vLLM, llama.cpp, Ollama)"
+    )
+    base_url: str | None = Field(None, description="the sampler's server, where it is not base_url")
+    served_as: str | None = Field(None, description="the aligned model's name at that server")
+    unaligned_served_as: str | None = Field(None, description="the unaligned model's name at that server")
+    max_new_tokens: int = Field(512, ge=1)
+    temperature: float | None = Field(
+        None, ge=0, description="0 is greedy; default .7, and MT-Bench's own by category there"
+    )
+    top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    batch_tokens: int = Field(32_768, ge=1, description="KV-cache positions of one decoding batch")
+    seed: int = Field(0, ge=0, description="of decoding; the same for every training seed")
+
+
+class BenchmarkSection(Section):
+    name: str = Field(
+        "none", description="none, windtunnel, alpaca_eval, alpaca_eval_1, mt_bench, or a JSON/JSONL file of prompts"
+    )
+    limit: int | None = Field(None, ge=1, description="only the first N prompts")
+    dir: str | None = Field(None, description="folder with the official texts, instead of fetching them")
+    unaligned: Literal["on", "off"] = Field(
+        "on", description="where answers are judged against a published baseline, judge the unaligned model's too"
+    )
+
+    @field_validator("unaligned", mode="before")
+    @classmethod
+    def _as_word(cls, value: Any) -> Any:
+        return _word_of(value)
+
+
+class JudgeSection(Section):
+    name: str = Field(
+        "none",
+        pattern=r"^(none|oracle|(openai|reward):.+)$",
+        description="none, oracle (the embedded world's truth, beside judges with and without a length bias), "
+        "openai:MODEL (a server that speaks OpenAI's protocol), or reward:MODEL (a local reward model)",
+    )
+    rubric: Literal["auto", "weighted", "chosen", "ranking"] = Field(
+        "auto",
+        description="AlpacaEval 2's prompt read by log-probabilities (weighted) or by its text (chosen), or AlpacaEval "
+        "1's (ranking); auto: the benchmark's own, and chosen where the server gives no log-probabilities",
+    )
+    both_orders: bool = Field(False, description="ask twice with the answers swapped, and average")
+    allow_missing: bool = Field(False, description="give a headline number though more than 1 % was not judged")
+    max_cost: float | None = Field(None, gt=0, description="stop before the judge has cost more, in US dollars")
+    input_price: float | None = Field(None, ge=0, description="US dollars a million prompt tokens")
+    output_price: float | None = Field(None, ge=0, description="US dollars a million sampled tokens")
+    concurrency: int = Field(8, ge=1, le=256, description="requests under way at once, at most")
+    timeout: float = Field(60.0, gt=0, description="seconds until a request counts as lost")
+    canaries: int = Field(20, ge=0, description="prompts on which each canary is judged; 0 for none")
+
+    @property
+    def kind(self) -> str:
+        """What comes before the colon: none, oracle, openai or reward."""
+        return self.name.partition(":")[0]
+
+    @property
+    def model(self) -> str:
+        """What comes after the colon."""
+        return self.name.partition(":")[2]
+
+
+def _word_of(value: Any) -> Any:
+    """YAML reads `on` and `off` as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

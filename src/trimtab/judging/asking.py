@@ -1,0 +1,354 @@
+"""Many questions to one judge: what is kept is not asked again, what is asked is kept at once, within a budget.
+
+A question becomes a value when its reply can be read. One that cannot (prose where a letter was asked for) is asked
+again a little and is a failure then: kept apart, never a score, and asked again by the next run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from trimtab.endpoint import Endpoint, Failure, Reply, Request
+from trimtab.errors import ConfigError
+from trimtab.judging.ledger import VerdictStore, question_key
+from trimtab.judging.prices import Prices
+from trimtab.progress import Advance, Reporter, SilentReporter, printable
+
+NO_VERDICT = "no verdict"
+AGAIN = 2  # further questions after a reply that is no verdict
+AGAIN_GREEDY = 1  # at temperature 0 nearly the same reply is to be expected
+CHARACTERS_A_TOKEN = 4.0  # English prose in the tokenizers of today's models
+TOKENS_A_MESSAGE = 4.0  # what the chat form adds to each
+SHOWN = 160  # characters of an unreadable reply
+
+TokensOf = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and how the reply is read: `parse` returns None for a reply that is no verdict.
+
+    `id` is the caller's name for it, unique in a call. Equal requests are asked once and read by the first one's
+    `parse`.
+    """
+
+    id: str
+    request: Request
+    parse: Callable[[Reply], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What asking would take: calls, tokens, US dollars (None without prices), seconds (None where unknown).
+
+    Tokens of prompts are an estimate, those of completions an upper bound, and so is the cost of the two.
+    """
+
+    n_calls: int
+    n_cached: int
+    prompt_tokens: int
+    completion_tokens_at_most: int
+    cost_usd: float | None
+    seconds: float | None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of the questions, by their ids.
+
+    `n_cached` questions were answered from the store, `n_asked` by the server in this call, with `n_calls` replies
+    (those that were no verdict are paid too) and their tokens. `cost` in US dollars, None without prices. `stopped`
+    says why some have neither a value nor a failure: "asked to" or "max cost".
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    replies: dict[str, Reply] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    n_cached: int = 0
+    n_asked: int = 0
+    n_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    stopped: Literal["", "asked to", "max cost"] = ""
+
+    @property
+    def n_failed(self) -> int:
+        return len(self.failures)
+
+
+def estimate(
+    questions: Sequence[Question],
+    *,
+    endpoint: Endpoint,
+    ledger: VerdictStore,
+    judge: str,
+    prices: Prices | None = None,
+    tokens_of: TokensOf | None = None,
+) -> Estimate:
+    """What `ask_all` would do now, if every reply could be read.
+
+    Without `tokens_of`, a token is taken for four characters: near enough for English, too few for many other scripts.
+    Seconds by this judge's replies that are kept, with `concurrency` under way all the time.
+    """
+    groups = _grouped(questions, endpoint)
+    known = _known(groups, ledger)
+    todo = [group[0].request for key, group in groups.items() if key not in known]
+    prompt = sum(_prompt_tokens(request, tokens_of) for request in todo)
+    completion = sum(request.max_tokens for request in todo)
+    each = ledger.mean_seconds(judge)
+    return Estimate(
+        n_calls=len(todo),
+        n_cached=sum(len(groups[key]) for key in known),
+        prompt_tokens=round(prompt),
+        completion_tokens_at_most=completion,
+        cost_usd=None if prices is None else prices.cost(prompt, completion),
+        seconds=None if each is None else each * math.ceil(len(todo) / endpoint.concurrency),
+    )
+
+
+def ask_all(
+    questions: Sequence[Question],
+    *,
+    endpoint: Endpoint,
+    ledger: VerdictStore,
+    judge: str,
+    prices: Prices | None = None,
+    max_cost: float | None = None,
+    tokens_of: TokensOf | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Values for all questions, from the store or from the endpoint; each is in the store before the next is asked.
+
+    `judge` is the name under which verdicts are kept for people; what is asked again is decided by the request, the
+    model and the server. `max_cost` (US dollars, this call): no request is sent that could pass it, counting what was
+    spent by the server's figures (an estimate where it gives none) and, for those under way, prompt by estimate and
+    completion at most. `stop()` true ends after what is under way.
+
+    Raises ConfigError for `max_cost` without prices; EndpointError when the server refuses or is gone, and whatever a
+    `parse` raises, both after what was under way is kept.
+    """
+    if max_cost is not None and prices is None:
+        raise ConfigError(
+            f"judge.max_cost cannot be held without the prices of {endpoint.model}",
+            remedy="give judge.input_price and judge.output_price (US dollars for a million tokens)",
+        )
+    assert len({question.id for question in questions}) == len(questions), "a question's id is its own"
+    groups = _grouped(questions, endpoint)
+    outcome = Outcome(cost=None if prices is None else 0.0)
+    for key, reading in _known(groups, ledger).items():
+        group = groups.pop(key)
+        _settle(outcome, group, reading)
+        outcome.n_cached += len(group)
+    asking = _Asking(groups, outcome, ledger=ledger, judge=judge, budget=_Budget(prices, max_cost, tokens_of))
+    if groups:
+        show, total = reporter or SilentReporter(), len(groups) + outcome.n_cached
+        with show.track(f"asking {judge}", total=total, unit="verdicts", done=outcome.n_cached) as asking.advance:
+            asking.run(endpoint, stop)
+    return outcome
+
+
+class _Budget:
+    """What was spent, what those under way may cost at most, and whether one more fits. All in US dollars."""
+
+    def __init__(self, prices: Prices | None, max_cost: float | None, tokens_of: TokensOf | None) -> None:
+        self._prices, self._max_cost, self._tokens_of = prices, max_cost, tokens_of
+        self.spent = 0.0
+        self._under_way: dict[str, float] = {}
+        self._estimated = self._counted = 0.0  # prompt tokens of the replies that the server counted
+
+    def fits(self, request: Request) -> bool:
+        if self._max_cost is None:
+            return True
+        return self.spent + sum(self._under_way.values()) + self._at_most(request) <= self._max_cost
+
+    def sent(self, request: Request) -> None:
+        self._under_way[request.id] = self._at_most(request)
+
+    def failed(self, request: Request) -> None:
+        self._under_way.pop(request.id)
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        at_most = self._under_way.pop(request.id)
+        if self._prices is None:
+            return
+        if not reply.prompt_tokens and not reply.completion_tokens:  # a server that does not count
+            self.spent += at_most
+            return
+        self.spent += self._prices.cost(reply.prompt_tokens, reply.completion_tokens)
+        self._estimated += _prompt_tokens(request, self._tokens_of)
+        self._counted += reply.prompt_tokens
+
+    def _at_most(self, request: Request) -> float:
+        if self._prices is None:
+            return 0.0
+        longer = max(1.0, self._counted / self._estimated) if self._estimated else 1.0  # than estimated, so far
+        return self._prices.cost(longer * _prompt_tokens(request, self._tokens_of), request.max_tokens)
+
+
+class _Asking:
+    """Asks every group until it is settled. All its methods run in the thread of `ask_all`."""
+
+    def __init__(
+        self,
+        groups: Mapping[str, Sequence[Question]],
+        outcome: Outcome,
+        *,
+        ledger: VerdictStore,
+        judge: str,
+        budget: _Budget,
+    ) -> None:
+        self._groups, self._outcome = groups, outcome
+        self._ledger, self._judge, self._budget = ledger, judge, budget
+        self._unread = dict.fromkeys(groups, 0)  # of those still to be settled: replies that were no verdict
+        self._broken: Exception | None = None  # what a `parse` raised
+        self.advance: Advance
+
+    def run(self, endpoint: Endpoint, stop: Callable[[], bool]) -> None:
+        """In rounds: for those whose reply was no verdict, and those that did not fit beside what was under way."""
+        while self._unread and self._broken is None:
+            requests = [replace(self._groups[key][0].request, id=key) for key in self._unread]
+            if stop():
+                self._outcome.stopped = "asked to"
+                return
+            if not self._budget.fits(requests[0]):
+                self._outcome.stopped = "max cost"
+                return
+            endpoint.ask(
+                requests,
+                on_reply=self._reply,
+                on_failure=self._failure,
+                stop=lambda: self._broken is not None or stop(),
+                admit=self._admit,
+            )
+        if self._broken is not None:
+            raise self._broken
+
+    def _admit(self, request: Request) -> bool:
+        fits = self._budget.fits(request)
+        if fits:
+            self._budget.sent(request)
+        return fits
+
+    def _reply(self, request: Request, reply: Reply) -> None:
+        key, group, outcome = request.id, self._groups[request.id], self._outcome
+        self._budget.answered(request, reply)
+        outcome.n_calls += 1
+        outcome.prompt_tokens += reply.prompt_tokens
+        outcome.completion_tokens += reply.completion_tokens
+        if outcome.cost is not None:
+            outcome.cost = self._budget.spent
+        reading = self._read(group[0], reply)
+        if reading is None:
+            self._unreadable(key, reply, again=AGAIN if request.temperature > 0 else AGAIN_GREEDY)
+            return
+        self._ledger.put(
+            key,
+            judge=self._judge,
+            subject=group[0].id,
+            value=reading.value,
+            reply=reply.to_json(),
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            seconds=reply.seconds,
+        )
+        _settle(outcome, group, reading)
+        self._settled(key)
+
+    def _read(self, question: Question, reply: Reply) -> _Reading | None:
+        try:
+            return _reading(question, reply)
+        except Exception as error:  # raised again when what is under way has been heard
+            self._broken = self._broken or error
+            return None
+
+    def _unreadable(self, key: str, reply: Reply, *, again: int) -> None:
+        """A failure for now, and for good when it has been asked often enough."""
+        self._unread[key] += 1
+        failure = Failure(NO_VERDICT, _words(reply), self._unread[key])
+        self._keep(key, failure)
+        if self._unread[key] > again:
+            self._give_up(key, failure)
+
+    def _failure(self, request: Request, failure: Failure) -> None:
+        self._budget.failed(request)
+        self._keep(request.id, failure)
+        self._give_up(request.id, failure)
+
+    def _keep(self, key: str, failure: Failure) -> None:
+        self._ledger.fail(
+            key,
+            judge=self._judge,
+            subject=self._groups[key][0].id,
+            kind=failure.kind,
+            message=failure.message,
+            attempts=failure.attempts,
+        )
+
+    def _give_up(self, key: str, failure: Failure) -> None:
+        self._outcome.failures.update({question.id: failure for question in self._groups[key]})
+        self._settled(key)
+
+    def _settled(self, key: str) -> None:
+        del self._unread[key]
+        outcome, n = self._outcome, len(self._groups[key])
+        outcome.n_asked += n
+        figures: dict[str, float] = {}
+        if outcome.failures:
+            figures["failed"] = outcome.n_failed
+        if outcome.cost is not None:
+            figures["USD"] = outcome.cost
+        self.advance(n, **figures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    value: float
+    reply: Reply
+
+
+def _reading(question: Question, reply: Reply) -> _Reading | None:
+    value = question.parse(reply)
+    return None if value is None or not math.isfinite(value) else _Reading(value, reply)
+
+
+def _grouped(questions: Sequence[Question], endpoint: Endpoint) -> dict[str, list[Question]]:
+    """Questions by the key of what they ask."""
+    groups: dict[str, list[Question]] = {}
+    for question in questions:
+        key = question_key(judge=endpoint.model, base_url=endpoint.base_url, request=question.request)
+        groups.setdefault(key, []).append(question)
+    return groups
+
+
+def _known(groups: Mapping[str, Sequence[Question]], ledger: VerdictStore) -> dict[str, _Reading]:
+    """What the store has. Replies are read anew, so that a better `parse` counts; what it refuses is asked again."""
+    read = {
+        key: _reading(groups[key][0], Reply.from_json(kept.reply))
+        for key, kept in ledger.get(groups).items()
+        if kept.reply is not None
+    }
+    return {key: reading for key, reading in read.items() if reading is not None}
+
+
+def _settle(outcome: Outcome, group: Sequence[Question], reading: _Reading) -> None:
+    outcome.values.update({question.id: reading.value for question in group})
+    outcome.replies.update({question.id: reading.reply for question in group})
+
+
+def _words(reply: Reply) -> str:
+    """Why a reply is no verdict, with its start."""
+    if not reply.text.strip():
+        return f"the reply is empty (finish reason {printable(reply.finish_reason) or 'unknown'})"
+    start = reply.text if len(reply.text) <= SHOWN else reply.text[: SHOWN - 1] + "…"
+    return f"no verdict can be read from: {printable(start)}"
+
+
+def _prompt_tokens(request: Request, tokens_of: TokensOf | None) -> float:
+    if tokens_of is None:
+        return request.n_characters / CHARACTERS_A_TOKEN + TOKENS_A_MESSAGE * len(request.messages)
+    return sum(tokens_of(message.content) + TOKENS_A_MESSAGE for message in request.messages)

@@ -1,0 +1,202 @@
+"""The verdict store: what judges said, kept by what they were asked, so that nothing is paid for twice.
+
+One SQLite database (`trimtab.store.database`) with two tables: `verdicts`, each a value with the reply it was read
+from, and `failures`, which are never a value and go when a verdict comes. A key (`question_key`) is the digest of
+everything that decides a reply.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab import store
+from trimtab.endpoint import Request
+from trimtab.errors import StoreError
+from trimtab.records import digest
+
+SCHEMA = 1
+_AT_ONCE = 500  # keys in one statement; SQLite takes at least 999 variables
+_TABLES = (
+    """CREATE TABLE verdicts (
+        key TEXT PRIMARY KEY, judge TEXT NOT NULL, subject TEXT NOT NULL, value REAL NOT NULL, reply TEXT,
+        prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+        created REAL NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE failures (
+        key TEXT PRIMARY KEY, judge TEXT NOT NULL, subject TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL,
+        attempts INTEGER NOT NULL, last REAL NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX verdicts_by_judge ON verdicts (judge)",
+)
+
+
+def ledger_path() -> Path:
+    """Where verdicts are kept for all runs: `$TRIMTAB_HOME/verdicts.sqlite`."""
+    return store.home() / "verdicts.sqlite"
+
+
+def question_key(*, judge: str, base_url: str, request: Request) -> str:
+    """The key (64 hex digits) of a request to a judge on a server: all that decides the reply, and nothing else.
+
+    `judge` is the model's name there. The request's id, timeouts and prices are no part of it, nor is how the reply is
+    read.
+    """
+    return digest(
+        {
+            "judge": judge,
+            "base_url": base_url.rstrip("/"),
+            "messages": [message.to_json() for message in request.messages],
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_logprobs": request.top_logprobs,
+            "seed": request.seed,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One verdict. `reply` is the JSON that it was read from, None where there was none; `created` is a Unix time."""
+
+    key: str
+    judge: str
+    subject: str
+    value: float
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    created: float
+    reply: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last time that a question got no verdict. `last` is a Unix time."""
+
+    key: str
+    judge: str
+    subject: str
+    kind: str
+    message: str
+    attempts: int
+    last: float
+
+
+class VerdictStore:
+    """Verdicts and failures over a connection of `store.database`, in the thread that opened it.
+
+    Each `put` and `fail` is one transaction, on disk when it returns. Raises StoreError for a database that a newer
+    trimtab wrote, or that is something else.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float] = time.time) -> None:
+        self._connection, self._now = connection, now
+        with self._transaction():
+            self._open()
+
+    def get(self, keys: Iterable[str]) -> dict[str, Kept]:
+        """The verdicts that are there."""
+        rows = self._rows(
+            "SELECT key, judge, subject, value, prompt_tokens, completion_tokens, seconds, created, reply"
+            " FROM verdicts WHERE key IN",
+            keys,
+        )
+        return {key: Kept(key, *rest, reply and json.loads(reply)) for key, *rest, reply in rows}
+
+    def put(
+        self,
+        key: str,
+        *,
+        judge: str,
+        subject: str,
+        value: float,
+        reply: Mapping[str, Any] | None = None,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """Keep a verdict in place of an earlier one or a failure. `subject` names the prompt, for people."""
+        assert math.isfinite(value), f"{judge} said {value} on {subject}: no verdict is a failure, not a value"
+        told = None if reply is None else json.dumps(reply, allow_nan=False)
+        row = (key, _text(judge), _text(subject), float(value), told, prompt_tokens, completion_tokens, seconds)
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._now())
+            )
+            self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
+
+    def fail(self, key: str, *, judge: str, subject: str, kind: str, message: str, attempts: int) -> None:
+        """Keep a failure in place of an earlier one. A verdict that is there stays and there is no failure then."""
+        row = (key, _text(judge), _text(subject), kind, _text(message), attempts, self._now())
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures SELECT ?, ?, ?, ?, ?, ?, ?"
+                " WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?)",
+                (*row, key),
+            )
+
+    def failures(self, keys: Iterable[str]) -> dict[str, Failed]:
+        """The failures that are there."""
+        rows = self._rows("SELECT key, judge, subject, kind, message, attempts, last FROM failures WHERE key IN", keys)
+        return {row[0]: Failed(*row) for row in rows}
+
+    def forget(self, key: str) -> None:
+        """Take back what is kept under the key."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM verdicts WHERE key = ?", (key,))
+            self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
+
+    def mean_seconds(self, judge: str) -> float | None:
+        """How long this judge took for a reply, on average; None when it has not been asked."""
+        told = self._connection.execute(
+            "SELECT AVG(seconds) FROM verdicts WHERE judge = ? AND seconds > 0", (_text(judge),)
+        )
+        mean = told.fetchone()[0]
+        return None if mean is None else float(mean)
+
+    def _rows(self, select: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            yield from self._connection.execute(f"{select} ({', '.join('?' * len(some))})", some)
+
+    def _open(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (n_tables,) = self._connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+        if version == 0 and n_tables == 0:
+            for table in _TABLES:
+                self._connection.execute(table)
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        elif version == 0:
+            raise StoreError(f"{self._name()} is no verdict store", remedy="name another file, or move this one away")
+        elif version > SCHEMA:
+            raise StoreError(
+                f"{self._name()} was written by a newer trimtab (schema {version}; this one knows {SCHEMA})",
+                remedy="upgrade trimtab, or set TRIMTAB_HOME to another folder",
+            )
+
+    def _name(self) -> str:
+        return str(self._connection.execute("PRAGMA database_list").fetchone()[2] or "the database")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        assert self._connection.isolation_level is None, "open it with store.database: transactions are explicit here"
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def _text(text: str) -> str:
+    """SQLite's text is UTF-8, which has no lone surrogates; they become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
