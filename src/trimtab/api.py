@@ -75,16 +75,34 @@ def train(
 
 
 def winrate(
-    file: str | Path, *, difficulty: str | Path | None = None, gamed: str | Path | None = None
+    file: str | Path,
+    *,
+    kind: str = "alpaca_eval",
+    difficulty: str | Path | None = None,
+    gamed: str | Path | None = None,
+    questions: str | Path | None = None,
+    benchmark_dir: str | Path | None = None,
+    allow_missing: bool = False,
+    offline: bool = False,
 ) -> dict[str, Any]:
-    """Raw and length-controlled win rate of an AlpacaEval annotations file; the keys of `trimtab winrate --json`."""
+    """Raw and length-controlled win rate of an AlpacaEval annotations file, or mean marks with `kind="mt_bench"`.
+
+    The keys of `trimtab winrate --json`. Raises `RunError` when more than 1 % is missing, unless `allow_missing`.
+    """
     from trimtab.commands import winrate as command
+
+    def text(path: str | Path | None) -> str | None:
+        return None if path is None else str(path)
 
     return command.main(
         str(file),
-        kind="alpaca_eval",
-        difficulty=None if difficulty is None else str(difficulty),
-        gamed=None if gamed is None else str(gamed),
+        kind=kind,
+        difficulty=text(difficulty),
+        gamed=text(gamed),
+        questions=text(questions),
+        benchmark_dir=text(benchmark_dir),
+        allow_missing=allow_missing,
+        offline=offline,
     )
 
 

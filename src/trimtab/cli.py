@@ -223,20 +223,42 @@ def winrate(
     kind: str = "alpaca_eval",
     difficulty: str | None = None,
     gamed: str | None = None,
+    questions: str | None = None,
+    benchmark_dir: str | None = None,
+    allow_missing: bool = False,
+    offline: bool = False,
     as_json: AsJson = False,
 ) -> None:
-    """Raw and length-controlled win rate of any AlpacaEval annotations file."""
+    """Win rate, raw and length-controlled, of any AlpacaEval annotations file; mean marks with --kind mt_bench."""
     from trimtab.commands import winrate as command
 
-    _show(command.main(file, kind=kind, difficulty=difficulty, gamed=gamed), as_json, command.lines)
+    told = command.main(
+        file,
+        kind=kind,
+        difficulty=difficulty,
+        gamed=gamed,
+        questions=questions,
+        benchmark_dir=benchmark_dir,
+        allow_missing=allow_missing,
+        offline=offline,
+    )
+    _show(told, as_json, command.lines)
 
 
 @app.command
-def compare(a: str, b: str, *, benchmark: str | None = None, judge: str = "oracle", as_json: AsJson = False) -> None:
-    """Is A better than B? Two run folders or annotations files, paired on their common prompts."""
+def compare(
+    a: str,
+    b: str,
+    *,
+    benchmark: str | None = None,
+    judge: str | None = None,
+    questions: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is A better than B? Runs (RUN, RUN:unaligned) or files of judgments (FILE, FILE:MODEL), paired by prompt."""
     from trimtab.commands import compare as command
 
-    _show(command.main(a, b, benchmark=benchmark, judge=judge), as_json, command.lines)
+    _show(command.main(a, b, benchmark=benchmark, judge=judge, questions=questions), as_json, command.lines)
 
 
 @app.command

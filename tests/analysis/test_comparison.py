@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.analysis.comparison import compare, compare_verdicts, power
+from trimtab.analysis.comparison import compare, compare_groups, compare_verdicts, power
 from trimtab.errors import DataError
 from trimtab.records import Verdict
 
@@ -145,3 +145,45 @@ def test_power_needs_numbers_that_mean_something(words: dict[str, float]) -> Non
     given = {"n": 805, "delta": 2.0, "sd": 40.0} | words
     with pytest.raises(DataError, match="power needs"):
         power(int(given["n"]), delta=given["delta"], sd=given["sd"])
+
+
+def test_seeds_are_pooled_and_paired() -> None:
+    """Two seeds, differences by prompt (1, 0) and (1, 0) on each of six prompts: 50 points, and no seed differs.
+
+    Then the error is that of the prompts' differences alone, s/√n with n = 12 and 11 degrees of freedom.
+    """
+    a = by_prompt([1.0, 1.0] * 6)
+    b = by_prompt([0.0, 1.0] * 6)
+    told = compare([a, a], [b, b])
+    assert (told.delta, told.n_seeds, told.n_common) == (50, 2, 12)
+    differences = np.array([1.0, 0.0] * 6)
+    error = differences.std(ddof=1) / math.sqrt(12)
+    assert (told.ci95[1] - told.ci95[0]) / 200 == pytest.approx(2.20099 * error, rel=1e-4)  # t, 11 degrees of freedom
+    assert told.p_value == pytest.approx(0.0067, abs=2e-4)  # t = 3.317
+    assert told.test == "t test over prompts and seeds"
+    assert (told.wins_a, told.ties) == (6, 6)
+
+
+def test_a_single_run_stands_beside_every_seed() -> None:
+    a = [by_prompt([1.0] * 12), by_prompt([0.5] * 12)]
+    told = compare(a, by_prompt([0.0] * 12))
+    assert (told.n_seeds, told.delta) == (2, 75)
+    with pytest.raises(DataError, match="3 seeds and B 2"):
+        compare([a[0]] * 3, [a[0]] * 2)
+
+
+def test_seeds_that_disagree_leave_doubt() -> None:
+    """Three seeds that lead by 30, 0 and −20 points on the same prompts say little about a fourth."""
+    rng = np.random.default_rng(0)
+    base = rng.random(200)
+    a = [by_prompt((base + lead).tolist()) for lead in (0.3, 0.0, -0.2)]
+    b = by_prompt(base.tolist())
+    assert compare(a[0], b).verdict == "A is better"
+    assert compare(a, b).verdict == "not distinguishable"
+
+
+def test_groups_are_compared_alone() -> None:
+    a, b = by_prompt([1.0] * 10 + [0.0] * 10 + [1.0]), by_prompt([0.0] * 10 + [1.0] * 10 + [None])
+    groups = {f"p{i}": "first" if i < 10 else "second" for i in range(20)} | {"p20": "third"}
+    found = compare_groups([a], [b], groups)
+    assert {name: one.delta for name, one in found.items()} == {"first": 100, "second": -100}

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from trimtab.analysis.intervals import (
     bootstrap_interval,
     finite,
+    paired_interval,
     percentile_interval,
     rate_interval,
     sign_test,
+    student_t,
     wilson_interval,
 )
 
@@ -42,8 +44,46 @@ def test_ten_wins_of_ten_do_not_claim_certainty() -> None:
     assert high == pytest.approx(1 - 10 / (10 + 1.959963984540054**2))
 
 
-def test_all_ties_are_one_point() -> None:
-    assert rate_interval(np.full(50, 0.5)) == (0.5, 0.5)
+def test_effective_rows_by_hand() -> None:
+    """Twenty ties: p(1 − p) = 1/4, v = 0, so n_eff = 20 · (20/4 + 1/4) / (1/4) = 420; a Wilson interval around 1/2."""
+    assert rate_interval(np.full(20, 0.5)) == pytest.approx(wilson_interval(210, n=420))
+    # 0 and 1 vary as a coin does, so they are worth as many rows as there are
+    assert rate_interval(np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(wilson_interval(3, n=4))
+
+
+def test_probabilities_are_worth_more_than_outcomes() -> None:
+    low, high = rate_interval(np.array([0.4, 0.6] * 50))
+    coin_low, coin_high = rate_interval(np.array([0.0, 1.0] * 50))
+    assert high - low < 0.25 * (coin_high - coin_low)
+    assert low < 0.5 < high
+
+
+def test_a_judge_that_is_sure_of_a_few_rows_is_not_believed_about_the_next() -> None:
+    """160 rows of one in ten thousand: the 161st may still be a win, so the upper bound is about that of no win."""
+    _, high = rate_interval(np.full(160, 1e-4))
+    assert high > 0.5 * wilson_interval(0, n=160)[1]
+
+
+def test_paired_interval_by_hand() -> None:
+    """No difference at all is a point; ten equal differences still leave room for another kind of row."""
+    assert paired_interval(np.zeros(30)) == (0.0, 0.0)
+    low, high = paired_interval(np.ones(10))
+    assert 0.4 < low < 0.9
+    assert high == 1.0
+    assert all(math.isnan(bound) for bound in paired_interval(np.empty(0)))
+
+
+def test_paired_interval_is_that_of_the_mean_on_many_rows() -> None:
+    """Two pseudo-rows in a thousand do not show: 1.96 · s/√n on either side."""
+    values = np.random.default_rng(3).normal(0.3, 1.0, 1000)
+    low, high = paired_interval(values)
+    reach = 1.96 * values.std() / math.sqrt(1000)
+    assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.004)
+
+
+def test_student_t_from_the_textbook() -> None:
+    assert student_t(2) == pytest.approx(4.3027, abs=1e-4)
+    assert student_t(1e9) == pytest.approx(1.95996, abs=1e-4)
 
 
 def test_no_rows_have_no_interval() -> None:
@@ -99,17 +139,6 @@ def test_sign_test_keeps_its_far_tail_on_large_samples() -> None:
     assert sign_test(5000, 5000) == 1.0
     # z = (6000 − 5000)/50 = 20, whose two-sided normal tail is about 5.5e-89
     assert 1e-91 < sign_test(6000, 4000) < 1e-86
-
-
-def test_rate_interval_covers_the_truth() -> None:
-    """200 samples of 100 rows with P(win) = .6, P(tie) = .1, so truth .65: about 95 % of intervals hold it."""
-    rng = np.random.default_rng(0)
-    held = 0
-    for seed in range(200):
-        sample = rng.choice([1.0, 0.5, 0.0], size=100, p=[0.6, 0.1, 0.3])
-        low, high = rate_interval(sample, seed=seed, n_boot=1000)
-        held += low <= 0.65 <= high
-    assert 0.90 <= held / 200 <= 0.99
 
 
 def test_finite() -> None:

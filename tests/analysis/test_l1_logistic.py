@@ -97,3 +97,15 @@ def test_collinear_features_are_fitted_all_the_same() -> None:
     rows = Rows(np.ones((40, 2)), targets, np.ones(40))
     weights = fit_exact(rows, inverse_penalty=1e4)
     assert float(sigmoid(np.array([weights.sum()]))[0]) == pytest.approx(targets.mean(), abs=1e-4)
+
+
+def test_rows_that_liblinear_does_not_finish_are_fitted_exactly() -> None:
+    """Lengths that separate nothing and a weak penalty: liblinear stops after its hundred steps, far from done."""
+    rng = np.random.default_rng(0)
+    gap = rng.integers(16, 36, 40).astype(float)
+    own = np.ones(40)
+    targets = (rng.random(40) < 0.6).astype(float)
+    rows = Rows(np.column_stack([np.tanh(gap / gap.std(ddof=1)), own]), targets, np.ones(40))
+    for inverse_penalty in np.logspace(-4, 4, 10):
+        exact = fit_exact(rows, inverse_penalty=inverse_penalty)
+        assert fit_liblinear(rows, inverse_penalty=inverse_penalty) == pytest.approx(exact, abs=0.02)

@@ -143,3 +143,26 @@ def test_joined_by_instruction_or_by_position(folder: Path) -> None:
     shuffled = summarise(verdicts[::-1], difficulty=difficulty, gamed=gamed, instructions=official, n_boot=2)
     assert shuffled["length_controlled_winrate"] == pytest.approx(by_position["length_controlled_winrate"], abs=0.02)
     assert shuffled["lc_c"] == by_position["lc_c"]
+
+
+@pytest.mark.parametrize("model", ["alpaca-7b", "zephyr-7b-beta"])
+def test_length_control_of_the_first_version(folder: Path, model: str) -> None:
+    """AlpacaEval 1 is controlled with the same tables. Near the published choice of C; half a point, because that
+    choice depends on how the folds fall."""
+    told = summarise(
+        verdicts_of(folder / "annotations_ae1" / f"{model}.json"),
+        difficulty=read_difficulty(folder / "instruction_difficulty_recovered.csv"),
+        gamed=read_gamed(folder / "df_gamed_reconstructed.csv"),
+        n_boot=20,
+    )
+    published = table(folder / "leaderboards" / "alpaca_eval_gpt4_leaderboard.csv")[model]
+    rate = float(published["length_controlled_winrate"])
+    assert told["length_controlled_winrate"] == pytest.approx(rate, abs=0.5)
+    assert min(abs(near - rate) for near in told["lc_neighbours"].values()) < 0.2
+
+
+def test_one_constant_answer_wins_and_is_not_believed(folder: Path) -> None:
+    told = summarise(verdicts_of(folder / "annotations" / "NullModel.json"), n_boot=2)
+    assert told["win_rate"] > 76
+    assert told["constant_answer"]["n"] == 805
+    assert "The judge can be gamed; these numbers say nothing about quality" in told["warnings"][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from trimtab.records import Verdict
 KEYS = {
     "win_rate", "standard_error", "n_total", "n_missing", "length_controlled_winrate", "lc_c", "lc_ci95", "avg_length",
     "lc_variant", "lc_neighbours", "lc_notes", "n_wins", "n_losses", "n_ties", "ci95", "model",
-    "baseline", "annotators",
+    "baseline", "annotators", "warnings", "constant_answer", "by_dataset", "by_length_gap",
 }  # fmt: skip
 
 
@@ -107,3 +108,26 @@ def test_difficulties_of_another_benchmark_are_refused() -> None:
         align_difficulty(verdicts(3), [0.1, 0.2], ["do 0", "do 1"])
     with pytest.raises(DataError, match="1 instructions for 2 difficulties"):
         align_difficulty(verdicts(3), [0.1, 0.2], ["do 0"])
+
+
+def test_bins_of_length_hold_every_row() -> None:
+    told = summarise(verdicts(100), n_boot=2)["by_length_gap"]
+    assert sum(row["n_total"] for row in told) == 100
+    assert [row["gap"][0] for row in told] == sorted(row["gap"][0] for row in told)
+    assert all(low <= high for low, high in (row["gap"] for row in told))
+    assert all(row["ci95"][0] <= row["win_rate"] <= row["ci95"][1] for row in told)
+
+
+def test_data_sets_are_told_apart_where_there_are_two() -> None:
+    rows = verdicts(40)
+    assert summarise(rows, n_boot=2)["by_dataset"] == []
+    named = [replace(row, dataset="koala" if i % 4 else "oasst") for i, row in enumerate(rows)]
+    told = summarise(named, n_boot=2)["by_dataset"]
+    assert [(row["dataset"], row["n_total"]) for row in told] == [("oasst", 10), ("koala", 30)]
+
+
+def test_one_answer_to_everything_is_warned_of() -> None:
+    told = summarise([replace(row, output_2="Yes.") for row in verdicts(40)], n_boot=2)
+    assert told["constant_answer"]["n"] == 40
+    assert "say nothing about quality" in told["warnings"][0]
+    assert summarise(verdicts(40), n_boot=2)["warnings"] == []

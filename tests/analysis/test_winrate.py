@@ -57,8 +57,8 @@ def test_families_must_match_rows() -> None:
 @given(PREFERENCES)
 @settings(max_examples=50, deadline=None)
 def test_swapping_the_sides_mirrors_the_rate(preferences: list[float]) -> None:
-    there = win_rate(preferences, n_boot=50)
-    back = win_rate([p if p == 0 else 3 - p for p in preferences], n_boot=50)
+    there = win_rate(preferences)
+    back = win_rate([p if p == 0 else 3 - p for p in preferences])
     assert there.win_rate + back.win_rate == pytest.approx(100)
     assert there.standard_error == pytest.approx(back.standard_error, abs=1e-9)
     assert (there.n_wins, there.n_losses, there.n_ties) == (back.n_losses, back.n_wins, back.n_ties)
@@ -67,7 +67,7 @@ def test_swapping_the_sides_mirrors_the_rate(preferences: list[float]) -> None:
 @given(PREFERENCES)
 @settings(max_examples=50, deadline=None)
 def test_the_interval_holds_the_rate_and_stays_in_bounds(preferences: list[float]) -> None:
-    rate = win_rate(preferences, n_boot=400)
+    rate = win_rate(preferences)
     low, high = rate.ci95
     assert -1e-9 <= low <= rate.win_rate + 1e-9
     assert rate.win_rate - 1e-9 <= high <= 100 + 1e-9
@@ -76,7 +76,7 @@ def test_the_interval_holds_the_rate_and_stays_in_bounds(preferences: list[float
 @given(st.lists(st.floats(allow_nan=True) | st.none(), max_size=40))
 @settings(max_examples=50, deadline=None)
 def test_every_row_is_accounted_for(preferences: list[float | None]) -> None:
-    rate = win_rate(preferences, n_boot=20)
+    rate = win_rate(preferences)
     assert rate.n_total + rate.n_missing == len(preferences)
     assert rate.n_wins + rate.n_losses + rate.n_ties == rate.n_total
     assert len(scores_from(preferences)) == len(preferences)

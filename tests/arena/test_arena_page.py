@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from arena_runs import Process, a_run
 from arena_sessions import MemoryKeeper, a_session, a_summary, matches
 from devtools import CHROMIUM, Browser, Page, browser
 
 from trimtab.arena import ArenaServer, Match, Session
+from trimtab.judging.annotations import read_annotations
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -139,13 +142,18 @@ def test_keys_that_mean_something_else_are_left_alone(sit: Callable[..., Sitting
 
 
 def test_a_key_that_bounces_does_not_judge_the_next_prompt_unseen(sit: Callable[..., Sitting]) -> None:
+    """The second key comes the moment that the next prompt is laid out."""
     sitting = sit(matches(3))
+    sitting.page.value(
+        "new MutationObserver(() => document.dispatchEvent(new KeyboardEvent('keydown', { key: '3' })))"
+        ".observe(main, { childList: true })"
+    )
+    sitting.press("1")
     sitting.ready()
-    for _ in range(3):
-        sitting.page.press("1")
-    sitting.page.until("!busy && view.ticket === 1")
-    time.sleep(0.1)
     assert sitting.said() == ["left", "", ""]
+    sitting.page.value("document.dispatchEvent(new KeyboardEvent('keydown', { key: '3' }))")
+    sitting.page.until("!busy && view.ticket === 2")
+    assert sitting.said() == ["left", "right", ""], "the same key, after a while, is a choice"
 
 
 def test_the_down_key_scrolls_where_there_is_more_to_read(sit: Callable[..., Sitting]) -> None:
@@ -273,9 +281,39 @@ def test_everything_to_press_has_a_name_and_focus_is_seen(sit: Callable[..., Sit
     assert sitting.page.value(outline) == ["solid", "3px"]
 
 
+def test_the_command_from_the_printed_address_to_the_verdicts(
+    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of ours stands in between: the process, its store, its page, a keyboard, its file."""
+    monkeypatch.chdir(tmp_path)
+    a_run(tmp_path / "a", "alpha", n=6)
+    a_run(tmp_path / "b", "beta", n=6)
+    process = Process(["a", "b", "--name", "ann", "--json"], cwd=tmp_path)
+    page = chromium.open(process.url)
+    source = page.value("document.documentElement.outerHTML")
+    for ticket in range(6):
+        page.until(f"view !== null && view.ticket === {ticket} && !busy && performance.now() - shownAt > BOUNCE")
+        assert "aligned" not in page.value("document.documentElement.outerHTML") + json.dumps(page.value("view"))
+        beta_is_left = page.text("article.left .text").startswith("beta")
+        page.press(("ArrowLeft" if beta_is_left else "ArrowRight") if ticket < 4 else "b")
+    page.until("view.state === 'done' && performance.now() - shownAt > BOUNCE")
+    page.press("Enter")
+    page.until("view.state === 'finished'")
+    assert "beta aligned" in page.text("main")
+    assert "aligned" not in source
+    page.close()
+    code, out, err = process.ended()
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert (told["wins_a"], told["wins_b"], told["both_bad"], told["judge"]) == (0, 4, 2, "human:ann")
+    verdicts = read_annotations(tmp_path / told["file"]).verdicts
+    assert sorted(one.preference or 0 for one in verdicts) == [1.5, 1.5, 2.0, 2.0, 2.0, 2.0]
+
+
 _CONTRAST = """(() => {
   const light = (css) => {
-    const [r, g, b] = css.match(/[\\d.]+/g).map((n) => n / 255).map((c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+    const linear = (c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+    const [r, g, b] = css.match(/[\\d.]+/g).map((n) => linear(n / 255));
     return .2126 * r + .7152 * g + .0722 * b;
   };
   const ground = (node) => {
@@ -283,7 +321,8 @@ _CONTRAST = """(() => {
     return css === "rgba(0, 0, 0, 0)" ? ground(node.parentElement) : css;
   };
   const found = {};
-  for (const selector of ["#count", ".ask h2", ".ask .text", "article h2", "article .text", "[data-said=left]", "kbd"]) {
+  const read = ["#count", ".ask h2", ".ask .text", "article h2", "article .text", "[data-said=left]", "kbd"];
+  for (const selector of read) {
     const node = document.querySelector(selector);
     const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
     found[selector] = (a + .05) / (b + .05);

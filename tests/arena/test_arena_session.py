@@ -60,7 +60,28 @@ def test_identical_answers_are_ties_that_nobody_is_asked_about() -> None:
     session = a_session([same, *matches(1)])
     assert session.view()["progress"] == {"total": 1, "judged": 0, "skipped": 0, "identical": 1}
     assert shown(session) == "question 0.0"
-    assert [(one.preference, one.choice) for one in session.outcomes()] == [(1.5, None), (None, None)]
+    session.choose("left", ticket=now(session))
+    assert session.view()["state"] == "done"
+    assert session.outcomes()[0].preference == 1.5
+    assert session.outcomes()[0].choice is None
+
+
+def test_stopping_early_counts_no_more_identical_answers_than_were_reached() -> None:
+    """Two in three are identical, so they are two in three of what is counted after each choice, not all at once."""
+    asked = matches(4)
+    mixed = [
+        one for i in range(4) for one in (asked[i], *(Match(f"s{i}{k}", (f"{i}{k}",), ("x",), ("x",)) for k in "ab"))
+    ]
+    session = a_session(mixed)
+    counted = []
+    for said in ("left", "skip", "tie", "left"):
+        counted.append(sum(one.reached for one in session.outcomes()))
+        if said == "skip":
+            session.skip(ticket=now(session))
+        else:
+            session.choose("tie", ticket=now(session))
+    counted.append(sum(one.reached for one in session.outcomes()))
+    assert counted == [0, 1, 4, 7, 12], "the last ones follow the last choice"
 
 
 def test_undo_takes_back_the_last_choices_in_turn_also_in_the_store() -> None:
@@ -115,6 +136,21 @@ def test_another_sitting_goes_on_and_asks_what_was_skipped_last() -> None:
         second.choose("tie", ticket=now(second))
     assert seen == ["question 2.0", "question 3.0", "question 0.0"]
     assert [one.choice.said for one in second.outcomes() if one.choice] == ["tie", "both bad", "tie", "tie"]
+
+
+def test_undo_leaves_what_had_been_skipped_skipped() -> None:
+    asked, keeper = matches(2), MemoryKeeper()
+    first = a_session(asked, keeper)
+    first.skip(ticket=now(first))
+    second = a_session(asked, keeper)
+    for prompt in ("question 1.0", "question 0.0"):
+        assert shown(second) == prompt
+        second.choose("tie", ticket=now(second))
+    for prompt in ("question 0.0", "question 1.0"):
+        second.undo(ticket=now(second))
+        assert shown(second) == prompt
+    assert keeper.skipped == {asked[0].content}
+    assert second.view()["progress"] == {"total": 2, "judged": 0, "skipped": 1, "identical": 0}
 
 
 def test_a_ticket_counts_once() -> None:

@@ -86,6 +86,115 @@ def a_run(
     return folder
 
 
+JUDGE = {
+    "judge": "gpt-4o (weighted)",
+    "model": "gpt-4o",
+    "base_url": "https://api.openai.com/v1",
+    "rubric": "weighted",
+    "prompt_sha256": "784227e6" + "0" * 56,
+    "order": "official seeded order",
+    "texts": {"the judge's prompt": {"sha256": "784227e6" + "0" * 56, "official": True}},
+    "n_asked": 1610,
+    "n_cached": 12,
+    "n_failed": 3,
+    "prompt_tokens": 1_300_000,
+    "completion_tokens": 1610,
+    "cost_usd": 3.25,
+    "notes": [],
+    "n_prompts": 60,
+    "n_missing": 0,
+    "allow_missing": False,
+    "reasons": "",
+}
+DATASETS = ("helpful_base", "koala", "oasst")
+CATEGORIES = 8
+BASELINE = "gpt4_1106_preview"
+
+
+def a_judged_run(
+    root: Path,
+    aligned: list[float | None],
+    unaligned: list[float | None] | None = None,
+    *,
+    record: dict[str, Any] | None = None,
+    canaries: list[dict[str, Any]] | None = None,
+    baseline: str = BASELINE,
+    instruction: str = "question",
+    answer: str = "an aligned answer",
+    longer: int = 0,
+    benchmark: str = "alpaca_eval",
+) -> Folder:
+    """A run judged against a published baseline: preferences for the aligned and, if told, the unaligned model."""
+    folder = Folder(root)
+    n = len(aligned)
+    texts = {
+        "baseline": [f"a published answer {'b' * (i % 11 * 9)}" for i in range(n)],
+        "aligned": [f"{answer} {'y' * (i % 5 + longer * i)}" for i in range(n)],
+        "unaligned": [f"an unaligned answer {'x' * (i % 7)}" for i in range(n)],
+    }
+    makers = {"baseline": baseline, "aligned": "tiny aligned", "unaligned": "tiny"}
+
+    def answers(side: str) -> list[dict[str, Any]]:
+        return [
+            Answer(f"{instruction} {i}", f"{instruction} {i}", text, makers[side], DATASETS[i % 3]).to_json()
+            for i, text in enumerate(texts[side])
+        ]
+
+    def verdicts(side: str, preferences: list[float | None]) -> list[dict[str, Any]]:
+        return [
+            Verdict(
+                f"{instruction} {i}", f"{instruction} {i}", texts["baseline"][i], texts[side][i],
+                baseline, makers[side], "gpt-4o (weighted)", preference, DATASETS[i % 3],
+            ).to_json()
+            for i, preference in enumerate(preferences)
+        ]  # fmt: skip
+
+    put(folder.baseline_answers(benchmark), answers("baseline"))
+    put(folder.answers(benchmark), answers("aligned"))
+    put(folder.verdicts(benchmark), verdicts("aligned", aligned))
+    if unaligned is not None:
+        put(folder.unaligned_answers(benchmark), answers("unaligned"))
+        put(folder.unaligned_verdicts(benchmark), verdicts("unaligned", unaligned))
+    put(folder.judge(benchmark), JUDGE | {"n_prompts": n} | (record or {}))
+    put(folder.canaries(benchmark), [{"judge": "gpt-4o (weighted)", "canaries": canaries or []}])
+    return folder
+
+
+def a_marked_run(
+    root: Path, aligned: list[float], unaligned: list[float] | None = None, *, record: dict[str, Any] | None = None
+) -> Folder:
+    """An MT-Bench run: one mark a question, given to its first turn; the second has one less."""
+    folder = Folder(root)
+    rows: list[dict[str, Any]] = []
+    for name, marks in (("tiny aligned", aligned), ("tiny", unaligned or [])):
+        answered = [
+            {
+                "question_id": 81 + i,
+                "model_id": name,
+                "choices": [{"index": 0, "turns": [f"first {'z' * i}", "second"]}],
+                "n_tokens": 9 + i,
+            }
+            for i in range(len(marks))
+        ]
+        path = folder.answers("mt_bench", turns=True)
+        if name == "tiny":
+            path = folder.unaligned_answers("mt_bench", turns=True)
+        if marks:
+            lines(path, answered)
+        rows += [
+            {
+                "question_id": 81 + i, "model": name, "judge": ["gpt-4o", "single-v1"], "score": mark - (turn - 1),
+                "turn": turn, "user_prompt": "", "judgment": "", "tstamp": 0.0,
+            }
+            for i, mark in enumerate(marks)
+            for turn in (1, 2)
+        ]  # fmt: skip
+    lines(folder.verdicts("mt_bench", turns=True), rows)
+    told = {"judge": "gpt-4o", "rubric": "single-answer grading", "order": "none", "n_prompts": 2 * len(aligned)}
+    put(folder.judge("mt_bench"), JUDGE | told | (record or {}))
+    return folder
+
+
 AUDIT = {
     "rows": 110,
     "kept": 100,
@@ -114,6 +223,11 @@ def metrics_row(step: int, seed: int) -> dict[str, Any]:
 def put(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=True))
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def told(config: Config) -> dict[str, Any]:

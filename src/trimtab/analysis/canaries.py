@@ -131,9 +131,7 @@ def _row(
     }
     first = None
     if name == BASELINE and switched is not None:
-        first = win_rate(
-            p if p is None or there else 3 - p for p, there in zip(preferences, switched, strict=True)
-        )
+        first = win_rate(p if p is None or there else 3 - p for p, there in zip(preferences, switched, strict=True))
         row |= {"first_share": finite(first.win_rate), "first_ci95": [finite(bound) for bound in first.ci95]}
     alarm, sentence = _even(rate, first) if name == BASELINE else _worthless(name, rate, what, threshold)
     return row | {"alarm": alarm, "sentence": sentence}

@@ -179,7 +179,6 @@ def compare_groups(
     groups: Mapping[str, str],
     *,
     scale: float = 100.0,
-    names: tuple[str, str] = ("A", "B"),
 ) -> dict[str, Comparison]:
     """`compare` within every group (data set, category), by prompt id; groups without a common prompt are left out."""
     found = {}
@@ -189,7 +188,7 @@ def compare_groups(
             for side in (a, b)
         ]
         with contextlib.suppress(DataError):
-            found[group] = compare(*inside, scale=scale, names=names)
+            found[group] = compare(*inside, scale=scale)
     return found
 
 

@@ -106,7 +106,7 @@ def paired_interval(differences_N: FloatArray, *, seed: int = 0, n_boot: int = 1
 
 def student_t(freedom: float) -> float:
     """The 97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no types
+    from scipy.special import stdtrit
 
     return float(stdtrit(max(1.0, freedom), 0.975))
 

@@ -15,6 +15,7 @@ Shapes: N rows, F features.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +63,13 @@ def mean_log_loss(rows: Rows, coefficients_F: FloatArray) -> float:
 
 
 def fit_liblinear(rows: Rows, *, inverse_penalty: float, tolerance: float = 1e-4) -> FloatArray:
-    """scikit-learn's liblinear fit, shape [F]; rows of one outcome only go to `fit_exact`."""
+    """scikit-learn's liblinear fit, shape [F].
+
+    Rows of one outcome only go to `fit_exact`, and so do rows on which liblinear does not arrive in its hundred steps.
+    """
     if not rows.has_both_labels:
         return fit_exact(rows, inverse_penalty=inverse_penalty)
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(
@@ -76,11 +81,15 @@ def fit_liblinear(rows: Rows, *, inverse_penalty: float, tolerance: float = 1e-4
         tol=tolerance,
     )
     n = len(rows)
-    model.fit(
-        np.vstack([rows.features, rows.features]),
-        np.repeat([1, 0], n),
-        sample_weight=np.concatenate([rows.weights * rows.targets, rows.weights * (1 - rows.targets)]),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(
+            np.vstack([rows.features, rows.features]),
+            np.repeat([1, 0], n),
+            sample_weight=np.concatenate([rows.weights * rows.targets, rows.weights * (1 - rows.targets)]),
+        )
+    if int(np.max(model.n_iter_)) >= model.max_iter:
+        return fit_exact(rows, inverse_penalty=inverse_penalty)
     return np.asarray(model.coef_[0], dtype=np.float64)
 
 

@@ -41,8 +41,8 @@ class LengthControlled:
     values next to it (and at it): where they differ, the choice matters and the figure is soft.
 
     `lc_ci95` is a bootstrap over instructions that refits the model without shrinking it (weakest penalty of the grid;
-    t interval of the logit) and is widened to the estimate where that was shrunk out of it. AlpacaEval's `lc_standard_error` is
-    another thing: the spread of predictions over instructions, which is no sampling error.
+    t interval of the logit) and is widened to the estimate where that was shrunk out of it. AlpacaEval's
+    `lc_standard_error` is another thing: the spread of predictions over instructions, which is no sampling error.
     `weights` are a, c, k. NaN and None where a number could not be computed; `notes` say why, in plain words.
     """
 

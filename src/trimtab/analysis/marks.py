@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -21,7 +21,8 @@ from trimtab.analysis.comparison import Comparison, Scores, compare, compare_gro
 from trimtab.analysis.intervals import Interval, finite, rate_interval
 from trimtab.errors import DataError
 
-Row: TypeAlias = tuple[int, int, float | None]
+Question: TypeAlias = int | str
+Row: TypeAlias = tuple[Question, int, float | None]
 
 TOP = 10.0
 METHOD = "Wilson at the effective number of questions, on marks of 0 to 10"
@@ -49,13 +50,13 @@ class Mean:
         }
 
 
-def official_category(question: int) -> str | None:
-    """The category of MT-Bench's questions 81 to 160, which come ten a category; None for any other number."""
-    place = (question - _FIRST) // _EACH
+def official_category(question: Question) -> str | None:
+    """The category of MT-Bench's questions 81 to 160, which come ten a category; None for any other."""
+    place = (question - _FIRST) // _EACH if isinstance(question, int) else -1
     return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
 
 
-def categories_of(questions: Sequence[int]) -> dict[int, str]:
+def categories_of(questions: Iterable[Question]) -> dict[Question, str]:
     """`official_category` of every question; empty unless all of them are MT-Bench's."""
     told = {question: official_category(question) for question in questions}
     known = {question: category for question, category in told.items() if category is not None}
@@ -64,7 +65,7 @@ def categories_of(questions: Sequence[int]) -> dict[int, str]:
 
 def mean_mark(rows: Sequence[Row]) -> Mean:
     """The mean of all marks; NaN without any."""
-    by_question: dict[int, list[float]] = defaultdict(list)
+    by_question: dict[Question, list[float]] = defaultdict(list)
     for question, _, mark in rows:
         if mark is not None:
             by_question[question].append(mark)
@@ -84,7 +85,7 @@ def by_turn(rows: Sequence[Row]) -> dict[int, Mean]:
     return {turn: mean_mark([row for row in rows if row[1] == turn]) for turn in sorted({row[1] for row in rows})}
 
 
-def by_category(rows: Sequence[Row], categories: Mapping[int, str]) -> dict[str, dict[str, Mean]]:
+def by_category(rows: Sequence[Row], categories: Mapping[Any, str]) -> dict[str, dict[str, Mean]]:
     """Means of every category: `"all"` turns, then each turn by its number. Raises DataError for a question in none."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -114,18 +115,20 @@ def compare_marks(
     a: Sequence[Sequence[Row]],
     b: Sequence[Sequence[Row]],
     *,
-    categories: Mapping[int, str],
+    categories: Mapping[Any, str],
     names: tuple[str, str] = ("A", "B"),
 ) -> tuple[Comparison, dict[str, Comparison], dict[str, Comparison]]:
-    """A minus B in marks, paired by question: all, by turn, by category. A side is one list of rows a seed."""
-    sides = [[scores(rows) for rows in side] for side in (a, b)]
-    whole = compare(*sides, scale=1.0, names=names)
+    """A minus B in marks, paired by question: all, by turn, by category. A side is one list of rows a seed.
+
+    `names` stand in the first one's verdict; the groups' speak of A and B.
+    """
+    all_a, all_b = ([scores(rows) for rows in side] for side in (a, b))
+    whole = compare(all_a, all_b, scale=1.0, names=names)
     turns = sorted({row[1] for side in (a, b) for rows in side for row in rows})
-    of_turns = {}
+    of_turns: dict[str, Comparison] = {}
     for turn in turns:
         group = {str(row[0]): str(turn) for side in (a, b) for rows in side for row in rows}
-        one_turn = [[scores(rows, turn=turn) for rows in side] for side in (a, b)]
-        of_turns |= compare_groups(*one_turn, group, scale=1.0, names=names)
+        at_a, at_b = ([scores(rows, turn=turn) for rows in side] for side in (a, b))
+        of_turns |= compare_groups(at_a, at_b, group, scale=1.0)
     groups = {str(question): category for question, category in categories.items()}
-    of_categories = compare_groups(*sides, groups, scale=1.0, names=names)
-    return whole, of_turns, of_categories
+    return whole, of_turns, compare_groups(all_a, all_b, groups, scale=1.0)

@@ -158,6 +158,38 @@ def reliability_plot(before: Calibration | None, after: Calibration) -> str:
         return to_svg(figure, title="Reliability of the reward gap")
 
 
+def radar_plot(categories: Sequence[str], lines: Mapping[str, Sequence[float | None]], *, top: float) -> str:
+    """One spoke a category, from 0 in the middle to `top` at the rim; `lines` are values by role of the palette.
+
+    A category without a value leaves a gap in its line. The first category points up; the last line is drawn on top.
+    """
+    if len(categories) < 3 or any(len(values) != len(categories) for values in lines.values()):
+        raise DataError(
+            f"{len(categories)} categories and lines of {[len(values) for values in lines.values()]} values",
+            remedy="give three categories or more, and one value for each",
+        )
+    with drawing_style():
+        figure = new_figure(height=260, width=300)
+        axes = figure.subplots(subplot_kw={"projection": "polar"})
+        axes.set_theta_offset(np.pi / 2)
+        axes.set_theta_direction(-1)
+        angles = np.linspace(0, 2 * np.pi, len(categories), endpoint=False)
+        for role, values in lines.items():
+            heights = _floats(values)
+            around = (np.append(angles, angles[0]), np.append(heights, heights[0]))
+            axes.plot(*around, color=PALETTE[role], linewidth=1.8, marker="o", markersize=3.5)
+            if not np.isnan(heights).any():
+                axes.fill(*around, color=PALETTE[role], alpha=0.12, linewidth=0)
+        axes.set_ylim(0, top)
+        axes.set_yticks([top / 4, top / 2, 3 * top / 4, top], ["", f"{top / 2:g}", "", f"{top:g}"], fontsize=8)
+        axes.set_rlabel_position(180 / len(categories))
+        axes.set_xticks(angles, list(categories))
+        axes.tick_params(axis="x", pad=4)
+        axes.grid(color=INK, alpha=0.15, linewidth=0.8)
+        axes.spines["polar"].set_alpha(0.25)
+        return to_svg(figure, title="Mean mark by category")
+
+
 # --- strokes ---------------------------------------------------------------------------------------------------------
 
 

@@ -53,7 +53,7 @@ class Pooled:
         """Two-sided t test of a mean of zero, by the same error and degrees of freedom as the interval."""
         if not self.standard_error > 0:
             return math.nan if math.isnan(self.standard_error) else float(self.mean == 0)
-        from scipy.special import stdtr  # type: ignore[import-untyped]  # scipy ships no types
+        from scipy.special import stdtr
 
         return 2 * float(stdtr(self.degrees_of_freedom, -abs(self.mean) / self.standard_error))
 

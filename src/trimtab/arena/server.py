@@ -98,7 +98,7 @@ class ArenaServer(ThreadingHTTPServer):
     @contextmanager
     def running(self) -> Iterator[ArenaServer]:
         """Serve from a thread of its own until the block ends."""
-        thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
             yield self

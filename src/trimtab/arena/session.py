@@ -33,17 +33,20 @@ class StaleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one match: chosen, or skipped, or neither (identical answers, or not reached)."""
+    """What became of one match: chosen, skipped, or not `reached`. Identical answers are reached, or not, too: counted
+    all at once they would outweigh the few that were judged when a person stops early.
+    """
 
     match: Match
     choice: Choice | None
     skipped: bool
+    reached: bool = True
 
     @property
     def preference(self) -> float | None:
         """1 first, 2 second, 1.5 neither is better; None where there is no verdict."""
         if self.match.identical:
-            return 1.5
+            return 1.5 if self.reached else None
         return None if self.choice is None else self.choice.preference(self.match)
 
 
@@ -64,8 +67,7 @@ class Session:
         self._chosen = dict(chosen or {})
         self._skipped = set(skipped) - self._chosen.keys()
         self._aside: set[str] = set()
-        self._done_now: list[Match] = []
-        self._undone: list[Match] = []
+        self._done_now: list[tuple[Match, bool]] = []  # with whether it had been skipped before
         self._finished = False
         self._ticket = 0
         self._shown: tuple[int, float] | None = None
@@ -76,16 +78,24 @@ class Session:
         return self._finished
 
     def outcomes(self) -> list[Outcome]:
-        """Every match in the order of asking."""
+        """Every match in the order of asking; as large a part of the identical ones is reached as of the others."""
         with self._lock:
-            return [
-                Outcome(match, self._chosen.get(match.content), match.content in self._skipped)
-                for match in self._matches
-            ]
+            asked = [match.content for match in self._matches if not match.identical]
+            done = [content in self._chosen or content in self._skipped for content in asked]
+            before, found = 0, []
+            for match in self._matches:
+                reached = before < sum(done) or all(done)
+                if not match.identical:
+                    reached = done[before]
+                    before += 1
+                found.append(
+                    Outcome(match, self._chosen.get(match.content), match.content in self._skipped, reached=reached)
+                )
+            return found
 
     def n_open(self) -> int:
         """Matches that a person has still to choose on, skipped ones included."""
-        return sum(one.preference is None for one in self.outcomes())
+        return sum(one.preference is None and not one.match.identical for one in self.outcomes())
 
     def view(self) -> dict[str, Any]:
         """What the page shows, JSON-able. It holds no name of a model, run or file."""
@@ -110,18 +120,18 @@ class Session:
             seconds = self._clock() - self._shown[1] if self._shown else 0.0
             choice = Choice(said, match.low_on_left(seed=self._seed), seconds)
             self._keeper.keep(match, choice)
+            self._step(match)
             self._chosen[match.content] = choice
             self._skipped.discard(match.content)
-            self._step(match)
 
     def skip(self, *, ticket: int) -> None:
         """Set the match aside: no verdict now; it comes again on request and in the next sitting."""
         with self._lock:
             match = self._asked(ticket)
             self._keeper.skip(match)
+            self._step(match)
             self._skipped.add(match.content)
             self._aside.add(match.content)
-            self._step(match)
 
     def undo(self, *, ticket: int) -> None:
         """Take back the last choice or skip of this sitting and show that match again."""
@@ -129,13 +139,14 @@ class Session:
             self._require(ticket)
             if not self._done_now:
                 raise StaleError
-            match = self._done_now[-1]
+            match, skipped_before = self._done_now[-1]
             self._keeper.forget(match)
+            if skipped_before:
+                self._keeper.skip(match)
             self._done_now.pop()
             self._chosen.pop(match.content, None)
-            self._skipped.discard(match.content)
+            (self._skipped.add if skipped_before else self._skipped.discard)(match.content)
             self._aside.discard(match.content)
-            self._undone.append(match)
             self._ticket += 1
 
     def ask_skipped(self, *, ticket: int) -> None:
@@ -153,7 +164,7 @@ class Session:
             self._ticket += 1
 
     def _step(self, match: Match) -> None:
-        self._done_now.append(match)
+        self._done_now.append((match, match.content in self._skipped))
         self._ticket += 1
 
     def _require(self, ticket: int) -> None:
@@ -168,10 +179,6 @@ class Session:
         return match
 
     def _current(self) -> Match | None:
-        while self._undone and not self._is_open(self._undone[-1]):
-            self._undone.pop()
-        if self._undone:
-            return self._undone[-1]
         waiting = [match for match in self._matches if self._is_open(match)]
         return next((match for match in waiting if match.content not in self._skipped), next(iter(waiting), None))
 

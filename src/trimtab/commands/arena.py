@@ -77,7 +77,8 @@ def main(
 
 def lines(told: Mapping[str, Any]) -> list[str]:
     """For a terminal."""
-    file = [f"verdicts: {told['file']}   (trimtab winrate reads it)"] if told["file"] else []
+    partly = " with --allow-missing" if told["skipped"] or told["not_reached"] else ""
+    file = [f"verdicts: {told['file']}   (trimtab winrate reads it{partly})"] if told["file"] else []
     return [arena_result.headline(told), *arena_result.details(told), *file]
 
 

@@ -12,6 +12,8 @@ from trimtab.analysis.winrate import win_rate
 from trimtab.arena import Outcome
 from trimtab.records import Verdict
 
+NOTHING = "nothing was judged"
+
 
 def result(outcomes: Sequence[Outcome], *, names: tuple[str, str], judge: str) -> dict[str, Any]:
     """Everything known. `win_rate` and `ci95` (percent) are of B over A; ties of any kind are half a win.
@@ -40,9 +42,9 @@ def result(outcomes: Sequence[Outcome], *, names: tuple[str, str], judge: str) -
         "wins_b": rate.n_wins,
         "ties": said.count("tie"),
         "both_bad": said.count("both bad"),
-        "identical": sum(one.match.identical for one in outcomes),
+        "identical": sum(one.match.identical for one in kept),
         "skipped": sum(one.skipped and one.preference is None for one in outcomes),
-        "not_reached": sum(one.preference is None and not one.skipped for one in outcomes),
+        "not_reached": sum(not one.reached for one in outcomes),
         "n_decided": decided,
         "left_share": 100 * said.count("left") / decided if decided else None,
         "left_ci95": [100 * low, 100 * high] if decided else None,
@@ -83,14 +85,8 @@ def rows(outcomes: Sequence[Outcome], *, names: tuple[str, str], judge: str) -> 
 
 
 def headline(told: Mapping[str, Any]) -> str:
-    """One sentence with the rate and its interval."""
-    if told["win_rate"] is None:
-        return "nothing was judged"
-    low, high = told["ci95"]
-    return (
-        f"{told['verdict']}: {told['b']} was preferred in {told['win_rate']:.1f}\u00a0% "
-        f"(95\u00a0% CI {low:.1f} to {high:.1f}) against {told['a']}"
-    )
+    """The verdict and the rate that it stands on, in one line."""
+    return told["verdict"] if told["win_rate"] is None else f"{told['verdict']}: {_rate(told)}"
 
 
 def details(told: Mapping[str, Any]) -> list[str]:
@@ -100,6 +96,8 @@ def details(told: Mapping[str, Any]) -> list[str]:
         for name, words in (("ties", "ties"), ("both_bad", "both bad"), ("identical", "identical answers"))
         if told[name]
     )
+    if told["win_rate"] is None:
+        return []
     lines = [
         f"{told['wins_b']} to {told['wins_a']} for {told['b']}{', ' if ties else ''}{ties}; "
         f"sign test p {'< 0.001' if told['p_value'] < 0.001 else '= ' + format(told['p_value'], '.3f')}; "
@@ -111,7 +109,7 @@ def details(told: Mapping[str, Any]) -> list[str]:
     if told["n_decided"]:
         lines.append(_sides(told))
     if told["median_seconds"] is not None:
-        lines.append(f"median time for a choice: {told['median_seconds']:.0f}\u00a0s")
+        lines.append(f"median time for a choice: {told['median_seconds']:.1f}\u00a0s")
     return lines
 
 
@@ -124,11 +122,26 @@ def page(told: Mapping[str, Any]) -> dict[str, Any]:
         ("bad", "both bad", told["both_bad"]),
         ("second", told["b"], told["wins_b"]),
     )
+    verdict = told["verdict"]
     return {
-        "headline": headline(told),
+        "headline": _capital(verdict) if verdict.startswith((NOT_DISTINGUISHABLE, NOTHING)) else verdict,
         "shares": [{"kind": kind, "name": name, "n": n} for kind, name, n in shares],
-        "lines": details(told),
+        "lines": []
+        if told["win_rate"] is None
+        else [f"{_rate(told)}.", *(f"{_capital(one)}." for one in details(told))],
     }
+
+
+def _rate(told: Mapping[str, Any]) -> str:
+    low, high = told["ci95"]
+    return (
+        f"{told['b']} was preferred in {told['win_rate']:.1f}\u00a0% (95\u00a0% CI {low:.1f} to {high:.1f}) "
+        f"against {told['a']}"
+    )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _sides(told: Mapping[str, Any]) -> str:
@@ -143,6 +156,8 @@ def _sides(told: Mapping[str, Any]) -> str:
 
 def _verdict(ci95: tuple[float, float], *, n: int, names: tuple[str, str]) -> str:
     """As `comparison.compare` words it, on the interval that is shown."""
+    if n == 0:
+        return NOTHING
     if n < MIN_COMMON:
         return f"{NOT_DISTINGUISHABLE} (only {n} prompts)"
     if ci95[0] > 50:

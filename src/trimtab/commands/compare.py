@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.analysis import comparison, marks, seeds
+from trimtab.analysis.canaries import constant_answer
 from trimtab.analysis.comparison import Comparison
 from trimtab.analysis.length_control_paired import Side, length_controlled_difference
 from trimtab.commands import judgments
@@ -45,14 +46,17 @@ def main(
         raise ConfigError("--questions has no use with verdicts on pairs", remedy="leave --questions out")
     side_a, side_b, notes = _paired_by_seed(side_a, side_b)
     told = _of_marks(side_a, side_b, questions) if side_a.marks else _of_verdicts(side_a, side_b)
-    return {"a": a, "b": b} | told | {"notes": notes + told["notes"]}
+    return {"a": a, "b": b} | told | {"notes": notes + told["notes"] + _counter_sign(told)}
 
 
 def lines(told: dict[str, Any]) -> list[str]:
     """In words first, then the numbers."""
     unit = told["unit"]
-    p_value = "< 0.001" if told["p_value"] is not None and told["p_value"] < 0.001 else f"= {_figure(told['p_value'], 3)}"
+    p_value = (
+        "< 0.001" if told["p_value"] is not None and told["p_value"] < 0.001 else f"= {_figure(told['p_value'], 3)}"
+    )
     shown = [
+        *(f"WARNING: {warning}" for warning in told["warnings"]),
         f"{told['a']} against {told['b']}: {told['verdict']}",
         f"difference {_difference(told, unit)}; {told['test']}: p {p_value}",
         f"{_figure(told['mean_a'])} against {_figure(told['mean_b'])} {told['scale']}, judged by {told['judge']}"
@@ -98,7 +102,7 @@ def _of_verdicts(a: Judged, b: Judged) -> dict[str, Any]:
     scores_a, scores_b = ([comparison.scores_by_prompt(rows) for rows in side] for side in (rows_a, rows_b))
     datasets = {v.prompt_id: v.dataset for rows in (*rows_a, *rows_b) for v in rows if v.dataset}
     found = comparison.compare(scores_a, scores_b, names=names)
-    groups = comparison.compare_groups(scores_a, scores_b, datasets, names=names)
+    groups = comparison.compare_groups(scores_a, scores_b, datasets)
     lengths_a, lengths_b = (
         [{v.prompt_id: float(len(v.output_2)) for v in rows} for rows in side] for side in (rows_a, rows_b)
     )
@@ -111,8 +115,14 @@ def _of_verdicts(a: Judged, b: Judged) -> dict[str, Any]:
         "groups": _groups(groups) if len(groups) > 1 else [],
         "length": _length(lengths_a, lengths_b, names),
         "length_controlled": _length_controlled(_side_by_side(rows_a, rows_b)),
+        "warnings": _warnings((rows_a, rows_b)),
         "notes": _missing_note(found),
     }
+
+
+def _warnings(sides: Sequence[Sequence[Sequence[Verdict]]]) -> list[str]:
+    told = (constant_answer(rows) for runs in sides for rows in runs)
+    return list(dict.fromkeys(constant.sentence for constant in told if constant is not None))
 
 
 def _length_controlled(pairs: Sequence[tuple[Sequence[Verdict], Sequence[Verdict]]]) -> dict[str, Any] | None:
@@ -144,9 +154,7 @@ def _length_controlled(pairs: Sequence[tuple[Sequence[Verdict], Sequence[Verdict
 
 
 def _side_of(rows: Sequence[Verdict]) -> Side:
-    return Side(
-        [v.preference for v in rows], [len(v.output_1) for v in rows], [len(v.output_2) for v in rows]
-    )
+    return Side([v.preference for v in rows], [len(v.output_1) for v in rows], [len(v.output_2) for v in rows])
 
 
 # --- marks -----------------------------------------------------------------------------------------------------------
@@ -176,6 +184,7 @@ def _of_marks(a: Judged, b: Judged, questions: str | None) -> dict[str, Any]:
         "groups": _groups(groups),
         "length": length,
         "length_controlled": None,
+        "warnings": [],
         "notes": _missing_note(found),
     }
 
@@ -250,9 +259,22 @@ def _missing_note(found: Comparison) -> list[str]:
     ]
 
 
+def _counter_sign(told: Mapping[str, Any]) -> list[str]:
+    """Fewer prompts won by more can outweigh more prompts won by less, and then the two tests disagree."""
+    lead = told["wins_a"] - told["wins_b"]
+    if told["test"] != comparison.SIGN_TEST or told["p_value"] >= 0.05 or lead * told["delta"] >= 0:
+        return []
+    more, fewer = ("A", "B") if lead > 0 else ("B", "A")
+    return [
+        f"{more} is ahead on more prompts, {fewer} by more where it is ahead: the difference is of means, the sign "
+        "test counts prompts"
+    ]
+
+
 def _difference(told: Mapping[str, Any], unit: str) -> str:
     low, high = told["ci95"]
-    return f"{_figure(told['delta'], signed=True)} {unit} (95 % CI {_figure(low, signed=True)} to {_figure(high, signed=True)})"
+    bounds = f"{_figure(low, signed=True)} to {_figure(high, signed=True)}"
+    return f"{_figure(told['delta'], signed=True)} {unit} (95 % CI {bounds})"
 
 
 def _figure(value: float | None, digits: int = 2, *, signed: bool = False) -> str:

@@ -159,9 +159,7 @@ def _of_run(word: str, root: Path, seed: int, *, who: str, benchmark: str | None
     return Judged(word, verdicts={seed: read_annotations(path).verdicts}, asked=asked)
 
 
-def _marked(
-    word: str, folder: Folder, chosen: _Set, seed: int, *, who: str, asked: Mapping[str, Any]
-) -> Judged:
+def _marked(word: str, folder: Folder, chosen: _Set, seed: int, *, who: str, asked: Mapping[str, Any]) -> Judged:
     marks = read_marks(chosen.path).marks
     answers = (
         folder.unaligned_answers(chosen.benchmark, turns=True)

@@ -51,7 +51,7 @@ def main(file: str, *, questions: str | None, allow_missing: bool) -> dict[str, 
     }
 
 
-def categories_of(marks: Sequence[Mark], questions: str | None) -> Mapping[int, str]:
+def categories_of(marks: Sequence[Mark], questions: str | None) -> Mapping[Any, str]:
     """By question: from the file of questions, else MT-Bench's own where the numbers are; empty where neither."""
     if questions is not None:
         return read_categories(Path(questions))

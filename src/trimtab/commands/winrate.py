@@ -84,13 +84,16 @@ def lines(told: dict[str, Any]) -> list[str]:
         *(f"WARNING: {warning}" for warning in told["warnings"]),
         f"{told['file']}: {told['model']} against {told['baseline']}, judged by {judges}",
         f"raw win rate       {_rate(told['win_rate'], told['ci95'])}; "
-        f"standard error {_figure(told['standard_error'])}; {told['n_total']} judged, {told['n_missing']} missing{absent}",
+        f"standard error {_figure(told['standard_error'])}; "
+        f"{told['n_total']} judged, {told['n_missing']} missing{absent}",
         f"length-controlled  {_rate(told['length_controlled_winrate'], told['lc_ci95'])}; {told['lc_variant']}"
         + ("" if told["lc_c"] is None else f", C = {told['lc_c']:.4g}"),
         *([f"LC near that C     {_near(told['lc_neighbours'])}"] if told["lc_neighbours"] else []),
         f"average length     {told['avg_length']} characters",
         *_breakdown("by data set", [(row["dataset"], row) for row in told["by_dataset"]]),
-        *_breakdown("by length, characters more than the baseline", [(_gap(row), row) for row in told["by_length_gap"]]),
+        *_breakdown(
+            "by length, characters more than the baseline", [(_gap(row), row) for row in told["by_length_gap"]]
+        ),
         *(f"note: {note}" for note in told["lc_notes"]),
     ]
 

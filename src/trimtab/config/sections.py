@@ -3,6 +3,7 @@ other is in `rules`."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -170,7 +171,6 @@ class BenchmarkSection(Section):
 class JudgeSection(Section):
     name: str = Field(
         "none",
-        pattern=r"^(none|oracle|(openai|reward):.+)$",
         description="none, oracle (the embedded world's truth, beside judges with and without a length bias), "
         "openai:MODEL (a server that speaks OpenAI's protocol), or reward:MODEL (a local reward model)",
     )
@@ -187,6 +187,14 @@ class JudgeSection(Section):
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at once, at most")
     timeout: float = Field(60.0, gt=0, description="seconds until a request counts as lost")
     canaries: int = Field(20, ge=0, description="prompts on which each canary is judged; 0 for none")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value in ("none", "oracle") or re.fullmatch(r"(openai|reward):\S+", value):
+            return value
+        near = f"; did you mean openai:{value}?" if re.fullmatch(r"[\w./-]+", value) else ""
+        raise ValueError(f"no such judge: there are none, oracle, openai:MODEL and reward:MODEL{near}")
 
     @property
     def kind(self) -> str:

@@ -93,7 +93,7 @@ class Endpoint:
         A place becomes free for the next request only when its callback has returned, so what was answered and not yet
         heard is at most `concurrency` requests. `stop()` true: nothing new is started, not even a further attempt; what
         is under way is finished and heard. `admit` is asked right before the first attempt of a request; false stops
-        in the same way. Requests that were not reached are left without a callback.
+        in the same way. Requests that were not reached then, or that were refused with all others, get no callback.
 
         Raises UserError for a missing key; EndpointError, once what is under way has been heard, when the server
         refuses us (400, 401, 403, 404, a redirect, no credit), is not there, or has stopped answering.

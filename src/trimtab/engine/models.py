@@ -147,6 +147,15 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
 
 
 @contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Around loading from a local folder: mistakes that can be seen come first, transformers is quiet, and what it
+    raises is one ModelError with a remedy."""
+    _look_into(folder)
+    with _quiet(), _said_plainly(str(folder), offline=True):
+        yield
+
+
+@contextmanager
 def _said_plainly(name: str, *, offline: bool) -> Iterator[None]:
     """What transformers raises while it loads, as one ModelError with a remedy."""
     from safetensors import SafetensorError

@@ -12,19 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from trimtab.endpoint import Endpoint, Failure, Reply, Request
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, RunError
 from trimtab.judging.ledger import VerdictStore, question_key
-from trimtab.judging.prices import Prices
+from trimtab.judging.prices import Budget, Prices, TokensOf, prompt_tokens
 from trimtab.progress import Advance, Reporter, SilentReporter, printable
 
 NO_VERDICT = "no verdict"
 AGAIN = 2  # further questions after a reply that is no verdict
 AGAIN_GREEDY = 1  # at temperature 0 nearly the same reply is to be expected
-CHARACTERS_A_TOKEN = 4.0  # English prose in the tokenizers of today's models
-TOKENS_A_MESSAGE = 4.0  # what the chat form adds to each
+NONE_OF = 20  # replies without a single verdict say that this judge gives none; the others need not be paid for
 SHOWN = 160  # characters of an unreadable reply
-
-TokensOf = Callable[[str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,7 @@ def estimate(
     groups = _grouped(questions, endpoint)
     known = _known(groups, ledger)
     todo = [group[0].request for key, group in groups.items() if key not in known]
-    prompt = sum(_prompt_tokens(request, tokens_of) for request in todo)
+    prompt = sum(prompt_tokens(request, tokens_of=tokens_of) for request in todo)
     completion = sum(request.max_tokens for request in todo)
     each = ledger.mean_seconds(judge)
     return Estimate(
@@ -129,8 +126,9 @@ def ask_all(
     spent by the server's figures (an estimate where it gives none) and, for those under way, prompt by estimate and
     completion at most. `stop()` true ends after what is under way.
 
-    Raises ConfigError for `max_cost` without prices; EndpointError when the server refuses or is gone, and whatever a
-    `parse` raises, both after what was under way is kept.
+    Raises ConfigError for `max_cost` without prices; and after what was under way is kept: EndpointError when the
+    server refuses or is gone, RunError when no verdict can be read from any of the first replies, and whatever a
+    `parse` raises.
     """
     if max_cost is not None and prices is None:
         raise ConfigError(
@@ -144,50 +142,12 @@ def ask_all(
         group = groups.pop(key)
         _settle(outcome, group, reading)
         outcome.n_cached += len(group)
-    asking = _Asking(groups, outcome, ledger=ledger, judge=judge, budget=_Budget(prices, max_cost, tokens_of))
+    asking = _Asking(groups, outcome, ledger=ledger, judge=judge, budget=Budget(prices, max_cost, tokens_of))
     if groups:
-        show, total = reporter or SilentReporter(), len(groups) + outcome.n_cached
+        show, total = reporter or SilentReporter(), len(questions)
         with show.track(f"asking {judge}", total=total, unit="verdicts", done=outcome.n_cached) as asking.advance:
             asking.run(endpoint, stop)
     return outcome
-
-
-class _Budget:
-    """What was spent, what those under way may cost at most, and whether one more fits. All in US dollars."""
-
-    def __init__(self, prices: Prices | None, max_cost: float | None, tokens_of: TokensOf | None) -> None:
-        self._prices, self._max_cost, self._tokens_of = prices, max_cost, tokens_of
-        self.spent = 0.0
-        self._under_way: dict[str, float] = {}
-        self._estimated = self._counted = 0.0  # prompt tokens of the replies that the server counted
-
-    def fits(self, request: Request) -> bool:
-        if self._max_cost is None:
-            return True
-        return self.spent + sum(self._under_way.values()) + self._at_most(request) <= self._max_cost
-
-    def sent(self, request: Request) -> None:
-        self._under_way[request.id] = self._at_most(request)
-
-    def failed(self, request: Request) -> None:
-        self._under_way.pop(request.id)
-
-    def answered(self, request: Request, reply: Reply) -> None:
-        at_most = self._under_way.pop(request.id)
-        if self._prices is None:
-            return
-        if not reply.prompt_tokens and not reply.completion_tokens:  # a server that does not count
-            self.spent += at_most
-            return
-        self.spent += self._prices.cost(reply.prompt_tokens, reply.completion_tokens)
-        self._estimated += _prompt_tokens(request, self._tokens_of)
-        self._counted += reply.prompt_tokens
-
-    def _at_most(self, request: Request) -> float:
-        if self._prices is None:
-            return 0.0
-        longer = max(1.0, self._counted / self._estimated) if self._estimated else 1.0  # than estimated, so far
-        return self._prices.cost(longer * _prompt_tokens(request, self._tokens_of), request.max_tokens)
 
 
 class _Asking:
@@ -200,12 +160,12 @@ class _Asking:
         *,
         ledger: VerdictStore,
         judge: str,
-        budget: _Budget,
+        budget: Budget,
     ) -> None:
         self._groups, self._outcome = groups, outcome
         self._ledger, self._judge, self._budget = ledger, judge, budget
         self._unread = dict.fromkeys(groups, 0)  # of those still to be settled: replies that were no verdict
-        self._broken: Exception | None = None  # what a `parse` raised
+        self._broken: Exception | None = None  # why no more is asked
         self.advance: Advance
 
     def run(self, endpoint: Endpoint, stop: Callable[[], bool]) -> None:
@@ -271,6 +231,11 @@ class _Asking:
         self._unread[key] += 1
         failure = Failure(NO_VERDICT, _words(reply), self._unread[key])
         self._keep(key, failure)
+        if self._outcome.n_calls >= NONE_OF and not self._outcome.values:
+            self._broken = self._broken or RunError(
+                f"{self._judge} gives no verdicts: none of {self._outcome.n_calls} replies is one; {failure.message}",
+                remedy="choose a judge that follows its instructions, or another way of asking (judge.rubric)",
+            )
         if self._unread[key] > again:
             self._give_up(key, failure)
 
@@ -346,9 +311,3 @@ def _words(reply: Reply) -> str:
         return f"the reply is empty (finish reason {printable(reply.finish_reason) or 'unknown'})"
     start = reply.text if len(reply.text) <= SHOWN else reply.text[: SHOWN - 1] + "…"
     return f"no verdict can be read from: {printable(start)}"
-
-
-def _prompt_tokens(request: Request, tokens_of: TokensOf | None) -> float:
-    if tokens_of is None:
-        return request.n_characters / CHARACTERS_A_TOKEN + TOKENS_A_MESSAGE * len(request.messages)
-    return sum(tokens_of(message.content) + TOKENS_A_MESSAGE for message in request.messages)

@@ -13,9 +13,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from trimtab import store
 from trimtab.endpoint import Request
@@ -45,12 +46,12 @@ def question_key(*, judge: str, base_url: str, request: Request) -> str:
     """The key (64 hex digits) of a request to a judge on a server: all that decides the reply, and nothing else.
 
     `judge` is the model's name there. The request's id, timeouts and prices are no part of it, nor is how the reply is
-    read.
+    read; nor is the port of a server on this machine, which is another at each start.
     """
     return digest(
         {
             "judge": judge,
-            "base_url": base_url.rstrip("/"),
+            "base_url": _server(base_url),
             "messages": [message.to_json() for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -59,6 +60,12 @@ def question_key(*, judge: str, base_url: str, request: Request) -> str:
             "seed": request.seed,
         }
     )
+
+
+def _server(base_url: str) -> str:
+    url = urlsplit(base_url.rstrip("/"))
+    here = url.hostname in ("localhost", "127.0.0.1", "::1")
+    return urlunsplit(url._replace(netloc="localhost")) if here else base_url.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,9 @@ class Kept:
     seconds: float
     created: float
     reply: dict[str, Any] | None
+
+
+_VERDICT = tuple(column.name for column in fields(Kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +113,9 @@ class VerdictStore:
 
     def get(self, keys: Iterable[str]) -> dict[str, Kept]:
         """The verdicts that are there."""
-        rows = self._rows(
-            "SELECT key, judge, subject, value, prompt_tokens, completion_tokens, seconds, created, reply"
-            " FROM verdicts WHERE key IN",
-            keys,
-        )
-        return {key: Kept(key, *rest, reply and json.loads(reply)) for key, *rest, reply in rows}
+        rows = self._rows(f"SELECT {', '.join(_VERDICT)} FROM verdicts WHERE key IN", keys)  # noqa: S608  # own names
+        told = (dict(zip(_VERDICT, row, strict=True)) for row in rows)
+        return {row["key"]: Kept(**row | {"reply": row["reply"] and json.loads(row["reply"])}) for row in told}
 
     def put(
         self,

@@ -1,11 +1,17 @@
-"""What tokens cost, in US dollars."""
+"""What tokens cost, how many there will be, and a limit that is held. Money is US dollars."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from trimtab.endpoint import OPENAI_URL
+from trimtab.endpoint import OPENAI_URL, Reply, Request
 from trimtab.errors import ConfigError
+
+CHARACTERS_A_TOKEN = 4.0  # English prose in the tokenizers of today's models
+TOKENS_A_MESSAGE = 4.0  # what the chat form adds to each
+
+TokensOf = Callable[[str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +56,48 @@ def prices_for(
     if min(input_price, output_price) < 0:
         raise ConfigError("a price below 0", remedy="give US dollars for a million tokens, 0 where nothing is paid")
     return Prices(input_price, output_price)
+
+
+def prompt_tokens(request: Request, *, tokens_of: TokensOf | None = None) -> float:
+    """An estimate: by `tokens_of`, else four characters a token; and what the chat form adds."""
+    if tokens_of is None:
+        return request.n_characters / CHARACTERS_A_TOKEN + TOKENS_A_MESSAGE * len(request.messages)
+    return sum(tokens_of(message.content) + TOKENS_A_MESSAGE for message in request.messages)
+
+
+class Budget:
+    """What was spent, what those under way may cost at most, and whether one more fits."""
+
+    def __init__(self, prices: Prices | None, max_cost: float | None, tokens_of: TokensOf | None) -> None:
+        self._prices, self._max_cost, self._tokens_of = prices, max_cost, tokens_of
+        self.spent = 0.0
+        self._under_way: dict[str, float] = {}
+        self._estimated = self._counted = 0.0  # prompt tokens of the replies that the server counted
+
+    def fits(self, request: Request) -> bool:
+        if self._max_cost is None:
+            return True
+        return self.spent + sum(self._under_way.values()) + self._at_most(request) <= self._max_cost
+
+    def sent(self, request: Request) -> None:
+        self._under_way[request.id] = self._at_most(request)
+
+    def failed(self, request: Request) -> None:
+        self._under_way.pop(request.id)
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        at_most = self._under_way.pop(request.id)
+        if self._prices is None:
+            return
+        if not reply.prompt_tokens and not reply.completion_tokens:  # a server that does not count
+            self.spent += at_most
+            return
+        self.spent += self._prices.cost(reply.prompt_tokens, reply.completion_tokens)
+        self._estimated += prompt_tokens(request, tokens_of=self._tokens_of)
+        self._counted += reply.prompt_tokens
+
+    def _at_most(self, request: Request) -> float:
+        if self._prices is None:
+            return 0.0
+        longer = max(1.0, self._counted / self._estimated) if self._estimated else 1.0  # than estimated, so far
+        return self._prices.cost(longer * prompt_tokens(request, tokens_of=self._tokens_of), request.max_tokens)

@@ -27,8 +27,8 @@ from trimtab.sampling.standing import decoding_mode, unwrapped
 
 # Share of live rows at which finished ones leave. Anything from 0.5 to 1 measured alike (tiny model, 1,024 prompts);
 # never dropping them took 1.2 to 2.5 times as long.
-_COMPACT_BELOW = 0.9
-_JOIN_FROM = 1 / 8  # share of the batch for which prompts wait before they join: one forward pass for several of them
+_COMPACT_BELOW = 0.8
+_JOIN_FROM = 1 / 5  # share of the batch for which prompts wait before they join: one forward pass for several of them
 _PROMPT_TOKENS = 4096  # of prompts that are read in one forward pass, padding included
 _ROOM = 128  # columns ahead
 

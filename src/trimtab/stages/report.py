@@ -24,7 +24,7 @@ from trimtab.stages.reporting.saved import saved_numbers
 from trimtab.stages.reporting.training import heldout_numbers, training_numbers
 from trimtab.written import read_flags
 
-FORMAT = 3  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 4  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")
 
 

@@ -16,6 +16,8 @@ from trimtab.analysis import intervals, seeds
 from trimtab.analysis.intervals import FloatArray, finite
 
 BOOTSTRAP = "bootstrap over prompts (percentile, 10,000 draws)"
+WILSON = "Wilson at the effective number of prompts"
+PAIRED = "paired bootstrap over prompts with two pseudo-rows (percentile, 10,000 draws)"
 
 Estimate = dict[str, Any]
 Direction = Literal["above", "below", "not distinguishable", "unknown"]
@@ -54,7 +56,7 @@ def rate(scores_KN: FloatArray) -> Estimate:
         intervals.rate_interval(known),
         n=len(known),
         n_missing=scores_KN.shape[1] - len(known),
-        method=BOOTSTRAP,
+        method=WILSON,
     )
 
 
@@ -71,13 +73,22 @@ def mean(values_KN: FloatArray) -> Estimate:
     return estimate(centre, intervals.bootstrap_interval(values_KN[0]), n=values_KN.shape[1], method=BOOTSTRAP)
 
 
+def paired(differences_KN: FloatArray) -> Estimate:
+    """Mean of paired differences in any unit; none may be missing."""
+    if len(differences_KN) > 1:
+        return mean(differences_KN)
+    centre = float(differences_KN[0].mean()) if differences_KN.size else math.nan
+    bounds = intervals.paired_interval(differences_KN[0])
+    return estimate(centre, bounds, n=differences_KN.shape[1], method=PAIRED)
+
+
 def change(before_KN: FloatArray, after_KN: FloatArray, *, in_unit_interval: bool = False) -> dict[str, Any]:
     """Before, after and their paired difference; `relative` is the difference as a share of before.
 
     `in_unit_interval` says that the values lie in [0, 1], and keeps the intervals of both sides there.
     """
     side = rate if in_unit_interval else mean
-    before, difference = side(before_KN), mean(after_KN - before_KN)
+    before, difference = side(before_KN), paired(after_KN - before_KN)
     relative = difference["value"] / before["value"] if before["value"] and difference["value"] is not None else None
     return {
         "before": before,

@@ -6,18 +6,18 @@ Shapes: K seeds, N prompts (in the benchmark's order; NaN where a prompt has no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from trimtab.analysis import comparison, intervals, length_control, seeds, winrate
+from trimtab.analysis import canaries, comparison, intervals, seeds, winrate
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.records import Answer, Verdict
-from trimtab.stages.reporting import estimates
+from trimtab.stages.reporting import estimates, judged, marked
 from trimtab.stages.reporting.inputs import TRUTH, Run
 
-BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (percentile)"
+BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (t interval of the logit)"
 EVEN = 50.0
 MOST_BINS = 18
 LABELS = {TRUTH: "the oracle, which knows the truth", "biased": "the length-biased judge"}
@@ -26,28 +26,53 @@ When = Literal["before", "after"]
 
 
 def benchmark_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Everything that was judged and counted on the benchmark; None when there are no answers of both models."""
+    """Everything that was judged and counted on the benchmark; None when there are no answers of both sides."""
     first = runs[0]
     prompts = [prompt for prompt in first.before if all(prompt in run.before and prompt in run.after for run in runs)]
     if not prompts:
         return None
-    families = [first.after[prompt].dataset for prompt in prompts]
+    families = [first.after[prompt].dataset or first.before[prompt].dataset for prompt in prompts]
     names = [name for name in first.verdicts if all(name in run.verdicts for run in runs)]
+    record = judged.identity(runs)
     return {
         "name": first.benchmark,
         "n_prompts": len(prompts),
-        "judges": [judge_numbers(name, runs, prompts) for name in names],
+        "baseline": _baseline(first),
+        "before": "before" if first.unaligned else "baseline",
+        "identity": record,
+        "judges": [judge_numbers(name, runs, prompts, record=record) for name in names],
+        "constant_answers": _constant_answers(runs),
+        "canaries": judged.canary_numbers(runs),
+        "length_bins": judged.length_bins(runs, prompts, names) if names else [],
+        "marks": marked.mark_numbers(runs, record),
         "lengths": length_numbers(runs, prompts),
         "scores": score_numbers(runs),
         "families": family_numbers(runs, prompts, families, judges=names),
     }
 
 
+def _constant_answers(runs: Sequence[Run]) -> list[str]:
+    """A warning for every seed's rows in which one side answers most prompts alike."""
+    rows = [next(iter(run.verdicts.values()), ()) for run in runs]
+    return list(dict.fromkeys(told.sentence for some in rows if (told := canaries.constant_answer(some)) is not None))
+
+
+def _baseline(run: Run) -> dict[str, Any] | None:
+    """What the win rates are against; None where nothing is compared with anything."""
+    if not run.baseline:
+        return None
+    return {"name": next(iter(run.baseline.values())).generator, "published": run.published}
+
+
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def judge_numbers(name: str, runs: Sequence[Run], prompts: Sequence[str]) -> dict[str, Any]:
+def judge_numbers(
+    name: str, runs: Sequence[Run], prompts: Sequence[str], *, record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """One judge's win rate (percent, ties half), raw and, unless the judge is the truth, length-controlled.
+
+    Against a published baseline `unaligned` is the same judge's on the unaligned model, and what alignment changed.
 
     `detectable` is the distance from 50 that as many prompts with this spread show four times in five (one run only).
     """
@@ -58,7 +83,8 @@ def judge_numbers(name: str, runs: Sequence[Run], prompts: Sequence[str]) -> dic
     return {
         "judge": name,
         "annotator": _annotator(name, runs),
-        "label": LABELS.get(_annotator(name, runs), _annotator(name, runs)),
+        "label": LABELS.get(_annotator(name, runs), _annotator(name, runs)) if record is None else judged.label(record),
+        "unaligned": judged.unaligned_numbers(runs, prompts, scores) if runs[0].published else None,
         "role": "truth" if name == TRUTH else "judge",
         "win_rate": raw,
         "direction": estimates.direction(raw, EVEN),
@@ -68,7 +94,7 @@ def judge_numbers(name: str, runs: Sequence[Run], prompts: Sequence[str]) -> dic
         "standard_error": finite(single.standard_error) if single else None,
         "sign_test_p": intervals.sign_test(single.n_wins, single.n_losses) if single else None,
         "detectable": _detectable(single) if single else None,
-        "length_controlled": None if name == TRUTH else _length_controlled(name, runs, prompts),
+        "length_controlled": None if name == TRUTH else _length_controlled(name, runs, prompts, record=record),
         "by_seed": [
             {"seed": run.seed, "win_rate": estimates.percent(scores[k : k + 1])}
             | {key: getattr(rates[k], key) for key in ("n_wins", "n_losses", "n_ties")}
@@ -88,8 +114,10 @@ def _detectable(rate: winrate.WinRate) -> float | None:
     return comparison.power(rate.n_total, delta=1.0, sd=spread).detectable
 
 
-def _length_controlled(name: str, runs: Sequence[Run], prompts: Sequence[str]) -> dict[str, Any]:
-    fits = [_fit(_of(run, name, prompts)) for run in runs]
+def _length_controlled(
+    name: str, runs: Sequence[Run], prompts: Sequence[str], *, record: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    fits = [judged.length_fit(run, _of(run, name, prompts), judge=name) for run in runs]
     first = fits[0]
     if len(fits) == 1:
         method = BOOTSTRAP_REFIT
@@ -103,16 +131,10 @@ def _length_controlled(name: str, runs: Sequence[Run], prompts: Sequence[str]) -
         "win_rate": found,
         "direction": estimates.direction(found, EVEN),
         "variant": first.variant,
+        "calibrated": None if record is None else judged.is_calibrated(runs[0].benchmark, record),
+        "notes": [] if runs[0].length_tables is None else list(runs[0].length_tables.notes),
         "by_seed": [{"seed": run.seed} | fit.to_json() for run, fit in zip(runs, fits, strict=True)],
     }
-
-
-def _fit(rows: Sequence[Verdict]) -> length_control.LengthControlled:
-    return length_control.length_controlled(
-        [row.preference for row in rows],
-        lengths_1=[len(row.output_1) for row in rows],
-        lengths_2=[len(row.output_2) for row in rows],
-    )
 
 
 def _of(run: Run, judge: str, prompts: Sequence[str]) -> list[Verdict]:
@@ -123,11 +145,7 @@ def _of(run: Run, judge: str, prompts: Sequence[str]) -> list[Verdict]:
 
 def _scores(judge: str, runs: Sequence[Run], prompts: Sequence[str]) -> FloatArray:
     """Scores in [0, 1] of the aligned model, [K, N]."""
-    rows = []
-    for run in runs:
-        by_prompt = {verdict.prompt_id: verdict.preference for verdict in run.verdicts[judge]}
-        rows.append(winrate.scores_from(by_prompt.get(prompt) for prompt in prompts))
-    return np.stack(rows)
+    return np.stack([judged.scores_of(run.verdicts[judge], prompts) for run in runs])
 
 
 # --- lengths, true scores, families ----------------------------------------------------------------------------------
@@ -191,10 +209,21 @@ def family_numbers(
                 "family": name,
                 "n_prompts": len(of),
                 "judges": {judge: estimates.percent(table[:, of]) for judge, table in scores.items()},
+                "changes": _changes(runs, [prompts[i] for i in of], scores, of),
                 "characters": _changed(runs, [prompts[i] for i in of], lambda answer: len(answer.output)),
             }
         )
     return rows
+
+
+def _changes(
+    runs: Sequence[Run], prompts: Sequence[str], scores: Mapping[str, FloatArray], of: Sequence[int]
+) -> dict[str, Any]:
+    """What alignment changed in one family against a published baseline, by judge; empty elsewhere."""
+    if not runs[0].published or not all(run.unaligned_verdicts for run in runs):
+        return {}
+    unaligned = np.stack([judged.scores_of(run.unaligned_verdicts, prompts) for run in runs])
+    return {judge: judged.change(table[:, of], unaligned, prompts) for judge, table in scores.items()}
 
 
 def _changed(runs: Sequence[Run], prompts: Sequence[str], measure: Callable[[Answer], float]) -> dict[str, Any]:

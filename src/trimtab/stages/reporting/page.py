@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab import __version__
-from trimtab.stages.reporting import page_answers, page_run, page_saved, words
+from trimtab.stages.reporting import page_answers, page_judged, page_run, page_saved, words
 
 _SECTIONS = {
-    "wins": "Win rates", "families": "By family", "lengths": "Lengths", "training": "Training",
-    "saved": "Compute saved", "heldout": "Held-out", "samples": "Samples", "data": "Data", "repeat": "Reproduce",
+    "wins": "Win rates", "marks": "Marks", "families": "By family", "judge": "Judge", "lengths": "Lengths",
+    "training": "Training", "saved": "Compute saved", "heldout": "Held-out", "samples": "Samples",
+    "data": "Data", "repeat": "Reproduce",
     "gaps": "Not measured", "words": "Glossary",
 }  # fmt: skip
 _ALWAYS = frozenset({"training", "data", "repeat", "words"})
@@ -26,6 +27,9 @@ def page(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "regime": numbers["regime"],
         "wins": page_answers.wins(benchmark),
         "families": page_answers.families(benchmark),
+        "marks": page_judged.marks(benchmark),
+        "judge": page_judged.who(benchmark),
+        "bins": page_judged.bins(benchmark),
         "lengths": page_answers.lengths(benchmark),
         "training": page_run.training(numbers["training"], numbers["objective"]),
         "saved": page_saved.saved(numbers["compute_saved"], numbers["training"]),

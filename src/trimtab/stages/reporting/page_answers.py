@@ -14,50 +14,85 @@ from trimtab.stages.reporting.samples import ORDER_RULE
 from trimtab.stages.reporting.text import number, shortened, shown, significant
 
 LONGEST_TEXT = 1500
-OUTCOMES = {"win": "aligned better", "loss": "unaligned better", "tie": "tie", "missing": "no verdict"}
+OUTCOMES = {"win": "aligned better", "loss": "aligned worse", "tie": "tie", "missing": "no verdict"}
 
 
 # --- win rates -------------------------------------------------------------------------------------------------------
 
 
 def wins(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Every judge's win rate, raw and length-controlled, and each seed's."""
+    """Every judge's win rate, raw and length-controlled, the unaligned model's beside it, and each seed's."""
     if benchmark is None or not benchmark["judges"]:
         return None
-    judges = benchmark["judges"]
+    judges, baseline = benchmark["judges"], benchmark["baseline"]
     rows = [row for judge in judges for row in _judge_rows(judge)]
     controlled = [judge for judge in judges if judge["length_controlled"]]
+    changed = [judge for judge in judges if judge["unaligned"]]
     first = judges[0]
     return {
+        "lead": _wins_lead(baseline),
         "forest": forest(rows, label="Win rates with 95 % intervals", even=EVEN),
         "table": _wins_table(judges),
+        "change": _change_facts(changed[0], baseline["name"]) if changed else None,
         "length_control": _length_control_table(controlled) if controlled else None,
         "by_seed": _by_seed(first) if len(first["by_seed"]) > 1 else None,
-        "notes": _win_notes(judges),
+        "notes": _refusal(benchmark["identity"]) + _win_notes(judges),
     }
+
+
+def _wins_lead(baseline: Mapping[str, Any]) -> str:
+    whose = f"{baseline['name']}'s" if baseline["published"] else "the unaligned model's"
+    even = f"as good as {baseline['name']}, which is not no change" if baseline["published"] else "no change"
+    return (
+        f"Share of prompts on which the aligned model's answer beats {whose}, ties counted as half, in percent with "
+        f"95 % intervals. The dashed line is 50: {even}."
+    )
+
+
+def _refusal(record: Mapping[str, Any] | None) -> list[str]:
+    if record is None or not record["refused"]:
+        return []
+    return [
+        f"No headline number: {number(record['n_missing'])} of {number(record['n_prompts'])} verdicts are missing. "
+        "What is shown here is of the rest only."
+    ]
 
 
 def _judge_rows(judge: Mapping[str, Any]) -> list[dict[str, Any]]:
     truth = judge["role"] == "truth"
+    whose = ", aligned" if judge["unaligned"] else ""
+    raw = "truth" if truth or judge["unaligned"] else "judge"
     rows = [
-        {
-            "name": "True win rate" if truth else "Raw win rate",
-            "note": f"judge: {judge['label']} · {_counted(judge['win_rate'])}",
-            "estimate": judge["win_rate"],
-            "kind": "truth" if truth else "judge",
-        }
+        _forest_row(f"{'True' if truth else 'Raw'} win rate{whose}", judge, judge["win_rate"], raw),
     ]
+    if judge["unaligned"]:
+        rows.append(_forest_row("Raw win rate, unaligned", judge, judge["unaligned"]["win_rate"], "judge"))
     if judge["length_controlled"]:
-        controlled = judge["length_controlled"]["win_rate"]
-        rows.append(
-            {
-                "name": "Length-controlled win rate",
-                "note": f"judge: {judge['label']} · {_counted(controlled)}",
-                "estimate": controlled,
-                "kind": "lc",
-            }
-        )
+        doubt = ", uncalibrated" if judge["length_controlled"]["calibrated"] is False else ""
+        name = f"Length-controlled win rate{whose}{doubt}"
+        rows.append(_forest_row(name, judge, judge["length_controlled"]["win_rate"], "lc"))
     return rows
+
+
+def _forest_row(name: str, judge: Mapping[str, Any], estimate: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    note = f"judge: {judge['label']} · {_counted(estimate)}"
+    return {"name": name, "note": note, "estimate": estimate, "kind": kind}
+
+
+def _change_facts(judge: Mapping[str, Any], baseline: str) -> list[tuple[str, str]]:
+    """The paired comparison of both models against the same baseline, as name and value."""
+    before, change = judge["unaligned"]["win_rate"], judge["unaligned"]["change"]
+    tally = f"{number(change['wins_a'])}, {number(change['ties'])}, {number(change['wins_b'])}"
+    left_out = f", {number(change['n_missing'])} left out" if change["n_missing"] else ""
+    return [
+        (f"aligned, % against {baseline}", shown(judge["win_rate"])),
+        (f"unaligned, % against {baseline}", shown(before)),
+        ("difference, points, paired by prompt", shown(change)),
+        ("prompts", f"{number(change['n'])}{left_out}"),
+        ("aligned better, equal, unaligned better", tally),
+        (f"p, {change['test']}", significant(change["p_value"])),
+        ("judge", judge["label"]),
+    ]
 
 
 def _counted(estimate: Mapping[str, Any]) -> str:
@@ -128,6 +163,12 @@ def _win_notes(judges: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"Length control: {judge['length_controlled']['variant']}, C chosen by cross-validation; its interval: "
                 f"{judge['length_controlled']['win_rate']['method']}."
             )
+            if judge["length_controlled"]["calibrated"] is False:
+                notes.append(
+                    "The length model's constants were fitted to the leaderboard's judge; for another judge they are "
+                    "uncalibrated, and the figure is comparable with no other."
+                )
+            notes += [f"{note[0].upper()}{note[1:]}." for note in judge["length_controlled"]["notes"]]
             notes += sorted({note for fit in judge["length_controlled"]["by_seed"] for note in fit["lc_notes"]})
     return notes
 
@@ -152,13 +193,15 @@ def families(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     ]
     table = [
         [row["family"], number(row["n_prompts"]), *(shown(row["judges"][judge["judge"]]) for judge in judges),
-         shown(row["characters"]["difference"])]
+         *(shown(change) for change in row["changes"].values()), shown(row["characters"]["difference"])]
         for row in benchmark["families"]
     ]  # fmt: skip
-    head = ["family", "prompts", *(f"win rate %, {judge['label']}" for judge in judges), "change in characters"]
+    changes = ["change by alignment, points" for _ in benchmark["families"][0]["changes"]]
+    rates = [f"win rate %, {judge['label']}" for judge in judges]
+    head = ["family", "prompts", *rates, *changes, "change in characters"]
     return {
         "lead": f"Win rate in percent, judge: {first['label']}. Families are small, so their intervals are wide; "
-        "one family in twenty leaves 50 by chance alone.",
+        f"one family in twenty {'differs' if benchmark['baseline']['published'] else 'leaves 50'} by chance alone.",
         "forest": forest(rows, label="Win rates by family", even=EVEN),
         "table": {"head": head, "rows": table},
         "scores": _score_families(benchmark["scores"]),
@@ -228,13 +271,15 @@ def lengths(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "letter, before and after. Lengths are those of the whole answer as sampled.",
         "plots": [
             {
-                "title": "Before and after",
+                "title": "Before and after"
+                if benchmark["before"] == "before"
+                else "The baseline and the aligned model",
                 "note": f"share of answers by length, {unit}; the dashed line is the mean",
                 "svg": plot,
             }
         ],
-        "table": {"head": ["", "before", "after", "change", "n"], "rows": rows},
-        "histogram": {"head": [unit, "before", "after"], "rows": bins},
+        "table": {"head": ["", benchmark["before"], "after", "change", "n"], "rows": rows},
+        "histogram": {"head": [unit, benchmark["before"], "after"], "rows": bins},
     }
 
 

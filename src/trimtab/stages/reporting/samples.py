@@ -22,7 +22,7 @@ Group = Literal["win", "loss", "tie", "drift", "answer"]
 
 def sample_groups(run: Run, *, judge: str | None, unit: str) -> list[dict[str, Any]]:
     """Groups of samples: wins, losses, ties by `judge`, and the longest drifts; plain answers where no one judged."""
-    prompts = sorted((p for p in run.before if p in run.after), key=digest)
+    prompts = sorted((p for p in _beside(run) if p in run.after), key=digest)
     outcomes = {name: _outcomes(run, name) for name in run.verdicts}
     sections: list[tuple[Group, list[str]]] = []
     if judge is None:
@@ -87,7 +87,7 @@ def outcome(score: float) -> Outcome:
 
 
 def _row(run: Run, prompt: str, *, unit: str, outcomes: Mapping[str, Mapping[str, Outcome]]) -> dict[str, Any]:
-    before, after = run.before[prompt], run.after[prompt]
+    before, after = _beside(run)[prompt], run.after[prompt]
     return {
         "prompt_id": prompt,
         "family": after.dataset,
@@ -95,6 +95,7 @@ def _row(run: Run, prompt: str, *, unit: str, outcomes: Mapping[str, Mapping[str
         "before": _answer(before, unit),
         "after": _answer(after, unit),
         "unit": unit,
+        "labels": _labels(run, before),
         "verdicts": [{"judge": judge, "outcome": of.get(prompt, "missing")} for judge, of in outcomes.items()],
     }
 
@@ -108,4 +109,14 @@ def _length(answer: Answer, unit: str) -> int:
 
 
 def _grown(run: Run, prompt: str, unit: str) -> int:
-    return _length(run.after[prompt], unit) - _length(run.before[prompt], unit)
+    return _length(run.after[prompt], unit) - _length(_beside(run)[prompt], unit)
+
+
+def _beside(run: Run) -> Mapping[str, Answer]:
+    """What the aligned answers are shown beside: what the judge saw them beside, else the unaligned model's."""
+    return run.baseline if run.published and run.verdicts else run.before
+
+
+def _labels(run: Run, before: Answer) -> dict[str, str]:
+    shown = run.published and (bool(run.verdicts) or not run.unaligned)
+    return {"before": before.generator, "after": "aligned"} if shown else {"before": "before", "after": "after"}

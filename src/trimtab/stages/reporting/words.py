@@ -7,14 +7,14 @@ plain. The first sentence is the answer to "did it help?".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
+from trimtab.stages.reporting import words_judged
 from trimtab.stages.reporting.estimates import Direction
+from trimtab.stages.reporting.glossary import GLOSSARY
 from trimtab.stages.reporting.numbers import EVEN
+from trimtab.stages.reporting.sentences import Sentence, Tone, sentence, signed
 from trimtab.stages.reporting.text import interval, number
-
-Tone = Literal["good", "bad", "even", "warn", "plain"]
-Sentence = dict[str, str]
 
 NO_BENCHMARK = (
     "**Whether the answers got better was not measured**: no benchmark was asked. "
@@ -29,28 +29,40 @@ NO_JUDGE = (
 def headline(numbers: Mapping[str, Any]) -> list[Sentence]:
     """The sentences at the top of the report, the verdict first, then what qualifies it."""
     benchmark = numbers["benchmark"]
-    sentences: list[Sentence] = []
     if benchmark is None:
-        sentences.append(_sentence(NO_BENCHMARK, "warn"))
-    elif not benchmark["judges"]:
-        sentences.append(_sentence(NO_JUDGE, "warn"))
+        sentences = [sentence(NO_BENCHMARK, "warn")]
     else:
-        sentences += _judged(benchmark)
-    if benchmark is not None:
-        sentences += _scores(benchmark["scores"]) + _lengths(benchmark["lengths"])
-    sentences += _heldout(numbers["heldout"])
-    return sentences
+        first, *others = _verdict(benchmark)
+        sentences = [first, *words_judged.canaries(benchmark), *words_judged.constant(benchmark), *others]
+        sentences += _scores(benchmark["scores"]) + _lengths(benchmark)
+    return sentences + _heldout(numbers["heldout"])
+
+
+def _verdict(benchmark: Mapping[str, Any]) -> list[Sentence]:
+    """The answer to "did it help?", and what else the judges say; a refusal where too many verdicts are missing."""
+    record, marks, baseline = benchmark["identity"], benchmark["marks"], benchmark["baseline"]
+    missing = words_judged.missing(record)
+    if record is not None and record["refused"]:
+        return missing
+    if marks is not None:
+        return words_judged.marks(marks) + missing
+    if not benchmark["judges"]:
+        return [sentence(NO_JUDGE, "warn")]
+    if not baseline["published"]:
+        return _judged(benchmark) + missing
+    first, *others = words_judged.against_baseline(benchmark["judges"][0], baseline["name"])
+    return [first, *missing, *others, *_all_controlled(benchmark)]
 
 
 def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
     """The regime in one sentence: of the seed, or of all seeds where they agree, else one a seed."""
     if training is None:
-        return [_sentence("No training step is recorded in this run folder, so no regime can be named.", "warn")]
+        return [sentence("No training step is recorded in this run folder, so no regime can be named.", "warn")]
     regimes = [entry["regime"] for entry in training["seeds"]]
     tone: Tone = "warn" if any(regime["name"] in (None, "starved") for regime in regimes) else "plain"
     names = {regime["name"] for regime in regimes}
     if len(regimes) == 1:
-        return [_sentence(regimes[0]["sentence"], tone)]
+        return [sentence(regimes[0]["sentence"], tone)]
     if len(names) == 1 and regimes[0].get("share_at_end") is not None:
         told = ", ".join(
             f"{side} {_range([regime[key] for regime in regimes])}"
@@ -62,8 +74,8 @@ def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
         )
         name = str(regimes[0]["name"]).capitalize()
         what = "share of responses still active" if training["has_dead_zone"] else "share of the first pull left"
-        return [_sentence(f"{name} in all {len(regimes)} seeds: {what} at the end, {told}.", tone)]
-    return [_sentence(f"Seed {e['seed']}. {e['regime']['sentence']}", tone) for e in training["seeds"]]
+        return [sentence(f"{name} in all {len(regimes)} seeds: {what} at the end, {told}.", tone)]
+    return [sentence(f"Seed {e['seed']}. {e['regime']['sentence']}", tone) for e in training["seeds"]]
 
 
 def _range(shares: Sequence[float]) -> str:
@@ -72,19 +84,22 @@ def _range(shares: Sequence[float]) -> str:
 
 
 def _judged(benchmark: Mapping[str, Any]) -> list[Sentence]:
+    return [_win_rate(benchmark["judges"][0]), *_all_controlled(benchmark)]
+
+
+def _all_controlled(benchmark: Mapping[str, Any]) -> list[Sentence]:
     first = benchmark["judges"][0]
-    sentences = [_win_rate(first)]
-    for judge in benchmark["judges"]:
-        if judge["length_controlled"] is not None:
-            truth = first if first["role"] == "truth" and judge is not first else None
-            sentences.append(_controlled(judge, truth))
-    return sentences
+    return [
+        _controlled(judge, first if first["role"] == "truth" and judge is not first else None)
+        for judge in benchmark["judges"]
+        if judge["length_controlled"] is not None
+    ]
 
 
 def _win_rate(judge: Mapping[str, Any]) -> Sentence:
     rate = judge["win_rate"]
     if rate["value"] is None:
-        return _sentence(f"{judge['label']} gave no verdict at all, so **nothing can be said**.", "warn")
+        return sentence(f"{judge['label']} gave no verdict at all, so **nothing can be said**.", "warn")
     seeds = f" and {rate['n_seeds']} seeds" if rate["n_seeds"] > 1 else ""
     missing = f", {number(rate['n_missing'])} prompts without a verdict left out" if rate["n_missing"] else ""
     direction: Direction = judge["direction"]
@@ -100,7 +115,7 @@ def _win_rate(judge: Mapping[str, Any]) -> Sentence:
             tone, end = "warn", "too few verdicts for an interval, so **nothing can be concluded**"
         case _:
             assert_never(direction)
-    return _sentence(
+    return sentence(
         f"The aligned model's answers are better than the unaligned model's on **{number(rate['value'])} %** of the "
         f"prompts, ties counted as half (95 % CI {interval(rate['ci95'])}, {number(rate['n'])} prompts{seeds}"
         f"{missing}, judge: {judge['label']}): {end}.",
@@ -113,15 +128,20 @@ def _controlled(judge: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Se
     told = f"Judged by {judge['label']}: {number(raw['value'])} % raw (95 % CI {interval(raw['ci95'])})"
     if controlled["value"] is None:
         reasons = judge["length_controlled"]["by_seed"][0]["lc_notes"]
-        return _sentence(f"{told}; a length-controlled win rate could not be computed: {'; '.join(reasons)}.", "warn")
+        return sentence(f"{told}; a length-controlled win rate could not be computed: {'; '.join(reasons)}.", "warn")
     told += (
         f" and **{number(controlled['value'])} %** with answer length controlled "
-        f"(95 % CI {interval(controlled['ci95'])}, {number(controlled['n'])} prompts)"
+        f"(95 % CI {interval(controlled['ci95'])}, {number(controlled['n'])} prompts{_uncalibrated(judge)})"
     )
     if truth is None or truth["win_rate"]["value"] is None:
-        return _sentence(f"{told}.", "plain")
+        return sentence(f"{told}.", "plain")
     end, tone = _against_truth(raw, controlled, truth["win_rate"]["value"])
-    return _sentence(f"{told}; {end}.", tone)
+    return sentence(f"{told}; {end}.", tone)
+
+
+def _uncalibrated(judge: Mapping[str, Any]) -> str:
+    """The length model's constants were fitted to one judge; the wind tunnel's judges are told against the truth."""
+    return "" if judge["length_controlled"]["calibrated"] is not False else ", uncalibrated for this judge"
 
 
 def _against_truth(raw: Mapping[str, Any], controlled: Mapping[str, Any], true: float) -> tuple[str, Tone]:
@@ -147,32 +167,44 @@ def _scores(scores: Mapping[str, Any] | None) -> list[Sentence]:
     change = scores["difference"]
     told = (
         f"The true mean score went from {number(scores['before']['value'], digits=3)} to "
-        f"**{number(scores['after']['value'], digits=3)}** of 1 (change {_signed(change['value'], digits=3)}, 95 % CI "
+        f"**{number(scores['after']['value'], digits=3)}** of 1 (change {signed(change['value'], digits=3)}, 95 % CI "
         f"{interval(change['ci95'], digits=3)}, {number(change['n'])} prompts, judge: oracle)"
     )
     tones: dict[Direction, Tone] = {"above": "good", "below": "bad"}
     end = "" if scores["direction"] in tones else ": not distinguishable from no change"
-    return [_sentence(f"{told}{end}.", tones.get(scores["direction"], "even"))]
+    return [sentence(f"{told}{end}.", tones.get(scores["direction"], "even"))]
 
 
-def _lengths(lengths: Mapping[str, Any]) -> list[Sentence]:
+def _lengths(benchmark: Mapping[str, Any]) -> list[Sentence]:
+    lengths = benchmark["lengths"]
     unit = lengths["unit"]
     change = lengths[unit]
-    ratio = f"{_signed(100 * change['relative'], digits=0)} %, " if change["relative"] is not None else ""
+    if benchmark["before"] == "baseline":
+        told = f"{number(change['after']['value'])} {unit}, {benchmark['baseline']['name']}'s"
+        return [
+            sentence(
+                f"The aligned model's answers have {told} {number(change['before']['value'])} (difference "
+                f"{signed(change['difference']['value'])}, 95 % CI {interval(change['difference']['ci95'])}, "
+                f"{number(change['difference']['n'])} prompts). What alignment did to length was not measured: the "
+                "unaligned model did not answer.",
+                "plain",
+            )
+        ]
+    ratio = f"{signed(100 * change['relative'], digits=0)} %, " if change["relative"] is not None else ""
     told = (
         f"from {number(change['before']['value'])} to **{number(change['after']['value'])} {unit}** a prompt "
-        f"({ratio}change {_signed(change['difference']['value'])}, 95 % CI {interval(change['difference']['ci95'])}, "
+        f"({ratio}change {signed(change['difference']['value'])}, 95 % CI {interval(change['difference']['ci95'])}, "
         f"{number(change['difference']['n'])} prompts)"
     )
     direction: Direction = change["direction"]
     match direction:
         case "above":
             warning = "Judges that like long answers overrate them; length control corrects for that."
-            return [_sentence(f"**Answers grew longer**, {told}. {warning}", "warn")]
+            return [sentence(f"**Answers grew longer**, {told}. {warning}", "warn")]
         case "below":
-            return [_sentence(f"Answers became shorter, {told}.", "plain")]
+            return [sentence(f"Answers became shorter, {told}.", "plain")]
         case "not distinguishable" | "unknown":
-            return [_sentence(f"Answers kept their length: {told}; no change that can be told from none.", "plain")]
+            return [sentence(f"Answers kept their length: {told}; no change that can be told from none.", "plain")]
         case _:
             assert_never(direction)
 
@@ -185,7 +217,7 @@ def _heldout(heldout: Mapping[str, Any] | None) -> list[Sentence]:
         f"{accuracy['n_seeds']} models' own rewards rank" if accuracy["n_seeds"] > 1 else "the model's own reward ranks"
     )
     return [
-        _sentence(
+        sentence(
             f"On {number(accuracy['n'])} preference pairs kept out of training {whose} "
             f"**{number(100 * accuracy['value'])} %** as their labels do "
             f"(95 % CI {interval(_percent(accuracy['ci95']))}; 50 % is chance).",
@@ -217,80 +249,21 @@ def _benchmark_gaps(benchmark: Mapping[str, Any] | None) -> list[str]:
     if benchmark is None:
         return ["Answers: no benchmark was asked, so there are no win rates, lengths or samples (--benchmark)."]
     gaps: list[str] = []
-    if not benchmark["judges"]:
+    if not benchmark["judges"] and benchmark["marks"] is None:
         gaps.append("Win rates: the answers were not judged (--judge).")
-    elif benchmark["judges"][0]["role"] != "truth":
+    elif benchmark["marks"] is not None or benchmark["judges"][0]["role"] != "truth":
         gaps.append("The truth: only a judge's opinion is known here, with that judge's biases.")
-    if not benchmark["families"]:
+    if not benchmark["families"] and benchmark["marks"] is None:
         gaps.append("Families: the benchmark's prompts carry no family, so there is no breakdown.")
+    if (benchmark["judges"] or benchmark["marks"]) and not benchmark["canaries"]:
+        gaps.append("Canaries: the judge was not shown answers that must lose or tie (--judge.canaries).")
     if benchmark["scores"] is None:
         gaps.append("True scores: known only in the wind tunnel.")
     return gaps
-
-
-def _signed(value: float | None, *, digits: int = 1) -> str:
-    shown = number(value, digits=digits)
-    return f"+{shown}" if value is not None and value > 0 else shown
 
 
 def _percent(bounds: Sequence[float] | None) -> list[float] | None:
     return None if bounds is None else [100 * bound for bound in bounds]
 
 
-def _sentence(text: str, tone: Tone) -> Sentence:
-    return {"text": text.replace(" %", "\u00a0%"), "tone": tone}  # a number keeps its unit on its line
-
-
-GLOSSARY = (
-    (
-        "Win rate",
-        "The share of prompts on which a judge prefers the aligned model's answer to the unaligned model's; a tie "
-        "counts as half. 50 % is no change.",
-    ),
-    (
-        "True win rate, oracle",
-        "Only in the wind tunnel: its tasks have answers that can be checked, so the oracle is no opinion. It scores "
-        "correctness, format and coherence, and does not see length.",
-    ),
-    (
-        "Length-controlled (LC) win rate",
-        "What the same judge would have said had both answers been equally long, estimated by the logistic model of "
-        "AlpacaEval 2. It removes a judge's liking for length, and nothing else: a judge that doubts gives figures "
-        "nearer to 50 % than the truth, with or without it.",
-    ),
-    (
-        "95 % interval",
-        "A range made so that in 95 of 100 repetitions with other prompts (and, where several seeds were run, other "
-        "seeds) it holds the true value. One training run's interval says nothing about other seeds.",
-    ),
-    (
-        "Not distinguishable",
-        "The interval holds the value of no change. It does not say that nothing changed: only that this many prompts "
-        "cannot tell.",
-    ),
-    (
-        "Reward, reward gap",
-        "β times the log-ratio of the model to its starting point, summed over a response, in nats; the gap is chosen "
-        "minus rejected. It measures how far training moved, not how good an answer is.",
-    ),
-    (
-        "Active response",
-        "One whose gradient is not exactly zero. Hinge objectives let go of a response once its reward has passed the "
-        "margin; the others never do.",
-    ),
-    (
-        "Regime",
-        "Linear: nearly every response stayed active, so objectives that start with the same gradient give nearly the "
-        "same model. Selective: a good share was let go. Starved: almost nothing was active before half of the steps.",
-    ),
-    (
-        "Held-out reward accuracy",
-        "The share of pairs kept out of training on which the trained model's reward ranks chosen above rejected. 50 % "
-        "is chance; high values say that the labels were learned, not that answers are better.",
-    ),
-    (
-        "Length bias (AUC)",
-        "The chance that a chosen response is longer than a rejected one. At 0.5 length tells nothing; far above it, "
-        "training can win by writing more.",
-    ),
-)
+__all__ = ["GLOSSARY", "headline", "not_measured", "regime_sentences"]
