@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check bench format clean
+.PHONY: demo test test-all check bench format clean chromium
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
@@ -21,10 +21,16 @@ demo: $(VENV)/.library
 	$(BIN)/trimtab run --out runs/demo
 	@echo "report: runs/demo/report.html"
 
-test: $(VENV)/.dev
+# The tests that open a page want a browser; where none can be had they skip and say so.
+chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq -y install chromium >/dev/null; } || \
+	  echo "no Chromium here: the tests that open a page skip"
+
+test: $(VENV)/.dev chromium
 	$(BIN)/pytest -m "not slow"
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.dev chromium
 	$(BIN)/pytest
 
 check: $(VENV)/.dev

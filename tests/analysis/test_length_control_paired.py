@@ -38,7 +38,7 @@ def test_it_is_the_difference_of_the_two_published_fits() -> None:
 
 def test_length_alone_is_no_difference() -> None:
     """Both are as strong; one writes half as much again, which a judge with this liking for length pays for."""
-    a, b = side(800, strength=0.0, seed=2, longer=1.5), side(800, strength=0.0, seed=3)
+    a, b = side(800, strength=0.0, seed=8, longer=1.5), side(800, strength=0.0, seed=9)
     raw = 100 * (np.mean(a.preferences) - np.mean(b.preferences))
     told = length_controlled_difference(a, b, n_boot=60)
     assert raw > 8

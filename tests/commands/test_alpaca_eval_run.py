@@ -79,7 +79,7 @@ def test_killed_in_every_stage_it_goes_on_and_pays_nothing_twice(
     for rows in verdicts.values():
         assert len({row["instruction"] for row in rows}) == len(rows) == N
         assert all(row["preference"] is not None and row["generator_1"] == "published" for row in rows)
-    asked = server.bodies
+    asked = server.bodies()
     assert sum(asked.values()) - len(asked) <= 2, "at most what was under way when it was killed is paid again"
     report = tree_of(run / "report.json")
     assert report["benchmark"]["name"] == "alpaca_eval"

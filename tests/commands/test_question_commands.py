@@ -131,12 +131,12 @@ def test_winrate_says_what_it_cannot_estimate(tmp_path: Path, capsys: pytest.Cap
     for preference, said in ((2.0, "100.00 %"), (None, "raw win rate       not estimated")):
         path = tmp_path / "annotations.json"
         path.write_text(json.dumps([row | {"preference": preference}]))
-        code, printed, complaint = call(["winrate", path], capsys)
+        code, printed, complaint = call(["winrate", path, "--allow-missing"], capsys)
         assert code == 0, complaint
         assert said in printed
         assert "length-controlled  not estimated" in printed
         assert "note: " in printed
-        assert json.loads(call(["winrate", path, "--json"], capsys)[1])["length_controlled_winrate"] is None
+        assert json.loads(call(["winrate", path, "--json", "--allow-missing"], capsys)[1])["lc_c"] is None
 
 
 @pytest.mark.needs_shared

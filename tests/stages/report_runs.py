@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -255,3 +257,21 @@ def chromium(page_file: Path, profile: Path, *flags: str) -> subprocess.Complete
         [CHROMIUM, "--headless", *quiet, f"--user-data-dir={profile}", *flags, page_file.as_uri()],
         capture_output=True, text=True, timeout=90, check=True,
     )  # fmt: skip
+
+
+def width_on_a_phone(text: str, folder: Path) -> int:
+    """How wide the page lays itself out in a frame 360 px wide, every fold open; a probe in the outer page measures."""
+    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    probe = folder / "probe.html"
+    probe.write_text(
+        '<!doctype html><title>?</title><iframe style="width:360px;height:700px;border:0" '
+        f'srcdoc="{html.escape(bare)}"></iframe>'
+        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "page.querySelectorAll('details').forEach(fold => { fold.open = true; });"
+        "document.title = 'width ' + page.documentElement.scrollWidth; }</script>",
+        encoding="utf-8",
+    )
+    measured = chromium(probe, folder / "profile", "--dump-dom", "--virtual-time-budget=3000")
+    width = re.search(r"<title>width (\d+)</title>", measured.stdout)
+    assert width is not None
+    return int(width[1])

@@ -17,10 +17,11 @@ from trimtab.errors import ConfigError, DataError
 from trimtab.judging.annotations import read_annotations
 from trimtab.judging.benchmarks import read_benchmark
 from trimtab.judging.verdicts import canaries, judge_answers
-from trimtab.records import Answer
+from trimtab.records import Answer, Verdict
 from trimtab.stages import generate, judge, report
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import eval_tasks
+from trimtab.stages.judging import embedded
 from trimtab.windtunnel import demonstrations
 
 INSTRUCTIONS = ["Write a sentence about a cat.", "What is 2 plus 3?", "Greet Kim."]
@@ -160,15 +161,22 @@ def test_the_oracles_verdicts_are_the_order_of_the_true_scores(judged: tuple[Con
         assert row["preference"] == 1.5 + 0.5 * ((new > old) - (new < old))
 
 
-def test_identical_answers_are_half_and_null_answers_lose(judged: tuple[Config, Folder]) -> None:
+def test_canaries_of_the_embedded_judges(judged: tuple[Config, Folder]) -> None:
     config, folder = judged
     tasks = {task.id: task for task in eval_tasks(config)}
     before = [Answer.from_json(row) for row in store.read_json(folder.baseline_answers("windtunnel"))]
-    for one in (judge.oracle(tasks), judge.doubting("biased", tasks, length_bias=0.3)):
-        told = canaries(one, before, prompts=24)
+
+    def share(verdicts: list[Verdict]) -> float:
+        return sum((verdict.preference or 0) - 1 for verdict in verdicts) / len(verdicts)
+
+    truth = canaries(embedded.oracle(tasks), before, prompts=24)
+    biased = canaries(embedded.doubting("biased", tasks, length_bias=0.3), before, prompts=24)
+    for told in (truth, biased):
         assert [verdict.preference for verdict in told["baseline"]] == [1.5] * 24
-        for name in ("constant", "empty", "instructing"):
-            assert sum((verdict.preference or 0) - 1 for verdict in told[name]) / 24 < 0.5
+        assert share(told["constant"]) < 0.5
+        assert share(told["empty"]) < 0.5
+    assert share(truth["instructing"]) < 0.5
+    assert share(biased["instructing"]) > 0.9  # it is long: that is all a judge that likes length wants
 
 
 def test_a_length_bias_prefers_the_same_answer_said_longer(judged: tuple[Config, Folder]) -> None:
@@ -180,7 +188,7 @@ def test_a_length_bias_prefers_the_same_answer_said_longer(judged: tuple[Config,
     rates = [
         sum(
             (one.preference or 0) - 1
-            for one in judge_answers(judge.doubting("judge", tasks, length_bias=bias), before, after)
+            for one in judge_answers(embedded.doubting("judge", tasks, length_bias=bias), before, after)
         )
         for bias in (0.0, 0.3, 1.0)
     ]

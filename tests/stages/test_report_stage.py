@@ -26,6 +26,7 @@ from report_runs import (
     put,
     reported,
     told,
+    width_on_a_phone,
 )
 
 from trimtab import config as configuration
@@ -513,17 +514,4 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path: Path) -> None:
     assert "CONSOLE" not in loud.stderr, "the policy had nothing to forbid"
     assert "Win rates" in loud.stdout
 
-    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-    probe = tmp_path / "probe.html"
-    probe.write_text(
-        '<!doctype html><title>?</title><iframe style="width:360px;height:700px;border:0" '
-        f'srcdoc="{html.escape(bare)}"></iframe>'
-        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
-        "page.querySelectorAll('details').forEach(fold => { fold.open = true; });"
-        "document.title = 'width ' + page.documentElement.scrollWidth; }</script>",
-        encoding="utf-8",
-    )
-    measured = chromium(probe, tmp_path / "two", "--dump-dom", "--virtual-time-budget=3000")
-    width = re.search(r"<title>width (\d+)</title>", measured.stdout)
-    assert width is not None
-    assert int(width[1]) <= 360
+    assert width_on_a_phone(text, tmp_path) <= 360

@@ -65,7 +65,7 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"{told['n_missing']} missing on one side" + (f"; {told['n_seeds']} seeds" if told["n_seeds"] > 1 else ""),
     ]
     if told["length"] is not None:
-        shown.append(f"answers of A are longer by {_difference(told['length'], 'characters')}")
+        shown.append(f"length of the answers, A minus B: {_difference(told['length'], 'characters')}")
     if (controlled := told["length_controlled"]) is not None and controlled["delta"] is not None:
         shown.append(f"difference with length controlled {_difference(controlled, unit)}; {controlled['variant']}")
     width = max((len(row["group"]) for row in told["groups"]), default=0)

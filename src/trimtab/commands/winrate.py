@@ -128,7 +128,12 @@ def _tables(verdicts: Sequence[Verdict], difficulty: str | None, gamed: str | No
     if (difficulty and gamed) or not is_alpaca_eval(verdicts) or len(verdicts) > N_INSTRUCTIONS:
         return told
     name: official.Name = "alpaca_eval_1" if verdicts[0].generator_1 == FIRST_BASELINE else "alpaca_eval"
-    found = official.length_tables(name, source=source)
+    try:
+        found = official.length_tables(name, source=source)
+    except DataError as error:
+        if source.folder is not None:  # the user's own words
+            raise
+        found = official.LengthTables(None, None, notes=(f"{error.message}; length control does without it",))
     notes, instructions = found.notes, None
     if told.difficulty is None and found.difficulty is not None and len(verdicts) < len(found.difficulty):
         instructions, why = _instructions(verdicts, name, source)

@@ -221,7 +221,9 @@ class _Decoder:
             joining: list[_Request] = []
             if joinable or not held:
                 joining = _joining(waiting, held, batch_tokens=batch_tokens)
-            groups = _groups(joining, at_most=_PROMPT_TOKENS) if joinable else [joining] * bool(joining)
+            groups = (
+                _groups(joining, at_most=min(_PROMPT_TOKENS, batch_tokens)) if joinable else [joining] * bool(joining)
+            )
             parts = [batch] if batch and held else []
             for _ in joining:
                 waiting.popleft()

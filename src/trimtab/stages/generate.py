@@ -1,54 +1,119 @@
-"""Generate: the aligned and the unaligned model answer the benchmark's prompts, with the same decoding and seed."""
+"""Generate: the aligned and the unaligned model answer the benchmark's prompts, with the same decoding and seed.
+
+The unaligned model answers too, unless answers are judged against a published baseline and `benchmark.unaligned` is
+off: what alignment did is the difference between the two.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from trimtab import store
 from trimtab.config import Config, config_digest
+from trimtab.endpoint import Endpoint
 from trimtab.engine import identity
+from trimtab.errors import ConfigError
+from trimtab.judging.answer_files import TurnAnswers, fastchat_rows
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.progress import Reporter
-from trimtab.records import Answer, Message, digest
-from trimtab.stages.answering import Spoken, answer
+from trimtab.records import Answer, digest
+from trimtab.stages.answering import Spoken, answer_turns
 from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark, benchmark_name, model_folder
-
-SEED = 0  # of decoding: one noise for every training seed, so the unaligned model answers once for all of them
+from trimtab.stages.inputs import benchmark, benchmark_name, model_folder, temperatures
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
-    """Write `answers/<benchmark>.json` and, from the unaligned model or the benchmark itself, `….baseline.json`."""
+    """Write `answers/<benchmark>.json` and `….baseline.json`, and `….unaligned.json` where that is another's baseline;
+    of prompts with several turns, `….jsonl` and `….unaligned.jsonl`. A prompt that got no answer is left out."""
     name = benchmark_name(config)
     if name is None:
         return
     folder = Folder.of(config)
     aligned = folder.require(folder.model, "train")
     asked = benchmark(config)
-    model = identity.identify(str(aligned))
-    inputs = digest([asdict(model), asked.digest, config_digest(config, "generate", "model"), SEED])
+    decided = config_digest(config, "generate", "benchmark", "model", "base_url")
+    inputs = digest([asdict(identity.identify(str(aligned))), asked.digest, temperatures(config, asked), decided])
     if folder.is_done("generate", inputs):
         reporter.say(f"generate: {name} is answered already")
         return
-    prompts = [(Message("user", prompt.instruction),) for prompt in asked.prompts]
+    written = [_answered(config, asked, _aligned_path(folder, asked, name), aligned, reporter=reporter)]
+    if asked.has_baseline and not asked.multi_turn:
+        published = [prompt.baseline_answer().to_json() for prompt in asked.prompts]
+        store.write_json(folder.baseline_answers(name), published)
+        written.append(folder.baseline_answers(name))
+    if (path := _unaligned_path(config, folder, asked, name)) is not None:
+        written.append(_answered(config, asked, path, None, reporter=reporter))
+    folder.finish("generate", inputs, written)
 
-    def speak(where: str, what: str) -> list[Spoken]:
-        source = aligned if where == "aligned" else model_folder(config)
-        return answer(source, prompts, config=config, decoding=config.generate, seed=SEED, reporter=reporter, what=what)
 
-    after = _filed(asked, speak("aligned", "answers of the aligned model"), generator=f"{config.model.name} aligned")
-    if asked.has_baseline:
-        before = [prompt.baseline_answer() for prompt in asked.prompts]
+def _aligned_path(folder: Folder, asked: Benchmark, name: str) -> Path:
+    return folder.answers(name, turns=asked.multi_turn)
+
+
+def _unaligned_path(config: Config, folder: Folder, asked: Benchmark, name: str) -> Path | None:
+    """Where the unaligned model's answers go; None (and none from before) where they are not wanted."""
+    if not asked.has_baseline and not asked.multi_turn:
+        return folder.baseline_answers(name)
+    path = folder.unaligned_answers(name, turns=asked.multi_turn)
+    if config.benchmark.unaligned == "on":
+        return path
+    store.remove(path)
+    return None
+
+
+def _answered(config: Config, asked: Benchmark, path: Path, aligned: Path | None, *, reporter: Reporter) -> Path:
+    """Have one of the two models answer, and write its answers to `path`; `aligned` None is the unaligned one."""
+    spoken = answer_turns(
+        aligned or model_folder(config),
+        [prompt.turns for prompt in asked.prompts],
+        temperatures=temperatures(config, asked),
+        config=config,
+        reporter=reporter,
+        what=f"answers of the {'aligned' if aligned else 'unaligned'} model",
+        endpoint=_server(config, aligned=aligned is not None),
+    )
+    generator = f"{config.model.name} aligned" if aligned else config.model.name
+    if asked.multi_turn:
+        store.write_jsonl(path, fastchat_rows(_turns(asked, spoken, generator), tstamp=time.time()))
     else:
-        before = _filed(asked, speak("unaligned", "answers of the unaligned model"), generator=config.model.name)
-    paths = (folder.answers(name), folder.baseline_answers(name))
-    for path, answers in zip(paths, (after, before), strict=True):
-        store.write_json(path, [one.to_json() for one in answers])
-    folder.finish("generate", inputs, paths)
+        store.write_json(path, [one.to_json() for one in _answers(asked, spoken, generator)])
+    return path
 
 
-def _filed(asked: Benchmark, spoken: list[Spoken], *, generator: str) -> list[Answer]:
+def _server(config: Config, *, aligned: bool) -> Endpoint | None:
+    """The server that samples for a model; None where it is decoded here."""
+    told = config.generate
+    if told.sampler == "local":
+        return None
+    served = told.served_as if aligned else told.unaligned_served_as
+    if served is None:
+        raise ConfigError(
+            "generate.unaligned_served_as is not set: the name under which the server has the unaligned model",
+            remedy="add it, or --benchmark.unaligned off where answers are judged against a published baseline",
+        )
+    return Endpoint(served, base_url=told.base_url or config.base_url)
+
+
+def _answers(asked: Benchmark, spoken: Sequence[Sequence[Spoken]], generator: str) -> list[Answer]:
     return [
         Answer(prompt.id, prompt.instruction, one.text, generator, prompt.dataset, one.n_tokens, one.finished)
-        for prompt, one in zip(asked.prompts, spoken, strict=True)
+        for prompt, said in zip(asked.prompts, spoken, strict=True)
+        for one in said
+    ]
+
+
+def _turns(asked: Benchmark, spoken: Sequence[Sequence[Spoken]], generator: str) -> list[TurnAnswers]:
+    return [
+        TurnAnswers(
+            prompt.id,
+            tuple(one.text for one in said),
+            generator,
+            n_tokens=sum(one.n_tokens for one in said),
+            finished=all(one.finished for one in said),
+        )
+        for prompt, said in zip(asked.prompts, spoken, strict=True)
+        if len(said) == len(prompt.turns)
     ]

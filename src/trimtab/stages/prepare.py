@@ -6,7 +6,7 @@ Nothing is dropped in silence: `rejected.jsonl` holds each dropped row's name an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from trimtab.engine import identity
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import Reporter
-from trimtab.records import Message, Pair, TokenPair, digest
-from trimtab.stages.answering import answer
+from trimtab.records import Pair, TokenPair, digest
+from trimtab.stages.answering import answer_turns
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
 
@@ -214,29 +214,16 @@ def _source(config: Config, *, limit: int | None, reporter: Reporter) -> _Source
 def embedded_pairs(config: Config, n: int, *, reporter: Reporter) -> list[Pair]:
     """The embedded world's pairs: two answers of the model itself to each task, labelled with the world's dials."""
     world = config.windtunnel
-    decoding = GenerateSection(max_new_tokens=WINDTUNNEL_ANSWER_TOKENS, temperature=world.temperature)
     pairs: list[Pair] = []
     for part in range(8):  # ties and twins give no pair, so more tasks are drawn until there are enough
         wanted = max(64, int(1.6 * (n - len(pairs))))
         seed = 1000 * world.seed + 2 * part
         tasks = windtunnel.tasks(wanted, seed=seed, split="pairs")
-        prompts = [(Message("user", task.prompt),) for task in tasks]
-        sides = [
-            answer(
-                model_folder(config),
-                prompts,
-                config=config,
-                decoding=decoding,
-                seed=seed + side,
-                reporter=reporter,
-                what=f"sampling answers to be labelled ({side + 1} of 2)",
-            )
-            for side in (0, 1)
-        ]
+        sides = [_own_answers(config, tasks, seed=seed + side, side=side, reporter=reporter) for side in (0, 1)]
         labelled = windtunnel.label(
             tasks,
-            [one.text for one in sides[0]],
-            [one.text for one in sides[1]],
+            sides[0],
+            sides[1],
             length_bias=world.length_bias,
             label_noise=world.label_noise,
             seed=seed,
@@ -246,6 +233,23 @@ def embedded_pairs(config: Config, n: int, *, reporter: Reporter) -> list[Pair]:
         if len(pairs) >= n:
             return pairs[:n]
     raise DataError(f"the embedded world gave {len(pairs)} pairs of {n} asked for", remedy="lower windtunnel.pairs")
+
+
+def _own_answers(
+    config: Config, tasks: Sequence[windtunnel.Task], *, seed: int, side: int, reporter: Reporter
+) -> list[str]:
+    """The model's own answers, by the world's dials and not by those of the benchmark."""
+    temperature = config.windtunnel.temperature
+    decoding = GenerateSection(max_new_tokens=WINDTUNNEL_ANSWER_TOKENS, temperature=temperature, seed=seed)
+    said = answer_turns(
+        model_folder(config),
+        [(task.prompt,) for task in tasks],
+        temperatures=[temperature] * len(tasks),
+        config=config.model_copy(update={"generate": decoding}),
+        reporter=reporter,
+        what=f"sampling answers to be labelled ({side + 1} of 2)",
+    )
+    return [turns[0].text for turns in said]
 
 
 def template_of(config: Config) -> tuple[ChatTemplate, dict[str, int]]:

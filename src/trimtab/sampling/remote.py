@@ -1,0 +1,59 @@
+"""Answers from a server that speaks OpenAI's protocol, one turn of many conversations at a time.
+
+What the server does with a seed is its own business; each conversation and turn gets a seed of its own, so that equal
+prompts need not have equal answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from trimtab.endpoint import Endpoint, Failure, Reply, Request
+from trimtab.records import Message
+
+_SEEDS = 2**31  # servers keep seeds in 32 bits, and some read negative ones as "any"
+_TURN = 1_000_003  # between the seeds of one turn and of the next
+
+
+def remote_turn(
+    endpoint: Endpoint,
+    prompts: Mapping[int, tuple[Message, ...]],
+    *,
+    turn: int,
+    max_new_tokens: int,
+    temperatures: Mapping[int, float],
+    top_p: float,
+    seed: int,
+    on_answer: Callable[[int, Reply], None],
+    on_missing: Callable[[int, str], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Ask for the answers that come next; keys are the caller's numbers of the conversations.
+
+    Each prompt ends in one call of `on_answer` or, with the reason, of `on_missing`, in this thread. A reply without
+    text counts as an answer only where the model ended it by itself. Once `stop()` is true nothing new is asked.
+    Raises what `Endpoint.ask` raises; whatever was answered before has been handed over.
+    """
+
+    def heard(request: Request, reply: Reply) -> None:
+        number = int(request.id)
+        if reply.text.strip() or reply.finish_reason == "stop":
+            on_answer(number, reply)
+        else:
+            on_missing(number, f"a reply without text (finish reason {reply.finish_reason or 'not given'})")
+
+    def failed(request: Request, failure: Failure) -> None:
+        on_missing(int(request.id), f"{failure.kind}: {failure.message}")
+
+    requests = [
+        Request(
+            id=str(number),
+            messages=messages,
+            max_tokens=max_new_tokens,
+            temperature=temperatures[number],
+            top_p=top_p,
+            seed=(seed * _TURN * _TURN + turn * _TURN + number) % _SEEDS,
+        )
+        for number, messages in prompts.items()
+    ]
+    endpoint.ask(requests, on_reply=heard, on_failure=failed, stop=stop)

@@ -1,0 +1,101 @@
+"""Conversations as they grow: the user's turns, and the model's answers, each on disk the moment it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab import store
+from trimtab.progress import Advance, Reporter, printable
+from trimtab.records import Message
+
+_NAMED = 3  # conversations without an answer that are said by name
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """The text of one answer, its sampled tokens, and whether it ended by itself."""
+
+    text: str
+    n_tokens: int
+    finished: bool
+
+
+class Transcript:
+    """What has been said so far. Every answer goes to the log first, so memory never knows more than the disk."""
+
+    def __init__(
+        self, conversations: Sequence[tuple[str, ...]], *, log: store.JsonLines, before: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.conversations, self.log = conversations, log
+        self.answers: list[list[Spoken]] = [[] for _ in conversations]
+        self.missing: dict[int, str] = {}  # conversation → why its next turn has no answer
+        self.advance: Advance | None = None
+        self.n_turns = sum(map(len, conversations))
+        for row in before:
+            if row["turn"] == len(self.answers[row["conversation"]]):
+                self.answers[row["conversation"]].append(Spoken(row["text"], row["n_tokens"], row["finished"]))
+
+    @property
+    def n_answers(self) -> int:
+        return sum(map(len, self.answers))
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.conversations), default=0)
+
+    def due(self, turn: int) -> dict[int, tuple[Message, ...]]:
+        """The prompts of a turn that has no answer yet and whose earlier turns have theirs."""
+        return {
+            number: self._prompt(number)
+            for number, turns in enumerate(self.conversations)
+            if len(turns) > turn == len(self.answers[number]) and number not in self.missing
+        }
+
+    def _prompt(self, number: int) -> tuple[Message, ...]:
+        turns, answers = self.conversations[number], self.answers[number]
+        earlier = [
+            message
+            for turn, one in zip(turns, answers, strict=False)
+            for message in (Message("user", turn), Message("assistant", one.text))
+        ]
+        return (*earlier, Message("user", turns[len(answers)]))
+
+    def add(self, number: int, spoken: Spoken) -> None:
+        self.log.append({"conversation": number, "turn": len(self.answers[number]), **asdict(spoken)})
+        self.answers[number].append(spoken)
+        if self.advance is not None:
+            self.advance(1)
+
+    def show(self, tokens_per_second: int) -> None:
+        if self.advance is not None:
+            self.advance(0, **{"tokens/s": tokens_per_second})
+
+    def leave_out(self, number: int, reason: str) -> None:
+        """The conversation ends here: what comes next in it has no answer."""
+        self.missing[number] = reason
+
+    def report_missing(self, reporter: Reporter, what: str) -> None:
+        if not self.missing:
+            return
+        reporter.say(f"{what}: {len(self.missing)} of {len(self.conversations)} prompts are not answered")
+        for number, reason in list(self.missing.items())[:_NAMED]:
+            start = printable(self.conversations[number][len(self.answers[number])])[:60]
+            reporter.say(
+                f"  prompt {number + 1} ({start!r}), turn {len(self.answers[number]) + 1}: {printable(reason)}"
+            )
+
+
+@contextmanager
+def transcript(
+    log: Path, conversations: Sequence[tuple[str, ...]], *, reporter: Reporter, what: str
+) -> Iterator[Transcript]:
+    """The transcript with what an earlier, stopped run has in the log."""
+    before = store.read_jsonl(log) if log.is_file() else []
+    with store.JsonLines(log, keep=lambda _row: True) as lines:
+        said = Transcript(conversations, log=lines, before=before)
+        with reporter.track(what, total=said.n_turns, unit="answers", done=said.n_answers) as said.advance:
+            yield said
