@@ -61,20 +61,20 @@ def random_weights(shape: str, count: int, *, longest: int) -> Job:
     model = SHAPES[shape].build().eval()
     prompts = [
         tuple(draw.randrange(3, SHAPES[shape].vocabulary) for _ in range(size))
-        for size in _lengths(count, median=100, sigma=0.8, longest=longest, draw=draw)
+        for size in _lengths(count, longest=longest, draw=draw)
     ]
-    limits = _lengths(count, median=90, sigma=0.8, longest=longest, draw=draw)
+    limits = _lengths(count, longest=longest, draw=draw)
     words = (
-        f"Random weights in the {shape} shape ({SHAPES[shape].parameters / 1e6:.0f}M parameters); "
+        f"Random weights in the {shape} shape ({SHAPES[shape].parameters / 1e6:.3g}M parameters); "
         f"prompts of {_range(list(map(len, prompts)))} tokens, answers forced to {_range(limits)}."
     )
     return Job(shape, words, model, prompts, limits, ())
 
 
-def _lengths(count: int, *, median: int, sigma: float, longest: int, draw: random.Random) -> list[int]:
-    """A lognormal's own quantiles, shuffled."""
+def _lengths(count: int, *, longest: int, draw: random.Random) -> list[int]:
+    """The quantiles of a lognormal (median a quarter of the longest, sigma .8), shuffled."""
     quantiles = [NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)]
-    sizes = [min(longest, max(4, round(median * math.exp(sigma * z)))) for z in quantiles]
+    sizes = [min(longest, max(1, round(longest / 4 * math.exp(0.8 * z)))) for z in quantiles]
     draw.shuffle(sizes)
     return sizes
 
@@ -149,10 +149,11 @@ def _sampling(job: Job) -> dict[str, Any]:
 
 def as_in_the_stage(job: Job, seed: int) -> int:
     """`ours` with a model of its own, whose weights lie as decoding wants them, and the faster products."""
-    from trimtab.engine.matmul import faster_linears
+    from trimtab.stages.answering import faster_products
 
-    with faster_linears():
-        return ours(replace(job, model=_laid_out(job.model)), seed)
+    own = replace(job, model=_laid_out(job.model))
+    with faster_products(own.model):
+        return ours(own, seed)
 
 
 @cache
@@ -164,7 +165,12 @@ def _laid_out(model: Any) -> Any:
     return own
 
 
-CONTENDERS: dict[str, Callable[[Job, int], int]] = {ALONE: alone, PADDED: padded, OURS: ours, STAGE: as_in_the_stage}
+CONTENDERS: dict[str, Callable[[Job, int], int]] = {
+    ALONE: alone,
+    PADDED: padded,
+    OURS: ours,
+    STAGE: as_in_the_stage,
+}
 
 
 def measure(job: Job, *, repeats: int) -> dict[str, Any]:
@@ -218,7 +224,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{median(values):,.{digits}f}" + ("" if low == high else f" ({low} to {high})")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--prompts", type=int, default=32)
     words.add_argument("--repeats", type=int, default=3)
@@ -226,7 +232,7 @@ def main() -> None:
     words.add_argument("--shape", choices=sorted(SHAPES), default="60m")
     words.add_argument("--longest", type=int, default=400, help="tokens of a prompt or an answer, random weights")
     words.add_argument("--out", type=Path, default=Path(__file__).parent)
-    told = words.parse_args()
+    told = words.parse_args(arguments)
     began, commit = datetime.now(UTC), machine.commit()
     import torch
 

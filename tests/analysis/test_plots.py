@@ -37,6 +37,7 @@ BARS = [plots.Bar("math & <code>", 61.0, (50.5, 70.0), 50), plots.Bar("prose", 4
 DRAWINGS: dict[str, Callable[[], str]] = {
     "loss": lambda: plots.loss_plot(ONE, step_zero=2.0),
     "loss of three seeds": lambda: plots.loss_plot(THREE),
+    "radar": lambda: plots.radar_plot(["a", "b & c", "d"], {"before": [1, 2, 3], "after": [4, None, 6]}, top=10),
     "reward": lambda: plots.reward_plot(ONE),
     "active": lambda: plots.active_plot(THREE),
     "pull": lambda: plots.pull_plot(ONE),
@@ -130,3 +131,23 @@ def test_nothing_to_plot_is_said() -> None:
         plots.interval_plot([])
     with pytest.raises(DataError, match="3 edges for 3 and 3 bins"):
         plots.length_plot([0, 1, 2], [1, 0, 0], [0, 1, 0], unit="tokens")
+
+
+def test_radar_has_a_spoke_a_category_and_a_line_a_model() -> None:
+    names = ["writing", "math", "coding", "stem"]
+    text = plots.radar_plot(names, {"before": [5, 6, 7, 8], "after": [6, 7, 8, 9]}, top=10)
+    assert all(f">{name}<" in text for name in names)
+    assert "--before" in text
+    assert "--after" in text
+
+
+def test_radar_leaves_a_gap_where_there_is_no_mark() -> None:
+    whole = plots.radar_plot(["a", "b", "c"], {"after": [5, 6, 7]}, top=10)
+    gap = plots.radar_plot(["a", "b", "c"], {"after": [5, None, 7]}, top=10)
+    assert len(gap) < len(whole)  # no filled area, one point less
+
+
+@pytest.mark.parametrize(("names", "values"), [(["a", "b"], [1, 2]), (["a", "b", "c"], [1, 2])])
+def test_radar_needs_three_categories_and_a_value_for_each(names: list[str], values: list[float]) -> None:
+    with pytest.raises(DataError, match="categories"):
+        plots.radar_plot(names, {"after": values}, top=10)

@@ -62,7 +62,11 @@ def test_extremes_that_can_be_run_are_run(
 
 
 REFUSED = {
-    "no such benchmark": (["--benchmark", "alpaca"], "benchmark 'alpaca'", "windtunnel, or a JSON"),
+    "no such benchmark": (
+        ["--benchmark", "alpaca"],
+        "benchmark 'alpaca'",
+        "windtunnel, alpaca_eval, alpaca_eval_1, mt_bench, or a JSON",
+    ),
     "the oracle elsewhere": (["--judge", "oracle"], "embedded world: add --benchmark windtunnel", "trimtab keys"),
     "all held out": (["--data.holdout", "0.999"], "all 40 are held out", "lower data.holdout"),
     "a split of a file": (["--data.split", "validation"], "has no split 'validation'", "leave data.split out"),

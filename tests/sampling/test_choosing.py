@@ -69,6 +69,37 @@ def test_a_token_without_mass_is_never_drawn() -> None:
     assert drawn == [1, 3, 3]
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n_slots=st.integers(1025, 5000), width=st.sampled_from([0.1, 3.0, 30.0]))
+def test_blocks_find_the_slot_that_one_running_sum_finds(seed: int, n_slots: int, width: float) -> None:
+    """Up to where a number falls within rounding of an edge: then the neighbour with mass is as good."""
+    draw = torch.Generator().manual_seed(seed)
+    mass = torch.softmax(width * torch.randn(64, n_slots, generator=draw), -1)
+    mass[:, :600] = 0  # a whole block and more without mass
+    uniform = torch.rand(64, generator=draw, dtype=torch.float64)
+    uniform[0], uniform[1] = 0.0, 1 - 2**-53
+    found = inverse_cdf(mass, uniform_R=uniform)
+    cdf = mass.double().cumsum(-1)
+    cdf /= cdf[:, -1:].clone()
+    rows = torch.arange(64)
+    assert bool((mass[rows, found] > 0).all())
+    above, below = cdf[rows, found], cdf[rows, found] - mass[rows, found].double() / mass.double().sum(-1)
+    assert bool(((below - 1e-6 <= uniform) & (uniform <= above + 1e-6)).all())
+
+
+def test_each_row_has_its_own_temperature() -> None:
+    """Odds 1 : 4. At 1/2 the first token holds .04 / .68 = .0588, at 1 it holds .2, and at 0 nothing."""
+    logits = torch.tensor([[math.log(0.2), math.log(0.8)]]).repeat(6, 1)
+    drawn = next_tokens(
+        logits,
+        choice=Choice(),
+        temperature_R=torch.tensor([0.5, 0.5, 1.0, 1.0, 0.0, 0.0]),
+        seen_RT=NOTHING_SEEN,
+        uniform_R=torch.tensor([0.058, 0.060, 0.199, 0.201, 0.0, 0.9], dtype=torch.float64),
+    )
+    assert drawn.tolist() == [0, 1, 0, 1, 1, 1]
+
+
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
     logits = torch.tensor([[2.2, -1.0, 0.5, 0.0]])
     seen = torch.tensor([[0, 1, 1, 0, 3]])

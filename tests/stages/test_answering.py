@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import Action, Seen, ok, status
 from stage_runs import Recorder
 
+from scripted_server import Action, Seen, ok, status
 from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.config import Config
@@ -185,19 +185,16 @@ def test_the_oldest_turns_give_way_to_the_window_and_what_cannot_be_asked_is_nam
     assert [len(turns) for turns in said] == [2, 0, 1]
     assert said[0][0] == said[0][1], "greedy, and the first turn was left out of the second's prompt"
     assert "answers: 1 of 3 prompts are not answered" in reporter.lines
-    assert any("prompt 2" in line and "turn 1" in line and "512" not in line for line in reporter.lines)
+    assert any("prompt 2" in line and "turn 1" in line and "the limit is 511" in line for line in reporter.lines)
     assert not list((store.home() / "answers").glob("*.json")), "what is missing is asked for again next time"
 
 
-def test_one_turn_each_for_those_who_sample_pairs(tmp_path: Path) -> None:
-    config = a_config(tmp_path)
-    decoding = config.generate.model_copy(update={"temperature": 1.0})
-    prompts = [(Message("user", "Greet Kim."),)] * 6
-    settings: dict[str, Any] = {"config": config, "decoding": decoding, "reporter": Recorder(), "what": "answers"}
-    said = answering.answer(windtunnel.model_folder(), prompts, seed=3, **settings)
-    assert len(said) == 6
-    assert len({one.text for one in said}) > 1, "each prompt reads a random stream of its own"
-    assert said != answering.answer(windtunnel.model_folder(), prompts, seed=4, **settings)
+def test_equal_prompts_are_not_answered_alike(tmp_path: Path) -> None:
+    """Each conversation reads a random stream of its own, and each seed another set of them."""
+    settings: dict[str, Any] = {"conversations": [("Greet Kim.",)] * 6, "temperatures": [1.0] * 6}
+    said = asked(a_config(tmp_path, seed=3), **settings)
+    assert len({turns[0].text for turns in said}) > 1
+    assert said != asked(a_config(tmp_path, seed=4), **settings)
 
 
 # --- by a server -------------------------------------------------------------------------------------------------

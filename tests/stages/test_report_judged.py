@@ -1,4 +1,4 @@
-"""What the report says of judges that are not the truth: baselines, missing verdicts, canaries, length control, marks."""
+"""What the report says of judges that are not the truth: baselines, missing verdicts, canaries, lengths, marks."""
 
 from __future__ import annotations
 
@@ -264,8 +264,10 @@ def test_marks_of_both_models_by_turn_and_category(tmp_path: Path) -> None:
 def test_marks_of_the_aligned_model_alone(tmp_path: Path) -> None:
     a_marked_run(tmp_path, [7.0] * 80)
     told = reported(of_mt_bench(tmp_path))
-    assert told["benchmark"] is None or told["benchmark"]["marks"]["all"]["change"] is None
-    assert "not measured" in text_of(told)
+    assert told["benchmark"]["marks"]["all"]["change"] is None
+    assert "mean mark is **6.50 of 10**" in text_of(told)
+    assert "Whether alignment changed anything was not measured" in text_of(told)
+    assert "<h2>Marks</h2>" in page(of_mt_bench(tmp_path))
 
 
 def test_marks_that_cannot_be_read_are_missing(tmp_path: Path) -> None:

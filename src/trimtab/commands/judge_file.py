@@ -11,11 +11,12 @@ from trimtab import store
 from trimtab.commands import winrate
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
+from trimtab.judging import official
 from trimtab.judging.answer_files import fastchat_rows, read_model_answers, read_model_outputs
 from trimtab.progress import Reporter
 from trimtab.stages import judge
 from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark, benchmark_name
+from trimtab.stages.inputs import benchmark, benchmark_name, official_name, texts
 from trimtab.stages.judging import panel
 
 
@@ -64,6 +65,13 @@ def main(file: str, config: Config, *, reporter: Reporter) -> dict[str, Any]:
             store.write_json(folder.baseline_answers(name), baseline)
         judge.main(config, reporter=reporter)
     judge.refuse_if_incomplete(config)
-    verdicts = folder.verdicts(name, turns=asked.multi_turn)
-    kind = "mt_bench" if asked.multi_turn else "alpaca_eval"
-    return winrate.main(str(verdicts), kind=kind, difficulty=None, gamed=None) | {"out": str(folder.root)}
+    verdicts = str(folder.verdicts(name, turns=asked.multi_turn))
+    if asked.multi_turn:
+        known = official_name(config)
+        questions = config.benchmark.name if known is None else str(texts(config).find(official.QUESTIONS).path)
+        told = winrate.main(verdicts, kind="mt_bench", questions=questions, allow_missing=allowed)
+    else:
+        folder_of_texts, offline = config.benchmark.dir, config.offline
+        told = winrate.main(verdicts, benchmark_dir=folder_of_texts, offline=offline, allow_missing=allowed)
+        told |= {"n_absent": len(asked.prompts) - len(outputs), "n_missing": len(asked.prompts) - told["n_total"]}
+    return told | {"out": str(folder.root)}

@@ -21,14 +21,14 @@ from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
-from trimtab.records import Message, digest
+from trimtab.records import digest
 from trimtab.sampling import Sampled, lay_for_decoding, sample
 from trimtab.sampling.remote import remote_turn
 from trimtab.stages.policy import use_threads
 from trimtab.stages.signals import Interrupted, Stop, stop_on_signal
 from trimtab.stages.transcript import Spoken, Transcript, transcript
 
-__all__ = ["Spoken", "answer", "answer_turns", "faster_products"]
+__all__ = ["Spoken", "answer_turns", "faster_products"]
 
 NUMERICS = 2  # raise when the decoder's arithmetic changes, so that older answers are not taken for its own
 _TURN = 2**32  # between the random streams of one turn and of the next
@@ -44,20 +44,16 @@ def answer_turns(
     reporter: Reporter,
     what: str,
     endpoint: Endpoint | None = None,
-    decoding: GenerateSection | None = None,
 ) -> list[list[Spoken]]:
     """The answers to every conversation's turns, each turn asked with the answers before it, in order.
 
-    conversations: the user's turns. temperatures: one a conversation.
+    conversations: the user's turns. temperatures: one a conversation; all else is as `config.generate` has it.
     endpoint: the server to ask; without one the model in `folder` decodes here. With one, `folder` is what is served
         there, and only names it.
-    decoding: limits, nucleus, penalty and seed, in place of the configuration's own.
 
     A conversation whose turn got no answer ends there, so its list is shorter: nothing is made up. The reporter says
     which. Raises StopError once a signal has come, and what loading, decoding and asking raise.
     """
-    if decoding is not None:
-        config = config.model_copy(update={"generate": decoding})
     key = _key(folder, conversations, temperatures=temperatures, config=config, endpoint=endpoint)
     kept = store.home() / "answers" / f"{key}.json"
     if kept.is_file():
@@ -76,34 +72,6 @@ def answer_turns(
         store.write_json(kept, [[asdict(one) for one in turns] for turns in said.answers])
         store.remove(kept.with_suffix(".jsonl"))
     return said.answers
-
-
-def answer(
-    folder: Path,
-    prompts: Sequence[tuple[Message, ...]],
-    *,
-    config: Config,
-    decoding: GenerateSection,
-    seed: int,
-    reporter: Reporter,
-    what: str,
-) -> list[Spoken]:
-    """One answer to each prompt of one message, decoded here at one temperature. Raises DataError for one without."""
-    assert decoding.temperature is not None, "one temperature for all"
-    assert all(len(prompt) == 1 for prompt in prompts), "the user's one message"
-    turns = answer_turns(
-        folder,
-        [(prompt[0].content,) for prompt in prompts],
-        temperatures=[decoding.temperature] * len(prompts),
-        config=config,
-        reporter=reporter,
-        what=what,
-        decoding=decoding.model_copy(update={"seed": seed}),
-    )
-    for number, spoken in enumerate(turns):
-        if not spoken:
-            raise DataError(f"{what}: prompt {number + 1} has no answer", remedy="the line above says why")
-    return [one for spoken in turns for one in spoken]
 
 
 def _key(

@@ -39,5 +39,5 @@ def refuse_if_incomplete(config: Config) -> None:
             f"judge: {told['n_missing']} of {told['n_prompts']} prompts have no verdict"
             + (f" ({told['reasons']})" if told["reasons"] else "")
             + ", so there is no headline number",
-            remedy="the same command asks again for those only; --allow-missing reports without them",
+            remedy="the same command asks again for those that were answered; --allow-missing reports without them",
         )

@@ -78,7 +78,7 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
         "heldout": heldout_numbers(runs),
         "audit": first.audit,
         "samples": sample_groups(first, judge=judges[0]["judge"] if judges else None, unit=benchmark["lengths"]["unit"])
-        if benchmark
+        if benchmark and benchmark["lengths"]
         else [],
         "plan": first.plan,
         "versions": first.versions,

@@ -20,7 +20,7 @@ from trimtab.judging import asking
 from trimtab.judging.asking import Outcome, Question
 from trimtab.judging.ledger import VerdictStore, ledger_path, question_key
 from trimtab.judging.prices import Prices, prices_for
-from trimtab.progress import Reporter
+from trimtab.progress import Reporter, SilentReporter
 from trimtab.stages.signals import Stop
 
 NO_LOG_PROBS = "no log-probs"
@@ -65,7 +65,7 @@ class Asker:
         self.outcomes: list[Outcome] = []
         self.n_probed = 0  # verdicts that were asked for ahead of the others, and are found in the store by them
 
-    def __call__(self, questions: Sequence[Question]) -> Outcome:
+    def __call__(self, questions: Sequence[Question], *, reporter: Reporter | None = None) -> Outcome:
         """What came of the questions. Raises StopError after a signal and RunError at the limit of costs, both after
         everything that was answered is kept."""
         outcome = asking.ask_all(
@@ -75,7 +75,7 @@ class Asker:
             ledger=self.ledger,
             prices=self.prices,
             max_cost=self._left(),
-            reporter=self.reporter,
+            reporter=reporter or self.reporter,
             stop=lambda: bool(self.stop),
         )
         self.outcomes.append(outcome)
@@ -112,7 +112,7 @@ class Asker:
             without.append(reply)
             return None
 
-        self.n_probed += len(self([replace(question, parse=read)]).values)
+        self.n_probed += len(self([replace(question, parse=read)], reporter=SilentReporter()).values)
         if not without:
             return True  # or it did not answer, and is asked again with all the others
         told = "the endpoint answered without log-probabilities"

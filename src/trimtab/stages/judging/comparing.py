@@ -50,7 +50,9 @@ def main(config: Config, *, reporter: Reporter) -> None:
     missing = {path: len(baseline) - _n_judged(verdicts) for path, verdicts in told.items()}
     aligned = folder.verdicts(name)
     counts = {"n_prompts": len(baseline), "n_missing": missing[aligned], "allow_missing": config.judge.allow_missing}
-    store.write_json(folder.judge(name), about | counts)
+    unanswered = len(baseline) - len(told[aligned])
+    reasons = ", ".join(filter(None, [f"not answered: {unanswered}" if unanswered else "", about["reasons"]]))
+    store.write_json(folder.judge(name), about | counts | {"reasons": reasons})
     if config.judge.allow_missing or not any(missing.values()):
         folder.finish("judge", inputs, [*told, folder.canaries(name), folder.judge(name)])
     reporter.say(f"judge: {len(baseline) - missing[aligned]} of {len(baseline)} answers judged by {judge.name}")

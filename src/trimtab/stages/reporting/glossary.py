@@ -9,6 +9,11 @@ GLOSSARY = (
         "counts as half. 50 % is no change.",
     ),
     (
+        "Published baseline",
+        "Where a benchmark brings answers of its own, both models are judged against those. 50 % is then as good as "
+        "that baseline, and what alignment changed is the difference of the two win rates, paired by prompt.",
+    ),
+    (
         "True win rate, oracle",
         "Only in the wind tunnel: its tasks have answers that can be checked, so the oracle is no opinion. It scores "
         "correctness, format and coherence, and does not see length.",
@@ -18,6 +23,21 @@ GLOSSARY = (
         "What the same judge would have said had both answers been equally long, estimated by the logistic model of "
         "AlpacaEval 2. It removes a judge's liking for length, and nothing else: a judge that doubts gives figures "
         "nearer to 50 % than the truth, with or without it.",
+    ),
+    (
+        "Uncalibrated",
+        "The constants of the length model were fitted to the leaderboard's judge and baseline. With another judge it "
+        "still takes out what its own verdicts show of length, but the figure is comparable with no leaderboard.",
+    ),
+    (
+        "Canary",
+        "An answer of which it is known beforehand what a sound judge says: the baseline against itself comes out "
+        "even, a constant, an empty or a merely instructing answer loses. Where one rings, the numbers say little.",
+    ),
+    (
+        "Mark",
+        "From 1 to 10, given to one answer alone (MT-Bench), each turn of a question apart. The unit is the question: "
+        "its turns hang together, so intervals and differences are over questions.",
     ),
     (
         "95 % interval",

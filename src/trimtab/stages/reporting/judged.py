@@ -16,6 +16,7 @@ from trimtab.records import Verdict
 from trimtab.stages.reporting import estimates
 from trimtab.stages.reporting.inputs import TRUTH, Run
 
+LABELS = {TRUTH: "the oracle, which knows the truth", "biased": "the length-biased judge"}
 N_BINS = 5
 MOST_MISSING = 0.01
 OFFICIAL = {"alpaca_eval": ("gpt-4-1106-preview", "weighted"), "alpaca_eval_1": ("gpt-4", "ranking")}
@@ -67,7 +68,11 @@ def is_calibrated(benchmark: str | None, record: Mapping[str, Any] | None) -> bo
 def canary_numbers(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The rows of every judge's canaries, with the judge on each; of the first seed that has any."""
     told = next((run.canaries for run in runs if run.canaries), ())
-    return [{"judge": entry.get("judge", "")} | dict(row) for entry in told for row in entry.get("canaries", ())]
+    return [
+        {"judge": LABELS.get(entry.get("judge", ""), entry.get("judge", ""))} | dict(row)
+        for entry in told
+        for row in entry.get("canaries", ())
+    ]
 
 
 def unaligned_numbers(runs: Sequence[Run], prompts: Sequence[str], aligned_KN: FloatArray) -> dict[str, Any] | None:

@@ -20,23 +20,26 @@ from trimtab.stages.reporting.inputs import TRUTH, Run
 BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (t interval of the logit)"
 EVEN = 50.0
 MOST_BINS = 18
-LABELS = {TRUTH: "the oracle, which knows the truth", "biased": "the length-biased judge"}
 
 When = Literal["before", "after"]
 
 
 def benchmark_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Everything that was judged and counted on the benchmark; None when there are no answers of both sides."""
+    """Everything that was judged and counted on the benchmark; None when there are no answers of both sides.
+
+    Marks need no other side: where only the aligned model answered, `lengths` is null.
+    """
     first = runs[0]
     prompts = [prompt for prompt in first.before if all(prompt in run.before and prompt in run.after for run in runs)]
-    if not prompts:
+    record = judged.identity(runs)
+    marks = marked.mark_numbers(runs, record)
+    if not prompts and marks is None:
         return None
     families = [first.after[prompt].dataset or first.before[prompt].dataset for prompt in prompts]
     names = [name for name in first.verdicts if all(name in run.verdicts for run in runs)]
-    record = judged.identity(runs)
     return {
         "name": first.benchmark,
-        "n_prompts": len(prompts),
+        "n_prompts": len(prompts) or len(first.after),
         "baseline": _baseline(first),
         "before": "before" if first.unaligned else "baseline",
         "identity": record,
@@ -44,8 +47,8 @@ def benchmark_numbers(runs: Sequence[Run]) -> dict[str, Any] | None:
         "constant_answers": _constant_answers(runs),
         "canaries": judged.canary_numbers(runs),
         "length_bins": judged.length_bins(runs, prompts, names) if names else [],
-        "marks": marked.mark_numbers(runs, record),
-        "lengths": length_numbers(runs, prompts),
+        "marks": marks,
+        "lengths": length_numbers(runs, prompts) if prompts else None,
         "scores": score_numbers(runs),
         "families": family_numbers(runs, prompts, families, judges=names),
     }
@@ -83,7 +86,9 @@ def judge_numbers(
     return {
         "judge": name,
         "annotator": _annotator(name, runs),
-        "label": LABELS.get(_annotator(name, runs), _annotator(name, runs)) if record is None else judged.label(record),
+        "label": judged.LABELS.get(_annotator(name, runs), _annotator(name, runs))
+        if record is None
+        else judged.label(record),
         "unaligned": judged.unaligned_numbers(runs, prompts, scores) if runs[0].published else None,
         "role": "truth" if name == TRUTH else "judge",
         "win_rate": raw,

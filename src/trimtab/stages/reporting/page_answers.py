@@ -237,7 +237,7 @@ def _score_families(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def lengths(benchmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Histograms before and after, means in every unit, answers cut off, empty or unchanged."""
-    if benchmark is None:
+    if benchmark is None or benchmark["lengths"] is None:
         return None
     told = benchmark["lengths"]
     unit, histogram = told["unit"], told["histogram"]

@@ -177,6 +177,8 @@ def _scores(scores: Mapping[str, Any] | None) -> list[Sentence]:
 
 def _lengths(benchmark: Mapping[str, Any]) -> list[Sentence]:
     lengths = benchmark["lengths"]
+    if lengths is None:
+        return []
     unit = lengths["unit"]
     change = lengths[unit]
     if benchmark["before"] == "baseline":
