@@ -213,21 +213,17 @@ class _Decoder:
         from trimtab.sampling import cache
 
         joinable = cache.joinable(self.config)
+        at_once = min(_PROMPT_TOKENS, batch_tokens) if joinable else 2**63  # what cannot be joined is read in one pass
         waiting = deque(sorted(requests, key=lambda request: len(request.prompt), reverse=True))
         answers: dict[int, Sampled] = {}
         batch: _Batch | None = None
         while waiting or batch:
             held = [batch.rows[number] for number in batch.live] if batch else []
-            joining: list[_Request] = []
-            if joinable or not held:
-                joining = _joining(waiting, held, batch_tokens=batch_tokens)
-            groups = (
-                _groups(joining, at_most=min(_PROMPT_TOKENS, batch_tokens)) if joinable else [joining] * bool(joining)
-            )
-            parts = [batch] if batch and held else []
+            joining = _joining(waiting, held, batch_tokens=batch_tokens) if joinable or not held else []
             for _ in joining:
                 waiting.popleft()
-            parts += [self._started(group, answers) for group in groups]
+            parts = [batch] if batch and held else []
+            parts += [self._started(group, answers) for group in _groups(joining, at_most=at_once)]
             if joining or not batch or self._crowded(batch, len(held)):
                 batch = self._joined(parts, joinable=joinable)
             if batch is not None:
@@ -356,11 +352,12 @@ def _each(
     value: Number | Sequence[Number], prompts: Sequence[object], name: str, *, least: float, words: str
 ) -> Sequence[Number]:
     """One setting a prompt, checked."""
-    told = [value] if isinstance(value, int | float) else _one_a_prompt(value, prompts, name)
+    alone = isinstance(value, int | float)
+    told: Sequence[Number] = [value] if isinstance(value, int | float) else _one_a_prompt(value, prompts, name)
     for one in told:
         if not least <= one < float("inf"):
             raise ConfigError(f"{name} = {one} cannot be used", remedy=f"{name} is {words}")
-    return told * len(prompts) if isinstance(told, list) and isinstance(value, int | float) else told
+    return [told[0]] * len(prompts) if alone else told
 
 
 def _one_a_prompt(values: Sequence[Number], prompts: Sequence[object], name: str) -> Sequence[Number]:
