@@ -102,7 +102,9 @@ def test_a_server_samples_in_its_own_name_and_what_it_did_not_answer_is_missing(
     assert all(seen.body["max_tokens"] == 12 and seen.body["temperature"] == 0.7 for seen in server.requests)
     n_asked = len(server.requests)
     generate.main(config, reporter=lines)
-    assert len(server.requests) == n_asked
+    asked_again = server.requests[n_asked:]
+    assert {seen.body["model"] for seen in asked_again} == {"tuned", "plain"}
+    assert all(ASKED[2] in seen.text for seen in asked_again)
 
 
 def test_a_server_must_be_told_both_names(tmp_path: Path, scripted_server: Callable[[Any], ScriptedServer]) -> None:

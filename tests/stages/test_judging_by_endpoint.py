@@ -192,8 +192,9 @@ def test_the_estimate_is_what_is_then_asked(tmp_path: Path, scripted_server: Ser
     told = dry_run.main(config)
     assert not server.requests
     assert told["answers"] == "read"
-    judged(config)
+    said = judged(config).said
     assert told["n_calls"] == len(server.requests)
+    assert any("calls to" in line and "US dollars" in line for line in said)
     after = dry_run.main(config)
     assert (after["n_calls"], after["cost_usd"]) == (0, 0.0)
     assert any("0 to make" in line for line in dry_run.lines(after))

@@ -75,7 +75,7 @@ def _questions(config: Config, ask: Asker) -> tuple[list[Question], bool]:
         baseline, files = comparing.answers(folder, name)
         sides = list(files.values())
     judge = panel.endpoint_judge(config, ask)
-    return _unique(judge.questions(comparing.comparisons(baseline, sides, n_canaries=config.judge.canaries))), assumed
+    return judge.questions(comparing.comparisons(baseline, sides, n_canaries=config.judge.canaries)), assumed
 
 
 def _assumed(config: Config, asked: Benchmark, text: str) -> tuple[list[Answer], list[list[Answer]]]:
@@ -99,8 +99,3 @@ def _marks(config: Config, asked: Benchmark, aligned: Path, unaligned: Path, tex
         said = [one for path in files for one in read_model_answers(path, benchmark=asked, allow_missing=True)]
     shown = marking.canary_gradings(asked, prompts, n=config.judge.canaries)
     return [marking.question(one) for one in (*gradings(asked, said, prompts), *shown)], assumed
-
-
-def _unique(questions: list[Question]) -> list[Question]:
-    """Ids of their own: sides and canaries ask of the same prompts."""
-    return [Question(f"{place} {one.id}", one.request, one.parse) for place, one in enumerate(questions)]

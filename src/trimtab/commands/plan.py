@@ -55,6 +55,7 @@ def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:
         "engine": _engine(config, pairs),
         "benchmark": benchmark_name(config),
         "benchmark_prompts": len(benchmark(config).prompts) if benchmark_name(config) else 0,
+        "judge": config.judge.name,
         "seeds": config.seeds,
         "out": str(Folder.of(config).root),
     }
@@ -147,6 +148,8 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"training {duration(engine['predicted_training_seconds'])}"
         + (f" for each of {told['seeds']} seeds" if told["seeds"] > 1 else ""),
         f"benchmark  {benchmark_line}",
+        f"judge      {told['judge']}"
+        + ("; --dry-run says what it costs" if told["judge"].startswith("openai:") else ""),
         f"written to {told['out']}",
         *(f"note: {notice}" for notice in told["notices"]),
     ]

@@ -181,7 +181,9 @@ class JudgeSection(Section):
     )
     both_orders: bool = Field(False, description="ask twice with the answers swapped, and average")
     allow_missing: bool = Field(False, description="give a headline number though more than 1 % was not judged")
-    max_cost: float | None = Field(None, gt=0, description="stop before the judge has cost more, in US dollars")
+    max_cost: float | None = Field(
+        None, gt=0, description="stop before the judge has cost more, in US dollars, for each seed"
+    )
     input_price: float | None = Field(None, ge=0, description="US dollars a million prompt tokens")
     output_price: float | None = Field(None, ge=0, description="US dollars a million sampled tokens")
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at once, at most")

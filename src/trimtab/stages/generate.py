@@ -39,14 +39,19 @@ def main(config: Config, *, reporter: Reporter) -> None:
     if folder.is_done("generate", inputs):
         reporter.say(f"generate: {name} is answered already")
         return
-    written = [_answered(config, asked, _aligned_path(folder, asked, name), aligned, reporter=reporter)]
+    sides = {_aligned_path(folder, asked, name): aligned, _unaligned_path(config, folder, asked, name): None}
+    counts = {
+        path: _answer(config, asked, path, model, reporter=reporter)
+        for path, model in sides.items()
+        if path is not None
+    }
+    written = list(counts)
     if asked.has_baseline and not asked.multi_turn:
         published = [prompt.baseline_answer().to_json() for prompt in asked.prompts]
         store.write_json(folder.baseline_answers(name), published)
         written.append(folder.baseline_answers(name))
-    if (path := _unaligned_path(config, folder, asked, name)) is not None:
-        written.append(_answered(config, asked, path, None, reporter=reporter))
-    folder.finish("generate", inputs, written)
+    if config.generate.sampler == "local" or set(counts.values()) == {len(asked.prompts)}:
+        folder.finish("generate", inputs, written)  # else the server is asked again for what it did not answer
 
 
 def _aligned_path(folder: Folder, asked: Benchmark, name: str) -> Path:
@@ -64,8 +69,8 @@ def _unaligned_path(config: Config, folder: Folder, asked: Benchmark, name: str)
     return None
 
 
-def _answered(config: Config, asked: Benchmark, path: Path, aligned: Path | None, *, reporter: Reporter) -> Path:
-    """Have one of the two models answer, and write its answers to `path`; `aligned` None is the unaligned one."""
+def _answer(config: Config, asked: Benchmark, path: Path, aligned: Path | None, *, reporter: Reporter) -> int:
+    """Have one of the two models answer, write its answers to `path`, and count them; `aligned` None is the unaligned."""
     spoken = answer_turns(
         aligned or model_folder(config),
         [prompt.turns for prompt in asked.prompts],
@@ -77,10 +82,12 @@ def _answered(config: Config, asked: Benchmark, path: Path, aligned: Path | None
     )
     generator = f"{config.model.name} aligned" if aligned else config.model.name
     if asked.multi_turn:
-        store.write_jsonl(path, fastchat_rows(_turns(asked, spoken, generator), tstamp=time.time()))
-    else:
-        store.write_json(path, [one.to_json() for one in _answers(asked, spoken, generator)])
-    return path
+        turns = _turns(asked, spoken, generator)
+        store.write_jsonl(path, fastchat_rows(turns, tstamp=time.time()))
+        return len(turns)
+    answers = _answers(asked, spoken, generator)
+    store.write_json(path, [one.to_json() for one in answers])
+    return len(answers)
 
 
 def _server(config: Config, *, aligned: bool) -> Endpoint | None:

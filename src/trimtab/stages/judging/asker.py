@@ -95,6 +95,16 @@ class Asker:
             questions, judge=self.config.judge.model, endpoint=self.endpoint, ledger=self.ledger, prices=self.prices
         )
 
+    def announce(self, questions: Sequence[Question]) -> None:
+        """Say what asking them will take, before any is asked."""
+        told = self.estimate(questions)
+        if told.n_calls:
+            cost = "" if told.cost_usd is None else f", at most {told.cost_usd:.2f} US dollars"
+            self.reporter.say(
+                f"judge: {told.n_calls:,} calls to {self.endpoint.base_url}, {told.n_cached:,} verdicts are kept; "
+                f"about {told.prompt_tokens:,} tokens in, at most {told.completion_tokens_at_most:,} out{cost}"
+            )
+
     def gives_log_probs(self, question: Question) -> bool:
         """Whether the endpoint sends log-probabilities, found out once by a question that has to be asked anyway."""
         judge = self.config.judge.model

@@ -40,7 +40,9 @@ def main(config: Config, *, reporter: Reporter) -> None:
         reporter.say(f"judge: {name} is judged already")
         return
     with stop_on_signal() as stop, panel.seated(config, reporter=reporter, stop=stop) as seated:
-        judge = seated.judge(first(baseline, sides))
+        wanted = comparisons(baseline, list(sides.values()), n_canaries=config.judge.canaries)
+        judge = seated.judge(next(iter(wanted), None))
+        seated.announce(judge, wanted)
         told = {path: judge_answers(judge, baseline, some) for path, some in sides.items()}
         shown = canaries(judge, baseline, prompts=config.judge.canaries)
         about = seated.about(judge)
@@ -72,11 +74,6 @@ def comparisons(baseline: Sequence[Answer], sides: Sequence[Sequence[Answer]], *
     shown = canary_answers(baseline, prompts=n_canaries)
     asked += [pair for some in shown.values() for pair in pair_answers(baseline, some).pairs]
     return [Asked(old.prompt_id, old.instruction, old.output, new.output) for old, new in asked]
-
-
-def first(baseline: Sequence[Answer], sides: dict[Path, list[Answer]]) -> Asked | None:
-    """The first comparison that will be asked."""
-    return next(iter(comparisons(baseline, list(sides.values()), n_canaries=0)), None)
 
 
 def _sung(shown: Mapping[str, Sequence[Verdict]], config: Config, judge: Judge) -> list[dict[str, Any]]:

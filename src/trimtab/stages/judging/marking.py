@@ -47,6 +47,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
     wanted = gradings(asked, answers, prompts)
     shown = canary_gradings(asked, prompts, n=config.judge.canaries)
     with stop_on_signal() as stop, asker(config, reporter=reporter, stop=stop) as ask:
+        ask.announce([question(one) for one in (*wanted, *shown)])
         outcome = ask([question(one) for one in wanted])
         canaries = ask([question(one) for one in shown])
         about = ask.about()

@@ -5,7 +5,7 @@ What an endpoint or a reward model has said is kept in one verdict store for all
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -59,6 +59,9 @@ class Seated(Protocol):
     def judge(self, sample: Asked | None) -> Judge:
         """The judge, made ready with the first comparison that will be asked."""
 
+    def announce(self, judge: Judge, asked: Sequence[Asked]) -> None:
+        """Say what all of it will cost, before anything is asked."""
+
     def about(self, judge: Judge) -> dict[str, Any]:
         """Who judged, in which order, with what prompt, and what it took."""
 
@@ -96,6 +99,10 @@ class _Endpoint:
         self.reporter.say(f"judge: the endpoint gives no log-probabilities; its text is read instead: {judge.name}")
         return judge
 
+    def announce(self, judge: Judge, asked: Sequence[Asked]) -> None:
+        assert isinstance(judge, EndpointJudge)
+        self.asker.announce(judge.questions(asked))
+
     def about(self, judge: Judge) -> dict[str, Any]:
         assert isinstance(judge, EndpointJudge)
         return {
@@ -117,6 +124,9 @@ class _Reward:
 
     def judge(self, sample: Asked | None) -> RewardJudge:  # noqa: ARG002  the seam's signature
         return RewardJudge(self.config, self.ledger, reporter=self.reporter, stop=self.stop)
+
+    def announce(self, judge: Judge, asked: Sequence[Asked]) -> None:
+        """It costs time only, which its progress bar shows."""
 
     def about(self, judge: Judge) -> dict[str, Any]:
         assert isinstance(judge, RewardJudge)
