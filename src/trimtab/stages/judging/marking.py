@@ -66,7 +66,9 @@ def main(config: Config, *, reporter: Reporter) -> None:
         "prompt_sha256": used[official.JUDGE_PROMPTS.name]["sha256"],
     }
     counts = {"n_prompts": n_prompts, "n_missing": n_prompts - n_judged, "allow_missing": config.judge.allow_missing}
-    store.write_json(folder.judge(name), about | who | counts | {"texts": used})
+    unanswered = n_prompts - sum(one.model == aligned for one in wanted)
+    reasons = ", ".join(filter(None, [f"turns not answered: {unanswered}" if unanswered else "", about["reasons"]]))
+    store.write_json(folder.judge(name), about | who | counts | {"texts": used, "reasons": reasons})
     if config.judge.allow_missing or len(outcome.values) == len(wanted):
         folder.finish("judge", inputs, [folder.verdicts(name, turns=True), folder.canaries(name), folder.judge(name)])
     reporter.say(f"judge: {n_judged} of {n_prompts} turns of the aligned model marked by {config.judge.model}")
