@@ -28,7 +28,7 @@ chromium:
 	  echo "no Chromium here: the tests that open a page skip"
 
 test: $(VENV)/.dev chromium
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/.dev chromium
 	$(BIN)/pytest

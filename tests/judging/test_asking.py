@@ -94,7 +94,7 @@ def test_805_of_805_through_every_mishap_none_lost_none_twice(scripted_server: S
 
     server = scripted_server(mishaps(truth, every=14, retry_after=0.02))
     asked = questions(805, parse=read, top_logprobs=2)
-    told = endpoint(server, timeout=1.0)
+    told = endpoint(server, timeout=3.0)  # long enough for a busy machine: a reply that came too late is paid twice
     outcome = ask(tmp_path, server, asked, endpoint=told)
     assert outcome.values == {f"p{i}": 1.0 + i % 2 for i in range(805)}
     assert not outcome.failures
@@ -102,7 +102,7 @@ def test_805_of_805_through_every_mishap_none_lost_none_twice(scripted_server: S
     assert (outcome.n_asked, outcome.n_cached) == (805, 0)
     assert outcome.n_calls == 805 + 8 == server.answered, "8 were prose at first; nothing else was answered twice"
     assert (kept_rows(tmp_path, "verdicts"), kept_rows(tmp_path, "failures")) == (805, 0)
-    assert server.max_concurrency <= 8
+    assert server.max_concurrency <= 8 + told.retried["timeout"], "those given up on are still with the server"
 
     before = len(server.requests)
     again = ask(tmp_path, server, asked)
