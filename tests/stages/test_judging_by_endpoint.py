@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from scripted_server import Action, ScriptedServer, Seen, ok, preferring, prose,
 from trimtab import store
 from trimtab.commands import dry_run
 from trimtab.config import Config
-from trimtab.errors import RunError, UserError
+from trimtab.errors import RunError, StopError, UserError
 from trimtab.judging.rubrics import is_switched
 from trimtab.progress import SilentReporter
 from trimtab.stages import judge
@@ -171,6 +173,23 @@ def test_a_refusing_server_stops_with_what_was_said_kept(tmp_path: Path, scripte
     moved = config.model_copy(update={"base_url": works.url})  # the same server on another port
     judged(moved)
     assert len(works.requests) == 12 - 5
+
+
+def test_a_signal_keeps_what_was_said(tmp_path: Path, scripted_server: Servers) -> None:
+    def stops(seen: Seen) -> Action:
+        if seen.nth == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return longer(seen)
+
+    server = scripted_server(stops)
+    config = compared(tmp_path, server.url, published=False, concurrency=1)
+    with pytest.raises(StopError, match="SIGTERM") as stopped:
+        judged(config)
+    assert stopped.value.exit_code == 143
+    assert 6 <= len(server.requests) < 12
+    judged(config)
+    assert len(server.requests) == 12
+    assert None not in preferences(config)
 
 
 def test_a_limit_of_costs_stops_and_goes_on(tmp_path: Path, scripted_server: Servers) -> None:
