@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,15 @@ def scripted_server() -> Iterator[Callable[[Script | Sequence[Action] | Action],
     """Starts servers on loopback that answer as they are told (see `scripted_server.py`); they stop with the test."""
     with ExitStack() as running:
         yield lambda script: running.enter_context(ScriptedServer(script))
+
+
+@pytest.fixture(autouse=True)
+def _own_logger() -> Iterator[None]:
+    """A command hangs its reporter on the logger, with the stream of that test: the next one starts without."""
+    logger = logging.getLogger("trimtab")
+    handlers, propagate = logger.handlers, logger.propagate
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.analysis.calibration import calibration, expected_calibration_error, reliability_bins
+from trimtab.analysis.calibration import calibration, chance_error, expected_calibration_error, reliability_bins
 from trimtab.errors import DataError
 
 
@@ -75,3 +75,25 @@ def test_bounds(gaps: list[float], n_bins: int) -> None:
     assert 0 <= told.ece <= 1
     assert 0 <= told.brier <= 1
     assert all(b.low - 1e-12 <= b.predicted <= b.high + 1e-12 for b in told.bins)
+
+
+def test_chance_by_hand() -> None:
+    # One pair at confidence 3/4: the error is 1/4 when the sign is right (3 of 4 draws) and 3/4 when it is not.
+    told = chance_error([math.log(3)], n_draws=20_000)
+    assert told.mean == pytest.approx(0.75 * 0.25 + 0.25 * 0.75, abs=0.01)
+    assert told.below95 == pytest.approx(0.75)
+    assert chance_error([0.0, 0.0]).mean == 0.0  # no opinion is half right, always
+    assert math.isnan(chance_error([]).mean)
+
+
+def test_chance_covers_what_is_calibrated_and_not_what_is_not() -> None:
+    rng = np.random.default_rng(1)
+    within = {1: 0, 4: 0}
+    for _ in range(60):
+        size = np.abs(rng.normal(0, 1.5, 80))
+        gaps = np.where(rng.random(80) < 1 / (1 + np.exp(-size)), size, -size)
+        for stretched in within:
+            scaled = (stretched * gaps).tolist()
+            within[stretched] += calibration(scaled).ece < chance_error(scaled, n_draws=200).below95
+    assert within[1] >= 52  # 95 of 100 in the long run
+    assert within[4] <= 3

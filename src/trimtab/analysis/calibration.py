@@ -102,3 +102,34 @@ def calibration(reward_gaps: Sequence[float], *, n_bins: int = 10) -> Calibratio
         brier=float("nan") if empty else float((wrongness**2).mean()),
         bins=bins,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """The calibration error that a perfectly calibrated reward would show on as many pairs: its mean, and what it
+    stays below in 95 of 100 cases. A small sample always shows some."""
+
+    mean: float
+    below95: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean": finite(self.mean), "below95": finite(self.below95)}
+
+
+def chance_error(reward_gaps: Sequence[float], *, n_bins: int = 10, seed: int = 0, n_draws: int = 2000) -> Chance:
+    """Consistency resampling (Bröcker and Smith 2007, Weather and Forecasting 22:651): the confidences stay, each sign
+    is right with exactly that probability. Pairs are taken as independent of each other. NaN without pairs."""
+    gaps: FloatArray = np.asarray(reward_gaps, dtype=np.float64)
+    n = len(gaps)
+    if n == 0:
+        return Chance(float("nan"), float("nan"))
+    confidence = 1 / (1 + np.exp(-np.abs(gaps)))
+    which = np.minimum(((confidence - 0.5) * 2 * n_bins).astype(np.int64), n_bins - 1)
+    members_NB = np.zeros((n, n_bins))
+    members_NB[np.arange(n), which] = 1.0
+    rng = np.random.default_rng(seed)
+    errors = []
+    for _ in range(n_draws):
+        right = np.where(gaps == 0, 0.5, rng.random(n) < confidence)
+        errors.append(np.abs((right - confidence) @ members_NB).sum() / n)
+    return Chance(float(np.mean(errors)), float(np.quantile(errors, 0.95)))

@@ -139,10 +139,27 @@ def interval_plot(bars: Sequence[Bar], *, even: float = 50.0, title: str = "Win 
 
 def reliability_plot(before: Calibration | None, after: Calibration) -> str:
     """Observed against predicted accuracy of the reward gap's sign; the diagonal is perfect, dots grow with rows."""
+    return _reliability_plot(
+        before, after, low=0.5, predicted="confidence σ(|reward gap|)", observed="share with chosen above rejected",
+        title="Reliability of the reward gap",
+    )  # fmt: skip
+
+
+def token_reliability_plot(before: Calibration | None, after: Calibration) -> str:
+    """`reliability_plot` of the most likely next token: how often it came against its probability."""
+    return _reliability_plot(
+        before, after, low=0.0, predicted="probability of the most likely token", observed="share in which it came",
+        title="Reliability of the most likely next token",
+    )  # fmt: skip
+
+
+def _reliability_plot(
+    before: Calibration | None, after: Calibration, *, low: float, predicted: str, observed: str, title: str
+) -> str:
     with drawing_style():
         figure = new_figure(height=230)
         axes = figure.subplots()
-        axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.6)
+        axes.plot([low, 1], [low, 1], color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.6)
         ends = []
         for role, told in (("before", before), ("after", after)):
             if told is not None and told.bins:
@@ -151,11 +168,11 @@ def reliability_plot(before: Calibration | None, after: Calibration) -> str:
                 sizes = [6 + 200 * b.count / told.n for b in told.bins]  # a bin of few rows is a small dot
                 axes.scatter(*zip(*points, strict=True), s=sizes, color=PALETTE[role], linewidths=0, zorder=3)
                 ends.append((role, points[-1][1], PALETTE[role]))
-        axes.set_xlim(0.49, 1.01)
-        axes.set_xlabel("confidence σ(|reward gap|)")
-        axes.set_ylabel("share with chosen above rejected")
+        axes.set_xlim(1.02 * low - 0.02, 1.01)
+        axes.set_xlabel(predicted)
+        axes.set_ylabel(observed)
         _label_ends(axes, ends)
-        return to_svg(figure, title="Reliability of the reward gap")
+        return to_svg(figure, title=title)
 
 
 def radar_plot(categories: Sequence[str], lines: Mapping[str, Sequence[float | None]], *, top: float) -> str:

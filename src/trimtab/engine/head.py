@@ -116,6 +116,11 @@ class Head:
             [checkpoint(self._direct, hidden_NH[part], targets_N[part], use_reentrant=False) for part in parts]
         )
 
+    def logits(self, hidden_MH: Tensor) -> Tensor:
+        """fp32 logits of some rows [M, V], all at once: for as many rows as the caller can afford."""
+        blocks = self._logits(hidden_MH)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
     def gradient(self, hidden_NH: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
         """The gradient of Σ coefficient·logp: the head's own is added to its `.grad`, the rest begins at the root that
         is returned. `solve` is asked once a unit; units cover the rows in order."""
@@ -226,6 +231,10 @@ class OwnLogits:
     def logps(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         """log p(target) a row, nats, fp32 [N]; differentiable when gradients are enabled."""
         return -cross_entropy(logits_NV.float(), targets_N, reduction="none")
+
+    def logits(self, logits_MV: Tensor) -> Tensor:
+        """As `Head.logits`."""
+        return logits_MV.float()
 
     def gradient(self, logits_NV: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
         """As `Head.gradient`."""

@@ -70,7 +70,7 @@ def _unaligned_path(config: Config, folder: Folder, asked: Benchmark, name: str)
 
 
 def _answer(config: Config, asked: Benchmark, path: Path, aligned: Path | None, *, reporter: Reporter) -> int:
-    """Have one of the two models answer, write its answers to `path`, and count them; `aligned` None is the unaligned."""
+    """Have one of the two models answer, write its answers and count them; `aligned` None: the unaligned one."""
     spoken = answer_turns(
         aligned or model_folder(config),
         [prompt.turns for prompt in asked.prompts],

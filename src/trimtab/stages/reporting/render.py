@@ -18,9 +18,9 @@ from trimtab.stages.reporting.text import emphasis, fence, markdown, visible
 _NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # HTML knows it; without it the page names no address at all
 
 
-def html(page: Mapping[str, Any]) -> str:
+def html(page: Mapping[str, Any], *, template: str = "report.html.j2") -> str:
     """One file without script and without a fetch; its policy forbids both."""
-    return _environment().get_template("report.html.j2").render(page=page)
+    return _environment().get_template(template).render(page=page)
 
 
 def md(page: Mapping[str, Any]) -> str:

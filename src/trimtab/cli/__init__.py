@@ -1,0 +1,52 @@
+"""Words -> configuration -> stage; errors -> exit codes.
+
+Nothing heavy is imported before a command needs it: `trimtab --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from trimtab.cli import judgments, pipeline, questions, results  # noqa: F401  # each hangs its commands on the app
+from trimtab.cli.app import app
+from trimtab.errors import StopError, TrimtabError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script. Exits 0 done, 1 failed, 2 the words were wrong, 128 + n stopped by signal n."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        app(words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value")
+    except TrimtabError as error:
+        _fail(str(error), error.exit_code, debug)
+    except CycloptsError as error:
+        _fail(f"{error}\n  → `trimtab --help` lists the commands and `trimtab COMMAND --help` their words", 2, debug)
+    except KeyboardInterrupt:
+        _fail("stopped", 130, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        _fail(
+            f"unexpected {type(error).__name__}: {error}\n  → this is a defect of trimtab; --debug shows where",
+            1,
+            debug,
+        )
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        raise  # noqa: PLE0704  # called from an except block only: the traceback is what was asked for
+    from trimtab.progress import printable
+
+    print("trimtab: " + "\n".join(printable(line) for line in message.split("\n")), file=sys.stderr)
+    sys.exit(code)
+
+
+__all__ = ["StopError", "app", "main"]

@@ -1,0 +1,76 @@
+"""Words → configuration, and values → what is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trimtab.config import Config
+
+
+def read(words: Sequence[str], *, allow: frozenset[str] = frozenset()) -> tuple[Config, set[str]]:
+    """The configuration that the words mean, and the bare switches among them."""
+    from trimtab import config, written
+
+    switches, rest = take_switches(words, allow)
+    named, flags = written.read_flags(rest)
+    if len(named) > 1:
+        raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
+    return config.resolve(config.merge(base(named[0] if named else None, flags), flags)), switches
+
+
+def take_switches(words: Sequence[str], allow: frozenset[str]) -> tuple[set[str], list[str]]:
+    """The switches among the words, and the other words."""
+    switches = {word[2:] for word in words if word.startswith("--") and word[2:] in allow}
+    return switches, [word for word in words if not (word.startswith("--") and word[2:] in switches)]
+
+
+def base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """What the flags are laid on: a file, a run folder's resolved configuration, or the embedded world's recipe."""
+    from trimtab import config, written
+
+    if named is not None:
+        path = Path(named)
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                raise ConfigError(
+                    f"{path} is no run folder: it has no config.json", remedy="name a run or a config file"
+                )
+            return written.read_file(path / "config.json") | {"out": named}  # also where the folder was moved
+        return written.read_file(path)
+    if written.names_an_input(flags):
+        return {}
+    return written.read_file(config.EMBEDDED_RECIPE)
+
+
+def reporter(quiet: bool) -> Any:
+    import logging
+
+    from trimtab import progress
+
+    reporter = progress.reporter(quiet=quiet)
+
+    class Say(logging.Handler):
+        """The engine's warnings, as lines that do not cut into a progress bar."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            reporter.say(record.getMessage())
+
+    logger = logging.getLogger("trimtab")
+    logger.handlers, logger.propagate = [Say()], False
+    return reporter
+
+
+def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        return
+    from trimtab.progress import printable
+
+    for line in lines(value):
+        print(printable(line))
