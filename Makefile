@@ -54,6 +54,7 @@ bench: $(VENV)/.library $(VENV)-bench/.peer
 	$(BENCH) --lengths long-prompt
 	$(BENCH) --shape qwen2.5-0.5b
 	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/convergence.py $(CONVERGE)
 
 format: $(VENV)/.dev
