@@ -15,6 +15,7 @@ import numpy as np
 
 from trimtab.analysis.intervals import FloatArray, Interval, finite, rate_interval
 
+MOST_MISSING = 0.01
 Family = TypeVar("Family", bound=Hashable)
 
 
@@ -46,6 +47,11 @@ class WinRate:
             "n_ties": self.n_ties,
             "ci95": [finite(bound) for bound in self.ci95],
         }
+
+
+def too_many_missing(n_missing: int, *, of: int) -> bool:
+    """Whether so many of `of` verdicts are missing that no headline number is given: more than 1 %."""
+    return n_missing > MOST_MISSING * of
 
 
 def scores_from(preferences: Iterable[float | None]) -> FloatArray:

@@ -14,6 +14,7 @@ from trimtab.analysis import comparison, marks, seeds
 from trimtab.analysis.canaries import constant_answer
 from trimtab.analysis.comparison import Comparison
 from trimtab.analysis.length_control_paired import Side, length_controlled_difference
+from trimtab.analysis.winrate import too_many_missing
 from trimtab.commands import judgments
 from trimtab.commands.judgments import Judged
 from trimtab.commands.mean_marks import rows_of
@@ -251,7 +252,7 @@ def _groups(found: Mapping[str, Comparison]) -> list[dict[str, Any]]:
 
 def _missing_note(found: Comparison) -> list[str]:
     n = found.n_common + found.n_missing
-    if found.n_missing <= 0.01 * n:
+    if not too_many_missing(found.n_missing, of=n):
         return []
     return [
         f"{found.n_missing} of {n} prompts ({100 * found.n_missing / n:.1f} %) lack a verdict on one side and are left "

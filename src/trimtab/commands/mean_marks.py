@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.analysis import marks as analysis
-from trimtab.commands import winrate
+from trimtab.commands.missing import require_judged
 from trimtab.judging.mt_bench import Mark, read_categories, read_marks, summarise_marks
 
 NO_CATEGORIES = "the questions are not MT-Bench's 81 to 160, so no categories are known: --questions FILE names them"
@@ -26,7 +26,7 @@ def main(file: str, *, questions: str | None, allow_missing: bool) -> dict[str, 
     for summary in summarise_marks(found.marks, categories=categories or None):
         own = [mark for mark in found.marks if (mark.model, mark.judge) == (summary.model, summary.judge)]
         n_missing = len(asked) - summary.n_total
-        winrate.require_judged(f"{file}, {summary.model}", n=len(asked), n_missing=n_missing, allowed=allow_missing)
+        require_judged(f"{file}, {summary.model}", n=len(asked), n_missing=n_missing, allowed=allow_missing)
         rows = rows_of(own)
         models.append(
             summary.to_json()

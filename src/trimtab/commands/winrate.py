@@ -10,7 +10,8 @@ from typing import Any
 
 from trimtab.analysis.summary import summarise
 from trimtab.commands import mean_marks
-from trimtab.errors import ConfigError, DataError, RunError
+from trimtab.commands.missing import require_judged
+from trimtab.errors import ConfigError, DataError
 from trimtab.judging import official
 from trimtab.judging.annotations import read_annotations, read_difficulty, read_gamed
 from trimtab.judging.files import read_objects
@@ -19,7 +20,6 @@ from trimtab.records import Verdict
 
 BOOTSTRAPS = 400
 KINDS = ("alpaca_eval", "mt_bench")
-MOST_MISSING = 0.01
 DATASETS = frozenset({"selfinstruct", "oasst", "koala", "helpful_base", "vicuna"})  # of AlpacaEval
 N_INSTRUCTIONS = 805
 FIRST_BASELINE = "text_davinci_003"  # of AlpacaEval 1
@@ -96,16 +96,6 @@ def lines(told: dict[str, Any]) -> list[str]:
         ),
         *(f"note: {note}" for note in told["lc_notes"]),
     ]
-
-
-def require_judged(what: str, *, n: int, n_missing: int, allowed: bool) -> None:
-    """Raises RunError when more than 1 % of `n` is missing, unless that is allowed. What is missing is never a loss."""
-    if n_missing > MOST_MISSING * n and not allowed:
-        raise RunError(
-            f"{what}: {n_missing} of {n} verdicts are missing ({100 * n_missing / n:.1f} %, more than 1 %), "
-            "so no number is given",
-            remedy="judge the missing ones, or leave them out knowingly: --allow-missing",
-        )
 
 
 def is_alpaca_eval(verdicts: Sequence[Verdict]) -> bool:

@@ -6,14 +6,13 @@ Every judge is shown canaries: answers of which it is known what a sound judge s
 from __future__ import annotations
 
 from trimtab import store
+from trimtab.analysis.winrate import too_many_missing
 from trimtab.config import Config
 from trimtab.errors import RunError
 from trimtab.progress import Reporter
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import benchmark, benchmark_name
 from trimtab.stages.judging import comparing, embedded, marking
-
-MOST_MISSING = 0.01  # share of prompts without a verdict above which no headline number is given
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
@@ -34,7 +33,7 @@ def refuse_if_incomplete(config: Config) -> None:
     if name is None or config.judge.kind in ("none", "oracle"):
         return
     told = store.read_json(Folder.of(config).judge(name))
-    if told["n_missing"] > MOST_MISSING * told["n_prompts"] and not config.judge.allow_missing:
+    if too_many_missing(told["n_missing"], of=told["n_prompts"]) and not config.judge.allow_missing:
         raise RunError(
             f"judge: {told['n_missing']} of {told['n_prompts']} prompts have no verdict"
             + (f" ({told['reasons']})" if told["reasons"] else "")

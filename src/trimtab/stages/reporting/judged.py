@@ -18,7 +18,6 @@ from trimtab.stages.reporting.inputs import TRUTH, Run
 
 LABELS = {TRUTH: "the oracle, which knows the truth", "biased": "the length-biased judge"}
 N_BINS = 5
-MOST_MISSING = 0.01
 OFFICIAL = {"alpaca_eval": ("gpt-4-1106-preview", "weighted"), "alpaca_eval_1": ("gpt-4", "ranking")}
 OFFICIAL_ORDER = "official seeded order"
 _COUNTS = ("n_asked", "n_cached", "n_failed", "prompt_tokens", "completion_tokens")
@@ -43,7 +42,7 @@ def identity(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def refused(record: Mapping[str, Any]) -> bool:
     """Whether so many verdicts are missing that no headline number may be given."""
-    return record["n_missing"] > MOST_MISSING * record["n_prompts"] and not record["allow_missing"]
+    return winrate.too_many_missing(record["n_missing"], of=record["n_prompts"]) and not record["allow_missing"]
 
 
 def label(record: Mapping[str, Any]) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never
 
+from trimtab.analysis.winrate import too_many_missing
 from trimtab.stages.reporting.estimates import Direction
-from trimtab.stages.reporting.judged import MOST_MISSING
 from trimtab.stages.reporting.sentences import Sentence, Tone, sentence, signed
 from trimtab.stages.reporting.text import interval, number
 
 
 def missing(record: Mapping[str, Any] | None) -> list[Sentence]:
     """What is said of missing verdicts: that they forbid a headline number, or that they were allowed."""
-    if record is None or record["n_missing"] <= MOST_MISSING * record["n_prompts"]:
+    if record is None or not too_many_missing(record["n_missing"], of=record["n_prompts"]):
         return []
     share = 100 * record["n_missing"] / record["n_prompts"]
     why = f" ({record['reasons']})" if record.get("reasons") else ""
