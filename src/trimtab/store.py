@@ -251,6 +251,19 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several statements on a connection of `database` that take effect together or not at all."""
+    assert connection.isolation_level is None, "open it with store.database: transactions are explicit here"
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder; a second process that asks for it is refused."""
     with _explained(folder):

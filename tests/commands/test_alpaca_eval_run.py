@@ -118,6 +118,22 @@ def test_a_dry_run_asks_nothing_and_a_mistake_stops_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_judge_that_cannot_be_asked_leaves_the_run_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    benchmark_folder(tmp_path / "texts")
+    run = tmp_path / "run"
+    run.mkdir()
+    told = ["--model", "windtunnel", "--data", "windtunnel", "--benchmark", "alpaca_eval"]
+    more = ["--benchmark-dir", str(tmp_path / "texts"), "--judge", "openai:some-model", "--out", str(run)]
+    (run / "config.json").write_text("{}")
+    code, _, err = call(["judge", *told, *more], capsys)
+    assert code == 2
+    assert "OPENAI_API_KEY" in err
+    assert [(path.name, path.read_text()) for path in run.iterdir()] == [("config.json", "{}")]
+
+
 def slower(action: Action) -> Action:
     return Action(action.code, action.body, action.headers, wait=0.05)
 

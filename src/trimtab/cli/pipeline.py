@@ -54,6 +54,8 @@ def _run_stage(name: str, config: Config, reporter: Any) -> None:
     from importlib import import_module
 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
+    if name == "judge":  # before the folder is told of another judge
+        runner.panel.require(config)
     with runner.begun(config, reporter=reporter):
         for single in runner.seeds(config, reporter=reporter):
             stage.main(single, reporter=reporter)

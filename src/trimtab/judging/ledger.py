@@ -12,7 +12,6 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ class VerdictStore:
 
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float] = time.time) -> None:
         self._connection, self._now = connection, now
-        with self._transaction():
+        with store.transaction(self._connection):
             self._open()
 
     def get(self, keys: Iterable[str]) -> dict[str, Kept]:
@@ -133,7 +132,7 @@ class VerdictStore:
         assert math.isfinite(value), f"{judge} said {value} on {subject}: no verdict is a failure, not a value"
         told = None if reply is None else json.dumps(reply, allow_nan=False)
         row = (key, _text(judge), _text(subject), float(value), told, prompt_tokens, completion_tokens, seconds)
-        with self._transaction():
+        with store.transaction(self._connection):
             self._connection.execute(
                 "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._now())
             )
@@ -142,7 +141,7 @@ class VerdictStore:
     def fail(self, key: str, *, judge: str, subject: str, kind: str, message: str, attempts: int) -> None:
         """Keep a failure in place of an earlier one. A verdict that is there stays and there is no failure then."""
         row = (key, _text(judge), _text(subject), kind, _text(message), attempts, self._now())
-        with self._transaction():
+        with store.transaction(self._connection):
             self._connection.execute(
                 "INSERT OR REPLACE INTO failures SELECT ?, ?, ?, ?, ?, ?, ?"
                 " WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?)",
@@ -156,7 +155,7 @@ class VerdictStore:
 
     def forget(self, key: str) -> None:
         """Take back what is kept under the key."""
-        with self._transaction():
+        with store.transaction(self._connection):
             self._connection.execute("DELETE FROM verdicts WHERE key = ?", (key,))
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
 
@@ -191,17 +190,6 @@ class VerdictStore:
 
     def _name(self) -> str:
         return str(self._connection.execute("PRAGMA database_list").fetchone()[2] or "the database")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        assert self._connection.isolation_level is None, "open it with store.database: transactions are explicit here"
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
 
 def _text(text: str) -> str:

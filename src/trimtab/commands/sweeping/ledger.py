@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trimtab import store
 from trimtab.errors import StoreError
 
 SCHEMA = 1
@@ -67,7 +67,7 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        with self._transaction():
+        with store.transaction(self._connection):
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 connection.execute(_TABLE)
@@ -80,7 +80,7 @@ class Ledger:
 
         A finished run stays so while its configuration is the same and its report is there.
         """
-        with self._transaction():
+        with store.transaction(self._connection):
             self._connection.execute("UPDATE runs SET place = NULL")
             for place, run in enumerate(runs):
                 self._want(run, place)
@@ -117,7 +117,7 @@ class Ledger:
 
         Runs that share reference log-probs and unaligned answers wait until the first of them has made these.
         """
-        with self._transaction():
+        with store.transaction(self._connection):
             self._free_of_the_dead()
             found = self._rows(
                 "WHERE place IS NOT NULL AND state = 'waiting' AND (EXISTS (SELECT 1 FROM runs AS made WHERE"
@@ -135,7 +135,7 @@ class Ledger:
 
     def is_over(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        with self._transaction():
+        with store.transaction(self._connection):
             self._free_of_the_dead()
             left = self._rows("WHERE place IS NOT NULL AND state IN ('waiting', 'running')")
         return not left
@@ -154,7 +154,7 @@ class Ledger:
         """What came of a run that `take` gave. Seconds and work add up over a run's lives."""
         work = {name: row.computed.get(name, 0.0) + computed.get(name, 0.0) for name in {**row.computed, **computed}}
         told = None if numbers is None else json.dumps(numbers, allow_nan=False)
-        with self._transaction():
+        with store.transaction(self._connection):
             self._connection.execute(
                 "UPDATE runs SET state = ?, seconds = ?, computed = ?, numbers = ?, error = ?, trace = ?, pid = NULL,"
                 " started = NULL WHERE name = ?",
@@ -174,16 +174,6 @@ class Ledger:
             Row(**row | {key: json.loads(row[key] or "null") for key in ("grid", "config", "computed", "numbers")})
             for row in told
         ]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
 
 def process_start(pid: int) -> str | None:
