@@ -41,6 +41,7 @@ def same(one: Folder, two: Folder) -> None:
     assert a.keys() == b.keys()
     assert all(torch.equal(tensor, b[name]) for name, tensor in a.items())
     assert without_clock(store.read_jsonl(one.metrics)) == without_clock(store.read_jsonl(two.metrics))
+    assert store.read_jsonl(one.visits) == store.read_jsonl(two.visits)
     assert store.read_json(one.heldout) == store.read_json(two.heldout)
 
 
@@ -69,6 +70,22 @@ def test_a_row_of_metrics_has_the_keys_that_others_rely_on(model: Path, tmp_path
     assert rows[0]["pull/chosen"] == rows[0]["pull/rejected"] == 1.0
     assert rows[-1]["seconds"] >= rows[0]["seconds"] > 0
     assert rows[0]["peak_memory_bytes"] > 50e6
+
+
+def test_the_visits_are_what_the_metrics_average(model: Path, tmp_path: Path) -> None:
+    folder, _ = align(make_config(tmp_path / "run", model, train={"epochs": 3}))
+    rows, visits = store.read_jsonl(folder.metrics), store.read_jsonl(folder.visits)
+    n_pairs = len(store.read_jsonl(folder.data / "train.jsonl"))
+    assert [visit["step"] for visit in visits] == [row["step"] for row in rows]
+    seen = [index for visit in visits for index in visit["pairs"]]
+    assert all(sorted(seen[start : start + n_pairs]) == list(range(n_pairs)) for start in range(0, len(seen), n_pairs))
+    beta, margin = 0.5, 1.0
+    for visit, row in zip(visits, rows, strict=True):
+        chosen, rejected = torch.tensor(visit["chosen"]), torch.tensor(visit["rejected"])
+        assert row["rewards/chosen"] == pytest.approx(float(beta * chosen.mean()), abs=1e-6)
+        assert row["active/chosen"] == float((beta * chosen < margin).double().mean())
+        assert row["active/rejected"] == float((beta * rejected > -margin).double().mean())
+    assert any(row["active/rejected"] < 1 for row in rows)
 
 
 def test_the_run_leaves_its_objective_fulfilled_on_what_it_saw(model: Path, tmp_path: Path) -> None:
@@ -136,7 +153,16 @@ def test_the_card_says_what_it_is(model: Path, tmp_path: Path) -> None:
 def test_nothing_but_the_listed_files(model: Path, tmp_path: Path) -> None:
     folder, _ = align(make_config(tmp_path / "run", model))
     names = {path.name for path in folder.root.iterdir()}
-    made = {"data", "reference.json", "checkpoints", "metrics.jsonl", "model", "heldout.json", "screening.json"}
+    made = {
+        "data",
+        "reference.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "visits.jsonl",
+        "model",
+        "heldout.json",
+        "screening.json",
+    }
     assert names == made | {".stages"}
     assert sorted(p.name for p in folder.checkpoints.iterdir()) == ["step-00000006", "step-00000008"]
 

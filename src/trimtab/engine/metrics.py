@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,6 +64,29 @@ def row(
         pull_R = _pull(result, objective)
         found |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}
     return found
+
+
+def visit(result: BatchResult, *, step: int, indices: Sequence[int]) -> dict[str, Any]:
+    """The row of step `step` in `visits.jsonl`: the pairs of the batch, by their line in `data/train.jsonl` from 0, and
+    what the objective saw of each: log-ratios in nats, or log-probabilities where it needs no reference.
+
+    Sums are weighted as the objective weighs tokens, and in single precision. A response that shrinking passed over has
+    the value of its last visit, and stands in `held` (2 x place in the batch, + 1 for the rejected one).
+    """
+    seen = result.log_ratios
+    row = {
+        "step": step,
+        "pairs": list(indices),
+        "chosen": [_single(value) for value in seen.chosen.tolist()],
+        "rejected": [_single(value) for value in seen.rejected.tolist()],
+    }
+    held = result.held_R.nonzero().flatten().tolist()
+    return row | ({"held": held} if held else {})
+
+
+def _single(value: float) -> float:
+    """Nine significant digits name a single-precision number."""
+    return float(f"{value:.9g}")
 
 
 def _pull(result: BatchResult, objective: Objective) -> Tensor:

@@ -60,6 +60,11 @@ class Folder:
         return self.root / "metrics.jsonl"
 
     @property
+    def visits(self) -> Path:
+        """What the objective saw of each training pair at each optimizer step."""
+        return self.root / "visits.jsonl"
+
+    @property
     def heldout(self) -> Path:
         """Held-out rewards before and after training."""
         return self.root / "heldout.json"

@@ -53,7 +53,10 @@ def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
-    """Write `model/`, `metrics.jsonl`, `heldout.json` and `checkpoints/`; goes on from the newest valid checkpoint."""
+    """Write `model/`, `metrics.jsonl`, `visits.jsonl`, `heldout.json` and `checkpoints/`.
+
+    Goes on from the newest valid checkpoint.
+    """
     folder = Folder.of(config)
     folder.require(folder.data, "prepare")
     objective = objectives.make(config.objective.name, **config.objective.parameters())
@@ -72,14 +75,15 @@ def main(config: Config, *, reporter: Reporter) -> None:
     with (
         stop_on_signal() as stop,
         store.JsonLines(folder.metrics, keep=lambda row: row["step"] <= work.step) as log,
+        store.JsonLines(folder.visits, keep=lambda row: row["step"] <= work.step) as visits,
         reporter.track("training", total=work.order.steps, unit="steps", done=work.step) as advance,
     ):
-        _steps(work, stop, log, advance, reporter)
+        _steps(work, stop, log, visits, advance, reporter)
     if work.step < work.order.steps:
         raise stop.error(f"stopped after step {work.step} of {work.order.steps} with a checkpoint")
     _finish(work, reporter)
     screening = [] if work.forecast is None else [folder.screening]
-    folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.heldout, *screening])
+    folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.visits, folder.heldout, *screening])
 
 
 @dataclass(slots=True)
@@ -152,7 +156,9 @@ def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[
     )  # fmt: skip
 
 
-def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, reporter: Reporter) -> None:
+def _steps(
+    work: _Work, stop: Stop, log: store.JsonLines, visits: store.JsonLines, advance: Advance, reporter: Reporter
+) -> None:
     """Optimizer steps until the run is done or a signal has come; the last thing is always a checkpoint."""
     told, saved = work.config.train, work.step
     while work.step < work.order.steps and not stop:
@@ -197,6 +203,7 @@ def _steps(work: _Work, stop: Stop, log: store.JsonLines, advance: Advance, repo
             peak_memory_bytes=memory.peak_bytes(work.scorer.device),
         )
         log.append(row)
+        visits.append(metrics.visit(result, step=work.step, indices=indices))
         advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
         if work.step % GIVE_BACK_EVERY == 0:
             memory.give_back()

@@ -1,9 +1,10 @@
 """Train the wind tunnel's chat model from nothing.
 
-    python -m trimtab.windtunnel.recipe --out DIR [--steps N] [--seed N]
+    python -m trimtab.windtunnel.recipe --out DIR [--size small|base|large] [--steps N] [--seed N]
 
-Writes a plain transformers folder. Deterministic by seed on one machine and thread count. The demonstrations are drawn
-as they are needed: outside of the small families hardly a row is seen twice.
+`base` is the model that is shipped; the others are for the question whether a finding holds at another size. Writes a
+plain transformers folder. Deterministic by seed on one machine and thread count. The demonstrations are drawn as they
+are needed: outside of the small families hardly a row is seen twice.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +27,22 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The dimensions of a Qwen2 decoder; every head has 40 of them, two query heads share a key head."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+
+
+SIZES: Final = {
+    "small": Size(hidden=80, inner=224, layers=3, heads=2),  # 0.30 million parameters
+    "base": Size(hidden=160, inner=448, layers=4, heads=4),  # 1.33
+    "large": Size(hidden=240, inner=672, layers=4, heads=6),  # 2.88
+}
 STEPS: Final = 4600
 BATCH: Final = 48
 # Two courses, each with its own warmup and cosine: lessons (right answers without dressing), then demonstrations of
@@ -43,13 +61,15 @@ MAX_NEW_TOKENS: Final = 64
 Row = tuple[list[int], list[int]]  # ids of the prompt with the assistant header; ids of the response with its end
 
 
-def train(*, steps: int = STEPS, seed: int = 0, log_every: int = 0) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+def train(
+    *, steps: int = STEPS, seed: int = 0, log_every: int = 0, size: Size = SIZES["base"]
+) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     """Tokenizer and model from nothing, `steps` optimizer steps of `BATCH` rows each; prints every `log_every`."""
     import torch
 
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(seed=seed)
-    model = _fresh_model(tokenizer)
+    model = _fresh_model(tokenizer, size)
     lessons = round(LESSONS * steps)
     for plain, course_steps, rate in (
         (True, lessons, LESSONS_LEARNING_RATE),
@@ -90,17 +110,17 @@ def _course(
             _say(f"{name} {step}/{steps}  loss {smooth:.3f}  {time.monotonic() - started:.0f} s")
 
 
-def _fresh_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """A Qwen2 of 1.3 million parameters with random weights."""
+def _fresh_model(tokenizer: Qwen2Tokenizer, size: Size) -> Qwen2ForCausalLM:
+    """A Qwen2 with random weights."""
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=160,
-        intermediate_size=448,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=size.hidden,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads // 2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
@@ -212,11 +232,14 @@ def main(argv: list[str] | None = None) -> None:
     """Train, save into `--out`, and print the figures of the model card."""
     parser = argparse.ArgumentParser(prog="python -m trimtab.windtunnel.recipe", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the model; made if absent")
+    parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figures", type=int, default=800, help="held-out prompts to score at the end")
     words = parser.parse_args(argv)
-    model, tokenizer = train(steps=words.steps, seed=words.seed, log_every=max(1, min(200, words.steps // 5)))
+    model, tokenizer = train(
+        steps=words.steps, seed=words.seed, log_every=max(1, min(200, words.steps // 5)), size=SIZES[words.size]
+    )
     model.save_pretrained(words.out)
     tokenizer.save_pretrained(words.out, save_jinja_files=False)
     for temperature in (1.0, 0.0):
