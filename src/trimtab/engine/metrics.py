@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trimtab.engine.gradient import BatchResult
-from trimtab.objectives import LogRatios, Objective
+from trimtab.objectives import Objective
+from trimtab.objectives.pull import pull
 
 
 def row(
@@ -61,7 +61,7 @@ def row(
         "peak_memory_bytes": peak_memory_bytes,
     }
     if objective.needs_reference:
-        pull_R = _pull(result, objective)
+        pull_R = pull(objective, result.log_ratios, result.coefficients_R)
         found |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}
     return found
 
@@ -87,26 +87,6 @@ def visit(result: BatchResult, *, step: int, indices: Sequence[int]) -> dict[str
 def _single(value: float) -> float:
     """Nine significant digits name a single-precision number."""
     return float(f"{value:.9g}")
-
-
-def _pull(result: BatchResult, objective: Objective) -> Tensor:
-    """[R] in [0, 1]: each coefficient against the one that the same response had at the reference."""
-    seen, n = result.log_ratios, len(result.loss_P)
-    leaf_R = torch.stack([seen.reference_chosen, seen.reference_rejected], 1).flatten().requires_grad_()
-    at_start = LogRatios(
-        policy_chosen=leaf_R[0::2],
-        policy_rejected=leaf_R[1::2],
-        reference_chosen=seen.reference_chosen,
-        reference_rejected=seen.reference_rejected,
-        chosen_lengths=seen.chosen_lengths,
-        rejected_lengths=seen.rejected_lengths,
-    )
-    loss_P = objective.loss(at_start)
-    if not loss_P.requires_grad:
-        return torch.zeros(2 * n)
-    (start_R,) = torch.autograd.grad(loss_P.sum() / n, leaf_R)
-    ratio_R = result.coefficients_R.abs() / start_R.abs().clamp_min(torch.finfo(torch.float32).tiny)
-    return ratio_R.clamp_max(1.0)
 
 
 def _mean(values: Tensor) -> float:

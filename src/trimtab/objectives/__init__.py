@@ -8,6 +8,7 @@
     reference_free   simpo, repo
     modified         length_normalize, ld_alpha, sft_weight
     registry         names, make, table
+    pull             coefficients by autograd, and against those at the reference
 
 To add one: one class, its name in `registry`, one test of arithmetic done by hand, one row in docs/objectives.md.
 """

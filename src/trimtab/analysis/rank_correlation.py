@@ -1,0 +1,121 @@
+"""Spearman's partial correlation with bootstrap draws over groups of rows.
+
+Ranks, because "earlier" and "longer" are all that is asked. What is held equal enters as its ranks, their squares and
+products, and both sides are replaced by what least squares on these leaves over. The bootstrap draws whole groups
+(prompts, with all of their pairs), as weights, and ranks again in every draw. Two calls with the same rows, groups and
+seed draw the same groups, so the difference of their draws is a paired one.
+
+Shapes: N rows, G groups, B draws, U distinct values, D columns (2 sides, a constant and what is held equal).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, percentile_interval
+from trimtab.errors import DataError
+
+METHOD = "bootstrap over prompts (percentile, 1,000 draws)"
+N_BOOT = 1000
+_AT_ONCE = 60_000  # weights at a time: what they are multiplied with stays in the cache
+_LEAST_SPREAD = 1e-9  # of what is left of a variable, below which there is nothing to correlate
+_COLLINEAR = 1e-10  # columns that least squares cannot tell apart (a square of two levels is a line)
+_MOST_UNDEFINED = 0.05  # of the draws, above which no interval is given
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """In [−1, 1]; NaN where a variable does not vary once the others are held equal. `draws_B` may hold NaN too."""
+
+    value: float
+    draws_B: FloatArray
+    n: int
+    n_groups: int
+
+    @property
+    def ci95(self) -> Interval:
+        if self._undefined:
+            return NO_INTERVAL
+        return percentile_interval(self.draws_B[~np.isnan(self.draws_B)])
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation of the draws; NaN where too many of them are not defined."""
+        return math.nan if self._undefined else float(np.nanstd(self.draws_B, ddof=1))
+
+    @property
+    def _undefined(self) -> bool:
+        return math.isnan(self.value) or bool(np.isnan(self.draws_B).mean() > _MOST_UNDEFINED)
+
+
+def rank_correlation(
+    x_N: FloatArray,
+    y_N: FloatArray,
+    *,
+    groups_N: Sequence[object],
+    given: Sequence[FloatArray] = (),
+    seed: int = 0,
+    n_boot: int = N_BOOT,
+) -> RankCorrelation:
+    """Correlation of the ranks of x and y at equal `given`. Raises DataError when the columns differ in length."""
+    columns = [np.asarray(column, dtype=np.float64) for column in (x_N, y_N, *given)]
+    if len({len(groups_N), *map(len, columns)}) != 1:
+        raise DataError("the columns of a correlation differ in length", remedy="give one value a row in each")
+    names: dict[object, int] = {}
+    group_N = np.array([names.setdefault(group, len(names)) for group in groups_N], dtype=np.int64)
+    if len(names) < 3:
+        return RankCorrelation(math.nan, np.full(n_boot, math.nan), len(group_N), len(names))
+    ranked = [_Levels(column) for column in columns]
+    value = float(_correlations(ranked, np.ones((1, len(group_N))))[0])
+    draws = [_correlations(ranked, weights_BN) for weights_BN in _weights(group_N, len(names), seed, n_boot)]
+    return RankCorrelation(value, np.concatenate(draws), len(group_N), len(names))
+
+
+class _Levels:
+    """A column by its distinct values, to be ranked under any weights."""
+
+    def __init__(self, values_N: FloatArray) -> None:
+        values_U, self._level_N = np.unique(values_N, return_inverse=True)
+        self._order_N = np.argsort(self._level_N, kind="stable")
+        self._starts_U = np.searchsorted(self._level_N[self._order_N], np.arange(len(values_U)))
+
+    def ranks(self, weights_BN: FloatArray) -> FloatArray:
+        """Mid-ranks, shifted and scaled into [−½, ½]."""
+        counts_BU = np.add.reduceat(weights_BN[:, self._order_N], self._starts_U, axis=1)
+        below_BU = np.cumsum(counts_BU, axis=1) - counts_BU / 2
+        ranks: FloatArray = (below_BU / counts_BU.sum(axis=1, keepdims=True) - 0.5)[:, self._level_N]
+        return ranks
+
+
+def _weights(
+    group_N: np.ndarray[tuple[int], np.dtype[np.int64]], n: int, seed: int, n_boot: int
+) -> Iterator[FloatArray]:
+    """How often each row is drawn, [B, N], a part of the draws at a time."""
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _AT_ONCE // len(group_N))
+    for start in range(0, n_boot, at_once):
+        counts_BG = np.array(
+            [np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(min(at_once, n_boot - start))]
+        )
+        yield counts_BG[:, group_N].astype(np.float64)
+
+
+def _correlations(ranked: Sequence[_Levels], weights_BN: FloatArray) -> FloatArray:
+    """[B]. Sums of products of all columns at once; what least squares leaves over is their Schur complement."""
+    x_BN, y_BN, *given = (column.ranks(weights_BN) for column in ranked)
+    products = [a * b for a, b in itertools.combinations_with_replacement(given, 2)]
+    columns_BDN = np.stack([x_BN, y_BN, np.ones_like(x_BN), *given, *products], axis=1)
+    sums_BDD = (columns_BDN * weights_BN[:, None, :]) @ np.swapaxes(columns_BDN, 1, 2)
+    sums_BDD /= weights_BN.sum(axis=1)[:, None, None]
+    across_B2D = sums_BDD[:, :2, 2:]
+    held_BDD = np.linalg.pinv(sums_BDD[:, 2:, 2:], rcond=_COLLINEAR, hermitian=True)
+    left_B22 = sums_BDD[:, :2, :2] - across_B2D @ held_BDD @ np.swapaxes(across_B2D, 1, 2)
+    x_B, y_B = left_B22[:, 0, 0], left_B22[:, 1, 1]
+    varies_B = np.minimum(x_B, y_B) > _LEAST_SPREAD
+    found: FloatArray = np.where(varies_B, left_B22[:, 0, 1] / np.sqrt(np.where(varies_B, x_B * y_B, 1.0)), np.nan)
+    return found
