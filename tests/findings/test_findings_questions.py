@@ -1,0 +1,83 @@
+"""The other questions, each on a sweep whose answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Run
+from findings import page
+
+Make = Callable[..., Path]
+N = 40
+
+
+def runs(won: int, *, tokens: int = 20, regime: str = "selective") -> list[Run]:
+    """Three seeds that win `won` (and one more, and one fewer) of 40 prompts, with answers of so many tokens."""
+    return [
+        Run([tokens + k + i % 3 for i in range(N)], [2.0] * (won + k) + [1.0] * (N - won - k), regime=regime)
+        for k in (-1, 0, 1)
+    ]
+
+
+def section(made_sweep: Make, name: str, points: Sequence[tuple[Mapping[str, Any], Sequence[Run]]], title: str) -> str:
+    text = page.tell(made_sweep(name, points)).text
+    return text.split(f"## {title}")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("hinge_at_30", "expected"),
+    [(20, "flipped labels cost the hinge more"), (36, "flipped labels cost the hinge less")],
+)
+def test_what_flipped_labels_cost(made_sweep: Make, hinge_at_30: int, expected: str) -> None:
+    won = {("dpo", 0.0): 36, ("dpo", 0.3): 28, ("apo_hinge_zero", 0.0): 36, ("apo_hinge_zero", 0.3): hinge_at_30}
+    points = [({"objective.name": name, "windtunnel.label_noise": noise}, runs(n)) for (name, noise), n in won.items()]
+    told = section(made_sweep, "noise", points, "Noise in the labels")
+    assert expected in told
+    assert "30% flipped" in told
+
+
+def test_a_nearer_dead_zone_that_shortens_is_said_to(made_sweep: Make) -> None:
+    points = [
+        (
+            {"objective.margin": margin, "objective.beta": beta},
+            runs(30, tokens=round(15 + 3 * margin / beta), regime="starved" if margin / beta < 1 else "selective"),
+        )
+        for margin in (0.5, 2.0)
+        for beta in (0.3, 1.0)
+    ]
+    told = section(made_sweep, "margin-beta", points, "Margin and β: bias against speed")
+    assert "A nearer dead zone (smaller m/β) goes with shorter answers" in told
+    assert "+1.00 [+1.00, +1.00]" in told
+    assert "Starved: m = 0.5, β = 1." in told
+
+
+@pytest.mark.parametrize(
+    ("large", "expected"), [(30, "the sizes do not all say the same"), (36, "the same sign at every size")]
+)
+def test_sizes_agree_or_do_not(made_sweep: Make, large: int, expected: str) -> None:
+    won = {"runs/models/small": 36, "windtunnel": 36, "runs/models/large": large}
+    points = [
+        ({"model.name": model, "objective.name": name, "windtunnel.length_bias": 0.5}, runs(n if name != "dpo" else 30))
+        for model, n in won.items()
+        for name in ("dpo", "apo_hinge_zero")
+    ]
+    told = section(made_sweep, "sizes", points, "Three model sizes")
+    assert f"True win rate, hinge less DPO: {expected}" in told
+    assert told.index("0.3M") < told.index("2.9M")
+
+
+def test_picked_checkpoints_are_held_against_the_last_step(made_sweep: Make) -> None:
+    points = [
+        ({"select.by": by, "windtunnel.length_bias": 0, "train.learning_rate": 2e-3}, runs(36 if by == "last" else 28))
+        for by in ("held_out", "last")
+    ]
+    folder = made_sweep("selection", points)
+    for run in (folder / "selection" / "points" / "p0").glob("seed-*"):
+        (run / "selection.json").write_text('{"picked": 31}')
+    told = page.tell(folder).text
+    assert "the pick by held-out evidence has the lower true win rate than the last step: −20.0" in told
+    assert "31, 31 and 31" in told
