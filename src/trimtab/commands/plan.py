@@ -52,10 +52,12 @@ def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:
         "notices": list(objective.notices()),
         "train": train.plan(config, pairs),
         "reference": reference.plan(config, pairs),
-        "engine": _engine(config, pairs),
+        "engine": (engine := _engine(config, pairs)),
+        "milestones": _milestones(config, engine, pairs=pairs, heldout_tokens=share * sum(p.n_tokens for p in heldout)),
         "benchmark": benchmark_name(config),
         "benchmark_prompts": len(benchmark(config).prompts) if benchmark_name(config) else 0,
         "judge": config.judge.name,
+        "select": config.select.by,
         "seeds": config.seeds,
         "out": str(Folder.of(config).root),
     }
@@ -112,6 +114,27 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
     }
 
 
+def _milestones(
+    config: Config, engine: dict[str, Any], *, pairs: list[TokenPair], heldout_tokens: float
+) -> dict[str, Any] | None:
+    """What looking at the held-out pairs takes beside training (forward passes, a third of a step's work a token), and
+    the bytes that weights take until the pick; None without held-out pairs."""
+    if heldout_tokens == 0:
+        return None
+    seen = train.plan(config, pairs)
+    steps = seen["milestones"]
+    trained = seen["tokens_per_epoch"] * seen["pairs_seen"] / max(1, len(pairs))
+    weights, width = engine["parameters"], 4 if engine["dtype"] == "float32" else 2
+    if config.adapter.kind != "none":
+        weights, width = engine["trainable"], 4
+    held = len(steps) if config.select.keep else len(steps) - 1 if config.select.by == "held_out" else 0
+    return {
+        "steps": steps,
+        "share_of_training": len(steps) * heldout_tokens / (3 * trained),
+        "disk_bytes": weights * width * held,
+    }
+
+
 def _attention(config: Config, shape: memory.Shape, device: torch.device, dtype: torch.dtype) -> str:
     """What will compute attention, if the run's self-check finds nothing against it."""
     if config.engine.packed == "off" or shape.eager_heads:
@@ -147,12 +170,23 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"predicted  peak memory {engine['predicted_peak_bytes'] / 1e9:.2f} GB, "
         f"training {duration(engine['predicted_training_seconds'])}"
         + (f" for each of {told['seeds']} seeds" if told["seeds"] > 1 else ""),
+        *_milestone_lines(told),
         f"benchmark  {benchmark_line}",
         f"judge      {told['judge']}"
         + ("; --dry-run says what it costs" if told["judge"].startswith("openai:") else ""),
         f"written to {told['out']}",
         *(f"note: {notice}" for notice in told["notices"]),
     ]
+
+
+def _milestone_lines(plan: dict[str, Any]) -> list[str]:
+    told, by = plan["milestones"], plan["select"]
+    if told is None:
+        return ["milestones none: no pairs are held out, so the model is that of the last step"]
+    steps, seconds = told["steps"], told["share_of_training"] * plan["engine"]["predicted_training_seconds"]
+    where = ", ".join(str(step) for step in steps) if len(steps) <= 8 else f"{steps[0]}, {steps[1]}, … {steps[-1]}"
+    disk = f", {told['disk_bytes'] / 1e6:,.0f} MB on disk" if told["disk_bytes"] else ""
+    return [f"milestones steps {where} ({duration(seconds)} to look at them{disk}); select.by {by}"]
 
 
 def _constant(told: dict[str, Any]) -> str:

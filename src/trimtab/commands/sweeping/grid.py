@@ -1,10 +1,10 @@
-"""A grid over configuration keys: every combination of the values, every seed, each a run with a folder of its own."""
+"""What a sweep varies: points that set keys of their own, a grid over keys, seeds; each run has a folder of its own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from trimtab.written import read_flags
 _SHARED = ("model", "data", "windtunnel", "adapter", "generate", "benchmark")
 _NO_AXIS = {"out": "every point gets a folder below --out", "seed": "use --seeds K", "seeds": "use --seeds K"}
 _LONGEST_NAME = 80
+POINT = "point"  # the axis of points that were named one by one; no configuration has such a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,25 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A point that was written out: its name, if it was given one, and its keys with the texts of their values."""
+
+    name: str | None
+    values: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
-    """One combination. `config` has every seed and stands for `<out>/points/<name>`; `values` are as resolved."""
+    """One combination. `config` has every seed and stands for `<out>/points/<name>`.
+
+    values: where it stands on the sweep's axes. settings: every key that the sweep sets in it, as resolved; the same
+    as `values` but for points that were written out.
+    """
 
     name: str
     values: Mapping[str, Any]
     config: Config
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kin(self) -> str:
@@ -43,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """All points of a sweep, and the configuration that they have in common (as JSON, without the grid's keys)."""
+    """All points of a sweep, and the configuration that they share (as JSON, without the keys that differ)."""
 
     out: str
     axes: tuple[Axis, ...]
@@ -58,10 +72,18 @@ def read_axis(word: str) -> Axis:
     values = tuple(value.strip() for value in told.split(","))
     if not name or not all(values):
         raise ConfigError(f"--grid {word!r} cannot be read", remedy="write --grid objective.margin=0.5,1,2")
-    key, _ = _placed(name, values[0])
+    return text_axis(name, values)
+
+
+def text_axis(name: str, values: Sequence[str]) -> Axis:
+    """An axis from texts, its key as in a flag. Raises ConfigError for a key that is unknown or no axis."""
+    return Axis(_free(_placed(name, values[0])[0]), tuple(values))
+
+
+def _free(key: str) -> str:
     if why := _NO_AXIS.get(key):
         raise ConfigError(f"{key} is no axis of a grid", remedy=why)
-    return Axis(key, values)
+    return key
 
 
 def _placed(name: str, value: str) -> tuple[str, dict[str, Any]]:
@@ -71,34 +93,72 @@ def _placed(name: str, value: str) -> tuple[str, dict[str, Any]]:
     return (f"{section}.{next(iter(inner))}" if isinstance(inner, dict) else section), tree
 
 
-def expand(tree: Mapping[str, Any], axes: Sequence[Axis]) -> Sweep:
-    """Every point of the grid on the configuration `tree`; its `out` is the sweep's folder.
+def expand(tree: Mapping[str, Any], axes: Sequence[Axis], *, points: Sequence[Named] = ()) -> Sweep:
+    """Every point on the configuration `tree`, whose `out` is the sweep's folder: `points`, if any, times the grid.
 
     Raises ConfigError for a key that stands twice, for two points that are the same, and for what cannot be run.
     """
-    if not axes:
-        raise ConfigError("a sweep needs a grid", remedy="add --grid objective.margin=0.5,1,2")
+    keys, own = _keys_of(axes, points)
+    grid = [list(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
+    named = [(name, list(point.values)) for name, point in zip(_called(points), points, strict=True)]
+    places = [
+        ([(POINT, name)] if name else [], set_here, of_grid)
+        for name, set_here in named or [("", [])]
+        for of_grid in grid
+    ]
+    configs = [resolve(_laid(tree, [*set_here, *of_grid])) for _, set_here, of_grid in places]
+    first = configs[0]
+    base = _without(to_json(first), [*keys, *own, *_NO_AXIS])
+    seeds = tuple(range(first.seed, first.seed + first.seeds))
+    out = str(tree.get("out") or f"runs/sweep-{_identity(base, axes, points, seeds)[:8]}")
+    found = tuple(
+        Point(
+            name,
+            dict(place) | {key: _value(config, key) for key in keys},
+            _at(config, f"{out}/points/{name}"),
+            {key: _value(config, key) for key in [*dict(set_here), *keys]},
+        )
+        for name, (place, set_here, _), config in zip(
+            _names([[*place, *of_grid] for place, _, of_grid in places]), places, configs, strict=True
+        )
+    )
+    _refuse_equal(found)
+    of_points = (Axis(POINT, tuple(name for name, _ in named)),) if named else ()
+    return Sweep(out, (*of_points, *axes), found, seeds, base)
+
+
+def _called(points: Sequence[Named]) -> list[str]:
+    """The names of points that were written out; one without a name is called by its keys."""
+    by_keys = _written([point.values for point in points])
+    names = [point.name or told for point, told in zip(points, by_keys, strict=True)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"two points of the sweep are called {twice!r}", remedy="name each of them differently")
+    return names
+
+
+def _keys_of(axes: Sequence[Axis], points: Sequence[Named]) -> tuple[list[str], list[str]]:
+    """The keys of the grid and those of the points; each may stand in one of the two, once."""
+    if not axes and not points:
+        raise ConfigError(
+            "a sweep needs a grid", remedy="add --grid objective.margin=0.5,1,2, or [sweep.grid] to the file"
+        )
     keys = [axis.key for axis in axes]
+    own = list(dict.fromkeys(_free(key) for named in points for key, _ in named.values))
     if len(set(keys)) < len(keys):
         raise ConfigError(f"--grid {max(keys, key=keys.count)} is given twice", remedy="list all its values once")
-    combinations = list(product(*(axis.values for axis in axes)))
-    configs = [resolve(_laid(tree, keys, values)) for values in combinations]
-    first = configs[0]
-    base = _without(to_json(first), [*keys, *_NO_AXIS])
-    seeds = tuple(range(first.seed, first.seed + first.seeds))
-    named = str(tree.get("out") or f"runs/sweep-{digest([base, [[a.key, *a.values] for a in axes], seeds])[:8]}")
-    names = _names(keys, combinations)
-    points = tuple(
-        Point(name, {key: _value(config, key) for key in keys}, _at(config, f"{named}/points/{name}"))
-        for name, config in zip(names, configs, strict=True)
-    )
-    _refuse_equal(points)
-    return Sweep(named, tuple(axes), points, seeds, base)
+    if both := next((key for key in keys if key in own), None):
+        raise ConfigError(f"{both} stands in the grid and in a point", remedy="leave it in one of them")
+    return keys, own
 
 
-def _laid(tree: Mapping[str, Any], keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
+def _identity(base: Mapping[str, Any], axes: Sequence[Axis], points: Sequence[Named], seeds: Sequence[int]) -> str:
+    grid = [[axis.key, *axis.values] for axis in axes]
+    return digest([base, grid, seeds, *[[named.name, named.values] for named in points]])
+
+
+def _laid(tree: Mapping[str, Any], values: Sequence[tuple[str, str]]) -> dict[str, Any]:
     laid = dict(tree)
-    for key, value in zip(keys, values, strict=True):
+    for key, value in values:
         laid = merge(laid, _placed(key, value)[1])
     return laid
 
@@ -120,14 +180,20 @@ def _without(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-def _names(keys: Sequence[str], combinations: Sequence[Sequence[str]]) -> list[str]:
-    """`margin=0.5,beta=0.1`, as far as that is a name for a folder and unlike the others; else a digest is added."""
+def _written(told: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """`margin=0.5,beta=0.1`, the section left out where that is clear; a named point goes by its name alone."""
+    keys = list(dict.fromkeys(key for values in told for key, _ in values))
     last = [key.rpartition(".")[2] for key in keys]
-    short = last if len(set(last)) == len(last) else list(keys)
-    written = [",".join(f"{key}={value}" for key, value in zip(short, values, strict=True)) for values in combinations]
-    names = [re.sub(r"[^A-Za-z0-9.,=+-]+", "-", text) for text in written]
+    short = dict(zip(keys, last if len(set(last)) == len(last) else keys, strict=True))
+    return [",".join(text if key == POINT else f"{short[key]}={text}" for key, text in values) for values in told]
+
+
+def _names(told: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """As written, as far as that is a name for a folder and unlike the others; else a digest is added."""
+    written = _written(told)
+    names = [re.sub(r"[^A-Za-z0-9.,=+-]+", "-", text).lstrip(".-") for text in written]
     return [
-        name if len(name) <= _LONGEST_NAME and names.count(name) == 1 else f"{name[:60]}-{digest(text)[:8]}"
+        name if name and len(name) <= _LONGEST_NAME and names.count(name) == 1 else f"{name[:60]}-{digest(text)[:8]}"
         for name, text in zip(names, written, strict=True)
     ]
 

@@ -47,6 +47,7 @@ class Row:
     seconds: float
     computed: dict[str, float]
     numbers: Mapping[str, Any] | None
+    elsewhere: str | None = None  # the folder, where another machine makes or made the run (see `machines`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Wanted:
 
 class Ledger:
     """Rows over a connection of `store.database`. Every method is one transaction, on disk when it returns."""
+
+    look_again = 0.3  # seconds between looks when the next run has to wait for another
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -124,14 +127,21 @@ class Ledger:
                 " made.kin = runs.kin AND made.state = 'done') OR NOT EXISTS (SELECT 1 FROM runs AS other WHERE"
                 " other.kin = runs.kin AND other.state = 'running')) ORDER BY place LIMIT 1"
             )
-            if not found:
-                return None
-            own = (os.getpid(), process_start(os.getpid()), found[0].name)
-            self._connection.execute(
-                "UPDATE runs SET state = 'running', pid = ?, started = ?, error = NULL, trace = NULL WHERE name = ?",
-                own,
-            )
-        return found[0]
+            return self._taken(found[0]) if found else None
+
+    def claim(self, name: str) -> Row | None:
+        """This very run, whatever came of it before, marked as this process's own; None while another works on it."""
+        with store.transaction(self._connection):
+            self._free_of_the_dead()
+            (row,) = self._rows("WHERE name = ?", name)
+            return None if row.state == "running" else self._taken(row)
+
+    def _taken(self, row: Row) -> Row:
+        self._connection.execute(
+            "UPDATE runs SET state = 'running', pid = ?, started = ?, error = NULL, trace = NULL WHERE name = ?",
+            (os.getpid(), process_start(os.getpid()), row.name),
+        )
+        return row
 
     def is_over(self) -> bool:
         """Whether nothing waits and nothing runs."""
@@ -166,8 +176,8 @@ class Ledger:
             if row.pid is None or not is_alive(row.pid, row.started):
                 self._connection.execute("UPDATE runs SET state = 'waiting' WHERE name = ?", (row.name,))
 
-    def _rows(self, where: str) -> list[Row]:
-        found = self._connection.execute(f"SELECT {_COLUMNS} FROM runs {where}")  # noqa: S608  # our own words
+    def _rows(self, where: str, *values: str) -> list[Row]:
+        found = self._connection.execute(f"SELECT {_COLUMNS} FROM runs {where}", values)  # noqa: S608  # our own words
         names = _COLUMNS.split(", ")
         told = (dict(zip(names, values, strict=True)) for values in found)
         return [

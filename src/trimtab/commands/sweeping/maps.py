@@ -65,16 +65,20 @@ def _figures(points: Sequence[Point]) -> list[tuple[str, str, Read]]:
     """Title, unit and how to read it from a point's numbers: win rates, active share, length, steps to 90 %."""
     rates: dict[tuple[str, str], str] = {}
     units: dict[str, None] = {}
+    markers: dict[str, None] = {}
     for point in points:
         numbers = point["numbers"] or {}
         for row in numbers.get("win_rates") or []:
             rates.setdefault((row["judge"], row["kind"]), row["label"])
+        if numbers.get("mark"):
+            markers.setdefault(numbers["mark"]["judge"])
         if numbers.get("length"):
             units.setdefault(numbers["length"]["unit"])
     found: list[tuple[str, str, Read]] = [
         (f"{'True' if kind == 'true' else kind.capitalize()} win rate ({label})", "%", _rate_of(judge, kind))
         for (judge, kind), label in rates.items()
     ]
+    found += [(f"Mean mark ({judge})", "of 10", lambda told: told.get("mark")) for judge in list(markers)[:1]]
     found += [
         (f"Active {what} at the end", "%", _active(side))
         for what, side in (("pairs", "pair"), ("chosen responses", "chosen"), ("rejected responses", "rejected"))

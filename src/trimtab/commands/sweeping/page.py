@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from trimtab.commands.sweeping.grid import POINT
 from trimtab.stages.reporting import render
 from trimtab.stages.reporting.text import MISSING, duration, number, shown, visible
 
@@ -25,9 +26,9 @@ def page(told: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the template prints."""
     seeds = told["seeds"]
     return {
-        "title": "Sweep over " + " and ".join(told["grid"]),
+        "title": "Sweep over " + " and ".join(map(_plural, told["grid"])),
         "subject": [
-            *((key, ", ".join(_value(value) for value in values)) for key, values in told["grid"].items()),
+            *((_plural(key), ", ".join(_value(value) for value in values)) for key, values in told["grid"].items()),
             ("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds))),
             ("model", told["base"]["model"].get("name", "in the grid")),
             ("data", told["base"]["data"].get("source", "in the grid")),
@@ -36,7 +37,8 @@ def page(told: Mapping[str, Any]) -> dict[str, Any]:
         "failed": told["failed"],
         "maps": [_map(one) for one in told["maps"]],
         "table": table(told),
-        "cost": cost_sentence(told["cost"]),
+        "settings": settings(told),
+        "cost": cost_sentence(told["cost"]) + elsewhere_sentence(told),
         "runs": _runs(told),
         "command": told["command"],
         "notes": told["notes"],
@@ -55,14 +57,17 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
             if top["n_overlapping"]
             else f"no interval of the {top['n_others']} other points overlaps its own"
         )
-        found.insert(
-            0, f"Highest win rate: {shown(top['win_rate'])} % at {top['point']}, judged by {top['judge']}; {apart}."
-        )
+        figure = f"{shown(top['figure'], digits=_digits(top['unit']))} {top['unit']}"
+        found.insert(0, f"Highest {top['what']}: {figure} at {top['point']}, judged by {top['judge']}; {apart}.")
     for regime in ("starved", "linear"):
         named = [p["name"] for p in told["points"] if p["numbers"] and regime in p["numbers"]["regimes"]]
         if named:
             found.append(f"{regime.capitalize()}: {', '.join(named)}.")
     return found
+
+
+def _digits(unit: str) -> int:
+    return {"steps": 0, "of 10": 2}.get(unit, 1)
 
 
 def cost_sentence(cost: Mapping[str, Any]) -> str:
@@ -76,6 +81,16 @@ def cost_sentence(cost: Mapping[str, Any]) -> str:
     )
 
 
+def elsewhere_sentence(told: Mapping[str, Any]) -> str:
+    """Where the runs of other machines are; empty without any."""
+    if not told.get("elsewhere"):
+        return ""
+    return (
+        f" Not counted here: {_counted(told['elsewhere'], 'run')} of other machines. Run folders stayed where they "
+        "were made; where seeds of one point come from several machines, their figures are pooled from what each told."
+    )
+
+
 # --- maps ------------------------------------------------------------------------------------------------------------
 
 
@@ -86,7 +101,7 @@ def _map(told: Mapping[str, Any]) -> dict[str, Any]:
         for cell in row
         if cell["figure"] and cell["figure"]["value"] is not None
     ]
-    digits = 0 if told["unit"] == "steps" else 1
+    digits = _digits(told["unit"])
     where = ", ".join(f"{key} = {_value(value)}" for key, value in told["where"].items())
     columns = told["columns"]
     short = {key: key.rpartition(".")[2] for key in (told["rows"]["key"], columns["key"]) if key}
@@ -95,6 +110,7 @@ def _map(told: Mapping[str, Any]) -> dict[str, Any]:
         "title": told["title"],
         "where": where,
         "rows": names[told["rows"]["key"]],
+        "named": told["rows"]["key"] == POINT,
         "columns": names.get(columns["key"]),
         "head": [_value(value) for value in columns["values"]] if columns["key"] else [told["unit"]],
         "body": [
@@ -147,7 +163,7 @@ def table(told: Mapping[str, Any]) -> dict[str, Any]:
     cells: dict[tuple[str, str], Any] = {}
     for one in told["maps"]:
         for cell in (cell for row in one["cells"] for cell in row):
-            cells[cell["point"], one["title"]] = (cell["figure"], 0 if one["unit"] == "steps" else 1)
+            cells[cell["point"], one["title"]] = (cell["figure"], _digits(one["unit"]))
     rows = []
     for point in told["points"]:
         numbers = point["numbers"] or {}
@@ -156,6 +172,20 @@ def table(told: Mapping[str, Any]) -> dict[str, Any]:
         regimes = ", ".join(dict.fromkeys(name or "unnamed" for name in numbers.get("regimes", ()))) or MISSING
         rows.append([point["name"], *figures, accuracy, regimes, f"{point['n_done']} of {len(point['runs'])}"])
     return {"head": ["point", *titles, "held-out accuracy", "regime", "seeds done"], "rows": rows}
+
+
+def settings(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What each written-out point sets; None for a pure grid, whose axes say it all."""
+    if POINT not in told["grid"]:
+        return None
+    sets = {point["values"][POINT]: point["settings"] for point in told["points"]}
+    keys = [key for key in dict.fromkeys(key for one in sets.values() for key in one) if key not in told["grid"]]
+    rows = [[name, *(_value(one[key]) if key in one else "" for key in keys)] for name, one in sets.items()]
+    return {"head": ["point", *keys], "rows": rows}
+
+
+def _plural(key: str) -> str:
+    return "points" if key == POINT else key
 
 
 def _runs(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,8 +199,16 @@ def _runs(told: Mapping[str, Any]) -> dict[str, Any]:
             rows.append(
                 {
                     "name": name,
-                    "report": f"points/{name}/report.html" if one["state"] == "done" else None,
-                    "cells": [one["state"], duration(one["seconds"]), computed, from_cache, one["error"] or ""],
+                    "report": f"points/{name}/report.html"
+                    if one["state"] == "done" and not one.get("elsewhere")
+                    else None,
+                    "cells": [
+                        f"{one['state']} on {one['folder']}" if one.get("elsewhere") else one["state"],
+                        duration(one["seconds"]),
+                        computed,
+                        from_cache,
+                        one["error"] or "",
+                    ],
                 }
             )
     return {"head": ["run", "state", "took", "computed", "shared work served from a cache", "error"], "rows": rows}

@@ -11,6 +11,7 @@ import numpy as np
 from trimtab import __version__, store
 from trimtab.analysis import sweeping
 from trimtab.commands import run
+from trimtab.commands.sweeping import pooled
 from trimtab.commands.sweeping.grid import Point, Sweep
 from trimtab.commands.sweeping.ledger import Row
 from trimtab.commands.sweeping.maps import maps, values_of
@@ -20,7 +21,7 @@ from trimtab.stages import report
 from trimtab.stages.folder import Folder
 from trimtab.stages.reporting import estimates, inputs
 
-FORMAT = 1
+FORMAT = 2
 OVER_SEEDS = "t interval over seeds"
 ONE_SEED = "one seed: no interval"
 SHARED_WORK = ("sampling answers to be labelled", "reference", "answers of the unaligned model")
@@ -57,6 +58,7 @@ def numbers_of(
     reached = [sweeping.steps_to_share([row["rewards/accuracies"] for row in rows]) for rows in whole]
     return {
         "win_rates": _win_rates(benchmark["judges"]) if benchmark else [],
+        "mark": _mark(benchmark["marks"]) if benchmark and benchmark["marks"] else None,
         "true_score": benchmark["scores"]["after"] if benchmark and benchmark["scores"] else None,
         "length": {"unit": lengths["unit"], "mean": lengths[lengths["unit"]]["after"]} if lengths else None,
         "heldout_accuracy": tree["heldout"]["accuracy"] if tree and tree["heldout"] else None,
@@ -77,6 +79,11 @@ def _win_rates(judges: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if judge["length_controlled"]:
             found.append(told | {"kind": "length-controlled", "win_rate": judge["length_controlled"]["win_rate"]})
     return found
+
+
+def _mark(marks: Mapping[str, Any]) -> dict[str, Any]:
+    """MT-Bench's: the aligned model's mean over all questions and turns, of 10."""
+    return {**marks["all"]["means"]["aligned"], "judge": marks["judge"]}
 
 
 def _at_end(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -101,6 +108,7 @@ def point_entry(point: Point, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "name": point.name,
         "values": dict(point.values),
+        "settings": dict(point.settings),
         "n_done": len(done),
         "n_starved": len(starved),
         "numbers": _numbers(point, done, starved, whole=len(done) == len(rows)),
@@ -108,7 +116,8 @@ def point_entry(point: Point, rows: Sequence[Row]) -> dict[str, Any]:
             {
                 "seed": row.seed,
                 "state": row.state,
-                "folder": row.folder,
+                "folder": row.elsewhere or row.folder,
+                "elsewhere": row.elsewhere is not None,
                 "error": row.error,
                 "seconds": row.seconds,
                 "computed": row.computed,
@@ -124,6 +133,8 @@ def _numbers(point: Point, done: Sequence[Row], starved: Sequence[Row], *, whole
     if len(done) + len(starved) == 1:
         only = (*done, *starved)[0]
         return dict(only.numbers or {})
+    if any(row.elsewhere for row in (*done, *starved)):
+        return pooled.of_runs([row.numbers or {} for row in (*done, *starved)])
     metrics = [store.read_jsonl(Path(row.folder) / "metrics.jsonl") for row in (*done, *starved)]
     return numbers_of(_tree(point.config, done, whole=whole), metrics, n_starved=len(starved))
 
@@ -164,7 +175,8 @@ def sweep_tree(sweep: Sweep, rows: Sequence[Row], *, command: str, seconds: floa
         "failed": [{"run": row.name, "error": row.error} for row in rows if row.state == "failed"],
         "highest": _highest(points),
         "maps": maps(points, [axis.key for axis in sweep.axes]),
-        "cost": cost(rows) | {"seconds_this_time": seconds},
+        "cost": cost([row for row in rows if row.elsewhere is None]) | {"seconds_this_time": seconds},
+        "elsewhere": sum(row.elsewhere is not None for row in rows),
         "notes": list(NOTES),
         "base": sweep.base,
     }
@@ -206,17 +218,24 @@ def _needs(row: Row, task: str) -> bool:
 
 
 def _highest(points: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The point with the highest win rate by the first judge (the truth, where it is known)."""
-    rates = [(point["numbers"] or {}).get("win_rates") or [] for point in points]
-    heads = [row[0]["win_rate"] if row else None for row in rates]
-    bounds = [tuple(head["ci95"]) if head and head["ci95"] else None for head in heads]
-    found = sweeping.highest([head["value"] if head else None for head in heads], intervals=bounds)
+    """The point with the highest win rate by the first judge (the truth, where it is known), or the highest mark."""
+    heads = [_headline(point["numbers"] or {}) for point in points]
+    figures = [head["figure"] if head else None for head in heads]
+    bounds = [tuple(figure["ci95"]) if figure and figure["ci95"] else None for figure in figures]
+    found = sweeping.highest([figure["value"] if figure else None for figure in figures], intervals=bounds)
     if found is None:
         return None
     return {
         "point": points[found.place]["name"],
-        "judge": rates[found.place][0]["label"],
-        "win_rate": heads[found.place],
+        **(heads[found.place] or {}),
         "n_overlapping": found.n_overlapping,
         "n_others": found.n_others,
     }
+
+
+def _headline(numbers: Mapping[str, Any]) -> dict[str, Any] | None:
+    if rates := numbers.get("win_rates"):
+        return {"what": "win rate", "unit": "%", "judge": rates[0]["label"], "figure": rates[0]["win_rate"]}
+    if numbers.get("mark"):
+        return {"what": "mean mark", "unit": "of 10", "judge": numbers["mark"]["judge"], "figure": numbers["mark"]}
+    return None

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from trimtab.errors import RunError
@@ -15,14 +16,16 @@ from trimtab.stages.signals import stop_on_signal
 _LOOK_EVERY = 0.1  # seconds
 
 
-def work_in_processes(folder: Path, *, workers: int, stop_starved: bool) -> None:
+def work_in_processes(
+    folder: Path, *, workers: int, stop_starved: bool, joined: Mapping[str, str] | None = None
+) -> None:
     """Start the workers and wait for them; CPU threads are shared out among them unless OMP_NUM_THREADS says how many.
 
-    A signal is handed on to each, and `StopError` raised when all have stopped. Raises RunError when one of them ended
-    otherwise; the run that it was making is free again then.
+    joined: what to add to their environment. A signal is handed on to each, and `StopError` raised when all have
+    stopped. Raises RunError when one of them ended otherwise; the run that it was making is free again then.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, allowed // workers))} | os.environ
+    environment = {"OMP_NUM_THREADS": str(max(1, allowed // workers))} | dict(os.environ) | dict(joined or {})
     words = [sys.executable, "-m", "trimtab.commands.sweeping.working", str(folder), str(os.getpid())]
     words += ["--stop-starved"] * stop_starved
     running: list[subprocess.Popen[bytes]] = []

@@ -9,13 +9,15 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from trimtab import store
 from trimtab.commands import run
 from trimtab.commands.sweeping.ledger import NAME, Ledger, Row, State
+from trimtab.commands.sweeping.machines import STUDY, VARIABLE, Shared, opened
 from trimtab.commands.sweeping.result import run_numbers
 from trimtab.commands.sweeping.watching import Starved, Watching
 from trimtab.config import resolve
@@ -23,10 +25,10 @@ from trimtab.errors import StopError, TrimtabError
 from trimtab.progress import Reporter, duration, reporter
 from trimtab.stages.signals import Stop, stop_on_signal
 
-_LOOK_AGAIN = 0.3  # seconds between looks at a ledger whose next run has to wait for another
 
-
-def work(ledger: Ledger, *, reporter: Reporter, stop_starved: bool, wanted: Callable[[], bool] = lambda: True) -> None:
+def work(
+    ledger: Ledger | Shared, *, reporter: Reporter, stop_starved: bool, wanted: Callable[[], bool] = lambda: True
+) -> None:
     """Make runs until none is left, or `wanted` says that no more are. A run that fails does not stop the others.
 
     Raises StopError once a signal has come; the run that it met goes on with the next sweep.
@@ -41,10 +43,10 @@ def work(ledger: Ledger, *, reporter: Reporter, stop_starved: bool, wanted: Call
             elif ledger.is_over():
                 return
             else:
-                time.sleep(_LOOK_AGAIN)
+                time.sleep(ledger.look_again)
 
 
-def _make(row: Row, ledger: Ledger, *, reporter: Reporter, stop: Stop, stop_starved: bool) -> None:
+def _make(row: Row, ledger: Ledger | Shared, *, reporter: Reporter, stop: Stop, stop_starved: bool) -> None:
     watching = Watching(reporter, name=row.name, stop=stop, stop_starved=stop_starved)
     began = time.monotonic()
 
@@ -70,15 +72,25 @@ def _make(row: Row, ledger: Ledger, *, reporter: Reporter, stop: Stop, stop_star
         reporter.say(f"{row.name}: failed: {told}")
 
 
+@contextmanager
+def met(ledger: Ledger, root: Path) -> Iterator[Ledger | Shared]:
+    """The ledger, with the study that the sweep's own process has joined, if any: the environment names it."""
+    if (study := os.environ.get(STUDY)) is None:
+        yield ledger
+        return
+    with opened(os.environ[VARIABLE], study) as meeting:
+        yield Shared(ledger, meeting, root=root)
+
+
 def main(folder: str, parent: str, *switches: str) -> int:
     """A worker process on a sweep's folder; returns its exit code.
 
     Where the sweep that started it (process number `parent`) is gone, it finishes its run and takes no other.
     """
     try:
-        with store.database(Path(folder) / NAME) as connection:
+        with store.database(Path(folder) / NAME) as connection, met(Ledger(connection), Path(folder)) as ledger:
             work(
-                Ledger(connection),
+                ledger,
                 reporter=reporter(quiet=True),
                 stop_starved="--stop-starved" in switches,
                 wanted=lambda: os.getppid() == int(parent),
