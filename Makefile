@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check bench format clean chromium
+.PHONY: demo test test-all check bench findings format clean chromium lock locked test-floors audit
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
@@ -57,9 +57,38 @@ bench: $(VENV)/.library $(VENV)-bench/.peer
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/convergence.py $(CONVERGE)
 
+# hours: every sweep that is not there yet, then docs/findings.md. FINDINGS="--quick" is a form in minutes, "--check" compares
+# with the committed numbers, "--shared ../shared/data" adds the sweeps on real pairs
+FINDINGS ?=
+
+findings: $(VENV)/.library
+	$(BIN)/python -m findings $(FINDINGS)
+
+# the pins with digests, as pip resolves them on this machine; see supply/lock.py and SECURITY.md
+lock: $(VENV)/.dev
+	$(BIN)/python supply/lock.py
+
+locked:
+	test -x $(VENV)-locked/bin/python || $(PYTHON) -m venv $(VENV)-locked
+	$(VENV)-locked/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)-locked/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement supply/lock.txt
+	$(VENV)-locked/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+
+# the oldest versions that pyproject.toml allows; FLOORS says which, for a machine that cannot have one of them
+FLOORS ?= supply/floors.txt
+test-floors:
+	test -x $(VENV)-floors/bin/python || $(PYTHON) -m venv $(VENV)-floors
+	$(VENV)-floors/bin/pip install --quiet --disable-pip-version-check --requirement $(FLOORS) --editable '.[dev]'
+	$(VENV)-floors/bin/pytest -m "not slow" -n 2 --dist loadfile
+
+audit:
+	test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-locked $(VENV)-floors $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -37,12 +37,10 @@ def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = T
     from trimtab.progress import reporter
 
     base: Mapping[str, Any]
-    if config is None:
-        base = {} if written.names_an_input(keys) else written.read_file(configuration.EMBEDDED_RECIPE)
-    elif isinstance(config, Mapping):
+    if isinstance(config, Mapping):
         base = config
     else:
-        base = written.read_file(Path(config))
+        base = written.grounded({} if config is None else written.read_file(Path(config)), keys)
     resolved = configuration.resolve(configuration.merge(base, keys))
     folder = command.main(resolved, reporter=reporter(quiet=quiet))
     report = store.read_json(folder.report("json")) if folder.report("json").is_file() else None

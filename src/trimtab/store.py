@@ -2,7 +2,7 @@
 
 Two promises. A file or folder that has its final name is whole: it was written beside it, synced, and renamed. A folder
 committed with `commit_folder` carries `manifest.json` with the size and sha256 of every file, so damage is found on
-reading. What could not be written is a `StoreError` that names the path and the space left.
+reading. What could not be written is a `StoreError` that names the path, the bytes needed and the bytes free.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from trimtab.errors import StoreError
+from trimtab.refusals import explained, free, size
 
 MANIFEST = "manifest.json"
+_MANIFEST_FORMAT = 1
 
 
 def home() -> Path:
@@ -41,7 +43,7 @@ def read_json(path: Path) -> Any:
     """One JSON value; a file that does not parse is a `StoreError` naming it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"cannot read {path}: {error}", remedy="delete the file; the stage that made it will make it again"
         ) from error
@@ -56,12 +58,12 @@ def write_text(path: Path, text: str) -> None:
 
     What UTF-8 cannot say (a lone surrogate, which foreign text may hold) is written as its escape; JSON reads it back.
     """
-    _write_parts(path, (text,))
+    _write_parts(path, (text,), needs=len(text))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Atomic replace with bytes as they are."""
-    _write_whole(path, "wb", lambda file: file.write(content))
+    _write_whole(path, "wb", lambda file: file.write(content), needs=len(content))
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -69,13 +71,15 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     _write_parts(path, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def _write_parts(path: Path, parts: Iterable[str]) -> None:
+def _write_parts(path: Path, parts: Iterable[str], *, needs: int | None = None) -> None:
     text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-    _write_whole(path, "w", lambda file: file.writelines(parts), **text)
+    _write_whole(path, "w", lambda file: file.writelines(parts), needs=needs, **text)
 
 
-def _write_whole(path: Path, mode: str, write: Callable[[IO[Any]], object], **how: str) -> None:
-    with _explained(path):
+def _write_whole(
+    path: Path, mode: str, write: Callable[[IO[Any]], object], *, needs: int | None = None, **how: str
+) -> None:
+    with explained(path, needs=needs):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
@@ -96,10 +100,24 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of `read_jsonl` one after another."""
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            if not line.endswith("\n"):
-                return
-            yield json.loads(line)
+        number = 1
+        try:
+            for line in file:
+                if not line.endswith("\n"):
+                    return
+                yield _object(json.loads(line))
+                number += 1
+        except (ValueError, RecursionError) as error:
+            raise StoreError(
+                f"{path}, line {number}: cannot be read: {error}",
+                remedy="delete the file; the stage that made it will make it again",
+            ) from error
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
 
 
 class JsonLines:
@@ -109,18 +127,21 @@ class JsonLines:
         """Opens `path`; rows already there survive only when `keep` says so (a resumed run keeps what it had done)."""
         write_jsonl(path, (row for row in iter_jsonl(path) if keep(row)) if path.exists() else ())
         self._path = path
-        with _explained(path):
+        with explained(path):
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with _explained(self._path):
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        with explained(self._path, needs=len(line)):
+            self._file.write(line)
             self._file.flush()
 
     def close(self) -> None:
-        with _explained(self._path):
-            _sync(self._file)
-            self._file.close()
+        with explained(self._path):
+            try:
+                _sync(self._file)
+            finally:
+                self._file.close()
 
     def __enter__(self) -> JsonLines:
         return self
@@ -129,15 +150,16 @@ class JsonLines:
         self.close()
 
 
-def commit_folder(target: Path, write: Callable[[Path], None]) -> Path:
+def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | None = None) -> Path:
     """Make `target` appear whole or not at all.
 
     `write(folder)` fills a hidden folder beside it; then each file is synced and given the mode 0666 & ~umask, the
     manifest (sizes, sha256) is written last, the folder is renamed and its parent synced. An existing `target` is
-    replaced only after the new one is complete. A `write` that fails leaves everything as it was.
+    replaced only after the new one is complete. A `write` that fails leaves everything as it was. `needs` is about how
+    many bytes it will write, for the error that says that they are not there.
     """
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    with _explained(target):
+    with explained(target, needs=needs):
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_after_the_dead(target.parent)
         beside = target.parent / f".tmp-{os.getpid()}-{target.name}"
@@ -151,6 +173,8 @@ def commit_folder(target: Path, write: Callable[[Path], None]) -> Path:
             beside.rename(target)
             _sync_folder(target.parent)
         finally:
+            if old.exists() and not target.exists():
+                old.rename(target)
             shutil.rmtree(beside, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
             if not target.exists():
@@ -166,15 +190,19 @@ def damage(folder: Path, *, contents: bool = True) -> list[str]:
     `contents=False` reads no file but the manifest and so finds no alteration that leaves the size as it was.
     """
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in told["files"].items()}
+        known = told["format"] == _MANIFEST_FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
         return [f"{folder.name}: no readable {MANIFEST}"]
     found: list[str] = []
-    for name, entry in listed.items():
+    for name, (n_bytes, sha256) in listed.items():
         path = folder / name
         if not path.is_file():
             found.append(f"{folder.name}/{name}: missing")
-        elif path.stat().st_size != entry["bytes"] or (contents and file_digest(path) != entry["sha256"]):
+        elif path.stat().st_size != n_bytes or (contents and file_digest(path) != sha256):
             found.append(f"{folder.name}/{name}: damaged")
     return found
 
@@ -210,7 +238,7 @@ def prune(
 
 def remove(path: Path) -> None:
     """Delete a file or folder, if it is there."""
-    with _explained(path):
+    with explained(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -219,11 +247,9 @@ def remove(path: Path) -> None:
 
 def require_space(path: Path, needed_bytes: int) -> None:
     """Refuse to start what will not fit."""
-    parent = next(p for p in (path, *path.parents) if p.exists())
-    free = shutil.disk_usage(parent).free
-    if free < needed_bytes:
+    if free(path) < needed_bytes:
         raise StoreError(
-            f"{path}: {needed_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free",
+            f"{path}: {size(needed_bytes)} are needed and {size(free(path))} are free",
             remedy="free some space, or choose another folder with --out",
         )
 
@@ -234,18 +260,22 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 
     Several processes may hold it: readers do not wait, and a writer waits up to a minute for another.
     """
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            if (said := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(said)
             yield connection
         finally:
             connection.close()
     except sqlite3.OperationalError as error:
-        raise StoreError(f"cannot use {path}: {error}", remedy="free space or make the folder writable") from error
+        raise StoreError(
+            f"cannot use {path}: {error} ({size(free(path))} free)", remedy="free space or make the folder writable"
+        ) from error
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is damaged: {error}", remedy="move the file away; what it held is lost") from error
 
@@ -254,19 +284,20 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Several statements on a connection of `database` that take effect together or not at all."""
     assert connection.isolation_level is None, "open it with store.database: transactions are explicit here"
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself takes back what met a full disk
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder; a second process that asks for it is refused."""
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a", encoding="utf-8")
     try:
@@ -301,7 +332,7 @@ def _seal(folder: Path) -> None:
             os.fsync(file.fileno())
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     with (folder / MANIFEST).open("w", encoding="utf-8") as manifest:
-        json.dump({"format": 1, "files": files}, manifest, indent=1)
+        json.dump({"format": _MANIFEST_FORMAT, "files": files}, manifest, indent=1)
         _sync(manifest)
     for inner in (p for p in folder.rglob("*") if p.is_dir()):
         _sync_folder(inner)
@@ -309,10 +340,10 @@ def _seal(folder: Path) -> None:
 
 
 def _clear_after_the_dead(parent: Path) -> None:
-    """What a killed writer left: half-written folders go; one it had only just set aside comes back."""
-    for folder in parent.glob(".tmp-*-*"):
-        if folder.is_dir() and not _alive(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    """What a killed writer left: half-written folders and files go; a folder only just set aside comes back."""
+    for left in parent.glob(".tmp-*-*"):
+        if not _alive(left):
+            remove(left)
     for folder in parent.glob(".old-*-*"):
         name = folder.name.split("-", 2)[2]
         if not _alive(folder) and not (parent / name).exists():
@@ -360,19 +391,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal into one sentence with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PermissionError):
-            remedy = "make the folder writable, or choose another one with --out (or $TRIMTAB_HOME for the cache)"
-        else:
-            existing = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
-            remedy = (
-                f"{shutil.disk_usage(existing).free / 1e9:.2f} GB are free there; free space or choose another --out"
-            )
-        raise StoreError(f"cannot write {path}: {error.strerror or error}", remedy=remedy) from error

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from trimtab.config import MAIN_FIELD, keys, merge, unknown_key
+from trimtab.config import EMBEDDED_RECIPE, MAIN_FIELD, keys, merge, unknown_key
 from trimtab.errors import ConfigError
 
 # flags at the top level that belong to a section
@@ -23,23 +24,54 @@ SHORT = {
 }
 
 
+LARGEST_FILE = 1_000_000  # bytes
+MOST_DOTS = 2_000  # in one line
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The tree written in a TOML, YAML or JSON file."""
     if not path.is_file():
         raise ConfigError(f"no such configuration file: {path}", remedy="check the path, or see recipes/")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ConfigError(
+            f"{path} is larger than {LARGEST_FILE:,} bytes: no configuration is", remedy="name a configuration file"
+        )
     try:
         tree = _parse(path)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply", remedy="write sections and their keys, no deeper") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} does not parse: {error}", remedy="mend the syntax at that place") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no table of keys", remedy="write sections such as [model] and [data]")
+    for name, section in tree.items():  # YAML has keys of other kinds
+        if odd := [key for key in (name, *(section if isinstance(section, dict) else ())) if not isinstance(key, str)]:
+            raise ConfigError(f"{path}: {odd[0]!r} is no key", remedy="keys are words")
     return tree
+
+
+def read_run(folder: Path, *, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved configuration in a run folder, wherever the folder was moved. `said`: what the user says beside it.
+
+    A folder may come from anybody: that its model's own code may run has to be said by the user each time.
+    """
+    tree = merge({}, read_file(folder / "config.json"))
+    told = tree.get("model")
+    trusts = isinstance(told, dict) and told.get("trust_remote_code") not in (None, False)
+    if trusts and "trust_remote_code" not in merge({}, said).get("model", {}):
+        raise ConfigError(
+            f"{folder} wants the model's own code to be run, and a run folder's word is not enough for that",
+            remedy="read that code; if you trust it, add --model.trust-remote-code true",
+        )
+    return tree | {"out": str(folder)}
 
 
 def _parse(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     match path.suffix.lower():
         case ".toml":
+            if max(map(str.count, text.split("\n"), repeat("."))) > MOST_DOTS:  # tomllib takes the square of it
+                raise ValueError(f"a line holds more than {MOST_DOTS:,} dots")
             return tomllib.loads(text)
         case ".json":
             return json.loads(text)
@@ -68,7 +100,7 @@ def read_flags(tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             words.append(token)
             continue
         name, equals, value = token[2:].partition("=")
-        dotted = _full_name(name)
+        dotted = full_name(name)
         if not equals:
             value = _value(dotted, rest)
         _place(tree, dotted, value)
@@ -84,7 +116,7 @@ def _value(dotted: str, rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def _full_name(name: str) -> str:
+def full_name(name: str) -> str:
     """The dotted name of a flag: short names and unambiguous last parts are completed."""
     name = name.replace("-", "_")
     if name in SHORT:
@@ -121,3 +153,10 @@ def names_an_input(tree: Mapping[str, Any]) -> bool:
     """Whether a tree of keys says which model or which data; if not, the embedded world's recipe is meant."""
     opened = merge({}, tree)
     return any(MAIN_FIELD[name] in opened[name] for name in ("model", "data") if name in opened)
+
+
+def grounded(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's tree (or none) on the embedded world's recipe, unless it or what is laid over it names an input."""
+    if names_an_input(tree) or names_an_input(over):
+        return dict(tree)
+    return merge(read_file(EMBEDDED_RECIPE), tree)

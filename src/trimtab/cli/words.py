@@ -31,8 +31,11 @@ def take_switches(words: Sequence[str], allow: frozenset[str]) -> tuple[set[str]
 
 
 def base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """What the flags are laid on: a file, a run folder's resolved configuration, or the embedded world's recipe."""
-    from trimtab import config, written
+    """What the flags are laid on: a file, a run folder's resolved configuration, or the embedded world's recipe.
+
+    A file that names neither model nor data is itself laid on that recipe.
+    """
+    from trimtab import written
 
     if named is not None:
         path = Path(named)
@@ -41,11 +44,9 @@ def base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(
                     f"{path} is no run folder: it has no config.json", remedy="name a run or a config file"
                 )
-            return written.read_file(path / "config.json") | {"out": named}  # also where the folder was moved
-        return written.read_file(path)
-    if written.names_an_input(flags):
-        return {}
-    return written.read_file(config.EMBEDDED_RECIPE)
+            return written.read_run(path, said=flags)
+        return written.grounded(written.read_file(path), flags)
+    return written.grounded({}, flags)
 
 
 def reporter(quiet: bool) -> Any:
@@ -68,7 +69,8 @@ def reporter(quiet: bool) -> Any:
 
 def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
     if as_json:
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        print(text.encode("utf-8", "backslashreplace").decode("utf-8"))  # a lone surrogate as JSON writes it
         return
     from trimtab.progress import printable
 

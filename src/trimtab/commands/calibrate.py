@@ -18,7 +18,7 @@ from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.token_calibration import tabulate
 from trimtab.commands import calibration_page
 from trimtab.commands.calibration_numbers import Seed, measured
-from trimtab.config import Config
+from trimtab.config import Config, merge
 from trimtab.engine import calibrating, models
 from trimtab.engine.calibrating import NextToken, Reading
 from trimtab.engine.scoring import Scorer
@@ -32,9 +32,9 @@ from trimtab.stages.reporting import render
 FORMAT = 1
 
 
-def main(run_folder: str, *, reporter: Reporter) -> dict[str, Any]:
+def main(run_folder: str, *, reporter: Reporter, trust_remote_code: bool = False) -> dict[str, Any]:
     """Measure, write both files into the run folder, and return what `calibration.json` holds."""
-    told = _config_of(run_folder)
+    told = _config_of(run_folder, trust_remote_code=trust_remote_code)
     singles = one_a_seed(told)
     pairs = [_heldout_pairs(single) for single in singles]  # what is missing is said before anything is loaded
     if any(other != pairs[0] for other in pairs):
@@ -59,13 +59,14 @@ def lines(told: dict[str, Any]) -> list[str]:
 # --- what is there ---------------------------------------------------------------------------------------------------
 
 
-def _config_of(run_folder: str) -> Config:
+def _config_of(run_folder: str, *, trust_remote_code: bool) -> Config:
+    said = {"model": {"trust_remote_code": True}} if trust_remote_code else {}
     root = Path(run_folder)
     if not root.is_dir():
         raise ConfigError(f"no such run folder: {root}", remedy="name the folder that `trimtab run` printed")
     if not (root / "config.json").is_file():
         raise ConfigError(f"{root} is no run folder: it has no config.json", remedy="name the folder of a run")
-    return config.resolve(written.read_file(root / "config.json") | {"out": run_folder})  # also where it was moved
+    return config.resolve(merge(written.read_run(root, said=said), said))
 
 
 def _heldout_pairs(single: Config) -> list[TokenPair]:

@@ -35,5 +35,15 @@ def main(run_folder: str, *, format: str, to: str | None) -> str:
 
 def _copied(source: Path, folder: Path) -> None:
     for path in source.iterdir():
+        if path.is_symlink() and path.resolve().parent not in (source.resolve(), *_blobs(source)):
+            raise ConfigError(
+                f"{path} is a link to {path.resolve()}, which is no part of the model",
+                remedy="delete the link, or put the file itself in its place",
+            )
         if path.is_file() and path.name != store.MANIFEST:
             shutil.copyfile(path, folder / path.name)
+
+
+def _blobs(source: Path) -> list[Path]:
+    """Where the Hub's cache keeps the files that a snapshot (`…/snapshots/<revision>`) links to."""
+    return [source.parent.parent.resolve() / "blobs"] if source.parent.name == "snapshots" else []

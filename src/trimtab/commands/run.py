@@ -14,7 +14,7 @@ from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
-from trimtab.stages import generate, judge, policy, prepare, reference, report, train
+from trimtab.stages import generate, judge, policy, prepare, reference, report, resuming, train
 from trimtab.stages.folder import Folder, one_a_seed
 from trimtab.stages.judging import panel
 
@@ -24,15 +24,15 @@ INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads"})
 EVALUATION = ("generate.", "benchmark.", "judge.")
 
 
-def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
+def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_anyway: bool = False) -> Folder:
     """Run every stage; returns the folder that holds the report."""
     folder = Folder.of(config)
-    if resume and not folder.config.is_file():
+    if (resume or resume_anyway) and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
     panel.require(config)
-    with begun(config, reporter=reporter):
+    with begun(config, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(config, reporter=reporter):
-            _pipeline(single, reporter)
+            _pipeline(single, reporter, resume_anyway)
         if config.seeds > 1:
             report.main(config, reporter=reporter)
     reporter.say(f"report: {folder.report('html')}")
@@ -42,19 +42,22 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False) -> Folder:
 
 
 @contextmanager
-def begun(config: Config, *, reporter: Reporter) -> Iterator[None]:
+def begun(config: Config, *, reporter: Reporter, resume_anyway: bool = False) -> Iterator[None]:
     """Hold the run folder, with the resolved configuration, the plan and the versions in it.
 
     The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused; one
-    whose data, model or evaluation changed is planned anew.
+    whose data, model or evaluation changed is planned anew; so is, with `resume_anyway`, one whose course or cost did.
     """
     policy.require_extras(config)
     folder = Folder.of(config)
     held = store.read_json(folder.config) if folder.config.is_file() else None
-    if held is not None and (changed := differing(held, to_json(config))):
+    changed = differing(held, to_json(config)) if held is not None else []
+    refused = [key for key in changed if not (resume_anyway and key in resuming.COURSE | resuming.COST)]
+    if refused:
+        anyway = ", --resume-anyway to train on with them" if set(refused) <= resuming.COURSE | resuming.COST else ""
         raise ConfigError(
-            f"{folder.root} holds a run with another configuration ({', '.join(changed[:4])} differ)",
-            remedy="choose another folder with --out, or delete this one",
+            f"{folder.root} holds a run with another configuration ({', '.join(refused[:4])} differ)",
+            remedy=f"choose another folder with --out{anyway}, or delete this one",
         )
     inputs = plan.inputs(config)  # known to the cache from here on: one that cannot be written is found out now
     known = held == to_json(config) and folder.is_done("plan", inputs)
@@ -108,10 +111,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _pipeline(config: Config, reporter: Reporter) -> None:
+def _pipeline(config: Config, reporter: Reporter, resume_anyway: bool) -> None:
     prepare.main(config, reporter=reporter)
     reference.main(config, reporter=reporter)
-    train.main(config, reporter=reporter)
+    train.main(config, reporter=reporter, resume_anyway=resume_anyway)
     generate.main(config, reporter=reporter)
     judge.main(config, reporter=reporter)
     report.main(config, reporter=reporter)

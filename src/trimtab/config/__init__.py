@@ -26,6 +26,7 @@ from trimtab.config.sections import (
     ModelSection,
     ObjectiveSection,
     Section,
+    SelectSection,
     Switch,
     TrainSection,
     WindTunnelSection,
@@ -45,6 +46,7 @@ class Config(Section):
     objective: ObjectiveSection = ObjectiveSection()
     adapter: AdapterSection = AdapterSection()
     train: TrainSection = TrainSection()
+    select: SelectSection = SelectSection()
     engine: EngineSection = EngineSection()
     generate: GenerateSection = GenerateSection()
     benchmark: BenchmarkSection = BenchmarkSection()
@@ -140,8 +142,22 @@ def _explained(error: ValidationError) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"{where} is not set", remedy=f"add --{_flag(where)} or write it in the file")
     told = first["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_brief(first['input'])}"
     return ConfigError(f"{where}{shown}: {told}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
+
+
+def _brief(value: Any) -> str:
+    """A value for people: short, and without what may be a password in an address."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits; a list that holds itself
+        return "something that cannot be shown"
+    if "://" in text:
+        return "an address"
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+
+
+_LONGEST_SHOWN = 200  # characters
 
 
 def _default_out(config: Config) -> str:
@@ -152,6 +168,8 @@ def _default_out(config: Config) -> str:
 
 def _known_only(tree: Mapping[str, Any]) -> None:
     known = list(keys())
+    if "sweep" in tree:
+        raise ConfigError("[sweep]: this is the configuration of many runs", remedy="`trimtab sweep` makes them")
     for name, value in tree.items():
         if name in Config.model_fields and f"{name}" in known:
             continue
@@ -200,6 +218,7 @@ __all__ = [
     "ModelSection",
     "ObjectiveSection",
     "Section",
+    "SelectSection",
     "Switch",
     "TrainSection",
     "WindTunnelSection",

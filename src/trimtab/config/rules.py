@@ -37,6 +37,9 @@ def disagreement(config: Config) -> str:
 
 def _impossible(config: Config) -> str:
     judge, benchmark = config.judge, config.benchmark.name
+    for key, url in (("base_url", config.base_url), ("generate.base_url", config.generate.base_url)):
+        if url is not None and _holds_secret(url):
+            return f"{key} holds a password, a query or a fragment: give the address alone, the key in OPENAI_API_KEY"
     if judge.kind == "oracle" and benchmark != "windtunnel":
         return "the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none"
     if judge.kind == "reward" and benchmark == "mt_bench":
@@ -46,6 +49,12 @@ def _impossible(config: Config) -> str:
     if benchmark != "none" and config.generate.sampler == "openai" and config.generate.served_as is None:
         return "generate.served_as is not set: the name under which the server has the aligned model"
     return ""
+
+
+def _holds_secret(url: str) -> bool:
+    from trimtab.endpoint.address import holds_secret
+
+    return holds_secret(url)
 
 
 def _cannot_shrink(config: Config) -> str:
@@ -74,8 +83,7 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         yield "train.freeze_embeddings", "with an adapter the embeddings are frozen anyway"
     if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel"):
         yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
-    if config.adapter.kind == "none":
-        yield from _set(config, "adapter", _ALL, "the adapter is none")
+    yield from _idle_sections(config)
     if "windtunnel" not in (data, config.benchmark.name):
         yield from _set(config, "windtunnel", _ALL, "neither the data nor the benchmark is windtunnel")
     if data == "windtunnel":
@@ -86,6 +94,13 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         yield from _set(config, "judge", _READ_BY_JUDGE[judge.kind], f"the judge is {judge.name}")
     if marks:
         yield from _set(config, "judge", frozenset(JudgeSection.model_fields) - _OF_COMPARING, "MT-Bench gives marks")
+
+
+def _idle_sections(config: Config) -> Iterator[tuple[str, str]]:
+    if config.adapter.kind == "none":
+        yield from _set(config, "adapter", _ALL, "the adapter is none")
+    if config.data.holdout == 0:
+        yield from _set(config, "select", _ALL, "data.holdout is 0")
 
 
 def _set(config: Config, section: str, read: frozenset[str], why: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ Switch = Literal["auto", "on", "off"]
 class Section(BaseModel):
     """Strict and frozen; a typing mistake is an error, not a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class ModelSection(Section):
@@ -107,6 +107,17 @@ class TrainSection(Section):
     )
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints; default ten a run")
     keep_checkpoints: int = Field(2, ge=2)
+
+
+class SelectSection(Section):
+    """Which of the weights that training went through end up in `model/`."""
+
+    by: Literal["held_out", "last"] = Field(
+        "held_out",
+        description="held_out: the last step, unless an earlier milestone is distinguishably better on the held-out "
+        "pairs; last: the last step in any case",
+    )
+    keep: bool = Field(False, description="keep every milestone's weights in milestones/")
 
 
 class EngineSection(Section):

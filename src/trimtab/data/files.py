@@ -11,11 +11,11 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from trimtab.data.messages import kind_of
 from trimtab.errors import DataError
@@ -24,6 +24,7 @@ Row = dict[str, Any]
 Reader = Callable[[Path], Iterator[tuple[int, Row]]]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+LONGEST_LINE = 2**30  # bytes, unzipped; a JSON document that is one line has to fit too
 _LFS_HEADER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -198,7 +199,11 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, split at line feeds alone (JSON may hold U+2028), decoded as UTF-8, without a byte-order mark."""
     with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file), start=1):
+            if len(line) > LONGEST_LINE:
+                raise DataError(
+                    f"{path}, line {number}: longer than {LONGEST_LINE / 2**20:.3g} MiB", remedy="write one row a line"
+                )
             if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise _encoding_error(path, "line 1: UTF-16", "UTF-16")
             try:
@@ -208,6 +213,12 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise _encoding_error(path, found, "WINDOWS-1252") from None
 
 
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines, cut a little above the longest that is read: a small gzip can hold a line of any length."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+
+
 def _encoding_error(path: Path, found: str, likely: str) -> DataError:
     source = f"zcat {path.name} | iconv" if path.suffix.lower() == ".gz" else f"< {path.name} iconv"
     remedy = f"save it as UTF-8, for instance: {source} -f {likely} -t UTF-8 > fixed{_suffix(path)}"
@@ -215,7 +226,7 @@ def _encoding_error(path: Path, found: str, likely: str) -> DataError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterable[bytes]]:
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     with _reading(path), path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -223,7 +234,7 @@ def _opened(path: Path) -> Iterator[Iterable[bytes]]:
             yield raw
             return
         with gzip.GzipFile(fileobj=raw) as unzipped:
-            yield unzipped
+            yield cast(IO[bytes], unzipped)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trimtab.data import fence
 from trimtab.data.problems import Reason, RowFaultError
 from trimtab.errors import ModelError
 from trimtab.records import Message
@@ -87,6 +88,8 @@ class TemplateForm:
         Raises `ModelError` when it cannot render one exchange or does not begin an answer where its prompt ends.
         """
         form = cls(tokenizer, _template_text(tokenizer), variables)
+        if why := fence.fault(form.text):
+            raise _unusable(why)
         user = [Message("user", USER_MARK)]
         try:
             prompt = form.prompt(user, labelled=False)
@@ -129,17 +132,17 @@ class TemplateForm:
         return SYSTEM_MARK in rendered and USER_MARK in rendered
 
     def _render(self, messages: Sequence[Message], *, header: bool) -> str:
-        from jinja2 import TemplateError
-
         try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                [message.to_json() for message in messages],
-                chat_template=self.text,
-                add_generation_prompt=header,
-                tokenize=False,
-                **self.variables,
-            )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            with fence.around(sum(len(message.content) for message in messages)) as made:
+                rendered: str = self.tokenizer.apply_chat_template(
+                    [message.to_json() for message in messages],
+                    chat_template=self.text,
+                    add_generation_prompt=header,
+                    tokenize=False,
+                    **self.variables,
+                )
+                made.append(rendered)
+        except Exception as error:  # a program that somebody else wrote speaks here, with any error there is
             raise RowFaultError(
                 Reason.TEMPLATE_REFUSED, str(error).splitlines()[0] if str(error) else repr(error)
             ) from None

@@ -6,11 +6,13 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from trimtab.endpoint.address import holds_secret
 from trimtab.endpoint.beside import Beside
 from trimtab.endpoint.exchange import Failure, Reply, Request
 from trimtab.endpoint.session import Session
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
+SHORTEST_SECRET = 12  # characters
 CONNECT = 10.0  # seconds to reach a server at all
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 
@@ -161,7 +164,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(CONNECT + self.timeout):  # one that sends a byte now and then is late too
                 raw = await client.chat.completions.with_raw_response.create(**cast(Any, body))
-            reply = read_reply(raw.http_response.content, seconds=self._waiting.clock() - started)
+            reply = self._without_key(read_reply(raw.http_response.content, seconds=self._waiting.clock() - started))
         except (APITimeoutError, TimeoutError):
             raise Passing("timeout", f"no reply within {self.timeout:g} s", overload=True) from None
         except APIConnectionError as error:
@@ -171,6 +174,15 @@ class Endpoint:
         if not reply.prompt_tokens and not reply.completion_tokens:
             self._note("the server does not say how many tokens it used: they are counted as 0")
         return reply
+
+    def _without_key(self, reply: Reply) -> Reply:
+        """Replies are kept and shown: a server that says our key back does not get it there. Words that servers without
+        keys are given for one ("none", "EMPTY", "ollama") may stand in an answer."""
+        key = self._key.get_secret_value()
+        if len(key) < SHORTEST_SECRET or (key not in reply.text and key not in reply.model):
+            return reply
+        self._note("the server wrote the key into a reply: it was taken out")
+        return replace(reply, text=reply.text.replace(key, "…"), model=reply.model.replace(key, "…"))
 
     def _adapted(self, error: APIStatusError, body: dict[str, Any]) -> bool:
         """Whether the request is worth repeating without what the model does not take."""
@@ -214,7 +226,7 @@ def _checked(url: str) -> str:
         good = False
     if not good:
         raise ConfigError(f"{shown(url)!r} is no base URL", remedy="give one such as http://127.0.0.1:8000/v1")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+    if holds_secret(url):
         raise ConfigError(
             f"the base URL for {parts.hostname} holds a password, a query or a fragment",
             remedy="give the address alone, and the key in OPENAI_API_KEY",

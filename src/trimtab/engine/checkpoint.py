@@ -13,7 +13,7 @@ name of the key that differs. No pickle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab import store
+from trimtab.engine import finite
 from trimtab.engine.optim import AdamW
 from trimtab.errors import ConfigError, StoreError
 
@@ -33,11 +34,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A checkpoint that was found: `step` updates are in it; `extra` is what `save` was given."""
+    """A checkpoint that was found: `step` updates are in it; `extra` is what `save` was given.
+
+    `changed`: for each key that is not what it was, and was let pass, what it was and is.
+    """
 
     folder: Path
     step: int
     extra: dict[str, Any]
+    changed: tuple[str, ...] = ()
 
 
 def bytes_needed(optimizer: AdamW) -> int:
@@ -60,7 +65,13 @@ def save(
     """Commit the state after `step` updates to `parent/step-XXXXXXXX`, then prune to the newest `keep` valid ones.
 
     `identity` names, key by key, what the trajectory depends on; `extra` is small JSON handed back by `resume`.
+    Raises NumericsError, and commits nothing, where a weight or a moment is not finite.
     """
+    finite.refuse(
+        [*optimizer.parameters.items(), *optimizer.state().items()],
+        what=f"step {step}: what its update left",
+        remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
+    )
 
     def write(folder: Path) -> None:
         save_file(_plain(optimizer.parameters), folder / "weights.safetensors")
@@ -69,15 +80,18 @@ def save(
         state = {"format": FORMAT, "step": step, "identity": dict(identity), "extra": dict(extra)}
         store.write_json(folder / "state.json", state)
 
-    folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write)
+    folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write, needs=bytes_needed(optimizer))
     store.prune(parent, PREFIX, keep=keep, verified=folder.name)
     return folder
 
 
-def find(parent: Path, *, identity: Mapping[str, Any]) -> tuple[Resumed | None, list[str]]:
+def find(
+    parent: Path, *, identity: Mapping[str, Any], course: Collection[str] = (), anyway: bool = False
+) -> tuple[Resumed | None, list[str]]:
     """The newest valid checkpoint under `parent` and one line for each damaged newer one.
 
-    Raises ConfigError, naming the keys, when it was made from another configuration or other data.
+    Raises ConfigError, naming the keys, when it was made from another configuration or other data; with `anyway`, only
+    when keys outside `course` changed.
     """
     folder, problems = store.newest_valid(parent, PREFIX)
     if folder is None:
@@ -88,12 +102,15 @@ def find(parent: Path, *, identity: Mapping[str, Any]) -> tuple[Resumed | None, 
             f"{folder} was written by another version of trimtab",
             remedy="finish the run with that version, or start anew with another --out",
         )
-    if changed := _differences(state["identity"], identity):
+    changed = _differences(state["identity"], identity)
+    refused = {key: told for key, told in changed.items() if not (anyway and key in course)}
+    if refused:
+        allowed = ", use --resume-anyway to go on as it is" if refused.keys() <= set(course) else ""
         raise ConfigError(
-            f"{folder} belongs to another run: " + "; ".join(changed),
-            remedy=f"set these back to go on, give the new run another --out, or delete {parent} to start over",
+            f"{folder} belongs to another run: " + "; ".join(refused.values()),
+            remedy=f"set these back{allowed}, give the new run another --out, or delete {parent} to start over",
         )
-    return Resumed(folder, state["step"], state["extra"]), problems
+    return Resumed(folder, state["step"], state["extra"], tuple(changed.values())), problems
 
 
 def load(resumed: Resumed, optimizer: AdamW) -> None:
@@ -112,9 +129,9 @@ def load(resumed: Resumed, optimizer: AdamW) -> None:
     _set_generators(_read(resumed.folder / "rng.safetensors"))
 
 
-def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str]:
     keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
-    return [f"{key} was {_short(held.get(key))} and is {_short(wanted.get(key))}" for key in keys]
+    return {key: f"{key} was {_short(held.get(key))} and is {_short(wanted.get(key))}" for key in keys}
 
 
 def _short(value: Any) -> str:

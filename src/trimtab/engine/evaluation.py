@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trimtab.engine.finite import listed, not_finite
 from trimtab.engine.gradient import BatchResult, weighted_sums
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import Reference
@@ -53,13 +54,30 @@ def score(
     pack_tokens: int,
     advance: Callable[[int], None] = lambda _responses: None,
 ) -> Tensor:
-    """Sums of log-probabilities [2P] under the model as it is (nats), weighted as the objective weighs tokens."""
+    """Sums of log-probabilities [2P] under the model as it is (nats), weighted as the objective weighs tokens.
+
+    Raises NumericsError naming the pair whose numbers are not finite.
+    """
+    return weighted_sums(_by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance), pairs, objective)
+
+
+def _by_token(
+    scorer: Scorer, pairs: Sequence[TokenPair], *, pack_tokens: int, advance: Callable[[int], None]
+) -> list[Tensor]:
+    """Per-token log-probabilities of 2P responses under the model as it is, nats."""
     groups = [Group.of_pair(pair, index) for index, pair in enumerate(pairs)]
     rows: dict[int, Tensor] = {}
     for key, row in scorer.by_key(groups, pack_tokens=pack_tokens):
+        if not torch.isfinite(row).all():
+            weights = not_finite(scorer.model.named_parameters())
+            raise NumericsError(
+                f"a log-probability is not finite for {pairs[key // 2].id}"
+                + (f"; nor are the weights of {listed(weights)}" if weights else ""),
+                remedy="The checkpoints before are whole. Lower train.learning_rate, or use engine.dtype = float32.",
+            )
         rows[key] = row
         advance(1)
-    return weighted_sums([rows[key] for key in range(2 * len(pairs))], pairs, objective)
+    return [rows[key] for key in range(2 * len(pairs))]
 
 
 def rewards(objective: Objective, seen: LogRatios) -> dict[str, Any]:
@@ -94,6 +112,43 @@ def heldout(
     else:
         policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens, advance=advance)
     return rewards(objective, log_ratios(policy_R, reference_R, pairs))
+
+
+def evidence(
+    scorer: Scorer,
+    pairs: Sequence[TokenPair],
+    *,
+    objective: Objective,
+    reference: Reference | None,
+    pack_tokens: int,
+    advance: Callable[[int], None] = lambda _responses: None,
+) -> dict[str, Any]:
+    """What pairs kept out of training say of the policy as it is, for a choice between several: plain numbers.
+
+    `rewards` (see there); `losses` [P] under the objective; `drift`, None without a reference, else sums over each
+    response's tokens [2P] of the log-ratio (`log_ratios`, nats) and of half its square (`squares`). The mean of the
+    latter over tokens that the reference sampled estimates KL(reference ‖ policy) up to third order in the log-ratio
+    (Schulman's k2, http://joschu.net/blog/kl-approx.html); it is never negative, so it cannot cancel out, and costs no
+    pass of its own. Tokens are weighed equally here, whatever the objective does. Raises NumericsError, naming the
+    pair, for a log-probability that is not finite.
+    """
+    rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance)
+    held = None if reference is None else reference.of_pairs(pairs)
+    reference_R = None if held is None else weighted_sums(held, pairs, objective)
+    seen = log_ratios(weighted_sums(rows, pairs, objective), reference_R, pairs)
+    return {
+        "rewards": rewards(objective, seen),
+        "losses": objective.loss(seen).double().tolist(),
+        "drift": None if held is None else _drift(rows, held),
+    }
+
+
+def _drift(rows: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, list[float]]:
+    ratios = [row.double() - other.double() for row, other in zip(rows, reference, strict=True)]
+    return {
+        "log_ratios": [float(ratio_N.sum()) for ratio_N in ratios],
+        "squares": [float((0.5 * ratio_N.square()).sum()) for ratio_N in ratios],
+    }
 
 
 def guard_first_batch(

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from trimtab.engine import head
+from trimtab.engine.finite import listed
 from trimtab.engine.packing import Group, Pack, Span, lay_out, pack
 from trimtab.engine.scoring import KeptPack, Scorer, States, sum_by_response
 from trimtab.errors import ConfigError, NumericsError
@@ -33,6 +34,9 @@ from trimtab.objectives import LogRatios, Objective
 from trimtab.records import TokenPair
 
 Weights = Mapping[int, Sequence[float]]
+
+_OBJECTIVE = "Lower train.learning_rate, or use engine.dtype = float32."
+_REFERENCE = "Run `trimtab reference` again; if it stays, the unaligned model gives such numbers: look at these pairs."
 
 ROOM = 1.25  # of a pack's tokens that it may grow to by responses which are promoted behind it
 
@@ -119,6 +123,7 @@ def accumulate(
     """
     assert pairs, "an optimizer batch has at least one pair"
     batch = _Batch(scorer, pairs, objective, reference_logps_R, normaliser or len(pairs), pack_tokens, on_pack)
+    batch.refuse_not_finite(batch.reference_R, range(2 * len(pairs)), "the reference's log-probability", _REFERENCE)
     groups = [Group.of_pair(pair, index) for index, pair in enumerate(pairs)]
     scorer.prepare(groups)
     if objective.batch_coupled:
@@ -317,7 +322,7 @@ class _Batch:
         self.logps_R[keys] = plain_R.cpu()
         seen_R = plain_R if self.weights is None else sum_by_response(moved, logps_N, self.weights)
         self.seen_R[keys] = seen_R.cpu()
-        self._refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
+        self.refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
 
     def _solve(self, keys: Sequence[int]) -> None:
         """Losses and coefficients of the pairs with these keys (chosen, rejected, chosen, …)."""
@@ -331,8 +336,8 @@ class _Batch:
             self.loss_P[at[0::2] // 2] = loss_P.detach()
             if loss_P.requires_grad:
                 (self.coefficients_R[at],) = torch.autograd.grad(loss_P.sum() / self.normaliser, leaf_R)
-        self._refuse_not_finite(self.loss_P.repeat_interleave(2), keys, "loss")
-        self._refuse_not_finite(self.coefficients_R, keys, "gradient of the loss")
+        self.refuse_not_finite(self.loss_P.repeat_interleave(2), keys, "loss")
+        self.refuse_not_finite(self.coefficients_R, keys, "gradient of the loss")
 
     def _row_coefficients(self, spans: Sequence[Span]) -> Tensor:
         """d(loss)/d(logp) of every row of these responses: the response's coefficient, times the token's weight."""
@@ -370,13 +375,12 @@ class _Batch:
                 "engine.pack_tokens until a batch is one pack.",
             )
 
-    def _refuse_not_finite(self, values_R: Tensor, keys: Sequence[int], what: str) -> None:
+    def refuse_not_finite(self, values_R: Tensor, keys: Sequence[int], what: str, remedy: str = _OBJECTIVE) -> None:
+        """Raises NumericsError naming the pairs of these keys whose values are not finite."""
         finite = values_R[torch.as_tensor(keys)].isfinite()
         if not finite.all():
-            bad = [key for key, good in zip(keys, finite.tolist(), strict=True) if not good]
-            names = ", ".join(dict.fromkeys(self.pairs[key // 2].id for key in bad[:6]))
-            more = f" and {len(bad) - 6} more responses" if len(bad) > 6 else ""
+            bad = [self.pairs[key // 2].id for key, good in zip(keys, finite.tolist(), strict=True) if not good]
             raise NumericsError(
-                f"{what} is not finite for {names}{more}",
-                remedy="The weights were not updated. Lower train.learning_rate, or use engine.dtype = float32.",
+                f"{what} is not finite for {listed(list(dict.fromkeys(bad)))}",
+                remedy=f"The weights were not updated, and the run goes on from its last checkpoint. {remedy}",
             )

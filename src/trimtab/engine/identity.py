@@ -49,8 +49,9 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
     own = _digest_of(folder, _COMPUTES)
     if not (folder / "adapter_config.json").is_file():
         return ModelIdentity(own, None, tokenizer)
-    base = store.read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base:
+    told = store.read_json(folder / "adapter_config.json")
+    base = told.get("base_model_name_or_path") if isinstance(told, dict) else None
+    if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="merge it elsewhere")
     below = identify(base, offline=offline)
     return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from trimtab import store
-from trimtab.engine import quantized
+from trimtab.engine import finite, quantized
 from trimtab.errors import ModelError
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -70,7 +70,8 @@ def load(
     trust_remote_code: bool = False,
     offline: bool = False,
 ) -> Loaded:
-    """A causal LM and its tokenizer from a folder or the Hub; ModelError, with the remedy, for what is missing."""
+    """A causal LM and its tokenizer from a folder or the Hub; ModelError, with the remedy, for what is missing, and
+    NumericsError for weights that are not finite."""
     place = pick_device(device)
     folder = Path(name) if Path(name).is_dir() else None
     if folder is not None:
@@ -95,6 +96,7 @@ def load(
         )
     if not len(tokenizer):
         raise ModelError(f"{name}: the tokenizer has no vocabulary", remedy=_NO_TOKENIZER)
+    refuse_not_finite(model, name)
     digest = weights_digest(folder or _snapshot(name, revision) or model)
     return Loaded(model.to(place).eval(), tokenizer, name, digest)
 
@@ -119,9 +121,36 @@ def _look_into(folder: Path) -> None:
             )
         raise ModelError(f"{folder}: no weights here (*.safetensors)", remedy="Download or save the model again.")
     if adapter:
+        _look_into_adapter(folder)
         return
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ModelError(f"{folder}: no tokenizer beside the weights", remedy=_NO_TOKENIZER)
+
+
+def _look_into_adapter(folder: Path) -> None:
+    """What PEFT would do with the words of an adapter_config.json that a stranger wrote."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        what = "weights only as pickle (adapter_model.bin)" if pickled else "no adapter_model.safetensors"
+        raise ModelError(f"{folder}: {what}", remedy="Save the adapter again: model.save_pretrained(FOLDER).")
+    told = _adapter_config(folder)
+    if str(told.get("peft_type")).upper() != "LORA":
+        raise ModelError(
+            f"{folder}: an adapter of kind {told.get('peft_type')!r}, and only LORA ones (with DoRA) are read",
+            remedy="Merge it into its base where you trust it, and name that folder.",
+        )
+    if told.get("megatron_config") is not None:  # PEFT imports the module that `megatron_core` names
+        raise ModelError(
+            f"{folder}: its adapter_config.json names a module to import (megatron_core)",
+            remedy="Remove megatron_config and megatron_core from it.",
+        )
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    told = store.read_json(folder / "adapter_config.json")
+    if not isinstance(told, dict):
+        raise ModelError(f"{folder}: adapter_config.json is no object", remedy="Download or save the adapter again.")
+    return told
 
 
 def _load_adapter(folder: Path, **options: Any) -> Loaded:
@@ -132,18 +161,31 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
+    base = _adapter_config(folder).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="Merge it elsewhere.")
     loaded = load(base, **options)
     if quantized.marked(folder):
         quantized.round_like(loaded.model)
     with _quiet(), _said_plainly(str(folder), offline=True):
-        model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
+        adapted = PeftModel.from_pretrained(loaded.model, str(folder))
+        refuse_not_finite(adapted, str(folder))
+        model = adapted.merge_and_unload()
         own = (folder / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True) if own else loaded.tokenizer
+        tokenizer = loaded.tokenizer
+        if own:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     digest = hashlib.sha256(f"{loaded.digest}+{weights_digest(folder)}".encode()).hexdigest()
     return Loaded(model.eval(), tokenizer, str(folder), digest)
+
+
+def refuse_not_finite(model: nn.Module, name: str) -> None:
+    """Raises NumericsError naming the tensors of a model just loaded that hold NaN or Inf."""
+    finite.refuse(
+        model.named_parameters(),
+        what=f"{name}: the weights of this model",
+        remedy="Download or save the model again; if it was trained, take a checkpoint from before its training broke.",
+    )
 
 
 @contextmanager
@@ -294,7 +336,15 @@ def _has_adapter(model: Any) -> bool:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a folder that plain transformers loads (with an adapter: a PEFT folder) into the existing `folder`."""
+    """Writes a folder that plain transformers loads (with an adapter: a PEFT folder) into the existing `folder`.
+
+    Raises NumericsError where a weight is not finite.
+    """
+    finite.refuse(
+        model.named_parameters(),
+        what="the model to be saved",
+        remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
+    )
     adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub
     with _quiet():
         model.save_pretrained(str(folder), **adapter)

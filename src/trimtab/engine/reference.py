@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab import store
+from trimtab.engine.finite import listed
 from trimtab.engine.packing import Group
 from trimtab.errors import NumericsError, StoreError
 from trimtab.records import TokenPair, digest
@@ -101,6 +102,15 @@ class Reference:
         """Per-token log-probabilities of the responses, chosen of pair p at 2p and rejected at 2p + 1."""
         return [self.tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
 
+    def require(self, pairs: Iterable[TokenPair]) -> None:
+        """Raises StoreError naming the pairs of which a row is not there, and what was damaged."""
+        if absent := list(dict.fromkeys(missing(self, pairs).ids)):
+            why = "".join(f"; {reason}" for _, reason in self.damaged[:1])
+            raise StoreError(
+                f"reference log-probabilities of {len(absent)} pairs are missing from the cache: {listed(absent)}{why}",
+                remedy="run `trimtab reference` again; it computes what is missing",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -130,7 +140,7 @@ def missing(reference: Reference, pairs: Iterable[TokenPair]) -> Missing:
 
 def read(key: ReferenceKey, pairs: Iterable[TokenPair]) -> Reference:
     """The rows of `pairs` that the cache has. Every byte is verified; what does not verify counts as not there."""
-    wanted = {row_digest(p.prompt_ids, ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)}
+    wanted = {row_digest(p.prompt_ids, ids): p.id for p in pairs for ids in (p.chosen_ids, p.rejected_ids)}
     rows: dict[bytes, Tensor] = {}
     damaged: list[tuple[Path, str]] = []
     for shard in _shards(key):
@@ -214,17 +224,27 @@ def _append(key: ReferenceKey, rows: dict[bytes, Tensor]) -> None:
         "logps": torch.cat(list(rows.values())),
     }
     name = _PREFIX + sha256(b"".join(rows)).hexdigest()[:16]
-    store.commit_folder(key.folder / name, lambda folder: save_file(tensors, folder / "rows.safetensors"))
+    store.commit_folder(
+        key.folder / name,
+        lambda folder: save_file(tensors, folder / "rows.safetensors"),
+        needs=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+    )
 
 
-def _read_shard(shard: Path, wanted: set[bytes]) -> dict[bytes, Tensor]:
+def _read_shard(shard: Path, wanted: Mapping[bytes, str]) -> dict[bytes, Tensor]:
+    """The rows that are wanted (digest → pair). A shard with a single row that is not finite is not trusted at all."""
     if problems := store.damage(shard):
         raise ValueError(problems[0])
     with safe_open(shard / "rows.safetensors", framework="pt") as file:
         # a copy: what is read is mapped from the file, and would change or vanish with it in the middle of a run
         digests, offsets, logps = (file.get_tensor(name).clone() for name in ("digests", "offsets", "logps"))
-    if len(offsets) != len(digests) + 1 or int(offsets[-1]) != len(logps) or not torch.isfinite(logps).all():
+    if len(offsets) != len(digests) + 1 or int(offsets[-1]) != len(logps):
         raise ValueError(f"{shard.name}/rows.safetensors: not a shard")
     table, starts = digests.numpy().tobytes(), offsets.tolist()
     names = (table[32 * i : 32 * i + 32] for i in range(len(digests)))
-    return {name: logps[starts[i] : starts[i + 1]] for i, name in enumerate(names) if name in wanted}
+    rows = {name: logps[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
+    if not logps.isfinite().all():
+        bad = [name for name, row in rows.items() if not row.isfinite().all()]
+        pairs = list(dict.fromkeys(wanted.get(name, "a pair of another run") for name in bad))
+        raise ValueError(f"{shard.name}/rows.safetensors: log-probabilities are not finite for {listed(pairs)}")
+    return {name: row for name, row in rows.items() if name in wanted}

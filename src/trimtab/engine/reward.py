@@ -42,12 +42,13 @@ class RewardModel:
 
         place = models.pick_device(device)
         with models.reading(folder):
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             _require_reward(config, folder)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model, told = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 use_safetensors=True,
+                trust_remote_code=False,
                 local_files_only=True,
                 dtype=models.pick_dtype(dtype, place),
                 output_loading_info=True,
@@ -57,6 +58,7 @@ class RewardModel:
                 f"{folder}: its weights lack {sorted(told['missing_keys'])[0]}, so it was not trained to score",
                 remedy="name a reward model (a sequence classifier with one output)",
             )
+        models.refuse_not_finite(model, str(folder))
         return cls(model.to(place), tokenizer, name=str(folder))
 
     def scores(self, conversations: Sequence[Sequence[Message]]) -> list[float | None]:

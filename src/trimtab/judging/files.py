@@ -14,6 +14,8 @@ from typing import Any
 from trimtab.errors import DataError
 from trimtab.judging.rows import Place, Row, kind
 
+LARGEST_FILE = 2**30  # bytes, unzipped: some hundred times what 805 answers take; a small file can unzip to anything
+
 
 def read_values(path: Path) -> list[tuple[Place, Any]]:
     """Every value of a JSON list, or of a file with one JSON value a line or values printed over several lines each.
@@ -62,9 +64,14 @@ def read_csv(path: Path) -> list[tuple[Place, dict[str, str]]]:
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
-        if raw.startswith(b"\x1f\x8b"):
-            raw = gzip.decompress(raw)
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+        if len(raw) > LARGEST_FILE:
+            raise DataError(
+                f"{path} holds more than {LARGEST_FILE / 2**30:.3g} GiB", remedy="name a file of answers or verdicts"
+            )
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file", remedy="check the path") from error
@@ -78,7 +85,10 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}", remedy="check the permissions") from error
 
 
-def _not_json(path: Path, error: json.JSONDecodeError) -> DataError:
+def _not_json(path: Path, error: ValueError | RecursionError) -> DataError:
+    if not isinstance(error, json.JSONDecodeError):  # an integer of more than 4,300 digits
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error).split(";")[0]
+        return DataError(f"{path} holds JSON that cannot be read: {why}", remedy="write the file again")
     return DataError(
         f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}",
         remedy="mend that line, or write the file again",
@@ -88,7 +98,7 @@ def _not_json(path: Path, error: json.JSONDecodeError) -> DataError:
 def _json_list(path: Path, text: str) -> list[tuple[Place, Any]]:
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_json(path, error) from error
     return [(Place(path, number), value) for number, value in enumerate(values, start=1)]
 
@@ -106,7 +116,7 @@ def _spread(path: Path, text: str) -> list[tuple[Place, Any]]:
         line += text.count("\n", end, start)
         try:
             value, end = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise _not_json(path, error) from error
         values.append((Place(path, line), value))
         line += text.count("\n", start, end)
@@ -127,4 +137,6 @@ def _json_lines(path: Path, text: str) -> list[tuple[Place, Any]]:
                 f"{path}, line {number}, column {error.colno} is not JSON: {error.msg}",
                 remedy="give a JSON list, or one whole JSON value a line",
             ) from error
+        except (ValueError, RecursionError) as error:
+            raise _not_json(path, error) from error
     return values

@@ -8,6 +8,7 @@ everything that decides a reply.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sqlite3
 import time
@@ -20,18 +21,20 @@ from urllib.parse import urlsplit, urlunsplit
 from trimtab import store
 from trimtab.endpoint import Request
 from trimtab.errors import StoreError
+from trimtab.judging import seals
 from trimtab.records import digest
 
-SCHEMA = 1
+SCHEMA = 2  # 1: rows without a seal
+_LOG = logging.getLogger("trimtab.judging")
 _AT_ONCE = 500  # keys in one statement; SQLite takes at least 999 variables
 _TABLES = (
     """CREATE TABLE verdicts (
         key TEXT PRIMARY KEY, judge TEXT NOT NULL, subject TEXT NOT NULL, value REAL NOT NULL, reply TEXT,
         prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
-        created REAL NOT NULL) WITHOUT ROWID""",
+        created REAL NOT NULL, seal INTEGER) WITHOUT ROWID""",
     """CREATE TABLE failures (
         key TEXT PRIMARY KEY, judge TEXT NOT NULL, subject TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL,
-        attempts INTEGER NOT NULL, last REAL NOT NULL) WITHOUT ROWID""",
+        attempts INTEGER NOT NULL, last REAL NOT NULL, seal INTEGER) WITHOUT ROWID""",
     "CREATE INDEX verdicts_by_judge ON verdicts (judge)",
 )
 
@@ -98,11 +101,16 @@ class Failed:
     last: float
 
 
+_FAILURE = tuple(column.name for column in fields(Failed))
+_SEALED = {"verdicts": _VERDICT, "failures": _FAILURE}
+
+
 class VerdictStore:
     """Verdicts and failures over a connection of `store.database`, in the thread that opened it.
 
-    Each `put` and `fail` is one transaction, on disk when it returns. Raises StoreError for a database that a newer
-    trimtab wrote, or that is something else.
+    Each `put` and `fail` is one transaction, on disk when it returns. Rows that are not as they were written are
+    dropped when the store is opened, with a warning, and asked again (see `seals`). Raises StoreError for a database
+    that a newer trimtab wrote, or that is something else.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float] = time.time) -> None:
@@ -134,8 +142,9 @@ class VerdictStore:
         row = (key, _text(judge), _text(subject), float(value), told, prompt_tokens, completion_tokens, seconds)
         with store.transaction(self._connection):
             self._connection.execute(
-                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._now())
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", (*row, self._now())
             )
+            seals.seal(self._connection, "verdicts", _VERDICT, key)
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
 
     def fail(self, key: str, *, judge: str, subject: str, kind: str, message: str, attempts: int) -> None:
@@ -143,14 +152,15 @@ class VerdictStore:
         row = (key, _text(judge), _text(subject), kind, _text(message), attempts, self._now())
         with store.transaction(self._connection):
             self._connection.execute(
-                "INSERT OR REPLACE INTO failures SELECT ?, ?, ?, ?, ?, ?, ?"
+                "INSERT OR REPLACE INTO failures SELECT ?, ?, ?, ?, ?, ?, ?, NULL"
                 " WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?)",
                 (*row, key),
             )
+            seals.seal(self._connection, "failures", _FAILURE, key)
 
     def failures(self, keys: Iterable[str]) -> dict[str, Failed]:
         """The failures that are there."""
-        rows = self._rows("SELECT key, judge, subject, kind, message, attempts, last FROM failures WHERE key IN", keys)
+        rows = self._rows(f"SELECT {', '.join(_FAILURE)} FROM failures WHERE key IN", keys)  # noqa: S608  # own names
         return {row[0]: Failed(*row) for row in rows}
 
     def forget(self, key: str) -> None:
@@ -187,6 +197,22 @@ class VerdictStore:
                 f"{self._name()} was written by a newer trimtab (schema {version}; this one knows {SCHEMA})",
                 remedy="upgrade trimtab, or set TRIMTAB_HOME to another folder",
             )
+        elif version == SCHEMA:
+            self._drop_broken()
+        else:
+            self._seal_all()
+
+    def _drop_broken(self) -> None:
+        for table, columns in _SEALED.items():
+            if n := seals.drop_broken(self._connection, table, columns):
+                _LOG.warning("%s: %d of its %s were damaged and are dropped", self._name(), n, table)
+
+    def _seal_all(self) -> None:
+        """Rows of schema 1 are taken as they are."""
+        for table, columns in _SEALED.items():
+            self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {seals.COLUMN} INTEGER")
+            seals.seal(self._connection, table, columns)
+        self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _name(self) -> str:
         return str(self._connection.execute("PRAGMA database_list").fetchone()[2] or "the database")

@@ -70,6 +70,21 @@ class Folder:
         return self.root / "heldout.json"
 
     @property
+    def milestones(self) -> Path:
+        """Weights that the run may end with, until it has; afterwards only with `select.keep`."""
+        return self.root / "milestones"
+
+    @property
+    def selection(self) -> Path:
+        """Which milestone is in `model/`, why, and what held-out pairs said of each."""
+        return self.root / "selection.json"
+
+    @property
+    def resumed(self) -> Path:
+        """What `--resume-anyway` let pass; only where it was used."""
+        return self.root / "resumed.json"
+
+    @property
     def screening(self) -> Path:
         """What was done with responses whose gradient is zero; only where the run screened."""
         return self.root / "screening.json"

@@ -33,7 +33,7 @@ def model_folder(config: Config) -> Path:
 def benchmark_name(config: Config) -> str | None:
     """The name under which answers and verdicts are filed; None when nothing is asked."""
     name = config.benchmark.name
-    return None if name == "none" else Path(name).name.split(".")[0] or name
+    return None if name == "none" else Path(name).name.split(".")[0] or "prompts"  # never a path of its own
 
 
 def benchmark(config: Config) -> Benchmark:

@@ -15,8 +15,16 @@ from trimtab.progress import printable
 PACKAGES = ("torch", "transformers", "peft")
 
 
-def text(config: Config, *, objective: Objective, rows: Sequence[Mapping[str, Any]], heldout: Mapping[str, Any]) -> str:
-    """The card, in Markdown with the Hub's front matter."""
+def text(
+    config: Config,
+    *,
+    objective: Objective,
+    rows: Sequence[Mapping[str, Any]],
+    heldout: Mapping[str, Any],
+    selected: Mapping[str, Any],
+    changes: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The card, in Markdown with the Hub's front matter. `changes`: those of `resuming.changes`."""
     kind = _kind(config)
     parameters = ", ".join(f"{name} {value}" for name, value in objective.parameters().items() if value is not None)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
@@ -35,7 +43,9 @@ def text(config: Config, *, objective: Objective, rows: Sequence[Mapping[str, An
         "",
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),
         *_figures(rows),
+        f"- Weights: after step {selected['picked']} of {selected['last']}, because {selected['why']}",
         *_heldout(heldout),
+        *_changes(changes),
         "- These figures say how the training went. Whether the answers are better is a matter for a judge: see the "
         "run's report.",
         "",
@@ -77,6 +87,13 @@ def _heldout(told: Mapping[str, Any]) -> list[str]:
     if after is None:
         return []
     return [f"- Held-out pairs ({told['n']}): reward accuracy {after['accuracy']:.3f}, gap {after['reward_gap']:.3f}"]
+
+
+def _changes(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"- Resumed after step {one['after_step']} though {'; '.join(_said(words) for words in one['changed'])}"
+        for one in told
+    ]
 
 
 def _said(words: str) -> str:

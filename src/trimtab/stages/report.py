@@ -17,6 +17,7 @@ from trimtab.progress import Reporter
 from trimtab.records import digest
 from trimtab.stages.folder import Folder, one_a_seed
 from trimtab.stages.reporting import inputs, render, words
+from trimtab.stages.reporting.milestones import milestone_numbers
 from trimtab.stages.reporting.numbers import benchmark_numbers
 from trimtab.stages.reporting.page import page
 from trimtab.stages.reporting.samples import sample_groups
@@ -24,7 +25,7 @@ from trimtab.stages.reporting.saved import saved_numbers
 from trimtab.stages.reporting.training import heldout_numbers, training_numbers
 from trimtab.written import read_flags
 
-FORMAT = 4  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 5  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")
 
 
@@ -73,9 +74,10 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
             "source": objective.source,
         },
         "benchmark": benchmark,
-        "training": training_numbers(runs, objective),
+        "training": training_numbers(runs, objective, config),
         "compute_saved": saved_numbers(runs),
         "heldout": heldout_numbers(runs),
+        "milestones": milestone_numbers(runs),
         "audit": first.audit,
         "samples": sample_groups(first, judge=judges[0]["judge"] if judges else None, unit=benchmark["lengths"]["unit"])
         if benchmark and benchmark["lengths"]
@@ -88,6 +90,7 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
     return numbers | {
         "headline": words.headline(numbers),
         "regime": words.regime_sentences(numbers["training"]),
+        "symptoms": words.symptom_sentences(numbers["training"]),
         "not_measured": words.not_measured(numbers),
     }
 

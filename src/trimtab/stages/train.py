@@ -17,7 +17,7 @@ import torch
 
 from trimtab import objectives, store
 from trimtab.config import Config
-from trimtab.engine import checkpoint, evaluation, gradient, memory, metrics, models, optim, reference
+from trimtab.engine import checkpoint, culprits, evaluation, finite, gradient, memory, metrics, models, optim, reference
 from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
@@ -26,8 +26,13 @@ from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
 from trimtab.progress import Advance, Reporter
 from trimtab.records import TokenPair, digest
-from trimtab.stages import model_card, policy
+from trimtab.stages import model_card, policy, resuming
+from trimtab.stages.course import watch_from
 from trimtab.stages.folder import Folder
+from trimtab.stages.milestones import Milestones
+from trimtab.stages.milestones import lines as milestone_lines
+from trimtab.stages.milestones import steps as milestone_steps
+from trimtab.stages.notices import notices
 from trimtab.stages.signals import Interrupted, Stop, stop_on_signal
 
 CHECKPOINTS_A_RUN = 10
@@ -49,13 +54,14 @@ def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
         "learning_rate": _peak_rate(config),
         "warmup_steps": math.ceil(config.train.warmup * order.steps),
         "save_every": _save_every(config, order),
+        "milestones": list(milestone_steps(order)),
     }
 
 
-def main(config: Config, *, reporter: Reporter) -> None:
-    """Write `model/`, `metrics.jsonl`, `visits.jsonl`, `heldout.json` and `checkpoints/`.
+def main(config: Config, *, reporter: Reporter, resume_anyway: bool = False) -> None:
+    """Write `model/`, `metrics.jsonl`, `visits.jsonl`, `heldout.json`, `selection.json` and `checkpoints/`.
 
-    Goes on from the newest valid checkpoint.
+    Goes on from the newest valid checkpoint; `resume_anyway`: also where its course has changed (see `resuming`).
     """
     folder = Folder.of(config)
     folder.require(folder.data, "prepare")
@@ -63,12 +69,13 @@ def main(config: Config, *, reporter: Reporter) -> None:
     if objective.needs_reference:
         folder.require(folder.reference, "reference")
     identity = policy.identity_of(config, folder, objective)
-    if folder.is_done("train", digest(identity)):
+    made_from = digest(identity | {"select.by": config.select.by})
+    if folder.is_done("train", made_from):
         reporter.say("train: this model is trained already")
         return
     threads = policy.use_threads(config)
-    work = _begin(config, folder, objective, identity, reporter)
-    for line in _notices(work, threads):
+    work = _begin(config, folder, objective, identity, reporter, resume_anyway)
+    for line in notices(config, objective, work.scorer, pack_tokens=work.pack_tokens, threads=threads):
         reporter.say(f"train: {line}")
     if folder.versions.is_file():
         store.write_json(folder.versions, store.read_json(folder.versions) | {"attention": work.scorer.attention_name})
@@ -79,11 +86,12 @@ def main(config: Config, *, reporter: Reporter) -> None:
         reporter.track("training", total=work.order.steps, unit="steps", done=work.step) as advance,
     ):
         _steps(work, stop, log, visits, advance, reporter)
-    if work.step < work.order.steps:
+    if work.step < work.order.steps or work.milestones.due(work.step):
         raise stop.error(f"stopped after step {work.step} of {work.order.steps} with a checkpoint")
     _finish(work, reporter)
-    screening = [] if work.forecast is None else [folder.screening]
-    folder.finish("train", digest(identity), [folder.model, folder.metrics, folder.visits, folder.heldout, *screening])
+    made = [folder.model, folder.metrics, folder.visits, folder.heldout, folder.selection]
+    folder.finish("train", made_from, made + ([] if work.forecast is None else [folder.screening]))
+    work.milestones.clear()
 
 
 @dataclass(slots=True)
@@ -102,6 +110,7 @@ class _Work:
     optimizer: optim.AdamW
     scorer: Scorer
     order: Order
+    milestones: Milestones
     forecast: Forecast | None
     shrinking: Shrinking | None
     pack_tokens: int
@@ -110,15 +119,17 @@ class _Work:
     before: dict[str, Any] | None
 
 
-def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[str, Any], reporter: Reporter) -> _Work:
+def _begin(
+    config: Config, folder: Folder, objective: Objective, identity: dict[str, Any], reporter: Reporter, anyway: bool
+) -> _Work:
     """Everything loaded, and put back to where the newest valid checkpoint was, if there is one."""
     train, heldout = (policy.read_pairs(folder.data / name) for name in ("train.jsonl", "heldout.jsonl"))
-    resumed, damaged = checkpoint.find(folder.checkpoints, identity=identity)
-    for problem in damaged:
-        reporter.say(f"train: passed over a checkpoint that does not verify: {problem}")
+    order = _order(config, len(train))
+    resumed = resuming.find(folder, identity, anyway=anyway, steps=order.steps, reporter=reporter)
     held = None
     if objective.needs_reference:
         held = reference.read(policy.reference_key(config, folder), [*train, *heldout])
+        held.require([*train, *heldout])
     state = resumed.extra if resumed else {}
     fit = policy.fit(config, pairs=train)
     pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or fit.pack_tokens
@@ -133,8 +144,10 @@ def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[
         model = models.attach_lora(model, **lora)
     optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
     models.lean_embedding(model)
+    milestones = Milestones(config, folder, order, heldout)
     kept = config.train.keep_checkpoints
-    store.require_space(folder.checkpoints, int(1.2 * checkpoint.bytes_needed(optimizer) * (kept + 1)))
+    taken = checkpoint.bytes_needed(optimizer) * (kept + 1) + milestones.bytes_needed(model)
+    store.require_space(folder.checkpoints, int(1.2 * taken))
     scorer = policy.scorer(model, packed=config.engine.packed, checkpointing=fit.checkpointing, pairs=train)
     screens = config.engine.screening != "off" and objective.has_dead_zone and not scorer.has_dropout
     costs = Costs.of(model, prompts=scorer.prompts, calls=config.engine.screening == "auto")
@@ -149,9 +162,10 @@ def _begin(config: Config, folder: Folder, objective: Objective, identity: dict[
         before = evaluation.heldout(
             scorer, heldout, objective=objective, reference=held, pack_tokens=pack_tokens, untrained=True
         )
+    milestones.begin(resumed.step if resumed else 0)
     return _Work(
         config, folder, objective, identity, train, heldout, held, loaded, model, optimizer, scorer,
-        _order(config, len(train)), forecast, shrinking, pack_tokens,
+        order, milestones, forecast, shrinking, pack_tokens,
         resumed.step if resumed else 0, state.get("seconds", 0.0), before,
     )  # fmt: skip
 
@@ -161,27 +175,28 @@ def _steps(
 ) -> None:
     """Optimizer steps until the run is done or a signal has come; the last thing is always a checkpoint."""
     told, saved = work.config.train, work.step
+    watch = watch_from(
+        work.folder.metrics, work.config, work.objective, steps=work.order.steps, dtype=work.scorer.dtype
+    )
+    _milestone(work, stop)  # that a signal or a kill may have left out
     while work.step < work.order.steps and not stop:
         began = time.perf_counter()
         indices = work.order.batch(work.step).indices
         pairs = [work.train[i] for i in indices]
         objective = work.objective.at(work.order.epochs_done(work.step))
         try:
-            result = _gradient(work, indices, objective, stop)
+            result, norm = _gradient(work, indices, objective, stop)
         except Interrupted:
             break
+        except NumericsError:
+            _keep(work, saved)
+            raise
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out_of_memory(error):
                 raise
             work.pack_tokens = memory.halved(work.pack_tokens, longest_group=max(pair.n_tokens for pair in pairs))
             reporter.say(f"train: out of memory; the step is repeated with packs of {work.pack_tokens:,} tokens")
             continue
-        norm = work.optimizer.clip(told.max_grad_norm)
-        if not math.isfinite(norm):
-            raise NumericsError(
-                f"step {work.step + 1}: the gradient is not finite; pairs {', '.join(pair.id for pair in pairs)}",
-                remedy="the weights were not updated; lower train.learning_rate or use --engine.dtype float32",
-            )
         rate = optim.learning_rate(
             work.step, total=work.order.steps, peak=_peak_rate(work.config), schedule=told.schedule, warmup=told.warmup
         )
@@ -204,7 +219,10 @@ def _steps(
         )
         log.append(row)
         visits.append(metrics.visit(result, step=work.step, indices=indices))
+        for symptom in watch.saw(row):
+            reporter.say(f"train: {symptom.sentence}")
         advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
+        _milestone(work, stop)
         if work.step % GIVE_BACK_EVERY == 0:
             memory.give_back()
         if work.step % _save_every(work.config, work.order) == 0:
@@ -214,8 +232,13 @@ def _steps(
         _save(work)
 
 
-def _gradient(work: _Work, indices: Sequence[int], objective: Objective, stop: Stop) -> gradient.BatchResult:
-    """The batch's gradient into the parameters; before the first update, with the guard. May leave by `Interrupted`."""
+def _gradient(
+    work: _Work, indices: Sequence[int], objective: Objective, stop: Stop
+) -> tuple[gradient.BatchResult, float]:
+    """The batch's gradient, clipped, into the parameters, and its norm before; at the first step, with the guard.
+
+    May leave by `Interrupted`. Raises NumericsError, naming the pairs, when any number is not finite.
+    """
     held, scorer, pairs = work.reference, work.scorer, [work.train[i] for i in indices]
     reference_R = None if held is None else gradient.weighted_sums(held.of_pairs(pairs), pairs, objective)
     held_R = None
@@ -223,22 +246,50 @@ def _gradient(work: _Work, indices: Sequence[int], objective: Objective, stop: S
         unread = evaluation.log_ratios(torch.zeros(2 * len(pairs)), reference_R, pairs)
         held_R = work.shrinking.held_R(indices, unread, objective=objective)
     work.optimizer.zero_gradients()
-    result = gradient.accumulate(
-        scorer,
-        pairs,
-        objective=objective,
-        reference_logps_R=reference_R,
-        pack_tokens=work.pack_tokens,
-        screen_R=None if work.forecast is None else work.forecast.screen_R(indices, pairs),
-        held_R=held_R,
-        # dropout has drawn from its generator by then: such a step is finished, not left
-        on_pack=(lambda: None) if scorer.has_dropout else stop.check,
-    )
+    try:
+        result = gradient.accumulate(
+            scorer,
+            pairs,
+            objective=objective,
+            reference_logps_R=reference_R,
+            pack_tokens=work.pack_tokens,
+            screen_R=None if work.forecast is None else work.forecast.screen_R(indices, pairs),
+            held_R=held_R,
+            # dropout has drawn from its generator by then: such a step is finished, not left
+            on_pack=(lambda: None) if scorer.has_dropout else stop.check,
+        )
+    except NumericsError as error:
+        raise culprits.of_forward(error, scorer, pairs, step=work.step + 1, pack_tokens=work.pack_tokens) from error
     if work.step == 0:
         evaluation.guard_first_batch(
             scorer, result, objective=objective, reference_R=reference_R, pairs=pairs, pack_tokens=work.pack_tokens
         )
-    return result
+    norm = work.optimizer.clip(work.config.train.max_grad_norm)
+    if not math.isfinite(norm):
+        raise culprits.of_gradient(
+            scorer, pairs, result, objective=objective, step=work.step + 1, pack_tokens=work.pack_tokens
+        )
+    return result, norm
+
+
+def _milestone(work: _Work, stop: Stop) -> None:
+    """Where one is due: held-out pairs under the weights of now, and these. A signal leaves it to the next life."""
+    if stop or not work.milestones.due(work.step):
+        return
+    try:
+        evidence = evaluation.evidence(
+            work.scorer,
+            work.heldout,
+            objective=work.objective,
+            reference=work.reference,
+            pack_tokens=work.pack_tokens,
+            advance=lambda _responses: stop.check(),
+        )
+    except Interrupted:
+        return
+    work.milestones.take(
+        work.step, evidence=evidence, save=lambda into: models.save(work.model, work.loaded.tokenizer, into)
+    )
 
 
 def _remember(work: _Work, indices: Sequence[int], result: gradient.BatchResult) -> None:
@@ -247,6 +298,13 @@ def _remember(work: _Work, indices: Sequence[int], result: gradient.BatchResult)
         work.forecast.saw(indices, result.active_R, screened_R=result.screened_R, held_R=result.held_R)
     if work.shrinking is not None:
         work.shrinking.saw(indices, result.log_ratios, active_R=result.active_R, held_R=result.held_R)
+
+
+def _keep(work: _Work, saved: int) -> None:
+    """What was trained before a step that failed on its numbers. Dropout has drawn from its generator by then."""
+    broken = finite.not_finite(work.optimizer.parameters.items())
+    if saved != work.step and not broken and not work.scorer.has_dropout:
+        _save(work)
 
 
 def _save(work: _Work) -> None:
@@ -268,28 +326,31 @@ def _save(work: _Work) -> None:
 
 
 def _finish(work: _Work, reporter: Reporter) -> None:
-    """Held-out rewards before and after, what screening did, and the model as a plain transformers or PEFT folder."""
+    """What screening did, the pick and its held-out rewards, and the model as a plain transformers or PEFT folder."""
     if work.forecast is not None:
         store.write_json(work.folder.screening, _screening(work, work.forecast, reporter))
-    after = None
-    if work.heldout:
-        with reporter.track("held-out rewards", total=2 * len(work.heldout), unit="responses") as advance:
-            after = evaluation.heldout(
-                work.scorer,
-                work.heldout,
-                objective=work.objective,
-                reference=work.reference,
-                pack_tokens=work.pack_tokens,
-                advance=advance,
-            )
-    told = {"n": len(work.heldout), "ids": [p.id for p in work.heldout], "before": work.before, "after": after}
+    selected = work.milestones.pick()
+    for line in milestone_lines(selected):
+        reporter.say(f"train: {line}")
+    picked, ids = selected["picked"], [pair.id for pair in work.heldout]
+    told = {"n": len(ids), "ids": ids, "before": work.before, "after": work.milestones.rewards(picked)}
     store.write_json(work.folder.heldout, told)
+    store.write_json(work.folder.selection, selected)
+    rows = store.read_jsonl(work.folder.metrics)
     card = model_card.text(
-        work.config, objective=work.objective, rows=store.read_jsonl(work.folder.metrics), heldout=told
+        work.config,
+        objective=work.objective,
+        rows=rows,
+        heldout=told,
+        selected=selected,
+        changes=resuming.changes(work.folder),
     )
 
     def write(into: Path) -> None:
-        models.save(work.model, work.loaded.tokenizer, into)
+        if picked == work.step:
+            models.save(work.model, work.loaded.tokenizer, into)
+        else:
+            work.milestones.copy(picked, into)
         store.write_text(into / "README.md", card)
 
     store.commit_folder(work.folder.model, write)
@@ -334,23 +395,3 @@ def _peak_rate(config: Config) -> float:
 
 def _save_every(config: Config, order: Order) -> int:
     return config.train.save_every or math.ceil(order.steps / CHECKPOINTS_A_RUN)
-
-
-def _notices(work: _Work, threads: int) -> list[str]:
-    """What is worth knowing before the first step: the objective's regime, the path, and what was switched off."""
-    scorer, objective, wanted = work.scorer, work.objective, work.config.engine.screening
-    path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
-    attention = f"attention by {scorer.attention_name}"
-    dtype = str(scorer.dtype).removeprefix("torch.")
-    where = f"{scorer.device.type}, {threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
-    lines = [*objective.notices(), f"{path}, up to {work.pack_tokens:,} tokens each, {dtype} on {where}, {attention}"]
-    if work.shrinking is not None:
-        lines.append(
-            "shrinking is on: approximate; responses far inside the dead zone skip visits, and what that missed is "
-            "counted in the report"
-        )
-    if wanted != "off" and objective.has_dead_zone and scorer.has_dropout:
-        lines.append("screening is off: with adapter dropout two passes over one response are not the same model")
-    if wanted == "on" and not objective.has_dead_zone:
-        lines.append(f"screening is off: {objective.name} has no dead zone, every response keeps its gradient")
-    return lines

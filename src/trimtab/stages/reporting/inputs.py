@@ -69,6 +69,7 @@ class Run:
     metrics: tuple[Mapping[str, Any], ...]
     heldout: Mapping[str, Any] | None
     screening: Mapping[str, Any] | None
+    selection: Mapping[str, Any] | None
     baseline: Mapping[str, Answer]
     after: Mapping[str, Answer]
     unaligned: Mapping[str, Answer]
@@ -102,6 +103,7 @@ def read(folder: Folder, config: Config) -> Run:
         metrics=tuple(store.read_jsonl(folder.metrics)) if folder.metrics.is_file() else (),
         heldout=_optional(folder.heldout, _mapping),
         screening=_optional(folder.screening, _mapping),
+        selection=_optional(folder.selection, _mapping),
         **judged,
     )
 
@@ -110,7 +112,7 @@ def files(folder: Folder, config: Config) -> list[Path]:
     """The files that `read` would read and that are there, in a fixed order: what a report is made from."""
     name = benchmark_name(config)
     paths = [folder.plan, folder.versions, folder.data / "audit.json", folder.metrics, folder.heldout]
-    paths.append(folder.screening)
+    paths += [folder.screening, folder.selection]
     if name is not None:
         paths += [folder.baseline_answers(name)]
         paths += [of(name, turns=turns) for turns in (False, True) for of in (folder.answers, folder.unaligned_answers)]

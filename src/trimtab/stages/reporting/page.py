@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab import __version__
-from trimtab.stages.reporting import page_answers, page_judged, page_run, page_saved, words
+from trimtab.stages.reporting import milestones, page_answers, page_judged, page_run, page_saved, words
 
 _SECTIONS = {
     "wins": "Win rates", "marks": "Marks", "families": "By family", "judge": "Judge", "lengths": "Lengths",
-    "training": "Training", "saved": "Compute saved", "heldout": "Held-out", "samples": "Samples",
+    "training": "Training", "saved": "Compute saved", "heldout": "Held-out", "milestones": "Milestones",
+    "samples": "Samples",
     "data": "Data", "repeat": "Reproduce",
     "gaps": "Not measured", "words": "Glossary",
 }  # fmt: skip
@@ -24,7 +25,7 @@ def page(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "title": title(numbers),
         "subject": subject(numbers),
         "headline": numbers["headline"],
-        "regime": numbers["regime"],
+        "regime": [*numbers["regime"], *numbers["symptoms"]],
         "wins": page_answers.wins(benchmark),
         "families": page_answers.families(benchmark),
         "marks": page_judged.marks(benchmark),
@@ -34,6 +35,7 @@ def page(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "training": page_run.training(numbers["training"], numbers["objective"]),
         "saved": page_saved.saved(numbers["compute_saved"], numbers["training"]),
         "heldout": page_run.heldout(numbers["heldout"]),
+        "milestones": milestones.panel(numbers["milestones"]),
         "samples": page_answers.samples(numbers["samples"]),
         "data": page_run.data(numbers["audit"]),
         "repeat": numbers["reproduce"],

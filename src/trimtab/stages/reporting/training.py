@@ -15,8 +15,11 @@ import numpy as np
 from trimtab.analysis import regime
 from trimtab.analysis.calibration import calibration
 from trimtab.analysis.intervals import FloatArray
+from trimtab.analysis.symptoms import symptoms
+from trimtab.config import Config
 from trimtab.errors import DataError
 from trimtab.objectives import Objective
+from trimtab.stages.course import course
 from trimtab.stages.reporting import estimates
 from trimtab.stages.reporting.inputs import Run
 
@@ -29,15 +32,15 @@ CURVES = (
 SIDES = ("active/chosen", "active/rejected", "pull/chosen", "pull/rejected")
 
 
-def training_numbers(runs: Sequence[Run], objective: Objective) -> dict[str, Any] | None:
+def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) -> dict[str, Any] | None:
     """One entry a seed, and the loss of a policy equal to its reference; None when no run recorded a step."""
-    entries = [_one(run, objective) for run in runs if run.metrics]
+    entries = [_one(run, objective, config) for run in runs if run.metrics]
     if not entries:
         return None
     return {"step_zero": objective.step_zero(), "has_dead_zone": objective.has_dead_zone, "seeds": entries}
 
 
-def _one(run: Run, objective: Objective) -> dict[str, Any]:
+def _one(run: Run, objective: Objective, config: Config) -> dict[str, Any]:
     rows = run.metrics
     last = rows[-1]
     tail = rows[-max(1, len(rows) // 10) :]
@@ -54,6 +57,7 @@ def _one(run: Run, objective: Objective) -> dict[str, Any]:
         "first": {name: _number(rows[0].get(name)) for name in CURVES if name in rows[0]},
         "last_tenth": {name: _mean(tail, name) for name in CURVES if name in last},
         "regime": named,
+        "symptoms": _symptoms(run, objective, config),
         "sides_by_epoch": _by_epoch(rows),
         "curves": curves(rows),
     }
@@ -71,6 +75,15 @@ def _regime(rows: Sequence[Mapping[str, Any]], objective: Objective) -> dict[str
         "chosen_at_end": _number(told.chosen_at_end),
         "rejected_at_end": _number(told.rejected_at_end),
     }
+
+
+def _symptoms(run: Run, objective: Objective, config: Config) -> list[dict[str, Any]]:
+    """What the log said while it trained; the plan has what `auto` became."""
+    plan = run.plan or {}
+    steps = plan.get("train", {}).get("steps") or len(run.metrics)
+    dtype = plan.get("engine", {}).get("dtype") or config.engine.dtype
+    found = symptoms(run.metrics, course(config, objective, steps=steps, dtype=dtype))
+    return [symptom.to_json() | {"sentence": symptom.sentence} for symptom in found]
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:

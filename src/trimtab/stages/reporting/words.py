@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
-from trimtab.stages.reporting import words_judged
+from trimtab.stages.reporting import milestones, words_judged
 from trimtab.stages.reporting.estimates import Direction
 from trimtab.stages.reporting.glossary import GLOSSARY
 from trimtab.stages.reporting.numbers import EVEN
@@ -35,7 +35,7 @@ def headline(numbers: Mapping[str, Any]) -> list[Sentence]:
         first, *others = _verdict(benchmark)
         sentences = [first, *words_judged.canaries(benchmark), *words_judged.constant(benchmark), *others]
         sentences += _scores(benchmark["scores"]) + _lengths(benchmark)
-    return sentences + _heldout(numbers["heldout"])
+    return sentences + milestones.sentences(numbers["milestones"]) + _heldout(numbers["heldout"])
 
 
 def _verdict(benchmark: Mapping[str, Any]) -> list[Sentence]:
@@ -76,6 +76,17 @@ def regime_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
         what = "share of responses still active" if training["has_dead_zone"] else "share of the first pull left"
         return [sentence(f"{name} in all {len(regimes)} seeds: {what} at the end, {told}.", tone)]
     return [sentence(f"Seed {e['seed']}. {e['regime']['sentence']}", tone) for e in training["seeds"]]
+
+
+def symptom_sentences(training: Mapping[str, Any] | None) -> list[Sentence]:
+    """What went wrong in training without a number that is not finite, each kind once a seed."""
+    entries = [] if training is None else training["seeds"]
+    of = [f"Seed {entry['seed']}. " if len(entries) > 1 else "" for entry in entries]
+    return [
+        sentence(f"{which}**{told['seen']}.** Likely cause: {told['cause']}. {told['remedy']}.", "warn")
+        for which, entry in zip(of, entries, strict=True)
+        for told in entry["symptoms"]
+    ]
 
 
 def _range(shares: Sequence[float]) -> str:
@@ -268,4 +279,4 @@ def _percent(bounds: Sequence[float] | None) -> list[float] | None:
     return None if bounds is None else [100 * bound for bound in bounds]
 
 
-__all__ = ["GLOSSARY", "headline", "not_measured", "regime_sentences"]
+__all__ = ["GLOSSARY", "headline", "not_measured", "regime_sentences", "symptom_sentences"]

@@ -1,0 +1,32 @@
+"""What a configured run sets out to do, as the detectors of trouble want to know it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from trimtab import store
+from trimtab.analysis.symptoms import Course, Watch
+from trimtab.config import Config
+from trimtab.objectives import Objective
+
+
+def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> Course:
+    """`steps`: optimizer steps in all; `dtype`: of the weights, as torch writes it."""
+    return Course(
+        total=steps,
+        warmup=math.ceil(config.train.warmup * steps),
+        step_zero=objective.at(0.0).step_zero(),
+        beta=objective.beta,
+        needs_reference=objective.needs_reference,
+        has_dead_zone=objective.has_dead_zone,
+        dtype=dtype,
+    )
+
+
+def watch_from(metrics: Path, config: Config, objective: Objective, *, steps: int, dtype: object) -> Watch:
+    """Looks for trouble in the rows to come; what the rows of an earlier life showed was said then."""
+    watch = Watch(course(config, objective, steps=steps, dtype=str(dtype).removeprefix("torch.")))
+    for row in store.iter_jsonl(metrics):
+        watch.saw(row)
+    return watch

@@ -1,0 +1,100 @@
+"""The choice between milestones, on cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimtab.analysis.selection import MIN_PAIRS, Milestone, choose, numbers
+
+N = 40
+
+
+def milestone(step: int, losses: Any, *, drift: float | None = None, gaps: Any = None) -> Milestone:
+    losses_P = np.array(losses, dtype=np.float64)
+    gaps_P = np.ones(len(losses_P)) if gaps is None else np.array(gaps, dtype=np.float64)
+    drift_P = None if drift is None else np.full(len(losses_P), drift)
+    return Milestone(step, step / 10, gaps_P, losses_P, drift_P, drift_P, drift_P)
+
+
+def around(centre: float, *, spread: float = 0.1, n: int = N) -> list[float]:
+    """Half of the pairs above, half below: the same pairs in every milestone, so that spread cancels in pairs."""
+    return [centre + (spread if i % 2 else -spread) for i in range(n)]
+
+
+def test_a_milestone_that_is_lower_on_every_pair_is_taken() -> None:
+    told = choose([milestone(3, around(1.0)), milestone(9, around(0.5)), milestone(30, around(0.6))], by="held_out")
+    assert told.step == 9
+    assert "distinguishably lower" in told.why
+
+
+def test_a_lower_mean_that_could_be_luck_is_not() -> None:
+    """30 pairs better by .1, 10 worse by .26: a mean .01 lower, with a standard error of .025."""
+    last = around(1.0)
+    other = [value - 0.1 if i < 30 else value + 0.26 for i, value in enumerate(last)]
+    assert np.mean(other) == pytest.approx(np.mean(last) - 0.01)
+    told = choose([milestone(9, other), milestone(30, last)], by="held_out")
+    assert told.step == 30
+    assert f"on the {N} held-out pairs" in told.why
+
+
+def test_of_several_better_ones_the_least_loss_and_of_equal_ones_the_least_drift() -> None:
+    last = milestone(30, around(1.0), drift=0.3)
+    assert choose([milestone(3, around(0.9)), milestone(9, around(0.8)), last], by="held_out").step == 9
+    ties = [milestone(3, around(0.9), drift=0.2), milestone(9, around(0.9), drift=0.1), last]
+    assert choose(ties, by="held_out").step == 9
+    ties = [milestone(3, around(0.9), drift=0.1), milestone(9, around(0.9), drift=0.2), last]
+    assert choose(ties, by="held_out").step == 3
+
+
+def test_last_is_last_whatever_the_pairs_say() -> None:
+    told = choose([milestone(9, around(0.1)), milestone(30, around(1.0))], by="last")
+    assert (told.step, told.why) == (30, "select.by is last")
+
+
+def test_equal_milestones_and_a_single_one() -> None:
+    assert choose([milestone(9, around(1.0)), milestone(30, around(1.0))], by="held_out").step == 30
+    told = choose([milestone(30, around(1.0))], by="held_out")
+    assert (told.step, told.why) == (30, "there is no earlier milestone")
+
+
+@pytest.mark.parametrize(("n", "picked"), [(MIN_PAIRS - 1, 30), (MIN_PAIRS, 9)])
+def test_few_pairs_are_no_evidence(n: int, picked: int) -> None:
+    milestones = [milestone(9, around(0.5, n=n)), milestone(30, around(1.0, n=n))]
+    assert choose(milestones, by="held_out").step == picked
+
+
+def test_a_fair_coin_is_seldom_taken_for_a_better_milestone() -> None:
+    """Differences without a mean: an earlier milestone may be taken in about 2.5 % of the draws, one-sided."""
+    rng = np.random.default_rng(0)
+    taken = 0
+    for _ in range(200):
+        last = rng.normal(1.0, 0.3, size=50)
+        taken += (
+            choose([milestone(9, last + rng.normal(0, 0.1, size=50)), milestone(30, last)], by="held_out").step == 9
+        )
+    assert taken <= 12
+
+
+def test_numbers_by_hand() -> None:
+    early = milestone(9, [1.0, 2.0, 3.0, 2.0], gaps=[0.0, 1.0, -1.0, 2.0])
+    last = milestone(30, [0.0, 2.0, 2.0, 0.0], gaps=[1.0, 1.0, -1.0, 3.0], drift=0.25)
+    first, second = numbers([early, last], picked=30)
+    assert (first["step"], first["picked"], first["n"], first["epoch"]) == (9, False, 4, 0.9)
+    assert first["accuracy"]["value"] == (0.5 + 1 + 0 + 1) / 4
+    assert first["loss"]["value"] == 2.0
+    assert first["reward_gap"]["value"] == 0.5
+    assert first["log_loss"]["value"] == pytest.approx(
+        sum(math.log1p(math.exp(-gap)) for gap in (0.0, 1.0, -1.0, 2.0)) / 4
+    )
+    assert first["drift"] is None
+    assert first["against_picked"]["loss"]["value"] == 1.0
+    assert first["against_picked"]["accuracy"]["value"] == -0.125
+    assert "drift" not in first["against_picked"]
+    low, high = first["against_picked"]["loss"]["ci95"]
+    assert low <= 1.0 <= high
+    assert second["against_picked"] is None
+    assert second["drift"] == {"value": 0.25, "ci95": [0.25, 0.25]}
