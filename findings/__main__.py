@@ -2,7 +2,8 @@
 
 --quick        a form in minutes, into a folder of its own and marked as such
 --page         only the page, from the runs that are there
---check        write nothing; compare with the committed numbers and exit 1 naming those outside their interval
+--check        instead of writing, compare with the committed numbers; exit 1 naming those outside their interval
+               (what is missing is run first; with --page nothing is)
 --only NAME    one sweep (repeatable); --shared DIR: also the sweeps on real pairs; --workers N; --runs DIR; --out DIR
 """
 

@@ -16,6 +16,7 @@ or 10⁶ times too low are told within a dozen steps. Losses are in the objectiv
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,14 +101,15 @@ class Watch:
         return found
 
 
-class _Look:
+class _Look(ABC):
     """One kind of trouble, told once."""
 
     def __init__(self, course: Course) -> None:
         self.course = course
 
+    @abstractmethod
     def saw(self, row: Row) -> Symptom | None:
-        raise NotImplementedError
+        """What this row shows, if it is this trouble."""
 
 
 class _Loss(_Look):

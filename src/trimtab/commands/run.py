@@ -50,8 +50,25 @@ def begun(config: Config, *, reporter: Reporter, resume_anyway: bool = False) ->
     """
     policy.require_extras(config)
     folder = Folder.of(config)
-    held = store.read_json(folder.config) if folder.config.is_file() else None
-    changed = differing(held, to_json(config)) if held is not None else []
+    held = _held(folder, config, resume_anyway=resume_anyway)
+    inputs = plan.inputs(config)  # known to the cache from here on: one that cannot be written is found out now
+    known = held == to_json(config) and folder.is_done("plan", inputs)
+    planned = None if known else plan.plan(config, reporter=reporter)
+    with store.locked(folder.root):
+        _held(folder, config, resume_anyway=resume_anyway)  # another may have begun while this one was planned
+        if planned is not None:
+            _describe(config, planned, inputs)
+            for line in plan.lines(planned):
+                reporter.say(line)
+        yield
+
+
+def _held(folder: Folder, config: Config, *, resume_anyway: bool) -> dict[str, Any] | None:
+    """The configuration that the folder holds, if any. Raises ConfigError when it is another run's."""
+    if not folder.config.is_file():
+        return None
+    held: dict[str, Any] = store.read_json(folder.config)
+    changed = differing(held, to_json(config))
     refused = [key for key in changed if not (resume_anyway and key in resuming.COURSE | resuming.COST)]
     if refused:
         anyway = ", --resume-anyway to train on with them" if set(refused) <= resuming.COURSE | resuming.COST else ""
@@ -59,15 +76,7 @@ def begun(config: Config, *, reporter: Reporter, resume_anyway: bool = False) ->
             f"{folder.root} holds a run with another configuration ({', '.join(refused[:4])} differ)",
             remedy=f"choose another folder with --out{anyway}, or delete this one",
         )
-    inputs = plan.inputs(config)  # known to the cache from here on: one that cannot be written is found out now
-    known = held == to_json(config) and folder.is_done("plan", inputs)
-    planned = None if known else plan.plan(config, reporter=reporter)
-    with store.locked(folder.root):
-        if planned is not None:
-            _describe(config, planned, inputs)
-            for line in plan.lines(planned):
-                reporter.say(line)
-        yield
+    return held
 
 
 def seeds(config: Config, *, reporter: Reporter) -> Iterator[Config]:
