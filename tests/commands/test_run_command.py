@@ -16,6 +16,8 @@ import pytest
 from trial_runs import TINY, alone, call, contents, rows_of, tree_of
 
 from trimtab import cli, store
+from trimtab import config as configuration
+from trimtab.commands import plan
 from trimtab.engine import models, quantized
 
 CLOCK = {"seconds", "tokens_per_second", "peak_memory_bytes"}
@@ -121,6 +123,23 @@ def test_another_configuration_in_the_same_folder_is_refused_by_name(
     assert "objective.beta" in said
     assert "--out" in said
     assert contents(finished.root) == before
+
+
+def test_a_run_that_began_while_this_one_was_planned_is_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, made = tmp_path / "run", plan.plan
+
+    def beaten(config: Any, **told: Any) -> dict[str, Any]:
+        first = config.model_copy(update={"seed": config.seed + 1})
+        store.write_json(out / "config.json", configuration.to_json(first))
+        return made(config, **told)
+
+    monkeypatch.setattr(plan, "plan", beaten)
+    code, _, said = call(["run", *TINY, "--out", str(out)], capsys)
+    assert code == 2
+    assert "seed differ" in said
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["config.json"]
 
 
 @pytest.mark.usefixtures("same_home")
