@@ -6,11 +6,13 @@ A flag may leave out its section where its last part names one key only; kebab a
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from trimtab.config import EMBEDDED_RECIPE, MAIN_FIELD, keys, merge, unknown_key
 from trimtab.errors import ConfigError
@@ -64,6 +66,42 @@ def read_run(folder: Path, *, said: Mapping[str, Any]) -> dict[str, Any]:
             remedy="read that code; if you trust it, add --model.trust-remote-code true",
         )
     return tree | {"out": str(folder)}
+
+
+def refuse_unnamed_servers(folder: Path, *, said: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a key would go to a server that a run folder alone names, and not the user.
+
+    For commands that ask servers. This machine, OpenAI and $OPENAI_BASE_URL need no word of the user's.
+    """
+    if not os.environ.get("OPENAI_API_KEY"):
+        return
+    tree, told = merge({}, read_file(folder / "config.json")), merge({}, said)
+    for path in ("base_url", "generate.base_url"):
+        url, again = _at(tree, path), _at(told, path)
+        if isinstance(url, str) and again is None and not _is_known(url):
+            raise ConfigError(
+                f"{folder} wants your OPENAI_API_KEY sent to {urlsplit(url).hostname}, and a run folder's word is not "
+                "enough for that",
+                remedy=f"if that server may have the key, add --{path.replace('_', '-')} {url}",
+            )
+
+
+def _at(tree: Mapping[str, Any], path: str) -> Any:
+    value: Any = tree
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_known(url: str) -> bool:
+    known = ("https://api.openai.com", os.environ.get("OPENAI_BASE_URL", ""))
+    try:
+        told = urlsplit(url)
+        return told.hostname in ("localhost", "127.0.0.1", "::1") or any(
+            (told.scheme, told.netloc) == urlsplit(one)[:2] for one in known
+        )
+    except ValueError:  # no address: `config.resolve` says so
+        return True
 
 
 def _parse(path: Path) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hostile_calls import harmless, nothing_new, put, refused
 
-from trimtab import store
+from trimtab import store, written
 from trimtab.commands.sweeping import grid
 from trimtab.config import resolve
+from trimtab.errors import ConfigError
 from trimtab.stages.folder import Folder
 from trimtab.stages.inputs import benchmark_name
 
@@ -110,6 +111,45 @@ def test_a_run_folder_cannot_allow_its_own_code(run: Path) -> None:
         assert "--model.trust-remote-code true" in said, command
 
 
+@pytest.mark.parametrize("command", ["judge", "run", "generate"])
+@pytest.mark.parametrize("key", ["base_url", "generate.base_url"])
+def test_a_run_folder_cannot_have_the_key_sent_to_its_own_server(
+    run: Path, command: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789")
+    config = json.loads((run / "config.json").read_text())
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = "https://models.example/v1"
+    put(run / "config.json", config)
+    said = refused(command, run)
+    assert "OPENAI_API_KEY sent to models.example" in said
+    assert f"--{key.replace('_', '-')} https://models.example/v1" in said
+    assert "sent to models.example" not in refused(command, run, f"--{key}", "https://models.example/v1")
+
+
+def test_servers_that_need_no_word(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key nothing can be sent; with one, this machine, OpenAI and $OPENAI_BASE_URL may have it."""
+
+    def told(url: str) -> None:
+        put(run / "config.json", json.loads((run / "config.json").read_text()) | {"base_url": url})
+        written.refuse_unnamed_servers(run, said={})
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    told("https://models.example/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://mine.example:8443/v1")
+    for known in (
+        "http://localhost:8000/v1",
+        "http://[::1]:1/v1",
+        "https://api.openai.com/v1",
+        "https://mine.example:8443/v1",
+    ):
+        told(known)
+    for strange in ("https://api.openai.com.example/v1", "http://api.openai.com/v1", "https://mine.example/v1"):
+        with pytest.raises(ConfigError, match="not enough"):
+            told(strange)
+
+
 def test_an_export_takes_no_file_along_that_a_link_leads_to(run: Path, tmp_path: Path) -> None:
     secret = put(tmp_path / "id_rsa", "PRIVATE")
     (run / "model" / "vocab.json").symlink_to(secret)
@@ -158,7 +198,7 @@ def test_a_stranger_s_weights_of_noise(run: Path, finished: Path, what: str) -> 
 
 
 HOLD = """import sys, pathlib
-from trimtab import store
+from trimtab import store, written
 with store.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

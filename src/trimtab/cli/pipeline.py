@@ -24,7 +24,7 @@ def run(*words: Words) -> None:
     """
     from trimtab.commands import run as command
 
-    config, switches = read(words, allow=frozenset({"resume", "resume-anyway", "quiet", "dry-run", "json"}))
+    config, switches = read(words, allow=frozenset({"resume", "resume-anyway", "quiet", "dry-run", "json"}), asks=True)
     if _told_only(config, switches):
         return
     command.main(
@@ -49,7 +49,8 @@ def _told_only(config: Config, switches: set[str]) -> bool:
 
 def _stage(name: str, summary: str) -> None:
     def command(*words: Words) -> None:
-        config, switches = read(words, allow=frozenset({"quiet", *(["resume-anyway"] if name == "train" else [])}))
+        allow = frozenset({"quiet", *(["resume-anyway"] if name == "train" else [])})
+        config, switches = read(words, allow=allow, asks=name == "generate")
         _run_stage(name, config, reporter("quiet" in switches), anyway="resume-anyway" in switches)
 
     command.__doc__ = f"{summary}: CONFIG or a run folder, then --section.key VALUE."
@@ -94,7 +95,7 @@ def judge(*words: Words) -> None:
     if words and judge_file.holds_answers(words[0]):
         _judge_file(words[0], words[1:])
         return
-    config, switches = read(words, allow=frozenset({"quiet", "dry-run", "json"}))
+    config, switches = read(words, allow=frozenset({"quiet", "dry-run", "json"}), asks=True)
     if not _told_only(config, switches):
         _run_stage("judge", config, reporter("quiet" in switches))
 

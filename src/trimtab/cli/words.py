@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from trimtab.config import Config
 
 
-def read(words: Sequence[str], *, allow: frozenset[str] = frozenset()) -> tuple[Config, set[str]]:
-    """The configuration that the words mean, and the bare switches among them."""
+def read(words: Sequence[str], *, allow: frozenset[str] = frozenset(), asks: bool = False) -> tuple[Config, set[str]]:
+    """The configuration that the words mean, and the bare switches among them.
+
+    `asks`: the command sends requests to the servers that the configuration names.
+    """
     from trimtab import config, written
 
     switches, rest = take_switches(words, allow)
     named, flags = written.read_flags(rest)
     if len(named) > 1:
         raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
-    return config.resolve(config.merge(base(named[0] if named else None, flags), flags)), switches
+    tree = base(named[0] if named else None, flags)
+    if asks and named and Path(named[0]).is_dir():
+        written.refuse_unnamed_servers(Path(named[0]), said=flags)
+    return config.resolve(config.merge(tree, flags)), switches
 
 
 def take_switches(words: Sequence[str], allow: frozenset[str]) -> tuple[set[str], list[str]]:
