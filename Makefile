@@ -57,8 +57,8 @@ bench: $(VENV)/.library $(VENV)-bench/.peer
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/convergence.py $(CONVERGE)
 
-# hours: every sweep that is not there yet, then docs/findings.md. FINDINGS="--quick" is a form in minutes, "--check" compares
-# with the committed numbers, "--shared ../shared/data" adds the sweeps on real pairs
+# hours: every sweep that is not there yet, then docs/findings.md. FINDINGS="--quick" is a form in minutes, "--check" only
+# compares the runs that are there with the committed numbers, "--shared ../shared/data" adds the sweeps on real pairs
 FINDINGS ?=
 
 findings: $(VENV)/.library

@@ -2,8 +2,8 @@
 
 --quick        a form in minutes, into a folder of its own and marked as such
 --page         only the page, from the runs that are there
---check        instead of writing, compare with the committed numbers; exit 1 naming those outside their interval
-               (what is missing is run first; with --page nothing is)
+--check        nothing is run or written: the runs that are there against the committed numbers; exit 1 naming those
+               outside their interval (to make every run again: --runs NEW --out NEW, then --runs NEW --check)
 --only NAME    one sweep (repeatable); --shared DIR: also the sweeps on real pairs; --workers N; --runs DIR; --out DIR
 """
 
@@ -28,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"no such sweep: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     try:
-        if not asked.page:
+        if not (asked.page or asked.check):
             making.make(
                 making.Order(
                     runs=runs, quick=asked.quick, shared=asked.shared, workers=asked.workers, only=tuple(asked.only)

@@ -15,7 +15,7 @@ from typing import Any
 
 from findings import tuning
 from findings.questions import calibration, saturation
-from findings.sweeps_read import Point, read
+from findings.sweeps_read import read
 from trimtab import store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,12 +178,11 @@ def _measure(folder: Path, order: Order) -> None:
     sweep = read(folder)
     if sweep is None:
         return
-    wanted: list[tuple[str, str, list[Point]]] = [
-        ("probe", "probe.json", saturation.points(sweep) if sweep.name in saturation.PROBED else []),
-        ("calibrate", "calibration.json", calibration.points(sweep) if sweep.name in calibration.CALIBRATED else []),
-    ]
-    for command, file, points in wanted:
-        for point in points:
+    for command, file, wanted in (
+        ("probe", "probe.json", saturation.PROBED),
+        ("calibrate", "calibration.json", calibration.CALIBRATED),
+    ):
+        for point in sweep.among(wanted[sweep.name]) if sweep.name in wanted else []:
             if not (point.folder / file).is_file():
                 _trimtab([command, str(point.folder)], order)
 

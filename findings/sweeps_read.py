@@ -118,6 +118,10 @@ class Sweep:
     def where(self, **values: Any) -> list[Point]:
         return [point for point in self.points if point.is_at(**values)]
 
+    def among(self, wanted: Mapping[str, Sequence[Any]]) -> list[Point]:
+        """The points whose settings, by dotted key, are each one of the values wanted for it."""
+        return [point for point in self.points if all(point.setting(key) in some for key, some in wanted.items())]
+
     def values(self, key: str) -> list[Any]:
         """The values of a key over the points, in their order."""
         return list(dict.fromkeys(point.setting(key) for point in self.points))

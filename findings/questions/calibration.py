@@ -27,18 +27,12 @@ _CONFIDENCE = {
 }
 
 
-def points(sweep: Sweep) -> list[Point]:
-    """Those of a sweep that this question wants calibrated."""
-    wanted = CALIBRATED.get(sweep.name, {})
-    return [point for point in sweep.points if all(point.setting(key) in values for key, values in wanted.items())]
-
-
 def answer(sweeps: Sweeps, book: Book) -> Section:
     rows: list[list[str]] = []
     over: dict[str, Figure] = {}
     tokens: dict[str, Figure] = {}
-    for name in CALIBRATED:
-        for point in points(sweeps[name]) if name in sweeps else []:
+    for name, wanted in CALIBRATED.items():
+        for point in sweeps[name].among(wanted) if name in sweeps else []:
             path = point.folder / "calibration.json"
             if not path.is_file():
                 continue

@@ -36,20 +36,14 @@ _CORRELATIONS = {
 }
 
 
-def points(sweep: Sweep) -> list[Point]:
-    """Those of a sweep that this question wants probed."""
-    wanted = PROBED.get(sweep.name, {})
-    return [point for point in sweep.points if all(point.setting(key) in values for key, values in wanted.items())]
-
-
 def answer(sweeps: Sweeps, book: Book) -> Section:
     rows: list[list[str]] = []
     answers: list[str] = []
     orders: dict[str, str] = {}
     panels: dict[str, dict[str, list[Figure]]] = {}
     ticks: dict[str, list[str]] = {}
-    for name in PROBED:
-        for point in points(sweeps[name]) if name in sweeps else []:
+    for name, wanted in PROBED.items():
+        for point in sweeps[name].among(wanted) if name in sweeps else []:
             path = point.folder / "probe.json"
             if not path.is_file():
                 continue

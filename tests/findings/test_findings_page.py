@@ -184,9 +184,9 @@ def test_check_names_numbers_outside_their_interval(
     kept = tmp_path / "numbers.json"
     monkeypatch.setattr(command, "NUMBERS", kept)
     store.write_json(kept, dict(page.tell(runs).numbers))
-    assert command.main(["--page", "--check", "--runs", str(runs)]) == 0
+    assert command.main(["--check", "--runs", str(runs)]) == 0
     dead_zone(made_sweep, longer=-9.0)
-    assert command.main(["--page", "--check", "--runs", str(runs)]) == 1
+    assert command.main(["--check", "--runs", str(runs)]) == 1
     assert "dead-zone/margin=1/bias=0.5/length: -9.0 is outside" in capsys.readouterr().out
 
 
