@@ -57,7 +57,7 @@ def reward_plot(seeds: Sequence[Curves]) -> str:
             ("chosen", _line(axes, seeds, "rewards/chosen", colour=PALETTE["chosen"]), PALETTE["chosen"]),
             ("rejected", _line(axes, seeds, "rewards/rejected", colour=PALETTE["rejected"]), PALETTE["rejected"]),
         ]
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
         return to_svg(figure, title="Mean reward of chosen and rejected responses, and the gap, a step")
 
 
@@ -111,7 +111,7 @@ def length_plot(edges: Sequence[float], before: Sequence[float], after: Sequence
             axes.text(
                 0.99, 0.95, role, transform=axes.transAxes, ha="right", va="top", color=PALETTE[role], weight="bold"
             )
-            axes.yaxis.set_major_locator(_few_ticks(3))
+            axes.yaxis.set_major_locator(few_ticks(3))
         panels[1].set_xlabel(unit)
         panels[0].set_ylabel("% of answers", loc="bottom")
         return to_svg(figure, title=f"Lengths of answers in {unit}, before and after")
@@ -171,7 +171,7 @@ def _reliability_plot(
         axes.set_xlim(1.02 * low - 0.02, 1.01)
         axes.set_xlabel(predicted)
         axes.set_ylabel(observed)
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
         return to_svg(figure, title=title)
 
 
@@ -224,7 +224,7 @@ def _shares_plot(
         ]
         axes.set_ylim(-2, 102)
         axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
         return to_svg(figure, title=title)
 
 
@@ -234,8 +234,8 @@ def _panel(seeds: Sequence[Curves], *, height: float) -> tuple[Any, Any]:
     figure = new_figure(height=height)
     axes = figure.subplots()
     axes.set_xlabel("step", loc="right")
-    axes.xaxis.set_major_locator(_few_ticks(5, integer=True))
-    axes.yaxis.set_major_locator(_few_ticks(4))
+    axes.xaxis.set_major_locator(few_ticks(5, integer=True))
+    axes.yaxis.set_major_locator(few_ticks(4))
     axes.grid(axis="y", color=INK, alpha=0.1, linewidth=0.8)
     axes.spines["left"].set_visible(False)
     return figure, axes
@@ -265,7 +265,7 @@ def _level(axes: Any, height: float, *, label: str = "") -> None:
         )  # fmt: skip
 
 
-def _label_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
+def label_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
     """Names right of the lines' ends, pushed apart so that none covers another."""
     known = sorted((end for end in ends if np.isfinite(end[1])), key=lambda end: end[1])
     low, high = axes.get_ylim()
@@ -285,7 +285,7 @@ def _floats(values: Sequence[float | None]) -> FloatArray:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _few_ticks(n: int, *, integer: bool = False) -> Any:
+def few_ticks(n: int, *, integer: bool = False) -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(nbins=n, integer=integer, min_n_ticks=2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trimtab.analysis.plots import _few_ticks, _label_ends  # the strokes of all our line plots
+from trimtab.analysis.plots import few_ticks, label_ends
 from trimtab.analysis.svg import INK, PALETTE, drawing_style, new_figure, to_svg
 from trimtab.errors import DataError
 
@@ -35,10 +35,10 @@ def curves_plot(
         axes.set_ylim(-2, 102)
         axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
         axes.set_xlabel("step", loc="right")
-        axes.xaxis.set_major_locator(_few_ticks(5, integer=True))
+        axes.xaxis.set_major_locator(few_ticks(5, integer=True))
         axes.grid(axis="y", color=INK, alpha=0.1, linewidth=0.8)
         axes.spines["left"].set_visible(False)
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
         return to_svg(figure, title=title)
 
 
@@ -63,7 +63,7 @@ def dots_plot(
                 axes.plot([value], [row + shift], marker="o", markersize=5, color=PALETTE[role])
         axes.set_yticks(range(len(labels)), list(labels))
         axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.xaxis.set_major_locator(_few_ticks(5))
+        axes.xaxis.set_major_locator(few_ticks(5))
         axes.grid(axis="x", color=INK, alpha=0.1, linewidth=0.8)
         axes.set_xlabel(unit)
         axes.spines["left"].set_visible(False)
