@@ -67,7 +67,8 @@ SWEEPS: tuple[Made, ...] = (
     Made("noise", quick=_grid("windtunnel.label_noise=0,0.3")),
     Made("sizes", quick=_grid("model.name=windtunnel")),
     Made("regimes", quick=_grid("objective.beta=0.3", "train.learning_rate=1e-4,5e-4", "train.epochs=1")),
-    Made("selection", OWN, _grid("windtunnel.length_bias=0", "train.learning_rate=2e-3")),
+    Made("starvation", OWN, _grid("windtunnel.pairs=64", "train.epochs=1", "objective.beta=3")),
+    Made("selection", OWN, ("--windtunnel.pairs", "64", "--windtunnel.prompts", "40", "--seeds", "2")),
     Made("real-ukp", OWN, REAL_QUICK, data="ukp-convarg1-strict"),
     Made("real-finegrained", OWN, REAL_QUICK, data="finegrained-rlhf-dev"),
 )  # fmt: skip
@@ -84,6 +85,15 @@ class Order:
     only: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     say: Callable[[str], None] = print
+
+
+def named(name: str) -> Made:
+    return next(made for made in SWEEPS if made.name == name)
+
+
+def command(made: Made) -> str:
+    """What makes this sweep and nothing else."""
+    return f"python -m findings --only {made.name}{' --shared DIR' if made.data else ''}"
 
 
 def make(order: Order) -> None:

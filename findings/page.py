@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,13 @@ class Told:
 
 
 def sweeps_in(runs: Path) -> dict[str, Sweep]:
-    """Those that are whole, by name."""
-    found = {made.name: read(runs / made.name) for made in making.SWEEPS}
-    return {name: sweep for name, sweep in found.items() if sweep is not None}
+    """Those that are whole, by name. One on given data goes by the command that holds on every machine."""
+    found = {}
+    for made in making.SWEEPS:
+        sweep = read(runs / made.name)
+        if sweep is not None:
+            found[made.name] = replace(sweep, command=making.command(made)) if made.data else sweep
+    return found
 
 
 def tell(runs: Path, *, quick: bool = False) -> Told:
@@ -91,7 +95,7 @@ def _head(quick: bool) -> list[str]:
 
 
 def _first(question: Question, section: Section | None) -> str:
-    told = f"{NOT_YET}." if section is None else section.answers[0]
+    told = f"{NOT_YET}." if section is None else section.short or section.answers[0]
     return f"- **[{question.title}](#{anchor(question.title)})** {_begun(told)}"
 
 
@@ -124,12 +128,8 @@ def _section(question: Question, section: Section | None, sweeps: Sweeps) -> lis
         if section.limits:
             lines += ["What this cannot say: " + " ".join(section.limits), ""]
     if missing:
-        lines += [f"{NOT_YET}: {', '.join(_command(name) for name in missing)}.", ""]
+        lines += [f"{NOT_YET}: {', '.join(f'`{making.command(making.named(name))}`' for name in missing)}.", ""]
     return lines
-
-
-def _command(name: str) -> str:
-    return f"`python -m findings --only {name}{' --shared DIR' if name.startswith('real-') else ''}`"
 
 
 def _table(table: Table) -> list[str]:

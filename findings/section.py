@@ -29,9 +29,11 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One question answered. `answers` are whole sentences with their figures; the first stands at the page's top."""
+    """One question answered. `answers` are whole sentences with their figures; `short`, or else the first of them,
+    stands at the page's top."""
 
     answers: Sequence[str]
+    short: str = ""
     table: Table | None = None
     drawing: Drawing | None = None
     meaning: Sequence[str] = ()

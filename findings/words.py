@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from findings.figures_of import Figure
 
@@ -67,10 +67,23 @@ def power(figure: Figure, digits: int = 1, *, unit: str | None = None) -> str:
     return f" (80 % power for {told})"
 
 
-def grouped(found: Mapping[str, str]) -> str:
-    """`first in a and b; last in c`, from a verdict by label."""
-    verdicts = dict.fromkeys(found.values())
-    return "; ".join(f"{one} in {listed([label for label, told in found.items() if told == one])}" for one in verdicts)
+def grouped(found: Mapping[str, str], order: Iterable[str]) -> list[str]:
+    """A sentence a verdict, `first: a; b.`, from a verdict by label; in the order of the verdicts given."""
+    labels = {one: [label for label, told in found.items() if told == one] for one in order}
+    return [f"{one}: {'; '.join(those)}." for one, those in labels.items() if those]
+
+
+def counted(found: Mapping[str, str], order: Iterable[str]) -> str:
+    """`first in 2, last in 1 of 3 settings`, from a verdict by label; in the order of the verdicts given."""
+    told = list(found.values())
+    return f"{', '.join(f'{one} in {told.count(one)}' for one in order if one in told)} of {len(told)} settings"
+
+
+def method(objective: Mapping[str, Any]) -> str:
+    """An objective of a run's configuration with the values that set its dead zone: `apo_hinge_zero m = 1`."""
+    signs = {"margin": "m", "delta": "δ"}
+    values = [f"{sign} = {objective[key]:g}" for key, sign in signs.items() if objective.get(key) is not None]
+    return f"{objective['name']} {', '.join(values)}".strip()
 
 
 def listed(words: list[str]) -> str:

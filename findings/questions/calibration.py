@@ -9,7 +9,7 @@ from findings.drawings import rows as drawn_rows
 from findings.figures_of import Figure, from_estimate, over_seeds
 from findings.section import Book, Drawing, Question, Section, Sweeps, Table
 from findings.sweeps_read import Point, Sweep
-from findings.words import claim, direction, grouped, listed, shown
+from findings.words import counted, direction, grouped, listed, method, number, shown
 from trimtab import store
 
 CALIBRATED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
@@ -41,23 +41,12 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
             figures = _figures(told, book, sweeps[name], point)
             over[label], tokens[label] = figures["over"], figures["token"]
             rows.append(
-                [label, f"{told['n_pairs']}", *(shown(figures[key], 2) for key in ("accuracy", "over", "brier")),
-                 shown(figures["ece"], 2), _chance(told), shown(figures["token"], 3, signed=True),
-                 shown(figures["drift"], 3)]
+                [label, f"{told['n_pairs']}", shown(figures["accuracy"], 2), shown(figures["over"], 2, signed=True),
+                 number(figures["over"].detectable, 2), shown(figures["brier"], 2), shown(figures["ece"], 2),
+                 _chance(told), shown(figures["token"], 3, signed=True), shown(figures["drift"], 3)]
             )  # fmt: skip
     if not rows:
         return Section(answers=["Not measured yet: `trimtab calibrate` of the points (`make findings`)."])
-    answers = [
-        claim(
-            figure,
-            digits=2,
-            about=f"{label}: confidence less accuracy",
-            up=f"{label}: σ(reward gap) is over-confident",
-            down=f"{label}: σ(reward gap) is under-confident",
-        )
-        + "."
-        for label, figure in over.items()
-    ]
     summary = {label: _CONFIDENCE[direction(figure)] for label, figure in over.items()}
     sharper = [label for label, figure in tokens.items() if (figure.ci95 or (0, 0))[0] > 0]
     meaning = (
@@ -66,10 +55,11 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         else "In no run did over-confidence on the next token grow distinguishably."
     )
     return Section(
-        answers=[f"By the reward gap: {grouped(summary)}.", *answers],
+        answers=[f"by its reward gap a run is {counted(summary, _CONFIDENCE.values())}.",
+                 *grouped(summary, _CONFIDENCE.values())],
         table=Table(
-            ("run", "held-out pairs", "accuracy", "over-confidence", "Brier", "ECE", "ECE by chance (95 %)",
-             "next-token over-confidence, change", "KL from the reference, nats a token"),
+            ("run", "held-out pairs", "accuracy", "over-confidence", "80 % power for", "Brier", "ECE",
+             "ECE by chance (95 %)", "next-token over-confidence, change", "KL from the reference, nats a token"),
             rows,
         ),
         drawing=Drawing(
@@ -93,11 +83,7 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
 
 
 def _label(name: str, told: Mapping[str, Any]) -> str:
-    objective = dict(told["objective"])
-    what = str(objective.pop("name"))
-    values = {key: value for key, value in objective.items() if key in ("margin", "delta") and value is not None}
-    told_values = ", ".join(f"{ {'margin': 'm', 'delta': 'δ'}[key] } = {value:g}" for key, value in values.items())
-    label = f"{what} {told_values}".strip()
+    label = method(told["objective"])
     return f"{name.removeprefix('real-')}: {label}" if name.startswith("real-") else label
 
 

@@ -47,9 +47,11 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     meaning = [_count(told)]
     if "dead-zone-sigmoid" in sweeps:
         rows += _sigmoid(sweeps["dead-zone-sigmoid"], book, answers)
-    equal = _equal_drift(hinge, sweeps["less-training"], book, answers) if "less-training" in sweeps else None
+    at_equal_drift: dict[float, str] = {}
+    equal = _equal_drift(hinge, sweeps["less-training"], book, at_equal_drift) if "less-training" in sweeps else None
     return Section(
-        answers=answers,
+        answers=[*answers, *at_equal_drift.values()],
+        short=" ".join([answers[0], *([at_equal_drift[main]] if main in at_equal_drift else [])]),
         table=Table(("dead zone", "λ", "length, tokens", "true win rate, points"), rows),
         drawing=equal
         or Drawing(
@@ -144,8 +146,11 @@ def _sigmoid(sweep: Sweep, book: Book, answers: list[str]) -> list[list[str]]:
 # --- at equal drift --------------------------------------------------------------------------------------------------
 
 
-def _equal_drift(hinge: Sweep, less: Sweep, book: Book, answers: list[str]) -> Drawing | None:
-    """The hinge against the linear loss at the learning rate that drifts as far, interpolated between two of them."""
+def _equal_drift(hinge: Sweep, less: Sweep, book: Book, told: dict[float, str]) -> Drawing | None:
+    """The hinge against the linear loss at the learning rate that drifts as far, interpolated between two of them.
+
+    `told` gets a sentence a margin.
+    """
     value = max(less.values("windtunnel.length_bias"))
     rates = sorted(less.values("train.learning_rate"))
     ladder = [less.at(train__learning_rate=rate, windtunnel__length_bias=value) for rate in rates]
@@ -162,14 +167,14 @@ def _equal_drift(hinge: Sweep, less: Sweep, book: Book, answers: list[str]) -> D
         groups["hinge, by margin"].append((*_placed(found[0], book, hinge, f"hinge/m={margin:g}"), f"m = {margin:g}"))
         figures = [_at_equal_drift(found[0], ladder, of, unit) for of, unit in ((tokens, "tokens"), (truth, "points"))]
         if figures[0] is None or figures[1] is None:
-            answers.append(f"At equal drift, m = {margin:g}: no learning rate of the linear loss drifts as little.")
+            told[margin] = f"At equal drift, m = {margin:g}: no learning rate of the linear loss drifts as little."
             continue
         length, true = (
             book.keep(f"equal-drift/m={margin:g}/{what}", figure, sweep=less)
             for what, figure in zip(("length", "true"), figures, strict=True)
             if figure is not None
         )
-        answers.append(_verdict(margin, value, length, true))
+        told[margin] = _verdict(margin, value, length, true)
     return Drawing(
         "dead-zone",
         plane(

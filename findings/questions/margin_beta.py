@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from findings.drawings import plane
 from findings.figures_of import CORRELATION, Figure, mean, over_seeds, rank_correlation
 from findings.section import Book, Drawing, Question, Section, Sweeps, Table
@@ -9,10 +11,30 @@ from findings.sweeps_read import Point
 from findings.words import claim, shown
 from trimtab.analysis import sweeping
 
+Ratings = Sequence[Sequence[float | None]]  # a setting, a seed
+_CLAIMS = (
+    (
+        "m/β and the growth of answers",
+        "a nearer dead zone (smaller m/β) goes with shorter answers",
+        "a nearer dead zone (smaller m/β) goes with longer answers",
+    ),
+    (
+        "m/β and the true win rate",
+        "a nearer dead zone goes with a lower true win rate",
+        "a nearer dead zone goes with a higher true win rate",
+    ),
+    (
+        "steps to 90 % of the final accuracy and the growth of answers",
+        "settings that learn more slowly lengthen answers more",
+        "settings that learn more slowly lengthen answers less",
+    ),
+)
+
 
 def answer(sweeps: Sweeps, book: Book) -> Section:
     sweep = sweeps["margin-beta"]
-    growths: list[list[float]] = []
+    growths: list[list[float | None]] = []
+    truths: list[list[float | None]] = []
     speeds: list[list[float | None]] = []
     rows: list[list[str]] = []
     groups: dict[str, list[tuple[Figure, Figure, str]]] = {}
@@ -24,6 +46,7 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         true = book.keep(f"{name}/true", mean(point.wins_KN(), unit="%"), sweep=sweep)
         active = book.keep(f"{name}/active", over_seeds(_active(point), unit="%"), sweep=sweep)
         growths.append([float(value) for value in (point.tokens_KN - point.tokens_before_N).mean(axis=1)])
+        truths.append([float(value) for value in point.wins_KN().mean(axis=1)])
         speeds.append(_steps(point))
         rows.append(
             [f"{margin:g}", f"{beta:g}", f"{margin / beta:.3g}", shown(grown, signed=True), shown(true), shown(steps),
@@ -31,23 +54,21 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         )  # fmt: skip
         kind = "starved" if "starved" in point.regimes else "not starved"
         groups.setdefault(kind, []).append((steps, grown, f"{margin:g}, {beta:g}"))
-    trade = book.keep("margin-beta/trade-off", _trade(growths, speeds), sweep=sweep)
-    length = book.keep("margin-beta/reach-and-length", _reach(sweep.points, growths), sweep=sweep)
+    n_seeds = min(map(len, growths))
+    reach = [point.setting("objective.margin") / point.setting("objective.beta") for point in sweep.points]
+    along = [
+        book.keep(f"margin-beta/{name}", _correlation(across, heights, n_seeds), sweep=sweep)
+        for name, across, heights in (
+            ("reach-and-length", [[one] * n_seeds for one in reach], growths),
+            ("reach-and-truth", [[one] * n_seeds for one in reach], truths),
+            ("trade-off", speeds, growths),
+        )
+    ]
     starved = [f"m = {row[0]}, β = {row[1]}" for row in rows if "starved" in row[-1]]
+    answers = [*(f"{_told(figure, *words)}." for figure, words in zip(along, _CLAIMS, strict=True))]
     return Section(
-        answers=[
-            claim(
-                length, digits=2, about="Kendall's τ of m/β and the growth of answers",
-                up="a nearer dead zone (smaller m/β) goes with shorter answers (Kendall's τ of m/β and growth)",
-                down="a nearer dead zone (smaller m/β) goes with longer answers (Kendall's τ of m/β and growth)",
-            ) + ".",
-            claim(
-                trade, digits=2, about="Kendall's τ of steps to 90 % and the growth of answers",
-                up="settings that take more steps to 90 % of the final accuracy lengthen answers more (Kendall's τ)",
-                down="settings that take more steps to 90 % of the final accuracy lengthen answers less (Kendall's τ)",
-            ) + ".",
-            f"Starved: {'; '.join(starved)}." if starved else "No setting of this map starved.",
-        ],
+        answers=[*answers, f"Starved: {'; '.join(starved)}." if starved else "No setting of this map starved."],
+        short=f"{answers[0][:-1]}; {answers[1]}",
         table=Table(
             ("m", "β", "m/β, nats", "growth, tokens", "true win rate, %", "steps to 90 %", "active at the end, %",
              "regime"),
@@ -87,21 +108,18 @@ def _regime(point: Point) -> str:
     return ", ".join(f"{name} {point.regimes.count(name)}/{len(point.regimes)}" for name in names)
 
 
-def _trade(growths: list[list[float]], speeds: list[list[float | None]]) -> Figure:
-    n_seeds = min(len(row) for row in growths)
+def _correlation(across: Ratings, heights: Ratings, n_seeds: int) -> Figure:
+    """Kendall's τ over the settings, one a seed; settings without a number for a seed are left out of that seed's."""
     each = []
     for k in range(n_seeds):
-        known = [(speed[k], growth[k]) for speed, growth in zip(speeds, growths, strict=True) if speed[k] is not None]
-        each.append(rank_correlation([float(speed or 0) for speed, _ in known], [growth for _, growth in known]))
+        known = [(x[k], y[k]) for x, y in zip(across, heights, strict=True) if x[k] is not None and y[k] is not None]
+        each.append(rank_correlation([float(x or 0) for x, _ in known], [float(y or 0) for _, y in known]))
     return over_seeds(each, within=CORRELATION)
 
 
-def _reach(points: tuple[Point, ...], growths: list[list[float]]) -> Figure:
-    reach = [point.setting("objective.margin") / point.setting("objective.beta") for point in points]
-    return over_seeds(
-        [rank_correlation(reach, [growth[k] for growth in growths]) for k in range(min(map(len, growths)))],
-        within=CORRELATION,
-    )
+def _told(figure: Figure, about: str, up: str, down: str) -> str:
+    return claim(figure, digits=2, about=f"Kendall's τ of {about}", up=f"{up} (Kendall's τ of {about})",
+                 down=f"{down} (Kendall's τ of {about})")  # fmt: skip
 
 
 QUESTION = Question(

@@ -10,12 +10,13 @@ from findings.drawings import plane
 from findings.figures_of import Figure, mean, over_seeds
 from findings.questions.dead_zone import truth
 from findings.section import Book, Drawing, Question, Section, Sweeps, Table
-from findings.sweeps_read import Point, difference, pairs_of
-from findings.words import number, shown
+from findings.sweeps_read import Point, Sweep, difference, pairs_of
+from findings.words import direction, number, shown
 from trimtab import store
 from trimtab.analysis.intervals import FloatArray
 
 AGAINST = "dpo"
+STARVING = ("windtunnel.pairs", "train.epochs", "objective.beta")
 KEYS = ("objective.beta", "train.learning_rate", "train.epochs")
 
 
@@ -24,6 +25,7 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     rows: list[list[str]] = []
     groups: dict[str, list[tuple[Figure, Figure, str]]] = {}
     by_regime: dict[str, list[Figure]] = {}
+    gaps: dict[str, Figure] = {}
     for point in (p for p in sweep.points if p.setting("objective.name") != AGAINST):
         values = {key.replace(".", "__"): point.setting(key) for key in KEYS}
         dpo = sweep.at(objective__name=AGAINST, **values)
@@ -35,13 +37,15 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         gap = book.keep(f"{name}/true", mean(difference(point, dpo, truth), unit="points"), sweep=sweep)
         regime = _both(point, dpo)
         by_regime.setdefault(regime, []).append(far)
+        gaps[f"{point.setting('objective.name')}, {label}"] = gap
         groups.setdefault(regime, []).append((far, gap, ""))
         rows.append(
             [point.setting("objective.name"), label, _counts(point), _counts(dpo), shown(far), _digits(far),
              shown(same, 0), shown(gap, signed=True)]
         )  # fmt: skip
+    starving = _starving(sweeps["starvation"], book) if "starvation" in sweeps else []
     return Section(
-        answers=_answers(by_regime),
+        answers=[*_answers(by_regime), _costly(gaps), *starving],
         table=Table(
             ("objective", "setting", "its regime", "DPO's regime", "log-ratios apart, %", "digits", "same answers, %",
              "true win rate less DPO's, points"),
@@ -135,6 +139,33 @@ def _answers(by_regime: dict[str, list[Figure]]) -> list[str]:
     return answers
 
 
+def _costly(gaps: dict[str, Figure]) -> str:
+    """Where another objective than DPO makes a distinguishable difference to the truth."""
+    apart = {label: gap for label, gap in gaps.items() if direction(gap) in ("above", "below")}
+    told = "; ".join(f"{label}: {shown(gap, signed=True)}" for label, gap in apart.items())
+    return f"The true win rate differs distinguishably from DPO's in {len(apart)} of {len(gaps)} settings" + (
+        f" ({told} points)." if apart else "."
+    )
+
+
+def _starving(sweep: Sweep, book: Book) -> list[str]:
+    """A hinge on few or many pairs, seen rarely or often: the settings that starved, and what the others were."""
+    told: dict[str, str] = {}
+    for point in sweep.points:
+        pairs, epochs, beta = (point.setting(key) for key in STARVING)
+        book.keep(
+            f"starvation/pairs={pairs:g}/epochs={epochs:g}/beta={beta:g}/true", mean(truth(point), unit="%"),
+            sweep=sweep,
+        )  # fmt: skip
+        told[f"{pairs:g} pairs, {epochs:g} ep, β {beta:g}"] = _counts(point)
+    starved = [f"{label} ({regime})" for label, regime in told.items() if "starved" in regime]
+    return [
+        f"A hinge (m = 1) over pairs, epochs and β starved in {len(starved)} of {len(told)} settings"
+        + (f": {'; '.join(starved)}." if starved else ".")
+        + f" `{sweep.command}`"
+    ]
+
+
 QUESTION = Question(
     key="regimes",
     title="When does the choice of objective matter at all?",
@@ -143,5 +174,6 @@ QUESTION = Question(
         "starved, and do the three give the same model where all are linear?"
     ),
     needs=("regimes",),
+    wants=("starvation",),
     answer=answer,
 )

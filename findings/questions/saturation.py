@@ -12,7 +12,7 @@ from findings.drawings import along
 from findings.figures_of import Figure, from_estimate
 from findings.section import Book, Drawing, Question, Section, Sweeps, Table
 from findings.sweeps_read import Point, Sweep
-from findings.words import grouped, power, shown
+from findings.words import counted, grouped, method, number, shown
 from trimtab import store
 
 SIDE = "responses"
@@ -26,7 +26,7 @@ _ORDER = {
     "first": "long-favoured pairs leave first",
     "last": "long-favoured pairs leave last",
     "not distinguishable": "not distinguishable",
-    "too few differ": "nothing to order: too few pairs left, or all did",
+    "too few differ": "nothing to order (too few pairs left, or all did)",
 }
 _CORRELATIONS = {
     "length_difference": "plain",
@@ -38,7 +38,6 @@ _CORRELATIONS = {
 
 def answer(sweeps: Sweeps, book: Book) -> Section:
     rows: list[list[str]] = []
-    answers: list[str] = []
     orders: dict[str, str] = {}
     panels: dict[str, dict[str, list[Figure]]] = {}
     ticks: dict[str, list[str]] = {}
@@ -53,7 +52,6 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
             side = told["sides"][SIDE]
             figures = _correlations(side, book, sweeps[name], point, probe["command"])
             rows.append(_row(label, side, figures))
-            answers.append(_sentence(label, side, figures))
             orders[label] = _ORDER[side["verdict"]["order"]]
             if "dead zone" in told["leaves"] or name != "dead-zone":
                 panels[label] = {"active": [_last(one) for one in side["active"]]}
@@ -61,27 +59,29 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     if not rows:
         return Section(answers=["Not probed yet: `trimtab probe` of the points (`make findings`)."])
     return Section(
-        answers=[f"{grouped(orders)}.", *answers],
+        answers=[f"{counted(orders, _ORDER.values())}.", *grouped(orders, _ORDER.values())],
         table=Table(
-            ("run", "left training", *(f"correlation, {what}" for what in _CORRELATIONS.values()), "verdict"), rows
+            ("run", "left training", *(f"correlation, {what}" for what in _CORRELATIONS.values()), "80 % power for",
+             "verdict"),
+            rows,
         ),
         drawing=_drawing(panels, ticks),
         meaning=[
             "A correlation below zero: the longer the chosen response is against the rejected one, the earlier the "
             "pair's responses left. With summed log-ratios a longer response can also move further, so the correlation "
-            "at equal own length tells length favoured from length itself."
+            "at equal own length tells length favoured from length itself. The verdict goes by the correlation at "
+            "equal quality where quality is known, else by the plain one; one setting in twenty leaves zero out by "
+            "chance."
         ],
         limits=[
             "Order in time is not cause. Outside the wind tunnel the true quality is unknown, and only the plain "
             "correlation and the one at equal own length are there."
         ],
-    )
+    )  # fmt: skip
 
 
 def _label(name: str, point: Point, told: Mapping[str, Any]) -> str:
-    objective = told["objective"]["name"]
-    parameter = {"apo_hinge_zero": "margin", "margin_sigmoid": "delta"}.get(objective)
-    what = objective if parameter is None else f"{objective} {parameter} {told['objective'][parameter]:g}"
+    what = method(told["objective"])
     if name.startswith("real-"):
         return f"{name.removeprefix('real-')}: {what}"
     return f"{what}, λ = {point.setting('windtunnel.length_bias'):g}"
@@ -100,17 +100,9 @@ def _row(label: str, side: Mapping[str, Any], figures: Mapping[str, Figure]) -> 
     left = side["share_left"]
     left = left["value"] if isinstance(left, Mapping) else left
     shares = [shown(figures[key], 2, signed=True) if key in figures else "–" for key in _CORRELATIONS]
-    return [label, "–" if left is None else f"{left:.0%}", *shares, _ORDER[side["verdict"]["order"]]]
-
-
-def _sentence(label: str, side: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    verdict = side["verdict"]
-    figure = figures.get(verdict.get("by", ""))
-    if figure is None:
-        return f"{label}: {_ORDER[verdict['order']]}."
-    seen = power(figure, 2) if verdict["order"] == "not distinguishable" else ""
-    by = _CORRELATIONS.get(verdict["by"], verdict["by"])
-    return f"{label}: {_ORDER[verdict['order']]} (correlation {by} {shown(figure, 2, signed=True)}){seen}."
+    judged = figures.get(side["verdict"].get("by", ""))
+    seen = number(judged.detectable, 2) if judged else "–"
+    return [label, "–" if left is None else f"{left:.0%}", *shares, seen, _ORDER[side["verdict"]["order"]]]
 
 
 def _last(visits: list[Mapping[str, Any]]) -> Figure:

@@ -44,7 +44,11 @@ def test_a_nearer_dead_zone_that_shortens_is_said_to(made_sweep: Make) -> None:
     points = [
         (
             {"objective.margin": margin, "objective.beta": beta},
-            runs(30, tokens=round(15 + 3 * margin / beta), regime="starved" if margin / beta < 1 else "selective"),
+            runs(
+                20 + round(2 * margin / beta),
+                tokens=round(15 + 3 * margin / beta),
+                regime="starved" if margin / beta < 1 else "selective",
+            ),
         )
         for margin in (0.5, 2.0)
         for beta in (0.3, 1.0)
@@ -52,6 +56,7 @@ def test_a_nearer_dead_zone_that_shortens_is_said_to(made_sweep: Make) -> None:
     told = section(made_sweep, "margin-beta", points, "Margin and β: bias against speed")
     assert "A nearer dead zone (smaller m/β) goes with shorter answers" in told
     assert "+1.00 [+1.00, +1.00]" in told
+    assert "A nearer dead zone goes with a lower true win rate (Kendall's τ of m/β and the true win rate)" in told
     assert "Starved: m = 0.5, β = 1." in told
 
 
@@ -70,14 +75,45 @@ def test_sizes_agree_or_do_not(made_sweep: Make, large: int, expected: str) -> N
     assert told.index("0.3M") < told.index("2.9M")
 
 
-def test_picked_checkpoints_are_held_against_the_last_step(made_sweep: Make) -> None:
+def picks(made_sweep: Make, steps: Sequence[int], settings: Mapping[str, Any]) -> str:
+    """What is said of a point whose seeds picked these steps of 40; the last step wins 36 of 40, the pick 28."""
+    same: dict[str, Any] = {"objective.name": "dpo", "train.epochs": 3, "windtunnel.label_noise": 0.3}
+    same |= {"windtunnel.length_bias": 0, **settings}
+    early = any(step != 40 for step in steps)
     points = [
-        ({"select.by": by, "windtunnel.length_bias": 0, "train.learning_rate": 2e-3}, runs(36 if by == "last" else 28))
-        for by in ("held_out", "last")
+        ({"select.by": "held_out"} | same, runs(28 if early else 36)),
+        ({"select.by": "last"} | same, runs(36)),
+        ({"select.by": "last"} | same | {"train.epochs": 9}, runs(10)),
     ]
     folder = made_sweep("selection", points)
-    for run in (folder / "selection" / "points" / "p0").glob("seed-*"):
-        (run / "selection.json").write_text('{"picked": 31}')
-    told = page.tell(folder).text
+    for step, run in zip(steps, sorted((folder / "selection" / "points" / "p0").glob("seed-*")), strict=True):
+        (run / "selection.json").write_text(f'{{"picked": {step}, "last": 40}}')
+    return page.tell(folder).text
+
+
+def test_picked_checkpoints_are_held_against_the_last_step(made_sweep: Make) -> None:
+    told = picks(made_sweep, (31, 40, 31), {"windtunnel.length_bias": 0.5})
     assert "the pick by held-out evidence has the lower true win rate than the last step: −20.0" in told
-    assert "31, 31 and 31" in told
+    assert "an earlier step was picked in 2 of 3 seeds" in told
+    assert "| dpo, 3 epochs, 30% flipped, λ = 0.5 | 31, 40 and 31 | 40 |" in told
+
+
+def test_where_only_the_last_step_is_picked_nothing_is_claimed(made_sweep: Make) -> None:
+    told = picks(made_sweep, (40, 40, 40), {})
+    assert "dpo, 3 epochs, 30% flipped: the last step was picked in 3 of 3 seeds." in told
+    assert "80 % power" not in told.split("## Picking")[1]
+
+
+def test_settings_that_starve_are_named(made_sweep: Make) -> None:
+    linear = {"objective.beta": 0.3, "train.learning_rate": 1e-4, "train.epochs": 1}
+    made_sweep("regimes", [({"objective.name": name, **linear}, runs(20)) for name in ("dpo", "apo_zero")])
+    told = section(
+        made_sweep, "starvation",
+        [
+            ({"windtunnel.pairs": n, "train.epochs": 10, "objective.beta": 3}, runs(20, regime=regime))
+            for n, regime in ((128, "starved"), (512, "selective"))
+        ],
+        "When does the choice of objective matter at all?",
+    )  # fmt: skip
+    assert "starved in 1 of 2 settings: 128 pairs, 10 ep, β 3 (starved 3)." in told
+    assert "The true win rate differs distinguishably from DPO's in 0 of 1 settings." in told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from findings.figures_of import Figure
-from findings.words import claim, direction, grouped, listed, number, shown
+from findings.words import claim, counted, direction, grouped, listed, method, number, shown
 
 
 def figure(value: float | None, low: float | None, high: float | None, detectable: float | None = None) -> Figure:
@@ -52,5 +52,13 @@ def test_numbers_are_written_with_a_minus_and_without_a_negative_zero() -> None:
 
 
 def test_verdicts_are_grouped() -> None:
-    told = grouped({"a": "first", "b": "last", "c": "first"})
-    assert told == "first in a and c; last in b"
+    found = {"a": "last", "b, 1": "first", "c": "last"}
+    order = ("first", "never", "last")
+    assert grouped(found, order) == ["first: b, 1.", "last: a; c."]
+    assert counted(found, order) == "first in 1, last in 2 of 3 settings"
+
+
+def test_methods_are_named_with_what_sets_their_dead_zone() -> None:
+    assert method({"name": "apo_hinge_zero", "beta": 0.3, "margin": 1.0}) == "apo_hinge_zero m = 1"
+    assert method({"name": "margin_sigmoid", "delta": 0.4}) == "margin_sigmoid δ = 0.4"
+    assert method({"name": "dpo", "margin": None}) == "dpo"
