@@ -9,8 +9,10 @@ from findings.figures_of import Figure, mean
 from findings.questions.dead_zone import tokens, truth
 from findings.section import Book, Drawing, Question, Section, Sweeps, Table
 from findings.sweeps_read import NoSuchPoint, Point, Sweep, difference
-from findings.words import claim, listed, method, shown
+from findings.words import claim, direction, listed, method, shown
 from trimtab import store
+
+COURSE = ("train.epochs", "train.learning_rate", "windtunnel.length_bias", "windtunnel.label_noise")
 
 
 def answer(sweeps: Sweeps, book: Book) -> Section:
@@ -30,9 +32,9 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         moved = any(step != of for step in steps)
         gains = [shown(figure, signed=True) if moved else "–" for figure in (true, length)]
         rows.append([label, listed([str(step) for step in steps]), f"{of}", shown(end), *gains])
-        answers[moved].append(_told(true, label, steps, of))
+        answers[moved].append(_told(true, end, label, steps, of))
     return Section(
-        answers=[*answers[True], *answers[False]],
+        answers=[*answers[True], *answers[False], *_at_their_last(sweep, book)],
         table=Table(
             ("setting", "steps picked", "last step", "true win rate of the last, %", "picked less last, points",
              "length, tokens"),
@@ -62,10 +64,11 @@ def _last_of(point: Point, sweep: Sweep) -> Point:
     raise NoSuchPoint(f"{sweep.folder} has no twin of {point.name} that keeps its last step")
 
 
-def _told(true: Figure, label: str, steps: list[int], of: int) -> str:
+def _told(true: Figure, end: Figure, label: str, steps: list[int], of: int) -> str:
     earlier = sum(step != of for step in steps)
     if not earlier:
-        return f"{label}: the last step was picked in {len(steps)} of {len(steps)} seeds."
+        worse = f", though it is worse than the unaligned model: {shown(end)} % true" if _below_even(end) else ""
+        return f"{label}: the last step was picked in {len(steps)} of {len(steps)} seeds{worse}."
     return (
         claim(
             true,
@@ -77,8 +80,34 @@ def _told(true: Figure, label: str, steps: list[int], of: int) -> str:
     )
 
 
+def _below_even(end: Figure) -> bool:
+    return direction(end, even=50.0) == "below"
+
+
+def _at_their_last(sweep: Sweep, book: Book) -> list[str]:
+    """The hinge against DPO at the same settings, where neither is picked from."""
+    lines = []
+    for hinge in sweep.where(select__by="last", objective__name="apo_hinge_zero"):
+        same = {key.replace(".", "__"): hinge.setting(key) for key in COURSE}
+        for dpo in sweep.where(select__by="last", objective__name="dpo", **same):
+            name = "selection/" + "/".join(f"{key.rpartition('.')[2]}={hinge.setting(key):g}" for key in COURSE)
+            gap = mean(difference(hinge, dpo, truth), unit="points")
+            told = claim(
+                book.keep(f"{name}/hinge-less-dpo", gap, sweep=sweep),
+                about=f"{_course(hinge)}, last steps: true win rate, hinge less DPO",
+                up=f"{_course(hinge)}, last steps: the hinge has the higher true win rate than DPO",
+                down=f"{_course(hinge)}, last steps: the hinge has the lower true win rate than DPO",
+            )
+            lines.append(f"{told}.")
+    return lines
+
+
 def _label(point: Point) -> str:
-    told = f"{method(point.config['objective'])}, {point.setting('train.epochs'):g} epochs"
+    return f"{method(point.config['objective'])}, {_course(point)}"
+
+
+def _course(point: Point) -> str:
+    told = f"{point.setting('train.epochs'):g} epochs"
     noise, bias = point.setting("windtunnel.label_noise"), point.setting("windtunnel.length_bias")
     return told + (f", {noise:.0%} flipped" if noise else "") + (f", λ = {bias:g}" if bias else "")
 
@@ -93,8 +122,8 @@ QUESTION = Question(
     key="selection",
     title="Picking the checkpoint by held-out evidence",
     asked=(
-        "`select.by` held_out against last: short runs on labels that like length, long ones on labels of which 30 % "
-        "are flipped, and a long one of a loss without a floor (m = 1000)."
+        "`select.by` held_out against last, of the hinge (m = 1) and DPO: short runs on labels that like length, long "
+        "ones on labels of which 30 % are flipped; and of a long run of a loss without a floor (m = 1000)."
     ),
     needs=("selection",),
     answer=answer,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimtab.analysis.selection import MIN_PAIRS, Milestone, choose, numbers
+from trimtab.analysis.selection import MIN_PAIRS, Milestone, choose, numbers, outdone
 
 N = 40
 
@@ -98,3 +98,24 @@ def test_numbers_by_hand() -> None:
     assert low <= 1.0 <= high
     assert second["against_picked"] is None
     assert second["drift"] == {"value": 0.25, "ci95": [0.25, 0.25]}
+
+
+def told_apart(step: int, right: int, *, loss: float) -> Milestone:
+    """A milestone that has so many of the 40 pairs the right way round."""
+    return milestone(step, around(loss), gaps=[1.0] * right + [-1.0] * (N - right))
+
+
+def test_a_loss_that_falls_while_pairs_are_confused_is_warned_of() -> None:
+    """A linear loss: lower at the end, where 16 of 40 pairs that were right at step 9 are wrong."""
+    found = [told_apart(3, 26, loss=1.0), told_apart(9, 32, loss=0.9), told_apart(30, 16, loss=0.2)]
+    assert choose(found, by="held_out").step == 30
+    told = outdone(numbers(found, picked=30))
+    assert told is not None
+    assert "after step 9: 0.800 against 0.400 after step 30" in told
+    assert outdone(numbers(found, picked=9)) is None
+
+
+def test_an_accuracy_that_could_be_luck_or_comes_later_is_not() -> None:
+    found = [told_apart(3, 22, loss=1.0), told_apart(9, 20, loss=0.9), told_apart(30, 38, loss=0.2)]
+    assert outdone(numbers(found, picked=9)) is None
+    assert outdone(numbers(found[:1], picked=3)) is None

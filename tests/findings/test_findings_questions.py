@@ -77,13 +77,14 @@ def test_sizes_agree_or_do_not(made_sweep: Make, large: int, expected: str) -> N
 
 def picks(made_sweep: Make, steps: Sequence[int], settings: Mapping[str, Any]) -> str:
     """What is said of a point whose seeds picked these steps of 40; the last step wins 36 of 40, the pick 28."""
-    same: dict[str, Any] = {"objective.name": "dpo", "train.epochs": 3, "windtunnel.label_noise": 0.3}
-    same |= {"windtunnel.length_bias": 0, **settings}
+    same: dict[str, Any] = {"objective.name": "dpo", "train.epochs": 3, "train.learning_rate": 1e-3}
+    same |= {"windtunnel.label_noise": 0.3, "windtunnel.length_bias": 0, **settings}
     early = any(step != 40 for step in steps)
     points = [
         ({"select.by": "held_out"} | same, runs(28 if early else 36)),
         ({"select.by": "last"} | same, runs(36)),
         ({"select.by": "last"} | same | {"train.epochs": 9}, runs(10)),
+        ({"select.by": "last"} | same | {"objective.name": "apo_hinge_zero", "objective.margin": 1.0}, runs(10)),
     ]
     folder = made_sweep("selection", points)
     for step, run in zip(steps, sorted((folder / "selection" / "points" / "p0").glob("seed-*")), strict=True):
@@ -102,6 +103,7 @@ def test_where_only_the_last_step_is_picked_nothing_is_claimed(made_sweep: Make)
     told = picks(made_sweep, (40, 40, 40), {})
     assert "dpo, 3 epochs, 30% flipped: the last step was picked in 3 of 3 seeds." in told
     assert "80 % power" not in told.split("## Picking")[1]
+    assert "3 epochs, 30% flipped, last steps: the hinge has the lower true win rate than DPO: −65.0" in told
 
 
 def test_settings_that_starve_are_named(made_sweep: Make) -> None:

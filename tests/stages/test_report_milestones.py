@@ -72,6 +72,13 @@ def test_lost_milestones_are_warned_of(tmp_path: Path) -> None:
     assert "3, 8" in told[0]["text"]
 
 
+def test_an_accuracy_that_fell_is_warned_of_by_seed(tmp_path: Path) -> None:
+    fell = "held-out accuracy was distinguishably higher after step 9"
+    a_selected_run(tmp_path, warning=fell)
+    headline = [(sentence["tone"], sentence["text"]) for sentence in reported(a_config(tmp_path))["headline"]]
+    assert ("warn", f"H{fell[1:]}.") in headline
+
+
 def test_without_a_reference_the_curve_is_over_steps(tmp_path: Path) -> None:
     a_selected_run(tmp_path, drift=False)
     html, md = texts(tmp_path)

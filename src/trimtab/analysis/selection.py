@@ -112,6 +112,28 @@ def numbers(milestones: Sequence[Milestone], *, picked: int) -> list[dict[str, A
     ]
 
 
+def outdone(told: Sequence[Mapping[str, Any]]) -> str | None:
+    """A warning where an earlier milestone told held-out pairs apart distinguishably better than the picked one.
+
+    `told`: of `numbers`. A loss without a floor goes on falling while pairs are confused, so that the rule keeps what
+    training has ruined; accuracy shows it. It is no rule of its own: it is blind to how far apart pairs are.
+    """
+    picked = next(one for one in told if one["picked"])
+    better = [
+        one
+        for one in told
+        if one["step"] < picked["step"] and ((one["against_picked"]["accuracy"]["ci95"] or (0.0, 0.0))[0] > 0)
+    ]
+    if not better:
+        return None
+    best = max(better, key=lambda one: float(one["accuracy"]["value"]))
+    return (
+        f"held-out accuracy was distinguishably higher after step {best['step']}: {best['accuracy']['value']:.3f} "
+        f"against {picked['accuracy']['value']:.3f} after step {picked['step']}. The loss does not show it; train for "
+        f"fewer epochs, at a smaller learning rate, or with a nearer dead zone"
+    )
+
+
 def _measures(one: Milestone) -> Mapping[str, FloatArray | None]:
     return {
         "accuracy": one.right_P,

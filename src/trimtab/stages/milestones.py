@@ -103,16 +103,19 @@ class Milestones:
         }
         if not self.heldout:
             why = "no pairs were held out, so there is nothing to choose by"
-            return told | {"picked": last, "why": why, "drift_note": None, "lost": [], "milestones": []}
+            nothing: dict[str, Any] = {"drift_note": None, "warning": None, "lost": [], "milestones": []}
+            return told | {"picked": last, "why": why} | nothing
         lost = [step for step in self.steps if not self._is_whole(step)]
         found = [self._read(step) for step in self.steps if step not in lost]
         choice = selection.choose(found, by=self.config.select.by)
+        numbers = selection.numbers(found, picked=choice.step)
         return told | {
             "picked": choice.step,
             "why": choice.why,
             "drift_note": _NO_DRIFT if found[-1].drift_P is None else _DRIFT,
+            "warning": selection.outdone(numbers),
             "lost": lost,
-            "milestones": selection.numbers(found, picked=choice.step),
+            "milestones": numbers,
         }
 
     def rewards(self, step: int) -> dict[str, Any] | None:
@@ -179,4 +182,5 @@ def lines(told: dict[str, Any]) -> list[str]:
         figures = f" (held-out accuracy {picked['accuracy']['value']:.3f}, loss {picked['loss']['value']:.4f}"
         figures += "" if picked["drift"] is None else f", drift {picked['drift']['value']:.3g} nats a token"
         figures += f", {picked['n']} pairs)"
-    return [*found, f"the model is that of {where}, because {told['why']}{figures}"]
+    doubts = [f"warning: {told['warning']}"] if told["warning"] else []
+    return [*found, f"the model is that of {where}, because {told['why']}{figures}", *doubts]

@@ -35,22 +35,33 @@ def sentences(told: Mapping[str, Any] | None) -> list[Sentence]:
     if told is None:
         return []
     several = len(told["seeds"]) > 1
-    return [
-        sentence(
-            ("Seed " + str(entry["seed"]) + ": the" if several else "The")
-            + f" model is that of **step {number(entry['picked'])} of {number(entry['last'])}**: {entry['why']}.",
-            "plain",
-        )
-        for entry in told["seeds"]
-        if entry["picked"] != entry["last"]
-    ] + [
-        sentence(
-            f"Milestones of an earlier life were gone or damaged and could not be picked: {_steps(entry['lost'])}.",
-            "warn",
-        )
-        for entry in told["seeds"]
-        if entry["lost"]
-    ]
+    return (
+        [
+            sentence(
+                ("Seed " + str(entry["seed"]) + ": the" if several else "The")
+                + f" model is that of **step {number(entry['picked'])} of {number(entry['last'])}**: {entry['why']}.",
+                "plain",
+            )
+            for entry in told["seeds"]
+            if entry["picked"] != entry["last"]
+        ]
+        + [
+            sentence(
+                f"Milestones of an earlier life were gone or damaged and could not be picked: {_steps(entry['lost'])}.",
+                "warn",
+            )
+            for entry in told["seeds"]
+            if entry["lost"]
+        ]
+        + [
+            sentence(
+                (f"Seed {entry['seed']}: h" if several else "H") + f"{entry['warning'][1:]}.",
+                "warn",
+            )
+            for entry in told["seeds"]
+            if entry.get("warning")  # an older version's have none
+        ]
+    )
 
 
 def panel(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
