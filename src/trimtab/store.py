@@ -272,12 +272,13 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
         finally:
             connection.close()
-    except sqlite3.OperationalError as error:
-        raise StoreError(
-            f"cannot use {path}: {error} ({size(free(path))} free)", remedy="free space or make the folder writable"
-        ) from error
     except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path} is damaged: {error}", remedy="move the file away; what it held is lost") from error
+        told = f"{path} is damaged: {error}"
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise StoreError(
+                f"cannot use {path}: {error} ({size(free(path))} free)", remedy="free space or make the folder writable"
+            ) from error
+        raise StoreError(told, remedy="move the file away; what it held is lost") from error
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _measure(single: Config, pairs: Sequence[TokenPair], *, reporter: Reporter) 
 
 def _models(single: Config, pairs: Sequence[TokenPair]) -> tuple[Scorer, Scorer]:
     """The aligned and the unaligned model: one set of weights where an adapter tells them apart, else two."""
-    base, folder = policy.load(single).model, Folder.of(single).model
+    base, folder = policy.load(single).model, Folder.of(single).intact(Folder.of(single).model)
     packed = single.engine.packed
     if single.adapter.kind != "none":
         own = policy.scorer(calibrating.adapted(base, folder), packed=packed, checkpointing="off", pairs=pairs)
@@ -134,7 +134,7 @@ def _models(single: Config, pairs: Sequence[TokenPair]) -> tuple[Scorer, Scorer]
 
 def _gaps(single: Config, folder: Folder, pairs: Sequence[TokenPair]) -> tuple[FloatArray | None, FloatArray]:
     """Reward gaps as the run recorded them, in the order of the pairs; None before where they are 0 by construction."""
-    told = store.read_json(folder.heldout)
+    told = store.read_json(folder.intact(folder.heldout))
     recorded = told["after"]
     if recorded is None or told["ids"] != [pair.id for pair in pairs]:
         raise DataError(

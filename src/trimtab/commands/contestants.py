@@ -136,7 +136,7 @@ def _path(side: _Side, benchmark: str) -> Path:
                 places.append(folder.baseline_answers(benchmark))
     for place in places:
         if place.is_file():
-            return place
+            return folder.intact(place)
     raise ConfigError(
         f"{side.word} has no answers to {benchmark} ({places[0]})",
         remedy="see what is in its answers folder, or run `trimtab generate` with benchmark.unaligned on",

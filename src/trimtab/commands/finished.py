@@ -9,12 +9,12 @@ from trimtab.stages.folder import Folder
 
 
 def finished_model(run_folder: str) -> Path:
-    """The aligned model of a run, or the folder itself when it is a model."""
+    """The aligned model of a run as training left it, or the folder itself when it is a model."""
     root = Path(run_folder)
     if not root.is_dir():
         raise ConfigError(f"no such run folder: {root}", remedy="name the folder that `trimtab run` printed")
     if Folder(root).model.is_dir():
-        return Folder(root).model
+        return Folder(root).intact(Folder(root).model)
     if (root / "config.json").is_file() and any(root.glob("*.safetensors")):
         return root
     if seeds := sorted(path.parent for path in root.glob("seed-*/model")):

@@ -145,7 +145,7 @@ def _of_run(word: str, root: Path, seed: int, *, who: str, benchmark: str | None
     chosen = _chosen(word, sets, benchmark=benchmark, judge=judge)
     folder = Folder(root)
     record = folder.judge(chosen.benchmark)
-    asked = store.read_json(record) if record.is_file() and not chosen.judge else {}
+    asked = store.read_json(folder.intact(record)) if record.is_file() and not chosen.judge else {}
     if chosen.path.suffix == ".jsonl":
         return _marked(word, folder, chosen, seed, who=who, asked=asked)
     path = chosen.path
@@ -156,11 +156,11 @@ def _of_run(word: str, root: Path, seed: int, *, who: str, benchmark: str | None
                 f"{word}: the unaligned model was not judged apart; it is what the aligned model is judged against",
                 remedy=f"`trimtab winrate {chosen.path}` says how the two compare",
             )
-    return Judged(word, verdicts={seed: read_annotations(path).verdicts}, asked=asked)
+    return Judged(word, verdicts={seed: read_annotations(folder.intact(path)).verdicts}, asked=asked)
 
 
 def _marked(word: str, folder: Folder, chosen: _Set, seed: int, *, who: str, asked: Mapping[str, Any]) -> Judged:
-    marks = read_marks(chosen.path).marks
+    marks = read_marks(folder.intact(chosen.path)).marks
     answers = (
         folder.unaligned_answers(chosen.benchmark, turns=True)
         if who == UNALIGNED
@@ -168,7 +168,7 @@ def _marked(word: str, folder: Folder, chosen: _Set, seed: int, *, who: str, ask
     )
     if not answers.is_file():
         raise ConfigError(f"{word}: {answers} is not there", remedy="run `trimtab generate` on that run first")
-    rows = store.read_jsonl(answers)
+    rows = store.read_jsonl(folder.intact(answers))
     model = rows[0]["model_id"]
     lengths = {str(row["question_id"]): float(sum(len(turn) for turn in row["choices"][0]["turns"])) for row in rows}
     own = [mark for mark in marks if mark.model == model]

@@ -153,6 +153,8 @@ def _require(folder: Folder) -> None:
             f"{folder.root} has no visits.jsonl: it was trained by a trimtab that did not write down its visits",
             remedy=f"train it anew: {again} --out {shlex.quote(f'{folder.root}-again')}",
         )
+    for path in (folder.data / "train.jsonl", folder.metrics, folder.visits):
+        folder.intact(path)
 
 
 def _quality(told: Config, folder: Folder, ids: Sequence[str]) -> FloatArray | None:

@@ -200,9 +200,13 @@ def reading(folder: Path) -> Iterator[None]:
 @contextmanager
 def _said_plainly(name: str, *, offline: bool) -> Iterator[None]:
     """What transformers raises while it loads, as one ModelError with a remedy."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    known = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError)
+    known = (
+        OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError,
+        SafetensorError, StrictDataclassError,
+    )  # fmt: skip
     try:
         yield
     except known as error:

@@ -1,18 +1,25 @@
 """The run folder: where each artefact lies, and which stage has already made it.
 
-Stages speak only through these files. A stage that finished writes the digest of what it was made from; it is skipped
-when that digest is unchanged and its files are still there.
+Stages speak only through these files. A stage that finished leaves a note: the digest of what it was made from, and
+the sha256 of each file that it made. It is skipped when the first is unchanged and its files are still there. A file
+that is no longer what its stage left is refused by whoever reads it; but answers and verdicts, which have the public
+forms that other tools write, are the user's to edit, and the report says that they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from trimtab import store
 from trimtab.config import Config
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, StoreError
+
+MODEL_CARD = "README.md"  # the user's to edit, and no note speaks of it
+PUBLIC_FORMS = ("answers", "verdicts")  # folders of the files that may be edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +129,100 @@ class Folder:
         return self.root / f"report.{suffix}"
 
     def is_done(self, stage: str, inputs: str) -> bool:
-        """Whether `stage` has finished from exactly these inputs and its files are still there."""
-        note = self._note(stage)
-        if not note.is_file():
+        """Whether `stage` has finished from exactly these inputs and its files are still there.
+
+        Raises StoreError where one of them is not what the stage left.
+        """
+        if not (note := self._note(stage)).is_file():
             return False
-        told = store.read_json(note)
-        return told["inputs"] == inputs and all((self.root / name).exists() for name in told["outputs"])
+        told = _read_note(note)
+        if told["inputs"] != inputs or any(not (self.root / name).exists() for name in told["outputs"]):
+            return False
+        self._refuse_changed(stage, told["outputs"])
+        return True
 
     def finish(self, stage: str, inputs: str, outputs: Iterable[Path]) -> None:
-        """Record that `stage` made `outputs` from `inputs` (a digest)."""
-        names = sorted(path.relative_to(self.root).as_posix() for path in outputs)
-        store.write_json(self._note(stage), {"inputs": inputs, "outputs": names})
+        """Record that `stage` made `outputs`, files and folders, from `inputs` (a digest)."""
+        files = sorted(file for path in outputs for file in _files(path))
+        digests = {file.relative_to(self.root).as_posix(): store.file_digest(file) for file in files}
+        store.write_json(self._note(stage), {"inputs": inputs, "outputs": digests})
 
     def require(self, path: Path, stage: str) -> Path:
-        """`path`, or a clear word about the stage that has to run first."""
+        """`path` as `stage` left it, or a clear word about the stage that has to run first."""
         if not path.exists():
             raise ConfigError(f"{path} is not there yet", remedy=f"run `trimtab {stage}` first, or `trimtab run`")
+        return self.intact(path)
+
+    def intact(self, path: Path) -> Path:
+        """`path`, a file or folder. Raises StoreError where a file of it is not what the stage that made it left."""
+        for note in self._notes():
+            mine = {
+                name: sha256
+                for name, sha256 in _read_note(note)["outputs"].items()
+                if path == self.root / name or path in (self.root / name).parents
+            }
+            self._refuse_changed(note.stem, mine)
         return path
+
+    def edited(self) -> list[str]:
+        """Answers and verdicts that are not what their stages left: names, relative to the run folder."""
+        return [
+            name
+            for note in self._notes()
+            for name, sha256 in _read_note(note)["outputs"].items()
+            if _is_public(name) and (self.root / name).is_file() and _digest_of(self.root / name) != sha256
+        ]
+
+    def _refuse_changed(self, stage: str, outputs: Mapping[str, str]) -> None:
+        for name, sha256 in outputs.items():
+            path = self.root / name
+            if not path.is_file():
+                raise StoreError(f"{path} is gone", remedy=f"`trimtab {stage} {self.root}` makes it again")
+            if not _is_public(name) and _digest_of(path) != sha256:
+                raise StoreError(
+                    f"{path} is not what `trimtab {stage}` left: damaged, edited, or being made again",
+                    remedy="put it back from a copy, or delete it; the stage that made it will make it again",
+                )
+
+    def _notes(self) -> list[Path]:
+        return sorted((self.root / ".stages").glob("*.json"))
 
     def _note(self, stage: str) -> Path:
         return self.root / ".stages" / f"{stage}.json"
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """The note of a stage: `inputs` and `outputs`, names to sha256."""
+    told = store.read_json(path)
+    match told:
+        case {"inputs": str(), "outputs": dict() as outputs} if all(isinstance(one, str) for one in outputs.values()):
+            return dict(told)
+    raise StoreError(
+        f"{path} does not have the form that this version of trimtab reads",
+        remedy="delete the file; the stage that made it will make it again",
+    )
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    yield from (file for file in path.rglob("*") if file.is_file() and file.name != MODEL_CARD)
+
+
+def _is_public(name: str) -> bool:
+    return name.partition("/")[0] in PUBLIC_FORMS
+
+
+def _digest_of(path: Path) -> str:
+    status = path.stat()
+    return _digest(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, _version: tuple[int, int, int]) -> str:
+    """Once a process and version: every stage of a run looks at what the ones before it left."""
+    return store.file_digest(path)
 
 
 def _suffix(turns: bool) -> str:

@@ -62,10 +62,11 @@ def reference_key(config: Config, folder: Folder) -> ReferenceKey:
     """All that a reference log-probability depends on, found without loading the model."""
     model = identity.identify(str(model_folder(config)), offline=config.offline)
     device = models.pick_device(config.engine.device)
+    audit = store.read_json(folder.require(folder.data / "audit.json", "prepare"))
     return ReferenceKey(
         weights=model.weights,
         adapter=model.adapter,
-        tokenizer=f"{model.tokenizer}/{store.read_json(folder.data / 'audit.json')['template']}",
+        tokenizer=f"{model.tokenizer}/{audit['template']}",
         truncation=(config.data.max_prompt_tokens, config.data.max_response_tokens),
         dtype=str(models.pick_dtype(config.engine.dtype, device)).removeprefix("torch."),
         device=device.type,

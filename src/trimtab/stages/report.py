@@ -25,7 +25,7 @@ from trimtab.stages.reporting.saved import saved_numbers
 from trimtab.stages.reporting.training import heldout_numbers, training_numbers
 from trimtab.written import read_flags
 
-FORMAT = 5  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 6  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")
 
 
@@ -38,7 +38,9 @@ def _report(folders: Sequence[Folder], config: Config, *, reporter: Reporter) ->
     target = Folder.of(config)
     configs = [config.model_copy(update={"seed": config.seed + k}) for k in range(len(folders))]
     made_from = [
-        store.file_digest(path) for one, own in zip(folders, configs, strict=True) for path in inputs.files(one, own)
+        store.file_digest(one.intact(path))
+        for one, own in zip(folders, configs, strict=True)
+        for path in inputs.files(one, own)
     ]
     identity = digest([FORMAT, __version__, config_digest(config), made_from])
     if target.is_done("report", identity):
@@ -78,6 +80,7 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
         "compute_saved": saved_numbers(runs),
         "heldout": heldout_numbers(runs),
         "milestones": milestone_numbers(runs),
+        "edited": [{"seed": run.seed, "files": list(run.edited)} for run in runs if run.edited],
         "audit": first.audit,
         "samples": sample_groups(first, judge=judges[0]["judge"] if judges else None, unit=benchmark["lengths"]["unit"])
         if benchmark and benchmark["lengths"]

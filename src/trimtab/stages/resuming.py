@@ -50,7 +50,17 @@ def find(
         before = changes(folder)
         store.write_json(folder.resumed, before if entry in before[-1:] else [*before, entry])
         reporter.say(f"train: goes on though {'; '.join(found.changed)}")
+    for log in (folder.metrics, folder.visits):
+        rows = store.iter_jsonl(log) if log.is_file() else ()
+        if n_lost := found.step - sum(until(row, found.step) for row in rows):
+            reporter.say(f"train: {log.name} has lost {n_lost} of the {found.step} steps before")
     return found
+
+
+def until(row: dict[str, Any], step: int) -> bool:
+    """Whether a row of a log of training is of the steps up to this one."""
+    told = row.get("step")
+    return isinstance(told, int) and told <= step
 
 
 def changes(folder: Folder) -> list[dict[str, Any]]:

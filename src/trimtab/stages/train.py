@@ -81,8 +81,8 @@ def main(config: Config, *, reporter: Reporter, resume_anyway: bool = False) -> 
         store.write_json(folder.versions, store.read_json(folder.versions) | {"attention": work.scorer.attention_name})
     with (
         stop_on_signal() as stop,
-        store.JsonLines(folder.metrics, keep=lambda row: row["step"] <= work.step) as log,
-        store.JsonLines(folder.visits, keep=lambda row: row["step"] <= work.step) as visits,
+        store.JsonLines(folder.metrics, keep=lambda row: resuming.until(row, work.step)) as log,
+        store.JsonLines(folder.visits, keep=lambda row: resuming.until(row, work.step)) as visits,
         reporter.track("training", total=work.order.steps, unit="steps", done=work.step) as advance,
     ):
         _steps(work, stop, log, visits, advance, reporter)

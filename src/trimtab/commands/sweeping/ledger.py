@@ -26,6 +26,10 @@ _TABLE = """CREATE TABLE runs (
     grid TEXT NOT NULL, config TEXT NOT NULL, kin TEXT NOT NULL, state TEXT NOT NULL, pid INTEGER, started TEXT,
     error TEXT, trace TEXT, seconds REAL NOT NULL DEFAULT 0, computed TEXT NOT NULL DEFAULT '{}', numbers TEXT
 ) WITHOUT ROWID"""
+_INDICES = (  # one for each question of `take`, which a sweep of thousands asks thousands of times
+    "CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state, place)",
+    "CREATE INDEX IF NOT EXISTS runs_by_kin ON runs (kin, state)",
+)
 _COLUMNS = "name, point, seed, folder, grid, config, kin, state, pid, started, error, seconds, computed, numbers"
 
 
@@ -77,6 +81,8 @@ class Ledger:
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
             elif version > SCHEMA:
                 raise StoreError("this sweep was written by a newer trimtab", remedy="upgrade trimtab")
+            for index in _INDICES:
+                connection.execute(index)
 
     def plan(self, runs: Iterable[Wanted], *, retry_failed: bool, stop_starved: bool) -> None:
         """Make these the runs of the sweep, in this order; others stay in the ledger and are not looked at.

@@ -57,7 +57,8 @@ class Run:
     another's (`published`); `unaligned` is the unaligned model's in any case, empty where it did not answer.
     `verdicts` are by judge, the truth first; `unaligned_verdicts` are the chosen judge's on the unaligned model against
     a published baseline. `marks` are (question, turn, mark) of the aligned and the unaligned model, where a judge
-    marked single answers. `judge` is the run's record of who judged, with what, at what cost.
+    marked single answers. `judge` is the run's record of who judged, with what, at what cost. `edited` names the
+    answers and verdicts that someone changed after their stage.
     """
 
     root: Path
@@ -82,6 +83,7 @@ class Run:
     canaries: tuple[Mapping[str, Any], ...]
     length_tables: LengthTables | None
     scores: Scores | None
+    edited: tuple[str, ...]
 
     @property
     def before(self) -> Mapping[str, Answer]:
@@ -104,6 +106,7 @@ def read(folder: Folder, config: Config) -> Run:
         heldout=_optional(folder.heldout, _mapping),
         screening=_optional(folder.screening, _mapping),
         selection=_optional(folder.selection, _mapping),
+        edited=tuple(folder.edited()),
         **judged,
     )
 

@@ -35,7 +35,14 @@ def headline(numbers: Mapping[str, Any]) -> list[Sentence]:
         first, *others = _verdict(benchmark)
         sentences = [first, *words_judged.canaries(benchmark), *words_judged.constant(benchmark), *others]
         sentences += _scores(benchmark["scores"]) + _lengths(benchmark)
-    return sentences + milestones.sentences(numbers["milestones"]) + _heldout(numbers["heldout"])
+    sentences += milestones.sentences(numbers["milestones"]) + _heldout(numbers["heldout"])
+    return sentences + [_edited(entry) for entry in numbers["edited"]]
+
+
+def _edited(entry: Mapping[str, Any]) -> Sentence:
+    files = ", ".join(entry["files"])
+    text = f"**Edited after it was made** (seed {entry['seed']}): {files}. The numbers are of what stands there now."
+    return sentence(text, "warn")
 
 
 def _verdict(benchmark: Mapping[str, Any]) -> list[Sentence]:
