@@ -484,6 +484,18 @@ def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
     assert reported(config)["benchmark"]["judges"][0]["win_rate"]["value"] == 0.0
 
 
+def test_edited_verdicts_are_reported_and_said_to_be_edited(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20})
+    path = folder.verdicts("windtunnel", "oracle")
+    folder.finish("judge", "a digest", [path])
+    assert reported(a_config(tmp_path))["edited"] == []
+    put(path, [row | {"preference": LOSS} for row in json.loads(path.read_text())])
+    numbers = reported(a_config(tmp_path))
+    assert numbers["edited"] == [{"seed": 0, "files": [path.relative_to(tmp_path).as_posix()]}]
+    assert numbers["benchmark"]["judges"][0]["win_rate"]["value"] == 0.0
+    assert "Edited after it was made" in page(a_config(tmp_path), "md")
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     pages = []
     for _ in range(2):

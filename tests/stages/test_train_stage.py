@@ -214,6 +214,20 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(model: Path, tmp_path
     same(straight, resumed)
 
 
+def test_lost_rows_of_the_logs_are_said_on_resume(model: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "killed", model)
+    with pytest.raises(Killed):
+        align(config, reporter=Recorder(at=7, act=crash))
+    folder = Folder.of(config)
+    folder.visits.unlink()
+    rows = folder.metrics.read_text().splitlines(keepends=True)
+    folder.metrics.write_text("".join(rows[2:]))
+    resumed, told = align(config)
+    assert "train: metrics.jsonl has lost 2 of the 6 steps before" in told.lines
+    assert "train: visits.jsonl has lost 6 of the 6 steps before" in told.lines
+    assert [row["step"] for row in store.read_jsonl(resumed.metrics)] == [3, 4, 5, 6, 7, 8]
+
+
 def test_bfloat16_resumes_bit_identically_too(model: Path, tmp_path: Path) -> None:
     engine = {"dtype": "bfloat16"}
     straight, _ = align(make_config(tmp_path / "straight", model, engine=engine))

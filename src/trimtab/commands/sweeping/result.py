@@ -39,9 +39,18 @@ NOTES = (
 
 def run_numbers(folder: Path) -> dict[str, Any]:
     """The figures of one run; where it was stopped for starving, those that its training left."""
-    told = folder / "report.json"
-    tree = store.read_json(told) if told.is_file() else None
-    return numbers_of(tree, [store.read_jsonl(folder / "metrics.jsonl")], n_starved=tree is None)
+    tree = _report_of(folder) if (folder / "report.json").is_file() else None
+    return numbers_of(tree, [_metrics_of(folder)], n_starved=tree is None)
+
+
+def _report_of(folder: Path) -> dict[str, Any]:
+    own = Folder(folder)
+    return dict(store.read_json(own.intact(own.report("json"))))
+
+
+def _metrics_of(folder: Path) -> list[dict[str, Any]]:
+    own = Folder(folder)
+    return store.read_jsonl(own.intact(own.metrics))
 
 
 def numbers_of(
@@ -135,7 +144,7 @@ def _numbers(point: Point, done: Sequence[Row], starved: Sequence[Row], *, whole
         return dict(only.numbers or {})
     if any(row.elsewhere for row in (*done, *starved)):
         return pooled.of_runs([row.numbers or {} for row in (*done, *starved)])
-    metrics = [store.read_jsonl(Path(row.folder) / "metrics.jsonl") for row in (*done, *starved)]
+    metrics = [_metrics_of(Path(row.folder)) for row in (*done, *starved)]
     return numbers_of(_tree(point.config, done, whole=whole), metrics, n_starved=len(starved))
 
 
@@ -144,13 +153,13 @@ def _tree(config: Config, done: Sequence[Row], *, whole: bool) -> dict[str, Any]
     if not done:
         return None
     if len(done) == 1:
-        return dict(store.read_json(Path(done[0].folder) / "report.json"))
+        return _report_of(Path(done[0].folder))
     own = Folder.of(config)
     held = store.read_json(own.config) if own.config.is_file() else None
     if whole and (held is None or not run.differing(held, to_json(config))):  # it may be of fewer seeds
         with run.begun(config, reporter=SilentReporter()):
             report.main(config, reporter=SilentReporter())
-        return dict(store.read_json(own.report("json")))
+        return _report_of(own.root)
     singles = [resolve(row.config) for row in done]
     runs = [inputs.read(Folder.of(single), single) for single in singles]
     return report.report_numbers(runs, config)
