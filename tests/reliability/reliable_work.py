@@ -176,29 +176,38 @@ def verdicts(path: Path, upto: int) -> set[int]:
 # --- the sweep's ledger ---------------------------------------------------------------------------------------------
 
 
-def plan_runs(path: Path, n: int) -> None:
+def plan_and_work_off_runs(tell: Tell, path: Path) -> None:
+    """Never done: twenty runs more are planned whenever none is left."""
     with store.database(path) as connection:
-        runs = [Wanted(f"p{i}", f"p{i}", 0, str(path.parent / f"p{i}"), {}, {"x": i}, f"kin {i}") for i in range(n)]
-        Ledger(connection).plan(runs, retry_failed=False, stop_starved=False)
+        ledger = Ledger(connection)
+        tell("ready")
+        while True:
+            work_off(ledger, tell)
+            n = len(ledger.rows()) + 20
+            runs = [Wanted(f"p{i}", f"p{i}", 0, str(path.parent / f"p{i}"), {}, {"x": i}, f"kin {i}") for i in range(n)]
+            ledger.plan(runs, retry_failed=False, stop_starved=False)
 
 
 def work_off_runs(tell: Tell, path: Path) -> None:
     with store.database(path) as connection:
-        ledger = Ledger(connection)
-        tell("ready")
-        while (row := ledger.take()) is not None:
-            store.write_json(Path(row.folder) / "report.json", {"of": row.name})  # without it a run is not done
-            ledger.finish(row, "done", seconds=1.0, computed={"training": 1.0}, numbers={"of": row.name})
-            tell(row.name)
+        work_off(Ledger(connection), tell)
 
 
-def finished_runs(path: Path) -> set[str]:
+def work_off(ledger: Ledger, tell: Tell) -> None:
+    while (row := ledger.take()) is not None:
+        store.write_json(Path(row.folder) / "report.json", {"of": row.name})  # without it a run is not done
+        ledger.finish(row, "done", seconds=1.0, computed={"training": 1.0}, numbers={"of": row.name})
+        tell(row.name)
+
+
+def finished_runs(path: Path) -> tuple[set[str], int]:
+    """Names of the runs that are done, and how many are planned."""
     with store.database(path) as connection:
         rows = Ledger(connection).rows()
     done = {row.name for row in rows if row.state == "done"}
     assert all(row.numbers == {"of": row.name} and row.seconds == 1.0 for row in rows if row.state == "done")
     assert all(row.state in ("waiting", "running") for row in rows if row.state != "done")
-    return done
+    return done, len(rows)
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------

@@ -91,16 +91,19 @@ def test_the_verdict_store(place: Path, kills: int) -> None:
 def test_the_ledger_of_a_sweep(place: Path, kills: int) -> None:
     """A run that its worker was killed in is free again, and a run that was written down as done stays done."""
     rng, path, done = random.Random(4), place / "ledger.sqlite", set[str]()  # noqa: S311  # moments
-    for life in range(kills):
-        work.plan_runs(path, 20 * (life + 1))
-        told = killed(rng, work.work_off_runs, path)
-        found = work.finished_runs(path)
+    planned = 0
+    for _ in range(kills):
+        told = killed(rng, work.plan_and_work_off_runs, path)
+        found, n = work.finished_runs(path)
         assert found >= done | set(told)
         assert len(found) <= len(done) + len(told) + 1
-        done = found
+        assert n >= planned
+        done, planned = found, n
     code, _ = children.run(work.work_off_runs, path)
     assert code == 0
-    assert len(work.finished_runs(path)) == 20 * kills
+    done, n = work.finished_runs(path)
+    assert len(done) == n > kills
+    assert n % 20 == 0
 
 
 # --- every single operation -----------------------------------------------------------------------------------------
