@@ -81,6 +81,17 @@ def test_a_rise_is_measured_in_the_objectives_own_unit() -> None:
     assert told(tiny, course(step_zero=0.002)) == []  # ten times its start, and nothing
 
 
+def test_a_start_that_the_data_decide_is_known_less_well() -> None:
+    """Losses of two SimPO runs of the embedded world: at the recipe's learning rate, and at twenty times that."""
+    clean = [.61, .59, .66, .87, .59, .69, .76, .54, .93, .66, .84, .5, .9, .6, .62, .62, .69, .69, .56]  # fmt: skip
+    wild = [.64, .55, .74, .62, .71, .91, .54, .81, 1.0, 1.36, 1.23, 1.21, 1.18, 1.31, 1.21, 1.61, 1.11]  # fmt: skip
+    seen = course(step_zero=None, needs_reference=False, has_dead_zone=False)
+    assert told([row | {"loss": loss} for row, loss in zip(learning(), clean, strict=False)], seen) == []
+    rows = [row | {"loss": loss} for row, loss in zip(learning(), wild, strict=False)]
+    assert told(rows, seen) == [("climbing", 12)]
+    assert "from 0.64 at first" in only(rows, seen).seen
+
+
 def test_a_jump_that_comes_back_is_told_once_with_its_step() -> None:
     rows = learning()
     rows[40]["loss"] = rows[41]["loss"] = 6.0
