@@ -158,7 +158,8 @@ def test_the_lean_embedding_gives_the_same_gradient(tied: bool) -> None:
     name = "model.embed_tokens.weight"
     assert not lean[name].is_sparse
     for key, grad in plain.items():
-        torch.testing.assert_close(lean[key], grad, rtol=1e-5, atol=1e-7, msg=key)
+        rounding = 1e-6 * float(grad.abs().max())  # sums in another order, which depends on the processor
+        torch.testing.assert_close(lean[key], grad, rtol=1e-5, atol=rounding, msg=key)
 
 
 def test_the_lean_embedding_joins_a_tied_head_that_autograd_computes() -> None:

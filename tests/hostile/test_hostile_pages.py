@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from devtools import CHROMIUM, Browser, browser
-from hostile_calls import harmless, put
+from hostile_calls import harmless, put, put_as_left
 
 from trimtab.arena import ArenaServer, Choice, Match, Session
 from trimtab.commands import calibration_page
@@ -75,7 +75,7 @@ def test_the_report_of_a_run_whose_every_text_is_hostile(chromium: Browser, fini
         put(file, poisoned(json.loads(file.read_text()), *names))
     for name in ("versions.json", "data/audit.json", "plan.json"):
         names = ("processor", "prompt", "chosen", "rejected", "template_sentence", "trimtab", "id", "python", "system")
-        put(run / name, poisoned(json.loads((run / name).read_text()), *names))
+        put_as_left(run, name, poisoned(json.loads((run / name).read_text()), *names))
     told = harmless("report", run, seconds=120)
     assert told.code == 0, told.err
     text = inert(chromium, run / "report.html")
