@@ -62,7 +62,7 @@ bench: $(VENV)/.library $(VENV)-bench/.peer
 FINDINGS ?=
 
 findings: $(VENV)/.library
-	$(BIN)/python -m findings $(FINDINGS)
+	$(BIN)/python -m experiments $(FINDINGS)
 
 # the pins with digests, as pip resolves them on this machine; see supply/lock.py and SECURITY.md
 lock: $(VENV)/.dev

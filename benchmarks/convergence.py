@@ -170,8 +170,8 @@ def _heldout_accuracy(out: Path) -> list[tuple[int, float]]:
     from trimtab import objectives
     from trimtab.engine import evaluation, reference
     from trimtab.engine.scoring import Scorer
-    from trimtab.stages import policy
-    from trimtab.stages.folder import Folder
+    from trimtab.runtime import policy
+    from trimtab.runtime.folder import Folder
 
     config = configuration.resolve(json.loads((out / "config.json").read_text(encoding="utf-8")))
     folder = Folder.of(config)

@@ -59,7 +59,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     from trimtab.engine import gradient, memory, models
     from trimtab.engine.optim import AdamW
     from trimtab.records import TokenPair
-    from trimtab.stages import policy
+    from trimtab.runtime import policy
 
     cpu = torch.device("cpu")
     numbers = random.Random(0)

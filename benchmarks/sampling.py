@@ -149,7 +149,7 @@ def _sampling(job: Job) -> dict[str, Any]:
 
 def as_in_the_stage(job: Job, seed: int) -> int:
     """`ours` with a model of its own, whose weights lie as decoding wants them, and the faster products."""
-    from trimtab.stages.answering import faster_products
+    from trimtab.runtime.answering import faster_products
 
     own = replace(job, model=_laid_out(job.model))
     with faster_products(own.model):

@@ -11,7 +11,7 @@ Importing this costs no torch; names are loaded when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from trimtab.version import __version__ as __version__
 
 __all__ = [
     "Answer",

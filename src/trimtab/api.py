@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import config as configuration
-from trimtab import store, written
+from trimtab import store
+from trimtab.config import parsing as written
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.records import Pair, digest

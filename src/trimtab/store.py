@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+from trimtab.disk import explained, free, size
 from trimtab.errors import StoreError
-from trimtab.refusals import explained, free, size
 
 MANIFEST = "manifest.json"
 _MANIFEST_FORMAT = 1

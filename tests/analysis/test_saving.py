@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trimtab.analysis.saving import saving
+from trimtab.analysis.compute_saved import saving
 
 
 def step(seconds: float, *, tokens: int = 600, **shares: float) -> dict[str, Any]:

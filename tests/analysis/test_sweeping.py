@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trimtab.analysis.sweeping import highest, over_seeds, steps_to_share
+from trimtab.analysis.sweep import highest, over_seeds, steps_to_share
 
 
 def test_steps_to_90_percent_by_hand() -> None:

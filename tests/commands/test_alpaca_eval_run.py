@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_runs import call, tree_of
 
 from scripted_server import Action, ScriptedServer, Seen, preferring
+from trial_runs import call, tree_of
 from trimtab import windtunnel
 
 N = 24

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_runs import call, rows_of
 
 from scripted_server import Action, ScriptedServer, Seen, ok, preferring
+from trial_runs import call, rows_of
 
 COMPARE = "<|im_start|>user\n{instruction} <m>{output_1}</m> <M>{output_2}</M>\n<|im_end|>"
 MARK = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_runs import TINY, call, rows_of, tree_of
 
+from trial_runs import TINY, call, rows_of, tree_of
 from trimtab.commands import plan as plan_command
 
 WINDTUNNEL = ["--windtunnel.pairs", "120", "--train.max-steps", "2", "--benchmark", "none", "--judge", "none"]

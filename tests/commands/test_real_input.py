@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from trial_runs import call, rows_of, tree_of
 
 pytestmark = pytest.mark.needs_shared

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_runs import call, tree_of
 
-from trimtab import cli, config, written
-from trimtab.commands import sweep as command
-from trimtab.commands.sweeping import recipe
-from trimtab.commands.sweeping.grid import Sweep
+from trial_runs import call, tree_of
+from trimtab import cli, config
+from trimtab.config import parsing as written
 from trimtab.engine import memory
+from trimtab.studies.sweep import command, recipe
+from trimtab.studies.sweep.grid import Sweep
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_runs import TINY, alone, call, contents, rows_of, tree_of
 
+from trial_runs import TINY, alone, call, contents, rows_of, tree_of
 from trimtab import cli, store
 from trimtab import config as configuration
 from trimtab.commands import plan

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from trial_runs import TINY, alone, call, contents
 
+from trial_runs import TINY, alone, call, contents
 from trimtab import cli, store, windtunnel
 from trimtab.commands import chat
 

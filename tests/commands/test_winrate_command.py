@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_runs import call
 
 import trimtab
+from trial_runs import call
 from trimtab.errors import ConfigError, RunError
 
 ALPACA_EVAL = ("helpful_base", "koala", "oasst", "selfinstruct", "vicuna")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hostile_calls import say
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "arena"))
 
 TINY = ("--windtunnel.pairs", "24", "--windtunnel.prompts", "8", "--train.max-steps", "2", "--train.batch-pairs", "8",
         "--data.holdout", "0.3", "--generate.max-new-tokens", "16")  # fmt: skip

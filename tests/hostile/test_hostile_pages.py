@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devtools import CHROMIUM, Browser, browser
 from hostile_calls import harmless, put, put_as_left
 
-from trimtab.arena import ArenaServer, Choice, Match, Session
-from trimtab.commands import calibration_page
-from trimtab.commands.sweeping import page as sweep_page
+from devtools import CHROMIUM, Browser, browser
 from trimtab.progress import printable
-from trimtab.stages.reporting import render
+from trimtab.reporting import render
+from trimtab.studies.arena import ArenaServer, Choice, Match, Session
+from trimtab.studies.calibration import page as calibration_page
+from trimtab.studies.sweep import page as sweep_page
 
 HOSTILE = (
     "<script>window.pwned=1</script><img src=http://evil.invalid/x onerror='window.pwned=1'>"

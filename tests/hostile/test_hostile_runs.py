@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from hostile_calls import harmless, nothing_new, put, refused
 
-from trimtab import store, written
-from trimtab.commands.sweeping import grid
+from trimtab import store
+from trimtab.config import parsing as written
 from trimtab.config import resolve
 from trimtab.errors import ConfigError
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark_name
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import benchmark_name
+from trimtab.studies.sweep import grid
 
 READERS = ("compare", "calibrate", "report", "probe", "winrate", "arena", "export", "train", "plan")
 
@@ -198,7 +199,7 @@ def test_a_stranger_s_weights_of_noise(run: Path, finished: Path, what: str) -> 
 
 
 HOLD = """import sys, pathlib
-from trimtab import store, written
+from trimtab import store
 with store.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -20,8 +20,8 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["reliable_faults"])
 # the server starts without pytest's path: it finds the modules beside this one, and the small runs of the stage tests
 _HERE = Path(__file__).parent
-os.environ["PYTHONPATH"] = os.pathsep.join([str(_HERE), str(_HERE.parent / "stages"), os.environ.get("PYTHONPATH", "")])
-for _folder in (_HERE, _HERE.parent / "stages"):
+os.environ["PYTHONPATH"] = os.pathsep.join([str(_HERE), str(_HERE.parent), os.environ.get("PYTHONPATH", "")])
+for _folder in (_HERE, _HERE.parent):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 

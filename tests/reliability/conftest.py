@@ -26,6 +26,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen2 with random weights."""
     import children  # noqa: F401  # its import makes the stage tests' modules known
+
     from stage_runs import write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "qwen")

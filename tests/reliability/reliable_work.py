@@ -15,12 +15,11 @@ from typing import Any
 import peft  # noqa: F401  # the children find it imported
 import torch
 import torch._dynamo  # any first optimizer imports it
-from stage_runs import Recorder, make_config, make_pairs, make_pairs_of, prepare, without_clock
 from torch import nn
 from transformers import Qwen2ForCausalLM  # noqa: F401  # the children find it imported
 
+from stage_runs import Recorder, make_config, make_pairs, make_pairs_of, prepare, without_clock
 from trimtab import store
-from trimtab.commands.sweeping.ledger import Ledger, Wanted
 from trimtab.engine import checkpoint, memory, reference
 from trimtab.engine.optim import AdamW
 from trimtab.engine.packing import Group
@@ -29,6 +28,7 @@ from trimtab.judging.ledger import VerdictStore
 from trimtab.records import TokenPair
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train as train_stage
+from trimtab.studies.sweep.ledger import Ledger, Wanted
 
 Tell = Callable[[Any], None]
 IDENTITY = {"objective.beta": 0.1, "data": "a" * 64}

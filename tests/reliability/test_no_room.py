@@ -17,9 +17,9 @@ import pytest
 import reliable_work as work
 
 from trimtab import store
+from trimtab.disk import free
 from trimtab.errors import StoreError
 from trimtab.judging.ledger import VerdictStore
-from trimtab.refusals import free
 
 TOLD: dict[str, Any] = {"train": {"save_every": 2}}
 NOBODY = 65534

@@ -14,8 +14,8 @@ import children  # noqa: F401  # its import makes the stage tests' modules known
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stage_runs import Recorder, align, make_config, make_pairs, prepare, weights, without_clock, write_model
 
+from stage_runs import Recorder, align, make_config, make_pairs, prepare, weights, without_clock, write_model
 from trimtab import cli, store, windtunnel
 from trimtab.engine import evaluation, models, optim
 from trimtab.engine import reference as cache
@@ -24,9 +24,10 @@ from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError, StoreError
 from trimtab.objectives import ApoHingeZero, LogRatios, make
 from trimtab.records import TokenPair
-from trimtab.stages import policy, train
+from trimtab.runtime import policy
+from trimtab.runtime.folder import Folder
 from trimtab.stages import reference as reference_stage
-from trimtab.stages.folder import Folder
+from trimtab.stages import train
 
 AFTER = 4  # updates before the fault; the last checkpoint of its own is that of step 3
 PAIRS = make_pairs(16)

@@ -9,15 +9,15 @@ from typing import Any
 
 import children  # noqa: F401  # its import makes the stage tests' modules known
 import pytest
-from stage_runs import Recorder, align, make_config
 
+from stage_runs import Recorder, align, make_config
 from trimtab import config as configuration
 from trimtab import objectives, store, windtunnel
 from trimtab.analysis.symptoms import symptoms
 from trimtab.config import Config
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.symptom_watch import course
 from trimtab.stages import prepare, reference, report, train
-from trimtab.stages.course import course
-from trimtab.stages.folder import Folder
 
 WARNINGS = ("The loss", "By step", "Hardly", "After ", "The gradient has")
 

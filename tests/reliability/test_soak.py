@@ -45,7 +45,7 @@ print(json.dumps(looks))
 
 def looks_at(model: Path, out: Path, *, steps: int) -> list[list[int]]:
     """(step, resident kB, open files) after every checkpoint, in a process of its own."""
-    paths = [str(Path(children.__file__).parent.parent / "stages"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(children.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(  # our own words
         [sys.executable, "-c", RUN, str(model), str(out), str(steps), str(EVERY)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged_runs import Lines
 
+from judged_runs import Lines
 from scripted_server import ScriptedServer, ok, status
 from trimtab import config as configuration
 from trimtab import store, windtunnel
@@ -18,9 +18,9 @@ from trimtab.config import Config
 from trimtab.errors import ConfigError
 from trimtab.judging.answer_files import read_model_answers, read_model_outputs
 from trimtab.judging.benchmarks import read_benchmark
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import benchmark
 from trimtab.stages import generate
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark
 
 ASKED = [task.prompt for task in windtunnel.tasks(6, seed=3, split="eval")]
 

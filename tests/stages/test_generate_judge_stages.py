@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from stage_runs import Recorder
 
+from stage_runs import Recorder
 from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.config import Config
@@ -18,10 +18,10 @@ from trimtab.judging.annotations import read_annotations
 from trimtab.judging.benchmarks import read_benchmark
 from trimtab.judging.verdicts import canaries, judge_answers
 from trimtab.records import Answer, Verdict
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import eval_tasks
+from trimtab.runtime.judges import embedded
 from trimtab.stages import generate, judge, report
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import eval_tasks
-from trimtab.stages.judging import embedded
 from trimtab.windtunnel import demonstrations
 
 INSTRUCTIONS = ["Write a sentence about a cat.", "What is 2 plus 3?", "Greet Kim."]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import Recorder
 
+from stage_runs import Recorder
 from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.config import Config
 from trimtab.errors import DataError
+from trimtab.runtime.folder import Folder
 from trimtab.stages import prepare
-from trimtab.stages.folder import Folder
 
 TINY_WORLD = {"pairs": 60, "prompts": 16}
 

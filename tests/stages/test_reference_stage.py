@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import Recorder, make_config, make_pairs, prepare, write_model
 
+from stage_runs import Recorder, make_config, make_pairs, prepare, write_model
 from trimtab import store
 from trimtab.engine import models
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import StopError
-from trimtab.stages import policy, reference
-from trimtab.stages.folder import Folder
+from trimtab.runtime import policy
+from trimtab.runtime.folder import Folder
+from trimtab.stages import reference
 
 
 @pytest.fixture(scope="module")

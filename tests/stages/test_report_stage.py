@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from report_runs import (
     CHROMIUM,
     LOSS,
@@ -28,17 +29,16 @@ from report_runs import (
     told,
     width_on_a_phone,
 )
-
 from trimtab import config as configuration
-from trimtab import written
 from trimtab.analysis import length_control, seeds, winrate
 from trimtab.analysis.calibration import calibration
+from trimtab.config import parsing as written
 from trimtab.config import resolve
 from trimtab.errors import StoreError
 from trimtab.records import digest
+from trimtab.reporting.text import emphasis, fence, markdown
+from trimtab.runtime.folder import Folder
 from trimtab.stages import report
-from trimtab.stages.folder import Folder
-from trimtab.stages.reporting.text import emphasis, fence, markdown
 
 # --- words and numbers -----------------------------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from stage_runs import align, make_config, weights, without_clock, write_model
 
+from stage_runs import align, make_config, weights, without_clock, write_model
 from trimtab import store
-from trimtab.stages.folder import Folder
+from trimtab.runtime.folder import Folder
 
 LORA = {"kind": "lora", "rank": 4, "alpha": 8.0}
 OBJECTIVES: dict[str, dict[str, Any]] = {

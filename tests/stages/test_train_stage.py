@@ -14,17 +14,18 @@ from typing import Any
 
 import pytest
 import torch
-from stage_runs import Recorder, align, make_config, make_pairs, prepare, weights, without_clock, write_model
 
+from stage_runs import Recorder, align, make_config, make_pairs, prepare, weights, without_clock, write_model
 from trimtab import config as configuration
 from trimtab import store
 from trimtab.engine import gradient, models, optim
 from trimtab.engine import reference as cache
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, NumericsError, StopError
-from trimtab.stages import policy, train
+from trimtab.runtime import policy
+from trimtab.runtime.folder import Folder
 from trimtab.stages import reference as reference_stage
-from trimtab.stages.folder import Folder
+from trimtab.stages import train
 
 LORA = {"kind": "lora", "rank": 4, "alpha": 8.0}
 DROPOUT = LORA | {"dropout": 0.2}
@@ -301,7 +302,7 @@ except TrimtabError as error:
 
 def test_sigterm_ends_a_real_process_with_143_and_a_checkpoint(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out), model=str(model))
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out), model=str(model))
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     while process.stdout.readline().strip() != "training":
@@ -323,7 +324,7 @@ def test_sigterm_ends_a_real_process_with_143_and_a_checkpoint(model: Path, tmp_
 def test_a_second_signal_ends_the_process_at_once() -> None:
     script = (
         "import os, signal, time\n"
-        "from trimtab.stages.signals import stop_on_signal\n"
+        "from trimtab.runtime.signals import stop_on_signal\n"
         "with stop_on_signal() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    assert stop.number == signal.SIGINT\n"

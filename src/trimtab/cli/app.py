@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from trimtab import __version__
+from trimtab.version import __version__
 
 app = App(
     name="trimtab",

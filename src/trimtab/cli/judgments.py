@@ -51,7 +51,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Is A better than B? Runs (RUN, RUN:unaligned) or files of judgments (FILE, FILE:MODEL), paired by prompt."""
-    from trimtab.commands import compare as command
+    from trimtab.studies.comparison import command
 
     show(command.main(a, b, benchmark=benchmark, judge=judge, questions=questions), as_json, command.lines)
 
@@ -76,7 +76,7 @@ def arena(
     Every choice is kept at once; the same command goes on. --limit N judges a random N of the prompts, --name WHO says
     who judged, --out FILE where the verdicts are written.
     """
-    from trimtab.commands import arena as command
+    from trimtab.studies.arena import command
 
     told = command.main(
         a,
@@ -97,6 +97,6 @@ def arena(
 @app.command
 def power(*, n: int, delta: float, as_json: AsJson = False) -> None:
     """What a number of prompts can show: --n 805 --delta 2.0 (points of win rate)."""
-    from trimtab.commands import compare as command
+    from trimtab.studies.comparison import command
 
     show(command.power(n, delta), as_json, command.power_lines)

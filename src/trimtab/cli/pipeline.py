@@ -101,8 +101,8 @@ def judge(*words: Words) -> None:
 
 
 def _judge_file(file: str, words: Sequence[str]) -> None:
-    from trimtab import written
     from trimtab.commands import judge_file, winrate
+    from trimtab.config import parsing as written
 
     switches, rest = take_switches(words, allow=frozenset({"quiet", "json"}))
     named, flags = written.read_flags(rest)
@@ -115,10 +115,12 @@ def _judge_file(file: str, words: Sequence[str]) -> None:
 @app.command
 def plan(*words: Words, as_json: AsJson = False) -> None:
     """Say what a run or a sweep would do and need, without starting it: CONFIG, or the keys of `run`."""
-    from trimtab import config, written
+    from trimtab import config
     from trimtab.commands import plan as command
-    from trimtab.commands import sweep
-    from trimtab.commands.sweeping import planning, recipe
+    from trimtab.config import parsing as written
+    from trimtab.studies.sweep import command as sweep
+    from trimtab.studies.sweep import plan as planning
+    from trimtab.studies.sweep import recipe
 
     named, flags = written.read_flags(words)
     tree = base(_only(named), flags)
@@ -146,8 +148,8 @@ def sweep(*words: Words) -> None:
     at once, --storage URL shares the runs with other machines through a database (pip install 'trimtab[sweep]').
     --retry-failed tries failed runs again, --stop-starved ends a run early in which nothing is active.
     """
-    from trimtab import written
-    from trimtab.commands import sweep as command
+    from trimtab.config import parsing as written
+    from trimtab.studies.sweep import command
 
     switches, rest = take_switches(words, allow=frozenset({"json", "quiet", "retry-failed", "stop-starved"}))
     storage, rest = command.read_storage(rest)

@@ -30,8 +30,8 @@ def keys(*, as_json: AsJson = False) -> None:
 @app.command
 def audit(data: str, *words: Words, as_json: AsJson = False) -> None:
     """Read preference pairs and say what is wrong with them: DATA [--model M] [--data.KEY VALUE]."""
-    from trimtab import written
     from trimtab.commands import audit as command
+    from trimtab.config import parsing as written
 
     _, flags = written.read_flags(words)
     show(command.main(data, flags), as_json, command.lines)

@@ -21,7 +21,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Calibration before and after, on held-out pairs: reward gap, next token, drift. Writes calibration.html."""
-    from trimtab.commands import calibrate as command
+    from trimtab.studies.calibration import command
 
     told = command.main(run_folder, reporter=reporter(quiet=False), trust_remote_code=trust_remote_code)
     show(told, as_json, command.lines)
@@ -30,7 +30,7 @@ def calibrate(
 @app.command
 def probe(*run_folders: str, as_json: AsJson = False) -> None:
     """Do pairs with the longer chosen response leave training first? Several RUNs stand side by side: probe.html."""
-    from trimtab.commands import probe as command
+    from trimtab.studies.length_probe import command
 
     show(command.main(run_folders, reporter=reporter(quiet=False)), as_json, command.lines)
 

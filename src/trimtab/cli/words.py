@@ -18,7 +18,8 @@ def read(words: Sequence[str], *, allow: frozenset[str] = frozenset(), asks: boo
 
     `asks`: the command sends requests to the servers that the configuration names.
     """
-    from trimtab import config, written
+    from trimtab import config
+    from trimtab.config import parsing as written
 
     switches, rest = take_switches(words, allow)
     named, flags = written.read_flags(rest)
@@ -41,7 +42,7 @@ def base(named: str | None, flags: dict[str, Any]) -> dict[str, Any]:
 
     A file that names neither model nor data is itself laid on that recipe.
     """
-    from trimtab import written
+    from trimtab.config import parsing as written
 
     if named is not None:
         path = Path(named)

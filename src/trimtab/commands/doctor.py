@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import trimtab
 from trimtab import store
+from trimtab.version import __version__
 
 PACKAGES = (
     "torch", "transformers", "peft", "datasets", "safetensors", "tokenizers", "numpy", "scikit-learn", "pydantic",
@@ -27,7 +27,7 @@ def main() -> dict[str, Any]:
 def versions() -> dict[str, Any]:
     """Packages and hardware, as kept in a run folder."""
     return {
-        "trimtab": trimtab.__version__,
+        "trimtab": __version__,
         "python": sys.version.split()[0],
         "packages": _packages(),
         "hardware": _hardware(),

@@ -15,11 +15,11 @@ from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.mt_bench_grading import gradings
 from trimtab.progress import SilentReporter, duration
 from trimtab.records import Answer
-from trimtab.stages.folder import Folder, one_a_seed
-from trimtab.stages.inputs import benchmark, benchmark_name, texts
-from trimtab.stages.judging import comparing, marking, panel
-from trimtab.stages.judging.asker import Asker, asker
-from trimtab.stages.signals import Stop
+from trimtab.runtime.folder import Folder, one_a_seed
+from trimtab.runtime.inputs import benchmark, benchmark_name, texts
+from trimtab.runtime.judges import comparing, marking, panel
+from trimtab.runtime.judges.asker import Asker, asker
+from trimtab.runtime.signals import Stop
 
 CHARACTERS_A_TOKEN = 4  # for answers that are not there yet
 ASSUMED = "note: there are no answers yet; each is taken to be as long as may be sampled"

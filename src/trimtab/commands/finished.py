@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trimtab.errors import ConfigError
-from trimtab.stages.folder import Folder
+from trimtab.runtime.folder import Folder
 
 
 def finished_model(run_folder: str) -> Path:

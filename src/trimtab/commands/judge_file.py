@@ -14,10 +14,10 @@ from trimtab.errors import ConfigError
 from trimtab.judging import official
 from trimtab.judging.answer_files import fastchat_rows, read_model_answers, read_model_outputs
 from trimtab.progress import Reporter
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import benchmark, benchmark_name, official_name, texts
+from trimtab.runtime.judges import panel
 from trimtab.stages import judge
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark, benchmark_name, official_name, texts
-from trimtab.stages.judging import panel
 
 
 def holds_answers(word: str) -> bool:

@@ -13,9 +13,10 @@ from trimtab.config import Config
 from trimtab.engine import identity, memory, models
 from trimtab.progress import Reporter, SilentReporter, duration
 from trimtab.records import TokenPair, digest
-from trimtab.stages import policy, prepare, reference, train
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
+from trimtab.runtime import policy
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
+from trimtab.stages import prepare, reference, train
 
 if TYPE_CHECKING:
     import torch

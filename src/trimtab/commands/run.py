@@ -14,9 +14,10 @@ from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
-from trimtab.stages import generate, judge, policy, prepare, reference, report, resuming, train
-from trimtab.stages.folder import Folder, one_a_seed
-from trimtab.stages.judging import panel
+from trimtab.runtime import policy, resuming
+from trimtab.runtime.folder import Folder, one_a_seed
+from trimtab.runtime.judges import panel
+from trimtab.stages import generate, judge, prepare, reference, report, train
 
 # keys that change where and how fast a run is computed, not what it is
 INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads"})

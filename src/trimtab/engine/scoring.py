@@ -22,7 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trimtab.engine import probe, recompute
+from trimtab.engine import recompute
+from trimtab.engine import self_check_packs as probe
 from trimtab.engine.attention import (
     PACKED,
     Kept,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from trimtab import store
 from trimtab.endpoint import Request
 from trimtab.errors import StoreError
-from trimtab.judging import seals
+from trimtab.judging import row_checksums as seals
 from trimtab.records import digest
 
 SCHEMA = 2  # 1: rows without a seal

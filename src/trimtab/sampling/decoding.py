@@ -22,8 +22,8 @@ from torch import Tensor
 
 from trimtab.errors import ConfigError, DataError, ModelError, NumericsError
 from trimtab.sampling.choosing import Choice, next_tokens
+from trimtab.sampling.decoding_mode import decoding_mode, unwrapped
 from trimtab.sampling.noise import uniforms
-from trimtab.sampling.standing import decoding_mode, unwrapped
 
 # Share of live rows at which finished ones leave. Anything from 0.5 to 1 measured alike (tiny model, 1,024 prompts);
 # never dropping them took 1.2 to 2.5 times as long.

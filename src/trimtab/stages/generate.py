@@ -20,9 +20,9 @@ from trimtab.judging.answer_files import TurnAnswers, fastchat_rows
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.progress import Reporter
 from trimtab.records import Answer, digest
-from trimtab.stages.answering import Spoken, answer_turns
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark, benchmark_name, model_folder, temperatures
+from trimtab.runtime.answering import Spoken, answer_turns
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import benchmark, benchmark_name, model_folder, temperatures
 
 
 def main(config: Config, *, reporter: Reporter) -> None:

@@ -10,9 +10,9 @@ from trimtab.analysis.winrate import too_many_missing
 from trimtab.config import Config
 from trimtab.errors import RunError
 from trimtab.progress import Reporter
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import benchmark, benchmark_name
-from trimtab.stages.judging import comparing, embedded, marking
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import benchmark, benchmark_name
+from trimtab.runtime.judges import comparing, embedded, marking
 
 
 def main(config: Config, *, reporter: Reporter) -> None:

@@ -24,9 +24,9 @@ from trimtab.engine.describe import read_config, window
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import Reporter
 from trimtab.records import Pair, TokenPair, digest
-from trimtab.stages.answering import answer_turns
-from trimtab.stages.folder import Folder
-from trimtab.stages.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
+from trimtab.runtime.answering import answer_turns
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
 
 WINDTUNNEL_ANSWER_TOKENS = 64
 

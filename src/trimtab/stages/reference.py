@@ -14,9 +14,9 @@ from trimtab.engine import reference
 from trimtab.engine.scoring import Scorer
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair
-from trimtab.stages import policy
-from trimtab.stages.folder import Folder
-from trimtab.stages.signals import stop_on_signal
+from trimtab.runtime import policy
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.signals import stop_on_signal
 
 
 def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:

@@ -10,20 +10,21 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab import __version__, objectives, store
+from trimtab import objectives, store
 from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, merge, resolve, to_json
+from trimtab.config.parsing import read_flags
 from trimtab.errors import TrimtabError
 from trimtab.progress import Reporter
 from trimtab.records import digest
-from trimtab.stages.folder import Folder, one_a_seed
-from trimtab.stages.reporting import inputs, render, words
-from trimtab.stages.reporting.milestones import milestone_numbers
-from trimtab.stages.reporting.numbers import benchmark_numbers
-from trimtab.stages.reporting.page import page
-from trimtab.stages.reporting.samples import sample_groups
-from trimtab.stages.reporting.saved import saved_numbers
-from trimtab.stages.reporting.training import heldout_numbers, training_numbers
-from trimtab.written import read_flags
+from trimtab.reporting import inputs, render, words
+from trimtab.reporting.compute_saved import saved_numbers
+from trimtab.reporting.milestones import milestone_numbers
+from trimtab.reporting.numbers import benchmark_numbers
+from trimtab.reporting.page import page
+from trimtab.reporting.samples import sample_groups
+from trimtab.reporting.training import heldout_numbers, training_numbers
+from trimtab.runtime.folder import Folder, one_a_seed
+from trimtab.version import __version__
 
 FORMAT = 6  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")

@@ -17,7 +17,8 @@ import torch
 
 from trimtab import objectives, store
 from trimtab.config import Config
-from trimtab.engine import checkpoint, culprits, evaluation, finite, gradient, memory, metrics, models, optim, reference
+from trimtab.engine import checkpoint, evaluation, finite, gradient, memory, metrics, models, optim, reference
+from trimtab.engine import nonfinite_pairs as culprits
 from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
@@ -26,14 +27,14 @@ from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
 from trimtab.progress import Advance, Reporter
 from trimtab.records import TokenPair, digest
-from trimtab.stages import model_card, policy, resuming
-from trimtab.stages.course import watch_from
-from trimtab.stages.folder import Folder
-from trimtab.stages.milestones import Milestones
-from trimtab.stages.milestones import lines as milestone_lines
-from trimtab.stages.milestones import steps as milestone_steps
-from trimtab.stages.notices import notices
-from trimtab.stages.signals import Interrupted, Stop, stop_on_signal
+from trimtab.runtime import model_card, policy, resuming
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.milestones import Milestones
+from trimtab.runtime.milestones import lines as milestone_lines
+from trimtab.runtime.milestones import steps as milestone_steps
+from trimtab.runtime.notices import notices
+from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
+from trimtab.runtime.symptom_watch import watch_from
 
 CHECKPOINTS_A_RUN = 10
 GIVE_BACK_EVERY = 8  # steps

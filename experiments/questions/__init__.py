@@ -1,0 +1,28 @@
+"""One file a question, in the order of the page."""
+
+from __future__ import annotations
+
+from experiments.questions import (
+    calibration,
+    dead_zone,
+    margin_beta,
+    noise,
+    ranking,
+    regimes,
+    saturation,
+    selection,
+    sizes,
+)
+from experiments.section import Question
+
+QUESTIONS: tuple[Question, ...] = (
+    saturation.QUESTION,
+    dead_zone.QUESTION,
+    margin_beta.QUESTION,
+    ranking.QUESTION,
+    noise.QUESTION,
+    sizes.QUESTION,
+    calibration.QUESTION,
+    regimes.QUESTION,
+    selection.QUESTION,
+)

@@ -1,0 +1,12 @@
+"""Human judging: a blind choice between two answers, on one local page.
+
+`matches` says what is asked, in which order and on which side; `session` holds what was chosen and what is left;
+`server` shows it to one browser on this machine. None of them knows where verdicts are kept or what they add up to:
+both are handed in.
+"""
+
+from trimtab.studies.arena.matches import SAID, Choice, Match, Said, in_order
+from trimtab.studies.arena.server import ArenaServer
+from trimtab.studies.arena.session import Outcome, Session, StaleError
+
+__all__ = ["SAID", "ArenaServer", "Choice", "Match", "Outcome", "Said", "Session", "StaleError", "in_order"]

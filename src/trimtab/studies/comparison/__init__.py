@@ -1,0 +1,1 @@
+"""Two contestants compared on their common prompts."""
