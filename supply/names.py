@@ -26,12 +26,9 @@ told one seen found wanted said met saw asked known shown kept heard spoken take
 those these this that it they them which who what whose
 """
 PRONOUN_WORDS = """
-seed seeds speed feed need needs bed embed unembed id word thread head spread read embedded rejected chosen
-training screening shrinking packing padding sampling judging encoding decoding embedding embeddings warning
-warnings heading headings setting settings string strings ring thing spelling ranking timing timings rating ratings
-checkpointing recording recordings reading readings meaning wording ending endings building parsing reporting
-scoring ceiling missing pooling routing spacing opening beginning finding findings grouping handling labelling
-marking pairing packed quantized interleaved bring red
+one ones some any each every other others another both few many much most least none all rest same such this that
+these those it its they them their he she who whom whose which what something anything everything nothing someone
+anyone everyone mine ours yours here there where when how why whether
 """
 PARTICIPLE_WORDS = """
 begun bound broken brought built bought caught come cut dealt done drawn driven eaten fallen felt forgotten found
