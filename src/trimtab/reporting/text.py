@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.progress import printable
+from trimtab.records import Estimate
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 MISSING = "not measured"
@@ -76,6 +77,30 @@ def interval(bounds: Sequence[float | None] | None, *, digits: int = 1) -> str:
     if bounds is None or any(bound is None for bound in bounds):
         return "no interval"
     return f"{number(bounds[0], digits=digits)} to {number(bounds[1], digits=digits)}"
+
+
+def signed(value: float | None, *, digits: int = 1) -> str:
+    """A change, with its sign."""
+    text = number(value, digits=digits)
+    return f"+{text}" if value is not None and value > 0 else text
+
+
+def estimate_text(estimate: Estimate | None, *, digits: int = 1) -> str:
+    """`63.2 [58.9, 67.5]`, for tables."""
+    if estimate is None:
+        return MISSING
+    return value_text(estimate.value, estimate.ci95, digits=digits)
+
+
+def value_text(value: float | None, ci95: Sequence[float | None] | None, *, digits: int = 1) -> str:
+    """`estimate_text` of a value and bounds that are no estimate; without both bounds the value stands alone."""
+    if value is None:
+        return MISSING
+    centre = number(value, digits=digits)
+    if ci95 is None or any(bound is None for bound in ci95):
+        return centre
+    low, high = (number(bound, digits=digits) for bound in ci95)
+    return f"{centre} [{low},\u00a0{high}]"
 
 
 def shown(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
