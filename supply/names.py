@@ -38,7 +38,7 @@ taught told thought thrown torn understood undone unread unset worn written saw 
 became ran spoke wrote
 """
 NOUN_WORDS = """
-seed seeds speed feed need needs bed embed unembed id word thread head spread read embedded rejected chosen
+hidden seed seeds speed feed need needs bed embed unembed id word thread head spread read embedded rejected chosen
 training screening shrinking packing padding sampling judging encoding decoding embedding embeddings warning
 warnings heading headings setting settings string strings ring thing spelling ranking timing timings rating ratings
 checkpointing recording recordings reading readings meaning wording ending endings building parsing reporting
