@@ -1,6 +1,6 @@
 """Estimates of one seed (K = 1: over prompts) or of several (over prompts and seeds, see `analysis.seeds`).
 
-Shapes: K seeds, N prompts; NaN where a prompt has no value.
+Shapes: K seeds, N prompts (or what else was sampled: `rows` names it in the method); NaN where a prompt has no value.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from trimtab.analysis import intervals, seeds
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.records import Direction, Estimate
 
-BOOTSTRAP = "bootstrap over prompts (percentile, 10,000 draws)"
-WILSON = "Wilson at the effective number of prompts"
-PAIRED = "paired bootstrap over prompts with two pseudo-rows (percentile, 10,000 draws)"
+_BOOTSTRAP = "bootstrap over {rows} (percentile, 10,000 draws)"
+_WILSON = "Wilson at the effective number of {rows}"
+_PAIRED = "paired bootstrap over {rows} with two pseudo-rows (percentile, 10,000 draws)"
+PAIRED = _PAIRED.format(rows="prompts")
 
 
 def estimate(
@@ -58,17 +59,17 @@ def of_seeds(pooled: seeds.Pooled, *, method: str, unit: str = "") -> Estimate:
     )
 
 
-def rate(scores_KN: FloatArray) -> Estimate:
+def rate(scores_KN: FloatArray, *, rows: str = "prompts") -> Estimate:
     """Mean of values in [0, 1]."""
     if len(scores_KN) > 1:
-        return of_seeds(seeds.pooled_rate(scores_KN), method=seeds.METHOD)
+        return of_seeds(seeds.pooled_rate(scores_KN), method=seeds.method(rows))
     known_N = scores_KN[0][~np.isnan(scores_KN[0])]
     return estimate(
         float(known_N.mean()) if len(known_N) else math.nan,
         intervals.rate_interval(known_N),
         n=len(known_N),
         n_missing=scores_KN.shape[1] - len(known_N),
-        method=WILSON,
+        method=_WILSON.format(rows=rows),
     )
 
 
@@ -77,22 +78,22 @@ def percent(scores_KN: FloatArray) -> Estimate:
     return rate(scores_KN).scaled(100, unit="%")
 
 
-def mean(values_KN: FloatArray, *, unit: str = "") -> Estimate:
+def mean(values_KN: FloatArray, *, unit: str = "", rows: str = "prompts") -> Estimate:
     """Mean of values in any unit; no value may be missing."""
     if len(values_KN) > 1:
-        return of_seeds(seeds.pooled_mean(values_KN), method=seeds.METHOD, unit=unit)
+        return of_seeds(seeds.pooled_mean(values_KN), method=seeds.method(rows), unit=unit)
     centre = float(values_KN[0].mean()) if values_KN.size else math.nan
     bounds = intervals.bootstrap_interval(values_KN[0])
-    return estimate(centre, bounds, n=values_KN.shape[1], method=BOOTSTRAP, unit=unit)
+    return estimate(centre, bounds, n=values_KN.shape[1], method=_BOOTSTRAP.format(rows=rows), unit=unit)
 
 
-def paired(differences_KN: FloatArray, *, unit: str = "") -> Estimate:
+def paired(differences_KN: FloatArray, *, unit: str = "", rows: str = "prompts") -> Estimate:
     """Mean of paired differences in any unit; none may be missing."""
     if len(differences_KN) > 1:
-        return mean(differences_KN, unit=unit)
+        return mean(differences_KN, unit=unit, rows=rows)
     centre = float(differences_KN[0].mean()) if differences_KN.size else math.nan
     bounds = intervals.paired_interval(differences_KN[0])
-    return estimate(centre, bounds, n=differences_KN.shape[1], method=PAIRED, unit=unit)
+    return estimate(centre, bounds, n=differences_KN.shape[1], method=_PAIRED.format(rows=rows), unit=unit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,13 @@ import numpy as np
 from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, student_t, wilson_interval
 from trimtab.errors import DataError
 
-METHOD = "two-way random effects over prompts and seeds, Satterthwaite t"
+
+def method(rows: str) -> str:
+    """What the intervals are made with; `rows` is what was sampled beside the seeds."""
+    return f"two-way random effects over {rows} and seeds, Satterthwaite t"
+
+
+METHOD = method("prompts")
 METHOD_OF_FIGURES = "seed spread plus the mean squared error within a seed, Satterthwaite t"
 
 
