@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trimtab.judging.judges import Asked, FunctionJudge, Judge, ScriptedJudge
+from trimtab.judging.judges import Comparison, FunctionJudge, Judge, ScriptedJudge
 
 
 def ask(judge: Judge, *pairs: tuple[str, str]) -> list[float | None]:
-    return judge.preferences([Asked(f"p{n}", "do", old, new) for n, (old, new) in enumerate(pairs)])
+    return judge.preferences([Comparison(f"p{n}", "do", old, new) for n, (old, new) in enumerate(pairs)])
 
 
 def test_a_function_is_a_judge() -> None:

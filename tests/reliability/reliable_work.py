@@ -24,7 +24,7 @@ from trimtab.engine import checkpoint, memory, reference
 from trimtab.engine.optim import AdamW
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import ReferenceKey
-from trimtab.judging.ledger import VerdictStore
+from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.records import TokenPair
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train as train_stage
@@ -139,7 +139,7 @@ def cached(upto: int) -> tuple[int, reference.Reference]:
 # --- the verdict store ----------------------------------------------------------------------------------------------
 
 
-def put_verdict(kept: VerdictStore, number: int) -> None:
+def put_verdict(kept: VerdictCache, number: int) -> None:
     kept.put(
         str(number),
         judge="judge",
@@ -151,7 +151,7 @@ def put_verdict(kept: VerdictStore, number: int) -> None:
 
 def put_verdicts(tell: Tell, path: Path, first: int) -> None:
     with store.database(path) as connection:
-        kept = VerdictStore(connection)
+        kept = VerdictCache(connection)
         tell("ready")
         for number in range(first, first + 100_000):
             if number % 3 == 0:  # a failure first, which the verdict replaces
@@ -163,7 +163,7 @@ def put_verdicts(tell: Tell, path: Path, first: int) -> None:
 def verdicts(path: Path, upto: int) -> set[int]:
     """The verdicts below `upto` that are there, each exactly right, and none with a failure beside it."""
     with store.database(path) as connection:
-        kept = VerdictStore(connection)
+        kept = VerdictCache(connection)
         found = kept.get(str(number) for number in range(upto))
         assert not kept.failures(found)
     for key, row in found.items():
@@ -287,7 +287,7 @@ def write_note(tell: Tell, path: Path) -> None:
 
 def open_verdicts(tell: Tell, path: Path) -> None:
     with store.database(path) as connection:
-        put_verdict(VerdictStore(connection), 1)
+        put_verdict(VerdictCache(connection), 1)
 
 
 def train_under_a_limit(tell: Tell, out: Path, model: Path, pack_tokens: int) -> None:

@@ -14,7 +14,7 @@ import reliable_work as work
 
 from trimtab import store
 from trimtab.errors import StoreError
-from trimtab.judging.ledger import VerdictStore
+from trimtab.judging.verdict_cache import VerdictCache
 
 HARMS = ("delete", "truncate", "flip", "zero")
 CHECKPOINT = ("weights.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json", "manifest.json")
@@ -79,7 +79,7 @@ def test_the_key_that_lies_in_the_cache_for_people_is_written_again(place: Path,
 
 def filled(path: Path, n: int) -> None:
     with store.database(path) as connection:
-        kept = VerdictStore(connection)
+        kept = VerdictCache(connection)
         for number in range(n):
             work.put_verdict(kept, number)
         kept.fail("late", judge="judge", subject="p", kind="timeout", message="slow", attempts=1)
@@ -108,7 +108,7 @@ def test_a_flipped_bit_in_the_verdict_store(place: Path, caplog: pytest.LogCaptu
         assert there == set(range(60)) or said
         found["dropped" if said else "harmless"] += 1
         with store.database(path) as connection:
-            kept = VerdictStore(connection)
+            kept = VerdictCache(connection)
             for lost in set(range(60)) - there:
                 work.put_verdict(kept, lost)
         assert work.verdicts(path, 60) == set(range(60))

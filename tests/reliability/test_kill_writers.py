@@ -19,7 +19,7 @@ import reliable_work as work
 
 from trimtab import store
 from trimtab.errors import StoreError
-from trimtab.judging.ledger import VerdictStore
+from trimtab.judging.verdict_cache import VerdictCache
 
 KILLS = pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
 
@@ -162,7 +162,7 @@ def test_a_verdict_interrupted_at_every_instruction(place: Path) -> None:
     """SQLite is stopped at its n-th instruction, for every n that a `put` has: the row is there or it is not."""
     stopped, before = 0, {0}
     with store.database(place / "verdicts.sqlite") as connection:
-        kept = VerdictStore(connection)
+        kept = VerdictCache(connection)
         work.put_verdict(kept, 0)
         for number in range(1, 10_000):
             left = number
@@ -187,7 +187,7 @@ def test_a_verdict_interrupted_at_every_instruction(place: Path) -> None:
     assert len(before) < 10
 
 
-def _put(kept: VerdictStore, number: int) -> bool:
+def _put(kept: VerdictCache, number: int) -> bool:
     try:
         work.put_verdict(kept, number)
     except sqlite3.OperationalError:

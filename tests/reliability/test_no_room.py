@@ -19,7 +19,7 @@ import reliable_work as work
 from trimtab import store
 from trimtab.disk import free
 from trimtab.errors import StoreError
-from trimtab.judging.ledger import VerdictStore
+from trimtab.judging.verdict_cache import VerdictCache
 
 TOLD: dict[str, Any] = {"train": {"save_every": 2}}
 NOBODY = 65534
@@ -84,7 +84,7 @@ def test_the_cache_and_the_verdicts_on_a_full_disk(small_disk: Path, monkeypatch
 
 def put_until_it_is_full(path: Path, put: list[int]) -> None:
     with store.database(path) as connection:
-        kept = VerdictStore(connection)
+        kept = VerdictCache(connection)
         for number in range(10_000):
             work.put_verdict(kept, number)
             put.append(number)

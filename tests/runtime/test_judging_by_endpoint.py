@@ -53,7 +53,7 @@ def test_every_answer_is_judged_in_the_seeded_order(tmp_path: Path, scripted_ser
     assert preferences(config, "unaligned") == pytest.approx([1.1] * 12)
     assert len(server.requests) == server.answered == 24
     for seen in server.requests:
-        asked = seen.text.split("Asked: ", 1)[1].split("\n", 1)[0]
+        asked = seen.text.split("Comparison: ", 1)[1].split("\n", 1)[0]
         assert shown(seen)[0][0] == "b" if not is_switched(asked) else shown(seen)[1][0] == "b"
     first = rows(config, Folder.of(config).verdicts("prompts"))[0]
     assert (first["generator_1"], first["generator_2"], first["annotator"]) == (
@@ -133,7 +133,7 @@ def test_prose_is_missing_and_never_a_score(tmp_path: Path, scripted_server: Ser
     silent = {"do 3", "do 4"}
 
     def sometimes(seen: Seen) -> Action:
-        return prose() if any(f"Asked: {one}\n" in seen.text for one in silent) else longer(seen)
+        return prose() if any(f"Comparison: {one}\n" in seen.text for one in silent) else longer(seen)
 
     server = scripted_server(sometimes)
     config = compared(tmp_path, server.url, published=False)
@@ -154,7 +154,7 @@ def test_prose_is_missing_and_never_a_score(tmp_path: Path, scripted_server: Ser
 
 def test_what_is_missing_may_be_allowed(tmp_path: Path, scripted_server: Servers) -> None:
     def never(seen: Seen) -> Action:
-        return prose() if "Asked: do 3\n" in seen.text else longer(seen)
+        return prose() if "Comparison: do 3\n" in seen.text else longer(seen)
 
     config = compared(tmp_path, scripted_server(never).url, published=False, allow_missing=True)
     judged(config)
@@ -256,16 +256,16 @@ def test_a_mark_that_was_not_given_is_no_mark(tmp_path: Path, scripted_server: S
 def test_an_official_judge_without_a_key_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted_server: Servers
 ) -> None:
-    from trimtab.runtime.judges import panel
+    from trimtab.runtime.judges import judge_setup
 
     config = compared(tmp_path, scripted_server(longer).url)
-    panel.require(config)
+    judge_setup.require(config)
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        panel.require(config.model_copy(update={"base_url": None}))
+        judge_setup.require(config.model_copy(update={"base_url": None}))
     limited = compared(tmp_path, "http://127.0.0.1:9/v1", max_cost=1.0)
     with pytest.raises(UserError, match="prices"):
-        panel.require(limited)
+        judge_setup.require(limited)
 
 
 def test_nothing_to_say_is_nothing_said(tmp_path: Path) -> None:

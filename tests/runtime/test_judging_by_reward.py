@@ -17,7 +17,7 @@ from trimtab.engine.reward import RewardModel
 from trimtab.errors import StopError
 from trimtab.records import Message
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.judges import rewards
+from trimtab.runtime.judges import reward_model
 from trimtab.stages import judge
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_scored_twice_and_what_is_too_long_is_missing(tmp_path: Path,
 
 
 def test_a_signal_keeps_what_was_scored(tmp_path: Path, model: Lengths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards, "AT_ONCE", 4)
+    monkeypatch.setattr(reward_model, "AT_ONCE", 4)
     config = config_of(tmp_path)
     model.at_most = 8
     with pytest.raises(StopError, match="SIGTERM"):

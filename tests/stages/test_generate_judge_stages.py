@@ -20,7 +20,7 @@ from trimtab.judging.verdicts import canaries, judge_answers
 from trimtab.records import Answer, Verdict
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.inputs import eval_tasks
-from trimtab.runtime.judges import embedded
+from trimtab.runtime.judges import windtunnel_judges
 from trimtab.stages import generate, judge, report
 from trimtab.windtunnel import demonstrations
 
@@ -169,8 +169,8 @@ def test_canaries_of_the_embedded_judges(judged: tuple[Config, Folder]) -> None:
     def share(verdicts: list[Verdict]) -> float:
         return sum((verdict.preference or 0) - 1 for verdict in verdicts) / len(verdicts)
 
-    truth = canaries(embedded.oracle(tasks), before, prompts=24)
-    biased = canaries(embedded.doubting("biased", tasks, length_bias=0.3), before, prompts=24)
+    truth = canaries(windtunnel_judges.oracle(tasks), before, prompts=24)
+    biased = canaries(windtunnel_judges.noisy_judge("biased", tasks, length_bias=0.3), before, prompts=24)
     for told in (truth, biased):
         assert [verdict.preference for verdict in told["baseline"]] == [1.5] * 24
         assert share(told["constant"]) < 0.5
@@ -188,7 +188,7 @@ def test_a_length_bias_prefers_the_same_answer_said_longer(judged: tuple[Config,
     rates = [
         sum(
             (one.preference or 0) - 1
-            for one in judge_answers(embedded.doubting("judge", tasks, length_bias=bias), before, after)
+            for one in judge_answers(windtunnel_judges.noisy_judge("judge", tasks, length_bias=bias), before, after)
         )
         for bias in (0.0, 0.3, 1.0)
     ]

@@ -62,7 +62,7 @@ def _run_stage(name: str, config: Config, reporter: Any, *, anyway: bool = False
 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
     if name == "judge":  # before the folder is told of another judge
-        runner.panel.require(config)
+        runner.judge_setup.require(config)
     options = {"resume_anyway": True} if anyway else {}  # of train alone
     with runner.begun(config, reporter=reporter, **options):
         for single in runner.seeds(config, reporter=reporter):

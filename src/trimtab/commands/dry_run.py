@@ -10,15 +10,15 @@ from trimtab.config import Config
 from trimtab.errors import ConfigError
 from trimtab.judging import official
 from trimtab.judging.answer_files import TurnAnswers, read_model_answers
-from trimtab.judging.asking import Question
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.mt_bench_grading import gradings
+from trimtab.judging.questions import Question
 from trimtab.progress import SilentReporter, duration
 from trimtab.records import Answer
 from trimtab.runtime.folder import Folder, one_a_seed
 from trimtab.runtime.inputs import benchmark, benchmark_name, texts
-from trimtab.runtime.judges import comparing, marking, panel
-from trimtab.runtime.judges.asker import Asker, asker
+from trimtab.runtime.judges import grading, judge_setup, pairwise
+from trimtab.runtime.judges.cached_endpoint import CachedEndpoint, cached_endpoint
 from trimtab.runtime.signals import Stop
 
 CHARACTERS_A_TOKEN = 4  # for answers that are not there yet
@@ -33,7 +33,7 @@ def main(config: Config) -> dict[str, Any]:
             remedy="it estimates --judge openai:MODEL",
         )
     runs = one_a_seed(config)
-    with asker(config, reporter=SilentReporter(), stop=Stop()) as ask:
+    with cached_endpoint(config, reporter=SilentReporter(), stop=Stop()) as ask:
         asked = [_questions(single, ask) for single in runs]
         told = ask.estimate([question for questions, _ in asked for question in questions])
         where = ask.endpoint.base_url
@@ -60,7 +60,7 @@ def lines(told: dict[str, Any]) -> list[str]:
     ]
 
 
-def _questions(config: Config, ask: Asker) -> tuple[list[Question], bool]:
+def _questions(config: Config, ask: CachedEndpoint) -> tuple[list[Question], bool]:
     """Everything that the judge would be asked about one run, and whether its answers are assumed."""
     asked = benchmark(config)
     name = benchmark_name(config)
@@ -72,10 +72,10 @@ def _questions(config: Config, ask: Asker) -> tuple[list[Question], bool]:
     if assumed:
         baseline, sides = _assumed(config, asked, text)
     else:
-        baseline, files = comparing.answers(folder, name)
+        baseline, files = pairwise.answers(folder, name)
         sides = list(files.values())
-    judge = panel.endpoint_judge(config, ask)
-    return judge.questions(comparing.comparisons(baseline, sides, n_canaries=config.judge.canaries)), assumed
+    judge = judge_setup.endpoint_judge(config, ask)
+    return judge.questions(pairwise.comparisons(baseline, sides, n_canaries=config.judge.canaries)), assumed
 
 
 def _assumed(config: Config, asked: Benchmark, text: str) -> tuple[list[Answer], list[list[Answer]]]:
@@ -97,5 +97,5 @@ def _marks(config: Config, asked: Benchmark, aligned: Path, unaligned: Path, tex
     else:
         files = [path for path in (aligned, unaligned) if path.is_file()]
         said = [one for path in files for one in read_model_answers(path, benchmark=asked, allow_missing=True)]
-    shown = marking.canary_gradings(asked, prompts, n=config.judge.canaries)
-    return [marking.question(one) for one in (*gradings(asked, said, prompts), *shown)], assumed
+    shown = grading.canary_gradings(asked, prompts, n=config.judge.canaries)
+    return [grading.question(one) for one in (*gradings(asked, said, prompts), *shown)], assumed

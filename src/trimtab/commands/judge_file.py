@@ -16,7 +16,7 @@ from trimtab.judging.answer_files import fastchat_rows, read_model_answers, read
 from trimtab.progress import Reporter
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.inputs import benchmark, benchmark_name, official_name, texts
-from trimtab.runtime.judges import panel
+from trimtab.runtime.judges import judge_setup
 from trimtab.stages import judge
 
 
@@ -41,7 +41,7 @@ def resolve(file: str, flags: Mapping[str, Any]) -> Config:
 
 def main(file: str, config: Config, *, reporter: Reporter) -> dict[str, Any]:
     """Lay the answers down as a run has them, judge them, and summarise; the numbers are those of `winrate`."""
-    panel.require(config)
+    judge_setup.require(config)
     folder, asked, name = Folder.of(config), benchmark(config), benchmark_name(config)
     assert name is not None
     allowed = config.judge.allow_missing

@@ -16,7 +16,7 @@ from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.runtime import policy, resuming
 from trimtab.runtime.folder import Folder, one_a_seed
-from trimtab.runtime.judges import panel
+from trimtab.runtime.judges import judge_setup
 from trimtab.stages import generate, judge, prepare, reference, report, train
 
 # keys that change where and how fast a run is computed, not what it is
@@ -30,7 +30,7 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_any
     folder = Folder.of(config)
     if (resume or resume_anyway) and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
-    panel.require(config)
+    judge_setup.require(config)
     with begun(config, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(config, reporter=reporter):
             _pipeline(single, reporter, resume_anyway)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Comparison:
     """One comparison: what was instructed, and the two answers to it."""
 
     prompt_id: str
@@ -30,7 +30,7 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    def preferences(self, asked: Sequence[Asked], /) -> list[float | None]:
+    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
         """One preference for every comparison, in their order."""
 
 
@@ -41,7 +41,7 @@ class FunctionJudge:
     name: str
     function: Callable[[str, str, str], float | None]
 
-    def preferences(self, asked: Sequence[Asked], /) -> list[float | None]:
+    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
         return [self.function(one.prompt_id, one.baseline, one.model) for one in asked]
 
 
@@ -52,5 +52,5 @@ class ScriptedJudge:
     told: Mapping[str, float | None]
     name: str = "scripted"
 
-    def preferences(self, asked: Sequence[Asked], /) -> list[float | None]:
+    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
         return [self.told.get(one.prompt_id) for one in asked]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from trimtab.errors import DataError
-from trimtab.judging.judges import Asked, Judge
+from trimtab.judging.judges import Comparison, Judge
 from trimtab.judging.rows import Place, Row, text_field
 from trimtab.records import Answer, Verdict
 
@@ -73,7 +73,7 @@ def judge_answers(
     """
     pairs = pair_answers(baseline, model).pairs
     wanted = [pair for pair in pairs if ask_when_identical or pair[0].output != pair[1].output]
-    asked = [Asked(old.prompt_id, old.instruction, old.output, new.output) for old, new in wanted]
+    asked = [Comparison(old.prompt_id, old.instruction, old.output, new.output) for old, new in wanted]
     told = dict(zip((one.prompt_id for one in asked), judge.preferences(asked), strict=True))
     for prompt, preference in told.items():
         assert preference is None or 1 <= preference <= 2, f"{judge.name} said {preference} on {prompt}"

@@ -12,7 +12,7 @@ from trimtab.errors import RunError
 from trimtab.progress import Reporter
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.inputs import benchmark, benchmark_name
-from trimtab.runtime.judges import comparing, embedded, marking
+from trimtab.runtime.judges import grading, pairwise, windtunnel_judges
 
 
 def main(config: Config, *, reporter: Reporter) -> None:
@@ -20,11 +20,11 @@ def main(config: Config, *, reporter: Reporter) -> None:
     if benchmark_name(config) is None or config.judge.kind == "none":
         return
     if config.judge.kind == "oracle":
-        embedded.main(config, reporter=reporter)
+        windtunnel_judges.main(config, reporter=reporter)
     elif benchmark(config).multi_turn:
-        marking.main(config, reporter=reporter)
+        grading.main(config, reporter=reporter)
     else:
-        comparing.main(config, reporter=reporter)
+        pairwise.main(config, reporter=reporter)
 
 
 def refuse_if_incomplete(config: Config) -> None:

@@ -15,7 +15,7 @@ from arena_runs import Process, Said, a_run, answers, ask, prefer, put
 from trimtab import cli
 from trimtab.errors import ConfigError, DataError, UserError
 from trimtab.judging.annotations import read_annotations
-from trimtab.judging.ledger import ledger_path
+from trimtab.judging.verdict_cache import verdict_cache_path
 from trimtab.studies.arena import Choice, Match, Outcome
 from trimtab.studies.arena import command as arena
 from trimtab.studies.arena import numbers as arena_result
@@ -57,7 +57,7 @@ class Sitting:
 
 def kept() -> list[tuple[str, str, float]]:
     """What is in the verdict store."""
-    with sqlite3.connect(ledger_path()) as connection:
+    with sqlite3.connect(verdict_cache_path()) as connection:
         found = connection.execute("SELECT judge, subject, value FROM verdicts ORDER BY subject").fetchall()
     connection.close()
     return found

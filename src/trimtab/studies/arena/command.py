@@ -14,7 +14,7 @@ from typing import Any
 
 from trimtab import store
 from trimtab.errors import ConfigError, TrimtabError
-from trimtab.judging import ledger
+from trimtab.judging import verdict_cache
 from trimtab.judging.annotations import read_annotations
 from trimtab.progress import Reporter
 from trimtab.records import digest
@@ -129,9 +129,9 @@ class LedgerKeeper:
         return digest({"arena": FORMAT, "judge": self._judge, "match": match.content})
 
     @contextmanager
-    def _store(self) -> Iterator[ledger.VerdictStore]:
-        with store.database(ledger.ledger_path()) as connection:
-            yield ledger.VerdictStore(connection)
+    def _store(self) -> Iterator[verdict_cache.VerdictCache]:
+        with store.database(verdict_cache.verdict_cache_path()) as connection:
+            yield verdict_cache.VerdictCache(connection)
 
 
 def _serve(

@@ -13,15 +13,15 @@ from typing import Any
 from trimtab import store
 from trimtab.analysis.canaries import EVEN, canary_rows
 from trimtab.config import Config, config_digest
-from trimtab.judging.api_judge import EndpointJudge
-from trimtab.judging.judges import Asked, Judge
+from trimtab.judging.endpoint_judge import EndpointJudge
+from trimtab.judging.judges import Comparison, Judge
 from trimtab.judging.rubrics import is_switched
 from trimtab.judging.verdicts import canaries, canary_answers, judge_answers, pair_answers
 from trimtab.progress import Reporter
 from trimtab.records import Answer, Verdict, digest
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.inputs import benchmark, benchmark_name
-from trimtab.runtime.judges import panel
+from trimtab.runtime.judges import judge_setup
 from trimtab.runtime.signals import stop_on_signal
 
 
@@ -39,7 +39,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
     if folder.is_done("judge", inputs):
         reporter.say(f"judge: {name} is judged already")
         return
-    with stop_on_signal() as stop, panel.seated(config, reporter=reporter, stop=stop) as seated:
+    with stop_on_signal() as stop, judge_setup.seated(config, reporter=reporter, stop=stop) as seated:
         wanted = comparisons(baseline, list(sides.values()), n_canaries=config.judge.canaries)
         judge = seated.judge(next(iter(wanted), None))
         seated.announce(judge, wanted)
@@ -68,12 +68,12 @@ def answers(folder: Folder, name: str) -> tuple[list[Answer], dict[Path, list[An
     return _read(folder, folder.baseline_answers(name)), sides
 
 
-def comparisons(baseline: Sequence[Answer], sides: Sequence[Sequence[Answer]], *, n_canaries: int) -> list[Asked]:
+def comparisons(baseline: Sequence[Answer], sides: Sequence[Sequence[Answer]], *, n_canaries: int) -> list[Comparison]:
     """Everything that `main` asks its judge, canaries included."""
     asked = [pair for some in sides for pair in pair_answers(baseline, some).pairs if pair[0].output != pair[1].output]
     shown = canary_answers(baseline, prompts=n_canaries)
     asked += [pair for some in shown.values() for pair in pair_answers(baseline, some).pairs]
-    return [Asked(old.prompt_id, old.instruction, old.output, new.output) for old, new in asked]
+    return [Comparison(old.prompt_id, old.instruction, old.output, new.output) for old, new in asked]
 
 
 def _sung(shown: Mapping[str, Sequence[Verdict]], config: Config, judge: Judge) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from scipy.special import expit
 
 from trimtab.config import Config
 from trimtab.engine import identity
-from trimtab.judging.judges import Asked
-from trimtab.judging.ledger import VerdictStore
+from trimtab.judging.judges import Comparison
+from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.progress import Reporter
 from trimtab.records import Message, digest
 from trimtab.runtime.signals import Stop
@@ -25,15 +25,15 @@ class RewardJudge:
     Bradley and Terry's probability, with the scores as the model was trained to give them. It has no order of answers.
     """
 
-    def __init__(self, config: Config, ledger: VerdictStore, *, reporter: Reporter, stop: Stop) -> None:
-        self.config, self.ledger, self.reporter, self.stop = config, ledger, reporter, stop
+    def __init__(self, config: Config, cache: VerdictCache, *, reporter: Reporter, stop: Stop) -> None:
+        self.config, self.cache, self.reporter, self.stop = config, cache, reporter, stop
         self.folder = identity.folder_of(config.judge.model, revision=None, offline=config.offline)
         self.weights = identity.identify(str(self.folder)).weights
         self.name = f"{config.judge.name}@{self.weights[:8]}"
         self.n_scored = self.n_kept = 0  # answers
         self.n_too_long = 0  # comparisons
 
-    def preferences(self, asked: Sequence[Asked], /) -> list[float | None]:
+    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
         """One preference for every comparison."""
         texts_of = {(one.instruction, text) for one in asked for text in (one.baseline, one.model)}
         scores = self._scores(sorted(texts_of))
@@ -58,7 +58,7 @@ class RewardJudge:
 
     def _scores(self, wanted: Sequence[Text]) -> dict[Text, float | None]:
         keys = {one: digest(["reward", self.weights, *one]) for one in wanted}
-        kept = self.ledger.get(list(keys.values()))
+        kept = self.cache.get(list(keys.values()))
         missing = [one for one in wanted if keys[one] not in kept]
         found: dict[Text, float | None] = {one: kept[key].value for one, key in keys.items() if key in kept}
         self.n_kept, self.n_scored = self.n_kept + len(found), self.n_scored + len(missing)
@@ -81,6 +81,6 @@ class RewardJudge:
                 for one, score in zip(some, model.scores(conversations), strict=True):
                     found[one] = score
                     if score is not None:
-                        self.ledger.put(keys[one], judge=self.name, subject=one[0][:200], value=score)
+                        self.cache.put(keys[one], judge=self.name, subject=one[0][:200], value=score)
                 advance(len(some))
         return found

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from trimtab import store
 from trimtab.endpoint import Request
 from trimtab.errors import StoreError
-from trimtab.judging import row_checksums as seals
+from trimtab.judging import row_checksums
 from trimtab.records import digest
 
 SCHEMA = 2  # 1: rows without a seal
@@ -39,7 +39,7 @@ _TABLES = (
 )
 
 
-def ledger_path() -> Path:
+def verdict_cache_path() -> Path:
     """Where verdicts are kept for all runs: `$TRIMTAB_HOME/verdicts.sqlite`."""
     return store.home() / "verdicts.sqlite"
 
@@ -105,7 +105,7 @@ _FAILURE = tuple(column.name for column in fields(Failed))
 _SEALED = {"verdicts": _VERDICT, "failures": _FAILURE}
 
 
-class VerdictStore:
+class VerdictCache:
     """Verdicts and failures over a connection of `store.database`, in the thread that opened it.
 
     Each `put` and `fail` is one transaction, on disk when it returns. Rows that are not as they were written are
@@ -144,7 +144,7 @@ class VerdictStore:
             self._connection.execute(
                 "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", (*row, self._now())
             )
-            seals.seal(self._connection, "verdicts", _VERDICT, key)
+            row_checksums.seal(self._connection, "verdicts", _VERDICT, key)
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
 
     def fail(self, key: str, *, judge: str, subject: str, kind: str, message: str, attempts: int) -> None:
@@ -156,7 +156,7 @@ class VerdictStore:
                 " WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?)",
                 (*row, key),
             )
-            seals.seal(self._connection, "failures", _FAILURE, key)
+            row_checksums.seal(self._connection, "failures", _FAILURE, key)
 
     def failures(self, keys: Iterable[str]) -> dict[str, Failed]:
         """The failures that are there."""
@@ -204,14 +204,14 @@ class VerdictStore:
 
     def _drop_broken(self) -> None:
         for table, columns in _SEALED.items():
-            if n := seals.drop_broken(self._connection, table, columns):
+            if n := row_checksums.drop_broken(self._connection, table, columns):
                 _LOG.warning("%s: %d of its %s were damaged and are dropped", self._name(), n, table)
 
     def _seal_all(self) -> None:
         """Rows of schema 1 are taken as they are."""
         for table, columns in _SEALED.items():
-            self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {seals.COLUMN} INTEGER")
-            seals.seal(self._connection, table, columns)
+            self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {row_checksums.COLUMN} INTEGER")
+            row_checksums.seal(self._connection, table, columns)
         self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _name(self) -> str:

@@ -35,8 +35,8 @@ def main(config: Config, *, reporter: Reporter) -> None:
     tasks = {task.id: task for task in eval_tasks(config)}
     judges = (
         oracle(tasks),
-        doubting("unbiased", tasks, length_bias=0.0),
-        doubting("biased", tasks, length_bias=bias),
+        noisy_judge("unbiased", tasks, length_bias=0.0),
+        noisy_judge("biased", tasks, length_bias=bias),
     )
     paths = []
     for judge in judges:
@@ -63,7 +63,7 @@ def oracle(tasks: Mapping[str, windtunnel.Task]) -> Judge:
     return FunctionJudge("oracle", lambda prompt, old, new: windtunnel.oracle_preference(tasks[prompt], old, new))
 
 
-def doubting(name: str, tasks: Mapping[str, windtunnel.Task], *, length_bias: float) -> Judge:
+def noisy_judge(name: str, tasks: Mapping[str, windtunnel.Task], *, length_bias: float) -> Judge:
     """A judge with doubt and a liking for length: 1 + σ(scale · quality lead + `length_bias` · words longer)."""
     return FunctionJudge(
         name, lambda prompt, old, new: windtunnel.preference(tasks[prompt], old, new, length_bias=length_bias)

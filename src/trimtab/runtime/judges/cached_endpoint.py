@@ -16,10 +16,10 @@ from trimtab import store
 from trimtab.config import Config
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.errors import ConfigError, RunError
-from trimtab.judging import asking
-from trimtab.judging.asking import Outcome, Question
-from trimtab.judging.ledger import VerdictStore, ledger_path, question_key
+from trimtab.judging import questions as judge_questions
 from trimtab.judging.prices import Prices, prices_for
+from trimtab.judging.questions import Outcome, Question
+from trimtab.judging.verdict_cache import VerdictCache, question_key, verdict_cache_path
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.runtime.signals import Stop
 
@@ -50,17 +50,17 @@ def prices(config: Config) -> Prices | None:
 
 
 @contextmanager
-def asker(config: Config, *, reporter: Reporter, stop: Stop) -> Iterator[Asker]:
-    """An `Asker` over the verdict store of all runs."""
-    with store.database(ledger_path()) as connection:
-        yield Asker(config, VerdictStore(connection), reporter=reporter, stop=stop)
+def cached_endpoint(config: Config, *, reporter: Reporter, stop: Stop) -> Iterator[CachedEndpoint]:
+    """An `CachedEndpoint` over the verdict store of all runs."""
+    with store.database(verdict_cache_path()) as connection:
+        yield CachedEndpoint(config, VerdictCache(connection), reporter=reporter, stop=stop)
 
 
-class Asker:
+class CachedEndpoint:
     """Asks the judge's endpoint, keeps every verdict in the store, and counts."""
 
-    def __init__(self, config: Config, ledger: VerdictStore, *, reporter: Reporter, stop: Stop) -> None:
-        self.endpoint, self.prices, self.ledger = endpoint(config), prices(config), ledger
+    def __init__(self, config: Config, cache: VerdictCache, *, reporter: Reporter, stop: Stop) -> None:
+        self.endpoint, self.prices, self.cache = endpoint(config), prices(config), cache
         self.config, self.reporter, self.stop = config, reporter, stop
         self.outcomes: list[Outcome] = []
         self.n_probed = 0  # verdicts that were asked for ahead of the others, and are found in the store by them
@@ -68,11 +68,11 @@ class Asker:
     def __call__(self, questions: Sequence[Question], *, reporter: Reporter | None = None) -> Outcome:
         """What came of the questions. Raises StopError after a signal and RunError at the limit of costs, both after
         everything that was answered is kept."""
-        outcome = asking.ask_all(
+        outcome = judge_questions.ask_all(
             questions,
             judge=self.config.judge.model,
             endpoint=self.endpoint,
-            ledger=self.ledger,
+            cache=self.cache,
             prices=self.prices,
             max_cost=self._left(),
             reporter=reporter or self.reporter,
@@ -89,10 +89,10 @@ class Asker:
             )
         return outcome
 
-    def estimate(self, questions: Sequence[Question]) -> asking.Estimate:
+    def estimate(self, questions: Sequence[Question]) -> judge_questions.Estimate:
         """Calls, tokens and cost of the questions that are not kept."""
-        return asking.estimate(
-            questions, judge=self.config.judge.model, endpoint=self.endpoint, ledger=self.ledger, prices=self.prices
+        return judge_questions.estimate(
+            questions, judge=self.config.judge.model, endpoint=self.endpoint, cache=self.cache, prices=self.prices
         )
 
     def announce(self, questions: Sequence[Question]) -> None:
@@ -109,9 +109,9 @@ class Asker:
         """Whether the endpoint sends log-probabilities, found out once by a question that has to be asked anyway."""
         judge = self.config.judge.model
         key = question_key(judge=judge, base_url=self.endpoint.base_url, request=question.request)
-        if self.ledger.get([key]):
+        if self.cache.get([key]):
             return True
-        failed = self.ledger.failures([key]).get(key)
+        failed = self.cache.failures([key]).get(key)
         if failed is not None and failed.kind == NO_LOG_PROBS:
             return False
         without: list[Reply] = []
@@ -126,7 +126,7 @@ class Asker:
         if not without:
             return True  # or it did not answer, and is asked again with all the others
         told = "the endpoint answered without log-probabilities"
-        self.ledger.fail(key, judge=judge, subject=question.id, kind=NO_LOG_PROBS, message=told, attempts=len(without))
+        self.cache.fail(key, judge=judge, subject=question.id, kind=NO_LOG_PROBS, message=told, attempts=len(without))
         return False
 
     def about(self) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtab.endpoint import Reply
-from trimtab.judging.asking import Outcome, Question
-from trimtab.judging.judges import Asked
+from trimtab.judging.judges import Comparison
+from trimtab.judging.questions import Outcome, Question
 from trimtab.judging.rubrics import NoLogProbsError, Rubric, is_switched, unswitched
 
 Ask = Callable[[Sequence[Question]], Outcome]
@@ -35,19 +35,19 @@ class EndpointJudge:
         """How the order of the two answers was chosen."""
         return "both orders" if self.both_orders else "official seeded order"
 
-    def preferences(self, asked: Sequence[Asked], /) -> list[float | None]:
+    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
         outcome = self.ask(self.questions(asked))
         return [self._mean(one, outcome) for one in asked]
 
-    def questions(self, asked: Sequence[Asked]) -> list[Question]:
+    def questions(self, asked: Sequence[Comparison]) -> list[Question]:
         """One request for every comparison and order."""
         return [self._question(one, switched=switched) for one in asked for switched in self._orders(one)]
 
-    def _orders(self, one: Asked) -> tuple[bool, ...]:
+    def _orders(self, one: Comparison) -> tuple[bool, ...]:
         switched = is_switched(one.instruction)
         return (switched, not switched) if self.both_orders else (switched,)
 
-    def _question(self, one: Asked, *, switched: bool) -> Question:
+    def _question(self, one: Comparison, *, switched: bool) -> Question:
         first, second = (one.model, one.baseline) if switched else (one.baseline, one.model)
         name = _id(one, switched=switched)
         request = self.rubric.request(name, one.instruction, first=first, second=second)
@@ -60,7 +60,7 @@ class EndpointJudge:
         except NoLogProbsError:
             return None
 
-    def _mean(self, one: Asked, outcome: Outcome) -> float | None:
+    def _mean(self, one: Comparison, outcome: Outcome) -> float | None:
         told = [
             unswitched(outcome.values.get(_id(one, switched=switched)), switched=switched)
             for switched in self._orders(one)
@@ -69,5 +69,5 @@ class EndpointJudge:
         return sum(known) / len(known) if len(known) == len(told) else None
 
 
-def _id(one: Asked, *, switched: bool) -> str:
+def _id(one: Comparison, *, switched: bool) -> str:
     return f"{one.prompt_id}{' (switched)' if switched else ''}"

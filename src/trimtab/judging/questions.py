@@ -13,8 +13,8 @@ from typing import Literal
 
 from trimtab.endpoint import Endpoint, Failure, Reply, Request
 from trimtab.errors import ConfigError, RunError
-from trimtab.judging.ledger import VerdictStore, question_key
 from trimtab.judging.prices import Budget, Prices, TokensOf, prompt_tokens
+from trimtab.judging.verdict_cache import VerdictCache, question_key
 from trimtab.progress import Advance, Reporter, SilentReporter, printable
 
 NO_VERDICT = "no verdict"
@@ -81,7 +81,7 @@ def estimate(
     questions: Sequence[Question],
     *,
     endpoint: Endpoint,
-    ledger: VerdictStore,
+    cache: VerdictCache,
     judge: str,
     prices: Prices | None = None,
     tokens_of: TokensOf | None = None,
@@ -92,11 +92,11 @@ def estimate(
     Seconds by this judge's replies that are kept, with `concurrency` under way all the time.
     """
     groups = _grouped(questions, endpoint)
-    known = _known(groups, ledger)
+    known = _known(groups, cache)
     todo = [group[0].request for key, group in groups.items() if key not in known]
     prompt = sum(prompt_tokens(request, tokens_of=tokens_of) for request in todo)
     completion = sum(request.max_tokens for request in todo)
-    each = ledger.mean_seconds(judge)
+    each = cache.mean_seconds(judge)
     return Estimate(
         n_calls=len(todo),
         n_cached=sum(len(groups[key]) for key in known),
@@ -111,7 +111,7 @@ def ask_all(
     questions: Sequence[Question],
     *,
     endpoint: Endpoint,
-    ledger: VerdictStore,
+    cache: VerdictCache,
     judge: str,
     prices: Prices | None = None,
     max_cost: float | None = None,
@@ -138,11 +138,11 @@ def ask_all(
     assert len({question.id for question in questions}) == len(questions), "a question's id is its own"
     groups = _grouped(questions, endpoint)
     outcome = Outcome(cost=None if prices is None else 0.0)
-    for key, reading in _known(groups, ledger).items():
+    for key, reading in _known(groups, cache).items():
         group = groups.pop(key)
         _settle(outcome, group, reading)
         outcome.n_cached += len(group)
-    asking = _Asking(groups, outcome, ledger=ledger, judge=judge, budget=Budget(prices, max_cost, tokens_of))
+    asking = _Asking(groups, outcome, cache=cache, judge=judge, budget=Budget(prices, max_cost, tokens_of))
     if groups:
         show, total = reporter or SilentReporter(), len(questions)
         with show.track(f"asking {judge}", total=total, unit="verdicts", done=outcome.n_cached) as asking.advance:
@@ -158,12 +158,12 @@ class _Asking:
         groups: Mapping[str, Sequence[Question]],
         outcome: Outcome,
         *,
-        ledger: VerdictStore,
+        cache: VerdictCache,
         judge: str,
         budget: Budget,
     ) -> None:
         self._groups, self._outcome = groups, outcome
-        self._ledger, self._judge, self._budget = ledger, judge, budget
+        self._cache, self._judge, self._budget = cache, judge, budget
         self._unread = dict.fromkeys(groups, 0)  # of those still to be settled: replies that were no verdict
         self._broken: Exception | None = None  # why no more is asked
         self.advance: Advance
@@ -206,7 +206,7 @@ class _Asking:
         if reading is None:
             self._unreadable(key, reply, again=AGAIN if request.temperature > 0 else AGAIN_GREEDY)
             return
-        self._ledger.put(
+        self._cache.put(
             key,
             judge=self._judge,
             subject=group[0].id,
@@ -245,7 +245,7 @@ class _Asking:
         self._give_up(request.id, failure)
 
     def _keep(self, key: str, failure: Failure) -> None:
-        self._ledger.fail(
+        self._cache.fail(
             key,
             judge=self._judge,
             subject=self._groups[key][0].id,
@@ -290,11 +290,11 @@ def _grouped(questions: Sequence[Question], endpoint: Endpoint) -> dict[str, lis
     return groups
 
 
-def _known(groups: Mapping[str, Sequence[Question]], ledger: VerdictStore) -> dict[str, _Reading]:
+def _known(groups: Mapping[str, Sequence[Question]], cache: VerdictCache) -> dict[str, _Reading]:
     """What the store has. Replies are read anew, so that a better `parse` counts; what it refuses is asked again."""
     read = {
         key: _reading(groups[key][0], Reply.from_json(kept.reply))
-        for key, kept in ledger.get(groups).items()
+        for key, kept in cache.get(groups).items()
         if kept.reply is not None
     }
     return {key: reading for key, reading in read.items() if reading is not None}

@@ -32,9 +32,9 @@ from scripted_server import (
 from trimtab import store
 from trimtab.endpoint import OPENAI_URL, Endpoint, Reply, Request, Waiting
 from trimtab.errors import ConfigError, EndpointError, RunError
-from trimtab.judging.asking import Outcome, Question, ask_all, estimate
-from trimtab.judging.ledger import VerdictStore, question_key
 from trimtab.judging.prices import LIST_PRICES, Prices, prices_for
+from trimtab.judging.questions import Outcome, Question, ask_all, estimate
+from trimtab.judging.verdict_cache import VerdictCache, question_key
 from trimtab.progress import PlainReporter
 from trimtab.records import Message
 
@@ -57,15 +57,15 @@ def questions(n: int, *, parse: Callable[[Reply], float | None] = letter, **more
 
 
 @contextmanager
-def ledger(folder: Path) -> Iterator[VerdictStore]:
+def cache(folder: Path) -> Iterator[VerdictCache]:
     with store.database(folder / "verdicts.sqlite") as connection:
-        yield VerdictStore(connection)
+        yield VerdictCache(connection)
 
 
 def ask(folder: Path, server: ScriptedServer, asked: Sequence[Question], **more: Any) -> Outcome:
-    with ledger(folder) as kept:
+    with cache(folder) as kept:
         given = {"endpoint": endpoint(server), "judge": JUDGE} | more
-        return ask_all(asked, ledger=kept, **given)
+        return ask_all(asked, cache=kept, **given)
 
 
 def kept_rows(folder: Path, table: str) -> int:
@@ -116,8 +116,8 @@ import sys
 from pathlib import Path
 from trimtab import store
 from trimtab.endpoint import Endpoint, Request
-from trimtab.judging.asking import Question, ask_all
-from trimtab.judging.ledger import VerdictStore
+from trimtab.judging.questions import Question, ask_all
+from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.records import Message
 
 asked = [
@@ -126,7 +126,7 @@ asked = [
 ]
 with store.database(Path(sys.argv[2])) as connection:
     told = Endpoint("gpt-x", base_url=sys.argv[1], concurrency=6)
-    ask_all(asked, endpoint=told, ledger=VerdictStore(connection), judge="j")
+    ask_all(asked, endpoint=told, cache=VerdictCache(connection), judge="j")
 """
 
 
@@ -244,7 +244,7 @@ def test_failures_stay_apart_and_are_asked_again_by_the_next_run(scripted_server
     server = scripted_server(lambda seen: status(500, "out") if seen.text == "question 3" else ok())
     first = ask(tmp_path, server, questions(6), endpoint=endpoint(server, attempts=2))
     assert (len(first.values), first.failures["p3"].kind, first.n_failed) == (5, "server", 1)
-    with ledger(tmp_path) as kept:
+    with cache(tmp_path) as kept:
         key = question_key(judge="gpt-x", base_url=server.url, request=questions(6)[3].request)
         assert kept.failures([key])[key].attempts == 2
 
@@ -329,8 +329,8 @@ def test_long_replies_do_not_end_it_before_the_money_is_spent(scripted_server: S
 def test_a_server_that_does_not_count_is_billed_by_the_estimate(scripted_server: Server, tmp_path: Path) -> None:
     server = scripted_server(ok(usage=False))
     asked = questions(50)
-    with ledger(tmp_path) as kept:
-        whole = estimate(asked, endpoint=endpoint(server), ledger=kept, judge=JUDGE, prices=PRICES)
+    with cache(tmp_path) as kept:
+        whole = estimate(asked, endpoint=endpoint(server), cache=kept, judge=JUDGE, prices=PRICES)
     assert whole.cost_usd is not None
     outcome = ask(tmp_path, server, asked, prices=PRICES, max_cost=whole.cost_usd / 2)
     assert outcome.stopped == "max cost"
@@ -354,18 +354,18 @@ def test_an_estimate_by_hand(scripted_server: Server, tmp_path: Path) -> None:
     server = scripted_server(ok())
     asked = questions(10, max_tokens=8)
     ask(tmp_path, server, asked[:4])
-    with ledger(tmp_path) as kept:
+    with cache(tmp_path) as kept:
         kept.put("x", judge=JUDGE, subject="p", value=1.0, seconds=2.0)
         mean = kept.mean_seconds(JUDGE)
         told = estimate(
             asked,
             endpoint=endpoint(server, concurrency=4),
-            ledger=kept,
+            cache=kept,
             judge=JUDGE,
             prices=PRICES,
             tokens_of=lambda text: len(text.split()),
         )
-        bare = estimate(asked, endpoint=endpoint(server), ledger=kept, judge="never asked")
+        bare = estimate(asked, endpoint=endpoint(server), cache=kept, judge="never asked")
     assert (told.n_calls, told.n_cached) == (6, 4)
     assert (told.prompt_tokens, told.completion_tokens_at_most) == (6 * (2 + 4), 6 * 8)
     assert told.cost_usd == pytest.approx((36 * 10 + 48 * 30) / 1e6)
@@ -391,9 +391,9 @@ def test_progress_is_shown_with_what_failed_and_what_it_cost(scripted_server: Se
 
 
 def test_nothing_to_ask_needs_no_server(tmp_path: Path) -> None:
-    with ledger(tmp_path) as kept:
+    with cache(tmp_path) as kept:
         told = Endpoint("gpt-x", base_url="http://127.0.0.1:9/v1")
-        assert ask_all([], endpoint=told, ledger=kept, judge=JUDGE) == Outcome()
+        assert ask_all([], endpoint=told, cache=kept, judge=JUDGE) == Outcome()
 
 
 def test_prices_are_told_or_known_for_openai_alone() -> None:

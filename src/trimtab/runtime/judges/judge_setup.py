@@ -15,14 +15,14 @@ from trimtab.config import Config
 from trimtab.engine import identity
 from trimtab.errors import RunError
 from trimtab.judging import official
-from trimtab.judging.api_judge import EndpointJudge
-from trimtab.judging.judges import Asked, Judge
-from trimtab.judging.ledger import VerdictStore, ledger_path
+from trimtab.judging.endpoint_judge import EndpointJudge
+from trimtab.judging.judges import Comparison, Judge
 from trimtab.judging.rubrics import Rubric
+from trimtab.judging.verdict_cache import VerdictCache, verdict_cache_path
 from trimtab.progress import Reporter
 from trimtab.runtime.inputs import benchmark, benchmark_name, official_name, texts, texts_used
-from trimtab.runtime.judges.asker import Asker, asker, endpoint, prices
-from trimtab.runtime.judges.rewards import RewardJudge
+from trimtab.runtime.judges.cached_endpoint import CachedEndpoint, cached_endpoint, endpoint, prices
+from trimtab.runtime.judges.reward_model import RewardJudge
 from trimtab.runtime.signals import Stop
 
 
@@ -56,10 +56,10 @@ def rubric(config: Config) -> Rubric:
 class Seated(Protocol):
     """A judge that waits for its first comparison."""
 
-    def judge(self, sample: Asked | None) -> Judge:
+    def judge(self, sample: Comparison | None) -> Judge:
         """The judge, made ready with the first comparison that will be asked."""
 
-    def announce(self, judge: Judge, asked: Sequence[Asked]) -> None:
+    def announce(self, judge: Judge, asked: Sequence[Comparison]) -> None:
         """Say what all of it will cost, before anything is asked."""
 
     def about(self, judge: Judge) -> dict[str, Any]:
@@ -70,38 +70,38 @@ class Seated(Protocol):
 def seated(config: Config, *, reporter: Reporter, stop: Stop) -> Iterator[Seated]:
     """The configured judge over the verdict store of all runs."""
     if config.judge.kind == "openai":
-        with asker(config, reporter=reporter, stop=stop) as ask:
+        with cached_endpoint(config, reporter=reporter, stop=stop) as ask:
             yield _Endpoint(config, ask, reporter)
     else:
-        with store.database(ledger_path()) as connection:
-            yield _Reward(config, VerdictStore(connection), reporter, stop)
+        with store.database(verdict_cache_path()) as connection:
+            yield _Reward(config, VerdictCache(connection), reporter, stop)
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     config: Config
-    asker: Asker
+    client: CachedEndpoint
     reporter: Reporter
 
-    def judge(self, sample: Asked | None) -> EndpointJudge:
+    def judge(self, sample: Comparison | None) -> EndpointJudge:
         """Where the endpoint gives no log-probs, which one question tells, its text is read, and its name says so."""
-        judge = endpoint_judge(self.config, self.asker)
+        judge = endpoint_judge(self.config, self.client)
         if judge.rubric.top_logprobs is None or sample is None:
             return judge
-        if self.asker.gives_log_probs(judge.questions([sample])[0]):
+        if self.client.gives_log_probs(judge.questions([sample])[0]):
             return judge
         if self.config.judge.rubric == "weighted":
             raise RunError(
-                f"{self.asker.endpoint.base_url} gives no log-probabilities, which the rubric 'weighted' reads",
+                f"{self.client.endpoint.base_url} gives no log-probabilities, which the rubric 'weighted' reads",
                 remedy="use --judge.rubric chosen (the answer's text), or auto",
             )
         judge = replace(judge, rubric=judge.rubric.without_log_probs())
         self.reporter.say(f"judge: the endpoint gives no log-probabilities; its text is read instead: {judge.name}")
         return judge
 
-    def announce(self, judge: Judge, asked: Sequence[Asked]) -> None:
+    def announce(self, judge: Judge, asked: Sequence[Comparison]) -> None:
         assert isinstance(judge, EndpointJudge)
-        self.asker.announce(judge.questions(asked))
+        self.client.announce(judge.questions(asked))
 
     def about(self, judge: Judge) -> dict[str, Any]:
         assert isinstance(judge, EndpointJudge)
@@ -111,21 +111,21 @@ class _Endpoint:
             "prompt_sha256": judge.rubric.prompt_sha256,
             "order": judge.order,
             "texts": texts_used(self.config, official.rubric_text(judge.rubric.name)),
-            **self.asker.about(),
+            **self.client.about(),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _Reward:
     config: Config
-    ledger: VerdictStore
+    cache: VerdictCache
     reporter: Reporter
     stop: Stop
 
-    def judge(self, sample: Asked | None) -> RewardJudge:  # noqa: ARG002  the seam's signature
-        return RewardJudge(self.config, self.ledger, reporter=self.reporter, stop=self.stop)
+    def judge(self, sample: Comparison | None) -> RewardJudge:  # noqa: ARG002  the seam's signature
+        return RewardJudge(self.config, self.cache, reporter=self.reporter, stop=self.stop)
 
-    def announce(self, judge: Judge, asked: Sequence[Asked]) -> None:
+    def announce(self, judge: Judge, asked: Sequence[Comparison]) -> None:
         """It costs time only, which its progress bar shows."""
 
     def about(self, judge: Judge) -> dict[str, Any]:
@@ -134,6 +134,6 @@ class _Reward:
         return told | {"texts": texts_used(self.config)} | judge.about()
 
 
-def endpoint_judge(config: Config, ask: Asker) -> EndpointJudge:
+def endpoint_judge(config: Config, ask: CachedEndpoint) -> EndpointJudge:
     """The endpoint as a judge of two answers, by the configured rubric."""
     return EndpointJudge(config.judge.model, rubric(config), ask, both_orders=config.judge.both_orders)

@@ -13,15 +13,15 @@ from trimtab.config import Config, config_digest
 from trimtab.endpoint import Reply
 from trimtab.judging import official
 from trimtab.judging.answer_files import TurnAnswers, read_model_answers
-from trimtab.judging.asking import Outcome, Question
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.mt_bench_grading import Grading, JudgePrompts, gradings, judgment_row, read_score
+from trimtab.judging.questions import Outcome, Question
 from trimtab.judging.verdicts import WORTHLESS, spread
 from trimtab.progress import Reporter
 from trimtab.records import digest
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.inputs import benchmark, benchmark_name, texts, texts_used
-from trimtab.runtime.judges.asker import asker
+from trimtab.runtime.judges.cached_endpoint import cached_endpoint
 from trimtab.runtime.signals import stop_on_signal
 
 MARKS = (1, 10)
@@ -46,7 +46,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
     answers = [one for path in files for one in read_model_answers(path, benchmark=asked, allow_missing=True)]
     wanted = gradings(asked, answers, prompts)
     shown = canary_gradings(asked, prompts, n=config.judge.canaries)
-    with stop_on_signal() as stop, asker(config, reporter=reporter, stop=stop) as ask:
+    with stop_on_signal() as stop, cached_endpoint(config, reporter=reporter, stop=stop) as ask:
         ask.announce([question(one) for one in (*wanted, *shown)])
         outcome = ask([question(one) for one in wanted])
         canaries = ask([question(one) for one in shown])
