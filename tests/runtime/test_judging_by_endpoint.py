@@ -53,7 +53,7 @@ def test_every_answer_is_judged_in_the_seeded_order(tmp_path: Path, scripted_ser
     assert preferences(config, "unaligned") == pytest.approx([1.1] * 12)
     assert len(server.requests) == server.answered == 24
     for seen in server.requests:
-        asked = seen.text.split("Comparison: ", 1)[1].split("\n", 1)[0]
+        asked = seen.text.split("Asked: ", 1)[1].split("\n", 1)[0]
         assert shown(seen)[0][0] == "b" if not is_switched(asked) else shown(seen)[1][0] == "b"
     first = rows(config, Folder.of(config).verdicts("prompts"))[0]
     assert (first["generator_1"], first["generator_2"], first["annotator"]) == (
@@ -133,7 +133,7 @@ def test_prose_is_missing_and_never_a_score(tmp_path: Path, scripted_server: Ser
     silent = {"do 3", "do 4"}
 
     def sometimes(seen: Seen) -> Action:
-        return prose() if any(f"Comparison: {one}\n" in seen.text for one in silent) else longer(seen)
+        return prose() if any(f"Asked: {one}\n" in seen.text for one in silent) else longer(seen)
 
     server = scripted_server(sometimes)
     config = compared(tmp_path, server.url, published=False)
@@ -154,7 +154,7 @@ def test_prose_is_missing_and_never_a_score(tmp_path: Path, scripted_server: Ser
 
 def test_what_is_missing_may_be_allowed(tmp_path: Path, scripted_server: Servers) -> None:
     def never(seen: Seen) -> Action:
-        return prose() if "Comparison: do 3\n" in seen.text else longer(seen)
+        return prose() if "Asked: do 3\n" in seen.text else longer(seen)
 
     config = compared(tmp_path, scripted_server(never).url, published=False, allow_missing=True)
     judged(config)
