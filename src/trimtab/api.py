@@ -88,12 +88,12 @@ def winrate(
 
     The keys of `trimtab winrate --json`. Raises `RunError` when more than 1 % is missing, unless `allow_missing`.
     """
-    from trimtab.commands import winrate as command
+    from trimtab.studies.winrate import command
 
     def text(path: str | Path | None) -> str | None:
         return None if path is None else str(path)
 
-    return command.main(
+    numbers = command.main(
         str(file),
         kind=kind,
         difficulty=text(difficulty),
@@ -103,6 +103,7 @@ def winrate(
         allow_missing=allow_missing,
         offline=offline,
     )
+    return numbers.to_json()
 
 
 def _source(pairs: str | Path | Iterable[Pair]) -> str:

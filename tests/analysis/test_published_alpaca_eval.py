@@ -122,7 +122,7 @@ def test_the_whole_path(folder: Path, model: str) -> None:
         difficulty=read_difficulty(folder / "instruction_difficulty_recovered.csv"),
         gamed=read_gamed(folder / "df_gamed_reconstructed.csv"),
         n_boot=60,
-    )
+    ).to_json()
     published = leaderboard(folder, model)
     rate = float(published["length_controlled_winrate"])
     assert told["length_controlled_winrate"] == pytest.approx(rate, abs=0.2)
@@ -139,8 +139,8 @@ def test_joined_by_instruction_or_by_position(folder: Path) -> None:
     difficulty = read_difficulty(folder / "instruction_difficulty_recovered.csv")
     gamed = read_gamed(folder / "df_gamed_reconstructed.csv")
     official = [prompt.instruction for prompt in read_benchmark(folder / "instructions_805.json").prompts]
-    by_position = summarise(verdicts, difficulty=difficulty, gamed=gamed, n_boot=2)
-    shuffled = summarise(verdicts[::-1], difficulty=difficulty, gamed=gamed, instructions=official, n_boot=2)
+    by_position = summarise(verdicts, difficulty=difficulty, gamed=gamed, n_boot=2).to_json()
+    shuffled = summarise(verdicts[::-1], difficulty=difficulty, gamed=gamed, instructions=official, n_boot=2).to_json()
     assert shuffled["length_controlled_winrate"] == pytest.approx(by_position["length_controlled_winrate"], abs=0.02)
     assert shuffled["lc_c"] == by_position["lc_c"]
 
@@ -154,7 +154,7 @@ def test_length_control_of_the_first_version(folder: Path, model: str) -> None:
         difficulty=read_difficulty(folder / "instruction_difficulty_recovered.csv"),
         gamed=read_gamed(folder / "df_gamed_reconstructed.csv"),
         n_boot=20,
-    )
+    ).to_json()
     published = table(folder / "leaderboards" / "alpaca_eval_gpt4_leaderboard.csv")[model]
     rate = float(published["length_controlled_winrate"])
     assert told["length_controlled_winrate"] == pytest.approx(rate, abs=0.5)
@@ -162,7 +162,7 @@ def test_length_control_of_the_first_version(folder: Path, model: str) -> None:
 
 
 def test_one_constant_answer_wins_and_is_not_believed(folder: Path) -> None:
-    told = summarise(verdicts_of(folder / "annotations" / "NullModel.json"), n_boot=2)
+    told = summarise(verdicts_of(folder / "annotations" / "NullModel.json"), n_boot=2).to_json()
     assert told["win_rate"] > 76
     assert told["constant_answer"]["n"] == 805
     assert "The judge can be gamed; these numbers say nothing about quality" in told["warnings"][0]

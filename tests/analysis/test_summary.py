@@ -37,29 +37,29 @@ def verdicts(n: int, *, model: str = "model", win: float = 0.6, long: int = 10) 
 
 
 def test_keys_and_valid_json() -> None:
-    told = summarise(verdicts(60), n_boot=10)
-    assert set(told) >= KEYS
-    json.dumps(told, allow_nan=False)
-    assert told["lc_variant"] == "length_controlled_minimal"
-    assert (told["model"], told["baseline"], told["annotators"]) == ("model", "base", ["judge"])
+    tree = summarise(verdicts(60), n_boot=10).to_json()
+    assert set(tree) >= KEYS
+    json.dumps(tree, allow_nan=False)
+    assert tree["lc_variant"] == "length_controlled_minimal"
+    assert (tree["model"], tree["baseline"], tree["annotators"]) == ("model", "base", ["judge"])
 
 
 def test_three_rows_have_a_raw_rate_and_no_controlled_one() -> None:
-    told = summarise(verdicts(3))
-    json.dumps(told, allow_nan=False)
-    assert told["win_rate"] is not None
-    assert told["length_controlled_winrate"] is None
-    assert told["lc_ci95"] == [None, None]
+    tree = summarise(verdicts(3)).to_json()
+    json.dumps(tree, allow_nan=False)
+    assert tree["win_rate"] is not None
+    assert tree["length_controlled_winrate"] is None
+    assert tree["lc_ci95"] == [None, None]
 
 
 def test_average_length_is_cut_down_to_whole_characters() -> None:
     rows = verdicts(2)
     lengths = [len(v.output_2) for v in rows]
-    assert summarise(rows)["avg_length"] == sum(lengths) // 2
+    assert summarise(rows).avg_length == sum(lengths) // 2
 
 
 def test_the_baseline_against_itself_is_fifty() -> None:
-    assert summarise(verdicts(40, model="base"))["length_controlled_winrate"] == 50
+    assert summarise(verdicts(40, model="base")).length_controlled.length_controlled_winrate == 50
 
 
 def test_a_result_that_length_carries_is_marked() -> None:
@@ -72,9 +72,10 @@ def test_a_result_that_length_carries_is_marked() -> None:
         rows.append(
             Verdict(str(i), f"do {i}", "x" * 50, "y" * (90 if longer else 10), "base", "model", "judge", 1.0 + wins)
         )
-    told = summarise(rows, n_boot=10)
-    assert told["win_rate"] - told["length_controlled_winrate"] > 25
-    assert any("far from the raw win rate" in note for note in told["lc_notes"])
+    summary = summarise(rows, n_boot=10)
+    fit = summary.length_controlled
+    assert summary.raw.win_rate - fit.length_controlled_winrate > 25
+    assert any("far from the raw win rate" in note for note in fit.notes)
 
 
 @pytest.mark.parametrize(
@@ -111,23 +112,24 @@ def test_difficulties_of_another_benchmark_are_refused() -> None:
 
 
 def test_bins_of_length_hold_every_row() -> None:
-    told = summarise(verdicts(100), n_boot=2)["by_length_gap"]
-    assert sum(row["n_total"] for row in told) == 100
-    assert [row["gap"][0] for row in told] == sorted(row["gap"][0] for row in told)
-    assert all(low <= high for low, high in (row["gap"] for row in told))
-    assert all(row["ci95"][0] <= row["win_rate"] <= row["ci95"][1] for row in told)
+    bins = summarise(verdicts(100), n_boot=2).by_length_gap
+    assert sum(bin.rate.n_total for bin in bins) == 100
+    assert [bin.shortest for bin in bins] == sorted(bin.shortest for bin in bins)
+    assert all(bin.shortest <= bin.longest for bin in bins)
+    assert all(bin.rate.ci95[0] <= bin.rate.win_rate <= bin.rate.ci95[1] for bin in bins)
 
 
 def test_data_sets_are_told_apart_where_there_are_two() -> None:
     rows = verdicts(40)
-    assert summarise(rows, n_boot=2)["by_dataset"] == []
+    assert summarise(rows, n_boot=2).to_json()["by_dataset"] == []
     named = [replace(row, dataset="koala" if i % 4 else "oasst") for i, row in enumerate(rows)]
-    told = summarise(named, n_boot=2)["by_dataset"]
-    assert [(row["dataset"], row["n_total"]) for row in told] == [("oasst", 10), ("koala", 30)]
+    rates = summarise(named, n_boot=2).by_dataset
+    assert [(dataset, rate.n_total) for dataset, rate in rates.items()] == [("oasst", 10), ("koala", 30)]
 
 
 def test_one_answer_to_everything_is_warned_of() -> None:
-    told = summarise([replace(row, output_2="Yes.") for row in verdicts(40)], n_boot=2)
-    assert told["constant_answer"]["n"] == 40
-    assert "say nothing about quality" in told["warnings"][0]
-    assert summarise(verdicts(40), n_boot=2)["warnings"] == []
+    summary = summarise([replace(row, output_2="Yes.") for row in verdicts(40)], n_boot=2)
+    assert summary.constant is not None
+    assert summary.constant.n == 40
+    assert "say nothing about quality" in summary.warnings[0]
+    assert summarise(verdicts(40), n_boot=2).warnings == ()

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from trimtab.analysis.intervals import Interval, finite, rate_interval
 from trimtab.errors import DataError
 
 Question: TypeAlias = int | str
+QuestionId = TypeVar("QuestionId", bound=Question)
 Row: TypeAlias = tuple[Question, int, float | None]
 
 TOP = 10.0
@@ -56,11 +57,11 @@ def official_category(question: Question) -> str | None:
     return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
 
 
-def categories_of(questions: Iterable[Question]) -> dict[Question, str]:
+def categories_of(questions: Iterable[QuestionId]) -> dict[QuestionId, str]:
     """`official_category` of every question; empty unless all of them are MT-Bench's."""
-    told = {question: official_category(question) for question in questions}
-    known = {question: category for question, category in told.items() if category is not None}
-    return known if len(known) == len(told) else {}
+    categories = {question: official_category(question) for question in questions}
+    official = {question: category for question, category in categories.items() if category is not None}
+    return official if len(official) == len(categories) else {}
 
 
 def mean_mark(rows: Sequence[Row]) -> Mean:

@@ -1,16 +1,74 @@
-"""Everything `trimtab winrate FILE` says about one model's verdicts, as plain keys."""
+"""Everything `trimtab winrate FILE` says about one model's verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from trimtab.analysis.canaries import constant_answer
+from trimtab.analysis.canaries import Constant, constant_answer
 from trimtab.analysis.length_control import LengthControlled, length_controlled
 from trimtab.analysis.lengths import win_rate_by_length_gap
 from trimtab.analysis.winrate import WinRate, by_family, win_rate
 from trimtab.errors import DataError
 from trimtab.records import Verdict
+
+N_LENGTH_BINS = 5
+_SHORT = ("win_rate", "ci95", "n_total", "n_missing")  # what a row of a breakdown says of its rate
+
+
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """Prompts on which the model's answer is `shortest` to `longest` characters longer than the baseline's."""
+
+    shortest: int
+    longest: int
+    rate: WinRate
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One model against one baseline. `avg_length` is whole characters of the model's answers, rounded down as
+    AlpacaEval does. `by_dataset` is empty where the rows name fewer than two data sets.
+    """
+
+    model: str
+    baseline: str
+    annotators: tuple[str, ...]
+    raw: WinRate
+    length_controlled: LengthControlled
+    avg_length: int
+    constant: Constant | None
+    by_dataset: Mapping[str, WinRate]
+    by_length_gap: tuple[LengthBin, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must stand above the numbers."""
+        return () if self.constant is None else (self.constant.sentence,)
+
+    def to_json(self) -> dict[str, Any]:
+        return (
+            self.raw.to_json()
+            | self.length_controlled.to_json()
+            | {
+                "avg_length": self.avg_length,
+                "model": self.model,
+                "baseline": self.baseline,
+                "annotators": list(self.annotators),
+                "constant_answer": None if self.constant is None else self.constant.to_json(),
+                "warnings": list(self.warnings),
+                "by_dataset": [{"dataset": name} | _short_form(rate) for name, rate in self.by_dataset.items()],
+                "by_length_gap": [
+                    {"gap": [bin.shortest, bin.longest]} | _short_form(bin.rate) for bin in self.by_length_gap
+                ],
+            }
+        )
+
+
+def _short_form(rate: WinRate) -> dict[str, Any]:
+    tree = rate.to_json()
+    return {key: tree[key] for key in _SHORT}
 
 
 def summarise(
@@ -21,66 +79,58 @@ def summarise(
     instructions: Sequence[str] | None = None,
     seed: int = 0,
     n_boot: int = 1000,
-) -> dict[str, Any]:
-    """Raw and length-controlled win rate of one model against one baseline, JSON-able.
+) -> Summary:
+    """Raw and length-controlled win rate of one model against one baseline.
 
     `difficulty` in the benchmark's official order, `instructions` that order's texts (see `align_difficulty`), `gamed`
-    the regularising rows by column. `avg_length` is whole characters of the model's answers, cut down as AlpacaEval
-    does. Raises DataError when there is no verdict, or more than one model or baseline.
+    the regularising rows by column. Raises DataError when there is no verdict, or more than one model or baseline.
     """
     model, baseline = _only_generators(verdicts)
     raw = win_rate([v.preference for v in verdicts])
-    hardness, doubts = (None, ()) if difficulty is None else align_difficulty(verdicts, difficulty, instructions)
-    controlled = length_controlled(
+    difficulty_N, doubts = (None, ()) if difficulty is None else align_difficulty(verdicts, difficulty, instructions)
+    fit = length_controlled(
         [v.preference for v in verdicts],
         lengths_1=[len(v.output_1) for v in verdicts],
         lengths_2=[len(v.output_2) for v in verdicts],
-        difficulty=hardness,
+        difficulty=difficulty_N,
         gamed=gamed,
         is_baseline=model == baseline,
         seed=seed,
         n_boot=n_boot,
     )
-    constant = constant_answer(verdicts)
-    keys = raw.to_json() | controlled.to_json()
-    keys["lc_notes"] = [*controlled.notes, *doubts, *_extreme_change(raw, controlled)]
-    keys["avg_length"] = int(sum(len(v.output_2) for v in verdicts) / len(verdicts))
-    keys["model"], keys["baseline"] = model, baseline
-    keys["annotators"] = sorted({v.annotator for v in verdicts})
-    keys["constant_answer"] = None if constant is None else constant.to_json()
-    keys["warnings"] = [] if constant is None else [constant.sentence]
-    keys["by_dataset"] = by_dataset(verdicts)
-    keys["by_length_gap"] = by_length_gap(verdicts)
-    return keys
+    return Summary(
+        model=model,
+        baseline=baseline,
+        annotators=tuple(sorted({v.annotator for v in verdicts})),
+        raw=raw,
+        length_controlled=replace(fit, notes=(*fit.notes, *doubts, *_extreme_change(raw, fit))),
+        avg_length=int(sum(len(v.output_2) for v in verdicts) / len(verdicts)),
+        constant=constant_answer(verdicts),
+        by_dataset=_by_dataset(verdicts),
+        by_length_gap=_by_length_gap(verdicts),
+    )
 
 
-def by_dataset(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+def _by_dataset(verdicts: Sequence[Verdict]) -> dict[str, WinRate]:
     """Raw win rate in every data set that the rows name; empty below two."""
     rates = by_family([v.preference for v in verdicts], [v.dataset for v in verdicts])
-    named = {dataset: rate for dataset, rate in rates.items() if dataset}
-    if len(named) < 2:
-        return []
-    return [{"dataset": dataset} | _short(rate) for dataset, rate in named.items()]
+    with_name = {dataset: rate for dataset, rate in rates.items() if dataset}
+    return with_name if len(with_name) > 1 else {}
 
 
-def by_length_gap(verdicts: Sequence[Verdict], *, n_bins: int = 5) -> list[dict[str, Any]]:
+def _by_length_gap(verdicts: Sequence[Verdict]) -> tuple[LengthBin, ...]:
     """Raw win rate in bins of (model's length − baseline's) in characters, of equal share, shortest first.
 
-    `gap` holds each bin's own smallest and largest. A rate that climbs with the gap is a judge that likes length, or
-    a model that is better where it says more: the rows cannot tell which.
+    A rate that climbs with the gap is a judge that likes length, or a model that is better where it says more: the
+    rows cannot tell which.
     """
     rates = win_rate_by_length_gap(
         [v.preference for v in verdicts],
         lengths_1=[len(v.output_1) for v in verdicts],
         lengths_2=[len(v.output_2) for v in verdicts],
-        n_bins=n_bins,
+        n_bins=N_LENGTH_BINS,
     )
-    return [{"gap": [int(low), int(high)]} | _short(rate) for (low, high), rate in rates.items()]
-
-
-def _short(rate: WinRate) -> dict[str, Any]:
-    told = rate.to_json()
-    return {key: told[key] for key in ("win_rate", "ci95", "n_total", "n_missing")}
+    return tuple(LengthBin(int(low), int(high), rate) for (low, high), rate in rates.items())
 
 
 def align_difficulty(
@@ -121,10 +171,10 @@ def _only_generators(verdicts: Sequence[Verdict]) -> tuple[str, str]:
     if not verdicts:
         raise DataError("there are no verdicts to count", remedy="judge at least one answer")
     models, baselines = {v.generator_2 for v in verdicts}, {v.generator_1 for v in verdicts}
-    for what, names in (("models", models), ("baselines", baselines)):
+    for role, names in (("models", models), ("baselines", baselines)):
         if len(names) > 1:
             raise DataError(
-                f"the verdicts are about {len(names)} {what}: {', '.join(sorted(names))}",
+                f"the verdicts are about {len(names)} {role}: {', '.join(sorted(names))}",
                 remedy="give one file for each model and baseline",
             )
     return models.pop(), baselines.pop()

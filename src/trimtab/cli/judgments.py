@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from trimtab.cli.app import AsJson, app
 from trimtab.cli.words import reporter, show
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command
@@ -25,9 +20,9 @@ def winrate(
     as_json: AsJson = False,
 ) -> None:
     """Win rate, raw and length-controlled, of any AlpacaEval annotations file; mean marks with --kind mt_bench."""
-    from trimtab.commands import winrate as command
+    from trimtab.studies.winrate import command, words
 
-    told = command.main(
+    numbers = command.main(
         file,
         kind=kind,
         difficulty=difficulty,
@@ -37,7 +32,7 @@ def winrate(
         allow_missing=allow_missing,
         offline=offline,
     )
-    show(told, as_json, command.lines)
+    show(numbers, as_json, words.lines)
 
 
 @app.command
@@ -51,9 +46,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Is A better than B? Runs (RUN, RUN:unaligned) or files of judgments (FILE, FILE:MODEL), paired by prompt."""
-    from trimtab.studies.comparison import command
+    from trimtab.studies.comparison import command, words
 
-    show(command.main(a, b, benchmark=benchmark, judge=judge, questions=questions), as_json, command.lines)
+    show(command.main(a, b, benchmark=benchmark, judge=judge, questions=questions), as_json, words.lines)
 
 
 @app.command
@@ -97,6 +92,7 @@ def arena(
 @app.command
 def power(*, n: int, delta: float, as_json: AsJson = False) -> None:
     """What a number of prompts can show: --n 805 --delta 2.0 (points of win rate)."""
-    from trimtab.studies.comparison import command
+    from trimtab.analysis.comparison import power
+    from trimtab.studies.comparison.words import lines
 
-    show(command.power(n, delta), as_json, command.power_lines)
+    show(power(n, delta=delta), as_json, lines)

@@ -90,7 +90,7 @@ def judge(*words: Words) -> None:
     A file of answers (AlpacaEval's model_outputs, FastChat's model_answer) needs --benchmark and --judge.
     --dry-run says what the judge would be asked and what that costs, and asks nothing (--json: as one JSON object).
     """
-    from trimtab.commands import judge_file
+    from trimtab.studies.winrate import judge_file
 
     if words and judge_file.holds_answers(words[0]):
         _judge_file(words[0], words[1:])
@@ -101,15 +101,16 @@ def judge(*words: Words) -> None:
 
 
 def _judge_file(file: str, words: Sequence[str]) -> None:
-    from trimtab.commands import judge_file, winrate
     from trimtab.config import parsing as written
+    from trimtab.studies.winrate import judge_file
+    from trimtab.studies.winrate.words import lines
 
     switches, rest = take_switches(words, allow=frozenset({"quiet", "json"}))
     named, flags = written.read_flags(rest)
     if named:
         raise ConfigError(f"unexpected word {named[0]!r}", remedy="keys are written --section.key VALUE")
-    told = judge_file.main(file, judge_file.resolve(file, flags), reporter=reporter("quiet" in switches))
-    show(told, "json" in switches, winrate.lines)
+    numbers = judge_file.main(file, judge_file.resolve(file, flags), reporter=reporter("quiet" in switches))
+    show(numbers, "json" in switches, lines)
 
 
 @app.command

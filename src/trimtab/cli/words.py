@@ -75,8 +75,10 @@ def reporter(quiet: bool) -> Any:
 
 
 def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
+    """Print `lines(value)`, or the value as one JSON object: a tree, or what its `to_json` makes."""
     if as_json:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        tree = value.to_json() if hasattr(value, "to_json") else value
+        text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
         print(text.encode("utf-8", "backslashreplace").decode("utf-8"))  # a lone surrogate as JSON writes it
         return
     from trimtab.progress import printable

@@ -62,6 +62,11 @@ def marks(model: str, mark: float, *, judge: str = "gpt-4", n: int = 80) -> list
     ]
 
 
+def numbers_of(a: str, b: str, **options: str) -> dict[str, Any]:
+    """What `--json` prints."""
+    return compare.main(a, b, **options).to_json()
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +96,7 @@ def test_no_difference_is_said_in_words(tmp_path: Path, capsys: pytest.CaptureFi
 def test_missing_verdicts_are_counted_and_said(tmp_path: Path) -> None:
     a = put(tmp_path / "a.json", verdicts(100, rate=0.6, missing=5))
     b = put(tmp_path / "b.json", verdicts(90, rate=0.4, seed=1))
-    told = compare.main(str(a), str(b))
+    told = numbers_of(str(a), str(b))
     assert (told["n_common"], told["n_missing"]) == (85, 15)
     assert "15 of 100 prompts (15.0 %) lack a verdict" in told["notes"][0]
 
@@ -101,7 +106,7 @@ def test_means_and_counts_that_disagree_are_explained(tmp_path: Path) -> None:
     rows = verdicts(100, rate=0.5)
     a = [row | {"preference": 1.51 if i < 70 else 1.0} for i, row in enumerate(rows)]
     b = [row | {"preference": 1.5 if i < 70 else 2.0} for i, row in enumerate(rows)]
-    told = compare.main(str(put(tmp_path / "a.json", a)), str(put(tmp_path / "b.json", b)))
+    told = numbers_of(str(put(tmp_path / "a.json", a)), str(put(tmp_path / "b.json", b)))
     assert told["delta"] < 0
     assert told["wins_a"] > told["wins_b"]
     assert any("A is ahead on more prompts, B by more" in note for note in told["notes"])
@@ -127,7 +132,7 @@ def test_what_was_not_judged_alike_is_refused(tmp_path: Path, change: dict[str, 
     a = put(tmp_path / "a.json", verdicts(20, rate=0.5))
     b = put(tmp_path / "b.json", [row | change for row in verdicts(20, rate=0.5)])
     with pytest.raises(DataError, match=complaint):
-        compare.main(str(a), str(b))
+        numbers_of(str(a), str(b))
 
 
 def test_words_that_name_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,11 +172,11 @@ def test_marks_by_different_judges_are_refused(tmp_path: Path) -> None:
     a = lines(tmp_path / "a.jsonl", marks("new", 5))
     b = lines(tmp_path / "b.jsonl", marks("new", 5, judge="other"))
     with pytest.raises(DataError, match=r"was marked by gpt-4, .* by other"):
-        compare.main(str(a), str(b))
+        numbers_of(str(a), str(b))
     both = lines(tmp_path / "both.jsonl", marks("new", 5) + marks("new", 6, judge="other"))
     with pytest.raises(ConfigError, match="holds 2 judges: gpt-4, other"):
-        compare.main(str(both), str(a))
-    assert compare.main(str(both), str(a), judge="gpt-4")["delta"] == 0
+        numbers_of(str(both), str(a))
+    assert numbers_of(str(both), str(a), judge="gpt-4")["delta"] == 0
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -198,18 +203,18 @@ def test_a_runs_single_judge_is_found(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_unaligned_model_of_a_run(tmp_path: Path) -> None:
     a = a_run(tmp_path / "a", 0.7, unaligned=0.2)
-    told = compare.main(str(a), f"{a}:unaligned")
+    told = numbers_of(str(a), f"{a}:unaligned")
     assert told["verdict"] == f"{a} is better"
     with pytest.raises(ConfigError, match="was not judged apart"):
-        compare.main(str(a), f"{a_run(tmp_path / 'b', 0.5)}:unaligned")
+        numbers_of(str(a), f"{a_run(tmp_path / 'b', 0.5)}:unaligned")
     with pytest.raises(ConfigError, match="a run has no 'baseline'"):
-        compare.main(str(a), f"{a}:baseline")
+        numbers_of(str(a), f"{a}:baseline")
 
 
 def test_runs_that_were_not_judged_alike_are_refused(tmp_path: Path) -> None:
     a, b = a_run(tmp_path / "a", 0.5), a_run(tmp_path / "b", 0.5, order="official seeded order")
     with pytest.raises(DataError, match="order is 'both orders' and 'official seeded order'"):
-        compare.main(str(a), str(b))
+        numbers_of(str(a), str(b))
 
 
 def test_the_oracle_comes_first_and_others_by_name(tmp_path: Path) -> None:
@@ -218,14 +223,14 @@ def test_the_oracle_comes_first_and_others_by_name(tmp_path: Path) -> None:
             rows = verdicts(100, rate=rate + more, judge=judge, seed=ord(name))
             put(Folder(tmp_path / name).verdicts("windtunnel", judge), rows)
         put(Folder(tmp_path / name).verdicts("windtunnel", "scores"), {})
-    told = compare.main(str(tmp_path / "a"), str(tmp_path / "b"))
+    told = numbers_of(str(tmp_path / "a"), str(tmp_path / "b"))
     assert told["judge"] == "oracle"
     assert told["length_controlled"] is None  # the oracle does not see length
-    biased = compare.main(str(tmp_path / "a"), str(tmp_path / "b"), judge="biased")
+    biased = numbers_of(str(tmp_path / "a"), str(tmp_path / "b"), judge="biased")
     assert biased["judge"] == "biased"
     assert biased["length_controlled"] is not None
     with pytest.raises(ConfigError, match="0 sets of verdicts"):
-        compare.main(str(tmp_path / "a"), str(tmp_path / "b"), judge="nobody")
+        numbers_of(str(tmp_path / "a"), str(tmp_path / "b"), judge="nobody")
 
 
 def seeds(root: Path, rates: list[float]) -> Path:
@@ -247,17 +252,17 @@ def test_seeds_are_pooled_by_prompt(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_seeds_that_disagree_are_not_called_better(tmp_path: Path) -> None:
     a, b = seeds(tmp_path / "a", [0.9, 0.5, 0.35]), seeds(tmp_path / "b", [0.4, 0.4, 0.4])
-    assert compare.main(f"{a}/seed-0", f"{b}/seed-0")["verdict"].endswith("is better")
-    assert compare.main(str(a), str(b))["verdict"] == "not distinguishable"
+    assert numbers_of(f"{a}/seed-0", f"{b}/seed-0")["verdict"].endswith("is better")
+    assert numbers_of(str(a), str(b))["verdict"] == "not distinguishable"
 
 
 def test_seeds_of_one_side_only(tmp_path: Path) -> None:
     three, four = seeds(tmp_path / "a", [0.6] * 3), seeds(tmp_path / "b", [0.4] * 4)
-    told = compare.main(str(three), str(four))
+    told = numbers_of(str(three), str(four))
     assert told["n_seeds"] == 3
     assert "left out: seed 3" in told["notes"][0]
     alone = a_run(tmp_path / "c", 0.4)
-    told = compare.main(str(three), str(alone))
+    told = numbers_of(str(three), str(alone))
     assert told["n_seeds"] == 3
     assert "is one run beside 3 seeds" in told["notes"][0]
 
@@ -277,6 +282,6 @@ def test_marks_of_a_run_and_of_its_unaligned_model(tmp_path: Path) -> None:
             ],
         )
     lines(folder.verdicts("mt_bench", turns=True), marks("tiny aligned", 6) + marks("tiny", 5))
-    told = compare.main(str(folder.root), f"{folder.root}:unaligned")
+    told = numbers_of(str(folder.root), f"{folder.root}:unaligned")
     assert (told["delta"], told["n_common"]) == (1, 80)
     assert told["length"]["delta"] == len("long answer") - len("short")

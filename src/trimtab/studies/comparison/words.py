@@ -1,0 +1,76 @@
+"""A comparison, and the power of a number of prompts, for a terminal: in words first, then the numbers."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from trimtab.analysis.comparison import Comparison, Power
+from trimtab.analysis.intervals import finite
+from trimtab.analysis.length_control_paired import ControlledDifference
+from trimtab.studies.comparison.numbers import ComparisonNumbers
+
+POWER_AT = 0.8
+
+
+def lines(numbers: ComparisonNumbers | Power) -> list[str]:
+    match numbers:
+        case ComparisonNumbers():
+            return _comparison_lines(numbers)
+        case Power():
+            return _power_lines(numbers)
+    assert_never(numbers)
+
+
+def _comparison_lines(numbers: ComparisonNumbers) -> list[str]:
+    whole, unit = numbers.whole, numbers.unit
+    small = finite(whole.p_value) is not None and whole.p_value < 0.001
+    p_value = "< 0.001" if small else f"= {_figure(whole.p_value, 3)}"
+    against = f" against {numbers.baseline}" if numbers.baseline else ""
+    seeds = f"; {whole.n_seeds} seeds" if whole.n_seeds > 1 else ""
+    text = [
+        *(f"WARNING: {warning}" for warning in numbers.warnings),
+        f"{numbers.a} against {numbers.b}: {whole.verdict}",
+        f"difference {_difference(whole, unit)}; {whole.test}: p {p_value}",
+        f"{_figure(whole.mean_a)} against {_figure(whole.mean_b)} {numbers.scale}, judged by {numbers.judge}{against}",
+        f"{whole.n_common} common prompts: {whole.wins_a} to {whole.wins_b}, {whole.ties} ties, "
+        f"{whole.n_missing} missing on one side{seeds}",
+    ]
+    if numbers.length is not None:
+        text.append(f"length of the answers, A minus B: {_difference(numbers.length, 'characters')}")
+    if (controlled := numbers.length_controlled) is not None:
+        text.append(f"difference with length controlled {_difference(controlled, unit)}; {controlled.variant}")
+    text += _group_lines(numbers)
+    return text + [f"note: {note}" for note in numbers.notes]
+
+
+def _group_lines(numbers: ComparisonNumbers) -> list[str]:
+    if not numbers.groups:
+        return []
+    width = max(len(name) for name in numbers.groups)
+    return [
+        *(
+            f"  {name:<{width}}  {_difference(group, numbers.unit)}; {group.n_common} prompts: {group.verdict}"
+            for name, group in numbers.groups.items()
+        ),
+        "  each group is tested alone: one in twenty differs by chance",
+    ]
+
+
+def _power_lines(power: Power) -> list[str]:
+    return [
+        f"{power.n} prompts show a true difference of {power.delta:g} points with a chance of {power.power:.0%}",
+        f"with {POWER_AT:.0%} chance they show {power.detectable:.1f} points; {power.delta:g} points need "
+        f"{power.n_needed:,} prompts (paired spread {power.sd:g} points)",
+    ]
+
+
+def _difference(difference: Comparison | ControlledDifference, unit: str) -> str:
+    low, high = difference.ci95
+    bounds = f"{_figure(low, signed=True)} to {_figure(high, signed=True)}"
+    return f"{_figure(difference.delta, signed=True)} {unit} (95 % CI {bounds})"
+
+
+def _figure(value: float, digits: int = 2, *, signed: bool = False) -> str:
+    if finite(value) is None:
+        return "not estimated"
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"

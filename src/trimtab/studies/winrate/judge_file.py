@@ -1,0 +1,92 @@
+"""Judge answers that somebody else's model gave: an official answer file, without a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trimtab import config as configuration
+from trimtab import store
+from trimtab.config import Config, to_json
+from trimtab.errors import ConfigError
+from trimtab.judging import official
+from trimtab.judging.answer_files import TurnAnswers, fastchat_rows, read_model_answers, read_model_outputs
+from trimtab.judging.benchmarks import Benchmark
+from trimtab.progress import Reporter
+from trimtab.records import Answer
+from trimtab.runtime.folder import Folder
+from trimtab.runtime.inputs import benchmark, benchmark_name, official_name, texts
+from trimtab.runtime.judges import judge_setup
+from trimtab.stages import judge
+from trimtab.studies.winrate import command as winrate
+from trimtab.studies.winrate.numbers import Numbers, WinRateNumbers
+
+
+def holds_answers(word: str) -> bool:
+    """Whether a word names a file of answers: a JSON list or JSON lines, where a configuration is one object."""
+    path = Path(word)
+    if not path.is_file() or path.suffix not in {".json", ".jsonl"}:
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return path.suffix == ".jsonl" or file.read(4096).lstrip().startswith("[")
+
+
+def resolve(file: str, flags: dict[str, Any]) -> Config:
+    """The configuration of judging only: what `flags` say of benchmark and judge. There is no model and no data."""
+    stem = Path(file).name.partition(".")[0]
+    tree = configuration.merge({"model": stem, "data": file, "out": f"runs/{stem}-judged"}, flags)
+    config = configuration.resolve(tree)
+    if config.judge.kind not in ("openai", "reward"):
+        raise ConfigError(f"{file} is judged by nobody", remedy="add --judge openai:MODEL or reward:MODEL")
+    return config
+
+
+def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
+    """Lay the answers down as a run has them, judge them, and summarise; the numbers are those of `winrate`."""
+    judge_setup.require(config)
+    folder, prompts, name = Folder.of(config), benchmark(config), benchmark_name(config)
+    assert name is not None
+    answers = _answers(Path(file), prompts, name, allow_missing=config.judge.allow_missing)
+    with store.locked(folder.root):
+        if folder.config.is_file() and store.read_json(folder.config)["data"] != to_json(config)["data"]:
+            raise ConfigError(f"{folder.root} holds other answers", remedy="choose another folder with --out")
+        store.write_json(folder.config, to_json(config))
+        _write(answers, prompts, folder, name)
+        judge.main(config, reporter=reporter)
+    judge.refuse_if_incomplete(config)
+    numbers = _summarise(folder, name, prompts, config)
+    if isinstance(numbers, WinRateNumbers):
+        n_all = len(prompts.prompts)
+        n_judged = numbers.summary.raw.n_total
+        numbers = replace(numbers, n_absent=n_all - len(answers), n_missing=n_all - n_judged)
+    return replace(numbers, out=folder.root)
+
+
+def _answers(path: Path, prompts: Benchmark, name: str, *, allow_missing: bool) -> list[TurnAnswers] | list[Answer]:
+    if prompts.multi_turn:
+        return list(read_model_answers(path, benchmark=prompts, allow_missing=allow_missing))
+    if not prompts.has_baseline:
+        raise ConfigError(f"benchmark {name} brings no baseline to judge {path} against", remedy="add 'output' to it")
+    return list(read_model_outputs(path, benchmark=prompts, allow_missing=allow_missing))
+
+
+def _write(answers: list[TurnAnswers] | list[Answer], prompts: Benchmark, folder: Folder, name: str) -> None:
+    turns = [answer for answer in answers if isinstance(answer, TurnAnswers)]
+    if prompts.multi_turn:
+        store.write_jsonl(folder.answers(name, turns=True), fastchat_rows(turns, tstamp=0.0))
+        return
+    store.write_json(folder.answers(name), [answer.to_json() for answer in answers if isinstance(answer, Answer)])
+    store.write_json(folder.baseline_answers(name), [prompt.baseline_answer().to_json() for prompt in prompts.prompts])
+
+
+def _summarise(folder: Folder, name: str, prompts: Benchmark, config: Config) -> Numbers:
+    file, allow_missing = str(folder.verdicts(name, turns=prompts.multi_turn)), config.judge.allow_missing
+    if not prompts.multi_turn:
+        return winrate.main(
+            file, benchmark_dir=config.benchmark.dir, offline=config.offline, allow_missing=allow_missing
+        )
+    questions = config.benchmark.name
+    if official_name(config) is not None:
+        questions = str(texts(config).find(official.QUESTIONS).path)
+    return winrate.main(file, kind="mt_bench", questions=questions, allow_missing=allow_missing)
