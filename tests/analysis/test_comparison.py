@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.analysis.comparison import compare, compare_groups, compare_verdicts, power
+from trimtab.analysis.comparison import compare, compare_groups, power, require_same_judging, scores_by_prompt
 from trimtab.errors import DataError
 from trimtab.records import Verdict
 
@@ -94,7 +94,7 @@ def test_equal_models_are_seldom_told_apart() -> None:
 def test_verdicts_are_paired_by_prompt() -> None:
     a = [verdict(f"p{i}", 2.0) for i in range(12)]
     b = [verdict(f"p{i}", 1.0, output_2="other", generator_2="other") for i in reversed(range(12))]
-    assert compare_verdicts(a, b).delta == 100
+    assert compare(scores_by_prompt(a), scores_by_prompt(b)).delta == 100
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_is_not_comparable_is_refused(change: dict[str, str], complaint: st
     a = [verdict(f"p{i}", 2.0) for i in range(12)]
     b = [verdict(f"p{i}", 1.0, **change) for i in range(12)]
     with pytest.raises(DataError, match=complaint):
-        compare_verdicts(a, b)
+        require_same_judging(a, b, names=("A", "B"))
 
 
 def test_power_by_hand() -> None:

@@ -12,7 +12,6 @@ from trimtab.analysis.length_control import (
     INVERSE_PENALTIES,
     LengthControlled,
     length_controlled,
-    win_rate_from_weights,
 )
 from trimtab.errors import DataError
 
@@ -173,9 +172,3 @@ def test_columns_of_different_length_are_refused(columns: dict[str, list[int]]) 
     given = {"lengths_1": [1, 2], "lengths_2": [1, 2]} | columns
     with pytest.raises(DataError, match="length control got"):
         length_controlled([2.0, 1.0], **given)
-
-
-def test_win_rate_from_weights_by_hand() -> None:
-    # σ(ln 3) = 3/4 and σ(ln 3 − 2·ln 3) = 1/4: mean 50; without difficulty 75.
-    assert win_rate_from_weights(math.log(3), difficulty_weight=math.log(3), difficulty=[0, -2]) == pytest.approx(50)
-    assert win_rate_from_weights(math.log(3), difficulty_weight=0.0, difficulty=[0, -2]) == pytest.approx(75)

@@ -1,30 +1,11 @@
-"""Lengths before and after, and win rates by length gap, by hand."""
+"""Win rates by length gap, by hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from trimtab.analysis.lengths import length_change, win_rate_by_length_gap
+from trimtab.analysis.lengths import win_rate_by_length_gap
 from trimtab.errors import DataError
-
-
-def test_change_by_hand() -> None:
-    told = length_change([10, 20, 60], [20, 30, 70])
-    assert (told.mean_before, told.mean_after, told.median_before, told.median_after) == (30, 40, 20, 30)
-    assert told.delta == 10
-    low, high = told.delta_ci95
-    assert 0 <= low < high == 10  # three answers that grew by the same leave room for a fourth that did not
-
-
-def test_many_answers_that_grew_by_the_same_leave_little_doubt() -> None:
-    low, high = length_change([10] * 200, [20] * 200).delta_ci95
-    assert 9.7 < low <= high == 10
-
-
-def test_answers_that_cannot_be_paired_are_refused() -> None:
-    for before, after in (([1, 2], [1]), ([], [])):
-        with pytest.raises(DataError, match="cannot be paired"):
-            length_change(before, after)
 
 
 def test_win_rate_by_length_gap() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import DataError
-from trimtab.judging.mt_bench import Mark, read_categories, read_marks, scores_by_question, summarise_marks
+from trimtab.judging.mt_bench import Mark, read_categories, read_marks, summarise_marks
 
 
 def row(question: int, turn: int, score: float | None, **changes: Any) -> dict[str, Any]:
@@ -59,16 +59,6 @@ def test_nothing_readable_is_no_number() -> None:
     (told,) = summarise_marks([Mark(81, 1, "m", "j", None)])
     assert math.isnan(told.mean)
     assert json.loads(json.dumps(told.to_json(), allow_nan=False))["mean"] is None
-
-
-def test_scores_to_compare_models_on() -> None:
-    marks = [
-        Mark(81, 1, "m", "j", 8.0),
-        Mark(81, 2, "m", "j", 5.0),
-        Mark(82, 1, "m", "j", 8.0),
-        Mark(82, 2, "m", "j", None),
-    ]
-    assert scores_by_question(marks) == {"81": 6.5, "82": None}
 
 
 def test_a_question_of_no_category_is_refused() -> None:

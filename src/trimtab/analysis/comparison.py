@@ -192,14 +192,6 @@ def compare_groups(
     return found
 
 
-def compare_verdicts(
-    a: Sequence[Verdict], b: Sequence[Verdict], *, seed: int = 0, names: tuple[str, str] = ("A", "B")
-) -> Comparison:
-    """`compare` on two judged sets. Raises DataError unless judge and baseline answers are the same on both sides."""
-    require_same_judging(a, b, names=names)
-    return compare(scores_by_prompt(a), scores_by_prompt(b), seed=seed, names=names)
-
-
 def power(n: int, *, delta: float, sd: float = PAIRED_SD_POINTS) -> Power:
     """Normal approximation for a paired mean: with se = sd/√n and z = 1.96,
 

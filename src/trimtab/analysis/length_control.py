@@ -70,9 +70,8 @@ class LengthControlled:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Everything a fit needs before the length feature is standardised: scores, length gap and difficulty, each [N].
-
-    `counts_N` are how often each own row was drawn: 1 outside the bootstrap.
+    """Everything a fit needs before the length feature is standardised. Scores (NaN where there is no verdict), length
+    gaps in characters and difficulties are of the own rows, each [N]; `regularisers` are the published rows.
     """
 
     scores: FloatArray
@@ -85,7 +84,8 @@ class Design:
         return self._features(np.zeros_like(self.length_gap))
 
     def training_rows(self, counts_N: FloatArray) -> Rows:
-        """Regularising rows first (as upstream), then the own rows that were judged, weighted by `counts_N`."""
+        """Regularising rows first (as upstream), then the own rows that were judged, weighted by `counts_N`: how often
+        the bootstrap drew each, 1 outside it."""
         spread = _spread(self.length_gap, counts_N)
         length_N = np.tanh(self.length_gap / spread) if spread > 0 else np.zeros_like(self.length_gap)
         judged = ~np.isnan(self.scores)
@@ -154,11 +154,6 @@ def design_of(
     gap = np.asarray(lengths_1, dtype=np.float64) - np.asarray(lengths_2, dtype=np.float64)
     hardness = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)
     return Design(scores, gap, hardness, _regularisers(gamed, with_difficulty=hardness is not None))
-
-
-def win_rate_from_weights(strength: float, *, difficulty_weight: float, difficulty: Sequence[float]) -> float:
-    """Percent: the mean of σ(c·g_i + k), which turns published weights into the published win rate."""
-    return 100 * float(sigmoid(difficulty_weight * np.asarray(difficulty, dtype=np.float64) + strength).mean())
 
 
 def _estimate(design: Design, unfitted: LengthControlled, *, seed: int, n_boot: int) -> LengthControlled:

@@ -95,14 +95,6 @@ def read_categories(path: Path) -> dict[int, str]:
     }
 
 
-def scores_by_question(marks: Iterable[Mark]) -> dict[str, float | None]:
-    """One model's mean mark a question (over its turns), by question id: what two models are compared on, paired."""
-    scores: dict[str, list[float | None]] = defaultdict(list)
-    for mark in marks:
-        scores[str(mark.question_id)].append(mark.score)
-    return {question: _mean_or_none(of_question) for question, of_question in scores.items()}
-
-
 def _summary(model: str, judge: str, marks: Sequence[Mark], categories: Mapping[int, str]) -> MarkSummary:
     scored = [(mark, mark.score) for mark in marks if mark.score is not None]
     by_turn: dict[int, list[float]] = defaultdict(list)
@@ -155,11 +147,6 @@ def _whole(row: Row, name: str, *, place: Place) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise DataError(f"{place}: {name!r} is {value!r}, not a whole number", remedy="give the file FastChat writes")
     return value
-
-
-def _mean_or_none(scores: Sequence[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return fmean(known) if len(known) == len(scores) else None
 
 
 def _finite(value: float) -> float | None:
