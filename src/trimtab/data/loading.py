@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.data.chat import ChatTemplate
 from trimtab.errors import ModelError
+from trimtab.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +28,6 @@ def load_chat_template(model: str, *, revision: str | None = None, offline: bool
 
 
 def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
     folder = Path(model).expanduser()
     if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise ModelError(f"{model}: there is no such folder", remedy="check the path, or name a model as owner/name")
@@ -38,23 +37,19 @@ def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTr
             remedy="name a transformers model folder (config.json, model.safetensors, tokenizer.json)",
         )
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(folder) if folder.exists() else model,
-            revision=revision,
-            local_files_only=offline,
-            trust_remote_code=False,
-        )
+        return load_tokenizer(str(folder) if folder.exists() else model, revision=revision, offline=offline)
+    except ModelError:
+        raise
     except Exception as error:  # a registry, a parser and a network speak here, each with errors of its own
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"{model}: its tokenizer cannot be loaded: {first}",
             remedy="name a transformers model folder, or a model on the Hub as owner/name (and check the network)",
         ) from error
-    return tokenizer
 
 
 def _generation_end_ids(model: str, *, revision: str | None, offline: bool) -> int | list[int] | None:
-    """`eos_token_id` of generation_config.json; None where a model has no such file."""
+    """The ids at which the model's own `generate` ends: `eos_token_id` of generation_config.json; None without one."""
     from transformers import GenerationConfig
 
     folder = Path(model).expanduser()

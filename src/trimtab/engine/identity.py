@@ -14,20 +14,10 @@ from typing import Any
 from trimtab import store
 from trimtab.errors import ModelError, StoreError
 from trimtab.records import digest
+from trimtab.tokenizer_files import TOKENIZER_FILES
 
 # all that changes a forward pass; the model card, the generation settings and other formats do not
 _COMPUTES = ("*.safetensors", "config.json", "adapter_config.json", "quantization.json", "*.py")
-_TOKENIZES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,7 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
     Raises ModelError when there is no such folder or Hub model.
     """
     folder = folder_of(name, revision=revision, offline=offline)
-    tokenizer = _digest_of(folder, _TOKENIZES)
+    tokenizer = _digest_of(folder, TOKENIZER_FILES)
     own = _digest_of(folder, _COMPUTES)
     if not (folder / "adapter_config.json").is_file():
         return ModelIdentity(own, None, tokenizer)
@@ -70,7 +60,7 @@ def folder_of(name: str, *, revision: str | None = None, offline: bool = False) 
                 name,
                 revision=revision,
                 local_files_only=offline,
-                allow_patterns=[*_COMPUTES, *_TOKENIZES, "*.index.json", "generation_config.json"],
+                allow_patterns=[*_COMPUTES, *TOKENIZER_FILES, "*.index.json", "generation_config.json"],
                 ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
             )
         )

@@ -20,6 +20,7 @@ from torch import nn
 from trimtab import store
 from trimtab.engine import finite, quantized
 from trimtab.errors import ModelError
+from trimtab.tokenizer_files import load_tokenizer, save_tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
@@ -82,17 +83,18 @@ def load(
             )
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"{name}: there is no such folder", remedy="Name a model folder or a Hub model (owner/name).")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    options = {
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": offline or folder is not None,
-    }
+    local = offline or folder is not None
     with _quiet(), _said_plainly(name, offline=offline):
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = load_tokenizer(name, revision=revision, offline=local, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
-            name, use_safetensors=True, dtype=pick_dtype(dtype, place), **options
+            name,
+            use_safetensors=True,
+            dtype=pick_dtype(dtype, place),
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=local,
         )
     if not len(tokenizer):
         raise ModelError(f"{name}: the tokenizer has no vocabulary", remedy=_NO_TOKENIZER)
@@ -159,7 +161,6 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     An adapter trained against 4-bit matrices is merged into matrices rounded likewise, which is what it was trained on.
     """
     from peft import PeftModel
-    from transformers import AutoTokenizer
 
     base = _adapter_config(folder).get("base_model_name_or_path")
     if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
@@ -171,10 +172,9 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
         adapted = PeftModel.from_pretrained(loaded.model, str(folder))
         refuse_not_finite(adapted, str(folder))
         model = adapted.merge_and_unload()
-        own = (folder / "tokenizer_config.json").is_file()
         tokenizer = loaded.tokenizer
-        if own:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = load_tokenizer(str(folder), offline=True)
     digest = hashlib.sha256(f"{loaded.digest}+{weights_digest(folder)}".encode()).hexdigest()
     return Loaded(model.eval(), tokenizer, str(folder), digest)
 
@@ -352,7 +352,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub
     with _quiet():
         model.save_pretrained(str(folder), **adapter)
-        tokenizer.save_pretrained(str(folder))
+        save_tokenizer(tokenizer, folder)
     if quantized.is_quantized(model):
         store.write_json(folder / quantized.MARK, {"quantize": quantized.KIND})
 

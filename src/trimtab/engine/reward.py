@@ -16,6 +16,7 @@ import torch
 from trimtab.engine import models
 from trimtab.errors import ModelError, NumericsError
 from trimtab.records import Message
+from trimtab.tokenizer_files import load_tokenizer
 
 BATCH_TOKENS = 8192  # positions of one padded batch
 
@@ -38,13 +39,13 @@ class RewardModel:
         device: models.DeviceName = "auto",
     ) -> RewardModel:
         """The model in a local folder, in eval mode on its device. Raises ModelError where it is no reward model."""
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForSequenceClassification
 
         place = models.pick_device(device)
         with models.reading(folder):
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             _require_reward(config, folder)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = load_tokenizer(str(folder), offline=True)
             model, told = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 use_safetensors=True,
