@@ -120,8 +120,8 @@ def _as_in_file(
     if not _encodes_alike(rebuilt, own):
         raise ModelError(
             f"{tokenizer_json}: transformers ({type(tokenizer).__name__}) encodes text otherwise than this file says",
-            remedy="set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json, and name only tokens there "
-            "that tokenizer.json has",
+            remedy="set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json, "
+            "and name only tokens there that tokenizer.json has",
         )
     return rebuilt
 
