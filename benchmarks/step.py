@@ -100,7 +100,7 @@ class Stepper:
             reference_logps_R=self.references(pairs, fate),
             pack_tokens=pack_tokens,
             screen_R=torch.tensor(fate.screen_R) if screening else None,
-            held_R=torch.tensor(held_R) if screening and any(fate.held_R) else None,
+            stale_sums_R=torch.tensor(held_R) if screening and any(fate.held_R) else None,
         )
         assert tuple(result.active_R.tolist()) == fate.active_R, "the forced coefficients are not what was asked for"
         return result

@@ -73,14 +73,16 @@ def stem(name: str) -> str:
     """The name without underscores at its ends and without its shape suffix."""
     word = name.strip("_")
     head, _, suffix = word.rpartition("_")
-    return (head if head and suffix.isupper() else word).lower()
+    return (head if head and suffix.isupper() and not head.isupper() else word).lower()
 
 
 def is_vague(name: str) -> bool:
     word = stem(name)
+    if word in NOUNS or name.startswith("__"):
+        return False
     if word in PRONOUNS or word in NEVER or word in PARTICIPLES:
         return True
-    if "_" in word or word in NOUNS or len(word) < 5:
+    if "_" in word or len(word) < 5:
         return False
     return word.endswith(("ed", "ing"))
 

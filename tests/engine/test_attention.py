@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trimtab.engine import segmentwise
-from trimtab.engine.attention import Kept, PackedAttentionError, Segments, Way, packed_attention, why_no_gradient
+from trimtab.engine.attention import KeyValues, PackedAttentionError, Segments, Way, packed_attention, why_no_gradient
 from trimtab.engine.flex import Flex
 from trimtab.engine.packing import Segment
-from trimtab.engine.segments import Asked
+from trimtab.engine.segments import AttentionOptions
 from trimtab.engine.segmentwise import Cut, Segmentwise
 from trimtab.engine.varlen import FlashAttention, TorchVarlen
 
@@ -227,7 +227,7 @@ def test_every_way_computes_the_definition_or_says_that_it_cannot(
     way: Way, window: int | None, softcap: float | None
 ) -> None:
     q, k, v = _tensors(MIXED)
-    asked = Asked(0.3, window, softcap)
+    asked = AttentionOptions(0.3, window, softcap)
     if way.can(q, v, asked):
         with torch.no_grad():
             ours = way.attend(_layout(MIXED), q, k, v, asked)
@@ -236,7 +236,7 @@ def test_every_way_computes_the_definition_or_says_that_it_cannot(
     else:
         assert softcap is not None
         assert way.name == "torch varlen_attn"
-    assert not way.can(q, v, Asked(0.3, sinks_A=torch.zeros(A)))
+    assert not way.can(q, v, AttentionOptions(0.3, sinks_A=torch.zeros(A)))
 
 
 def test_what_a_way_cannot_goes_to_the_next() -> None:
@@ -267,7 +267,9 @@ def test_a_way_must_have_a_gradient_and_the_right_one() -> None:
             raise RuntimeError("no kernel image\nfor this device")
 
     class Slanted(Segmentwise):
-        def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
+        def attend(
+            self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: AttentionOptions
+        ) -> Tensor:
             return super().attend(segments, query, key.detach() * 0.9 + key * 0.1, value, asked)
 
     def why(one: Way) -> str:
@@ -293,7 +295,7 @@ def _split(
         start, at = start + prompt + sum((first, *others)), at + prompt + first
     named = {"sliding_window": arguments.get("window"), "softcap": arguments.get("softcap")}
     layout = Segments(live, device="cpu", ways=ways)
-    kept = layout.keeping = Kept(len(live_rows))
+    kept = layout.keeping = KeyValues(len(live_rows))
     first_out, _ = packed_attention(
         nn.Module(), *(x[:, :, live_rows] for x in (q, k, v)), None, segments=layout, scaling=0.3, **named
     )

@@ -235,10 +235,10 @@ def test_held_responses_are_not_computed_and_their_last_sums_stand_in() -> None:
     chosen, rejected = last_R[0::2] - reference_R[0::2], last_R[1::2] - reference_R[1::2]
     dead_R = torch.stack([chosen >= HINGE.reach(), rejected <= -HINGE.reach()], 1).flatten()
     held_R = torch.where(dead_R & ~dense.active_R, last_R, torch.nan)
-    result, grads = _run(batch, HINGE, reference_R, held_R=held_R, screen_R=_screen("screened", 16))
+    result, grads = _run(batch, HINGE, reference_R, stale_sums_R=held_R, screen_R=_screen("screened", 16))
     held = ~held_R.isnan()
     assert 0 < int(held.sum()) < 32
-    assert torch.equal(result.held_R, held)
+    assert torch.equal(result.stale_R, held)
     assert torch.equal(result.logps_R[held], last_R[held])
     torch.testing.assert_close(result.logps_R[~held], dense.logps_R[~held], atol=1e-4, rtol=0)
     assert gradient_gap(grads, dense_grads) <= 1e-5  # they are dead in truth too

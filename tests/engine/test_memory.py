@@ -35,7 +35,7 @@ def test_shape_by_hand() -> None:
     assert shape.parameters == shape.trainable == 64_000 + 3 * layer + 64
     assert (shape.queries, shape.keys, shape.layers, shape.tied) == (64, 32, 3, True)
     assert shape.activations == 3 * (7 * 64 + 3 * 64 + 3 * 32 + 4 * 160)
-    assert shape.multiplied == 3 * (2 * 64 * (64 + 32) + 3 * 64 * 160)
+    assert shape.matmul_parameters == 3 * (2 * 64 * (64 + 32) + 3 * 64 * 160)
 
 
 def test_lora_trains_rank_times_the_widths() -> None:
@@ -94,9 +94,9 @@ def test_layers_that_run_again_by_hand() -> None:
     shape = Shape.of(qwen())
     layer = 7 * 64 + 3 * 64 + 3 * 32 + 4 * 160
     kept = 64 + (64 + 32 + 32 + 64 + 160 + 160 + 64) + 64
-    assert shape.kept("off") == 3 * layer
-    assert shape.kept("on") == 3 * 64 + layer
-    assert shape.kept("selective") == 3 * kept + layer - kept + 64
+    assert shape.saved_activations("off") == 3 * layer
+    assert shape.saved_activations("on") == 3 * 64 + layer
+    assert shape.saved_activations("selective") == 3 * kept + layer - kept + 64
 
 
 def test_bfloat16_weights_carry_fp32_copies() -> None:
@@ -204,8 +204,8 @@ def test_the_pack_budget_follows_free_memory_and_holds_the_longest_group() -> No
 
 
 def test_halving_stops_at_the_longest_group() -> None:
-    assert memory.halved(1000, longest_group=300) == 500
-    assert memory.halved(500, longest_group=300) == 300
+    assert memory.halve_pack_tokens(1000, longest_group=300) == 500
+    assert memory.halve_pack_tokens(500, longest_group=300) == 300
     with pytest.raises(torch.OutOfMemoryError, match="no more"):
         _out_of_memory_at(300)
 
@@ -214,7 +214,7 @@ def _out_of_memory_at(pack_tokens: int) -> None:
     try:
         raise torch.OutOfMemoryError("no more")
     except torch.OutOfMemoryError:
-        memory.halved(pack_tokens, longest_group=300)
+        memory.halve_pack_tokens(pack_tokens, longest_group=300)
 
 
 def test_measuring() -> None:
@@ -240,10 +240,10 @@ def test_time_grows_with_tokens_and_shrinks_with_speed() -> None:
     base = memory.seconds(shape, tokens=1000, response_share=0.8, speed=1e9)
     assert memory.seconds(shape, tokens=2000, response_share=0.8, speed=1e9) == pytest.approx(2 * base)
     assert memory.seconds(shape, tokens=1000, response_share=0.8, speed=2e9) == pytest.approx(base / 2)
-    by_hand = 1000 * (6 * shape.multiplied + 6 * 64 * 1000 * 0.8) / 0.5e9
+    by_hand = 1000 * (6 * shape.matmul_parameters + 6 * 64 * 1000 * 0.8) / 0.5e9
     assert base == pytest.approx(by_hand)
     again = memory.seconds(shape, tokens=1000, response_share=0.8, speed=1e9, checkpointing="on")
-    assert again - base == pytest.approx(1000 * 2 * shape.multiplied / 0.5e9)
+    assert again - base == pytest.approx(1000 * 2 * shape.matmul_parameters / 0.5e9)
 
 
 def test_what_counts_as_out_of_memory() -> None:
@@ -295,7 +295,7 @@ while True:
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        budget = memory.halved(budget, longest_group=500)
+        budget = memory.halve_pack_tokens(budget, longest_group=500)
         halvings += 1
 print(halvings, budget, float((found - truth).norm() / truth.norm()))
 """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.engine.packing import Group, Segment, Span, lay_out, pack
+from trimtab.engine.packing import Group, Segment, Span, lay_out, pack_groups
 from trimtab.records import TokenPair
 
 ids = st.lists(st.integers(0, 50_000), min_size=1, max_size=40).map(tuple)
@@ -76,7 +76,7 @@ def test_a_pair_keeps_its_sides() -> None:
 @settings(max_examples=60, deadline=None)
 @given(group_lists(), st.integers(1, 200), st.sampled_from(["packed", "padded"]))
 def test_every_group_once_within_the_budget(groups: list[Group], budget: int, layout: str) -> None:
-    packs = pack(groups, budget_tokens=budget, layout=layout)
+    packs = pack_groups(groups, budget_tokens=budget, layout=layout)
     assert sorted(g.keys for p in packs for g in p.groups) == sorted(g.keys for g in groups)
     by_keys = {g.keys: g for g in groups}
     for one in packs:
@@ -87,7 +87,7 @@ def test_every_group_once_within_the_budget(groups: list[Group], budget: int, la
         else:
             cost = len(one.spans) * max(g.longest_sequence for g in one.groups)
         assert cost <= budget or len(one.groups) == 1
-    assert packs == pack(list(groups), budget_tokens=budget, layout=layout)
+    assert packs == pack_groups(list(groups), budget_tokens=budget, layout=layout)
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,7 +120,7 @@ def _ultrafeedback_like(pairs: int) -> list[Group]:
 def test_packs_are_full_on_ultrafeedback_like_lengths(pairs: int, budget: int) -> None:
     """No more packs than the tokens need, and all but one at least 95 % full: that one takes what is left."""
     groups = _ultrafeedback_like(pairs)
-    fill = sorted(one.n_tokens / budget for one in pack(groups, budget_tokens=budget))
+    fill = sorted(one.n_tokens / budget for one in pack_groups(groups, budget_tokens=budget))
     assert len(fill) == -(-sum(g.n_tokens for g in groups) // budget)
     assert min(fill[1:], default=1.0) >= 0.95
     if (pairs, budget) == (512, 8192):  # enough packs for that one to hardly count
@@ -130,7 +130,7 @@ def test_packs_are_full_on_ultrafeedback_like_lengths(pairs: int, budget: int) -
 def test_long_groups_go_first() -> None:
     """4, 4, 6, 6 into tens: in order of arrival 4 + 4, 6, 6; longest first 6 + 4, 6 + 4."""
     groups = [Group((1,), ((2,) * (n - 1),), (i,)) for i, n in enumerate((4, 4, 6, 6))]
-    assert [one.keys for one in pack(groups, budget_tokens=10)] == [(0, 2), (1, 3)]
+    assert [one.keys for one in pack_groups(groups, budget_tokens=10)] == [(0, 2), (1, 3)]
 
 
 def test_importing_the_packer_costs_no_torch() -> None:

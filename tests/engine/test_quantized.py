@@ -76,10 +76,10 @@ def test_the_configuration_refuses_what_has_no_effect() -> None:
 
 
 def test_an_adapter_marked_with_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    assert not quantized.marked(tmp_path)
+    assert not quantized.is_quantized_adapter(tmp_path)
     (tmp_path / quantized.MARK).write_text(json.dumps({"quantize": "fp3"}))
     with pytest.raises(ModelError, match="does not know"):
-        quantized.marked(tmp_path)
+        quantized.is_quantized_adapter(tmp_path)
 
 
 @needs_bitsandbytes

@@ -77,7 +77,7 @@ def fill(data: Sequence[TokenPair], model: Any, *, key: ReferenceKey = KEY, pack
     """What the reference stage does; the rows computed."""
     scorer = Counting(model)
     held = reference.read(key, data)
-    for folder, _ in held.damaged:
+    for folder, _ in held.damaged_shards:
         store.remove(folder)
     what = reference.missing(held, data)
     if what.groups:
@@ -191,14 +191,14 @@ def test_a_damaged_shard_is_dropped_and_computed_again(model: Any, harm: str) ->
         case _:
             file.unlink()
     held = reference.read(KEY, [*old, *new])
-    assert [folder for folder, _ in held.damaged] == [spoiled]
-    assert "rows.safetensors" in held.damaged[0][1]
+    assert [folder for folder, _ in held.damaged_shards] == [spoiled]
+    assert "rows.safetensors" in held.damaged_shards[0][1]
     with pytest.raises(StoreError, match="missing"):
         held.of_pairs(old)
     assert len(held.of_pairs(new)) == 8
     assert fill([*old, *new], model) == 8
     mended = reference.read(KEY, [*old, *new])
-    assert not mended.damaged
+    assert not mended.damaged_shards
     for a, b in zip(mended.of_pairs([*old, *new]), clean, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
@@ -222,7 +222,7 @@ def test_a_committed_shard_with_a_hole_is_not_believed(model: Any) -> None:
     store.commit_folder(shard, lambda folder: save_file(tensors, folder / "rows.safetensors"))
     held = reference.read(KEY, data)
     assert not held.rows
-    assert held.damaged
+    assert held.damaged_shards
 
 
 def test_a_missing_row_is_an_error_not_a_zero(model: Any) -> None:
@@ -238,7 +238,7 @@ def test_a_stop_keeps_what_was_computed(model: Any) -> None:
     asked = iter([False] * 5 + [True] * 100)
     scorer = Counting(model)
     what = reference.missing(reference.read(KEY, data), data)
-    done = reference.compute(what, key=KEY, scorer=scorer, pack_tokens=40, stopping=lambda: next(asked))
+    done = reference.compute(what, key=KEY, scorer=scorer, pack_tokens=40, should_stop=lambda: next(asked))
     assert not done
     assert len(reference.read(KEY, data).rows) == 5
     assert fill(data, model) == 24 - 5

@@ -17,7 +17,7 @@ from trimtab.engine.head import OwnLogits
 from trimtab.engine.models import attach_lora, load
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.scoring import Scorer, sum_by_response
-from trimtab.engine.segments import Asked, Segments
+from trimtab.engine.segments import AttentionOptions, Segments
 from trimtab.engine.segmentwise import Segmentwise
 from trimtab.errors import ModelError
 
@@ -77,7 +77,7 @@ class _Forgets(Segmentwise):
 
     name = "forgetful"
 
-    def attend(self, segments: Segments, query: Any, key: Any, value: Any, asked: Asked) -> torch.Tensor:
+    def attend(self, segments: Segments, query: Any, key: Any, value: Any, asked: AttentionOptions) -> torch.Tensor:
         return super().attend(segments, query, key, value, replace(asked, window=None))
 
 

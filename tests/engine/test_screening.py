@@ -29,7 +29,7 @@ def _visit(
     """One visit as a training step makes it: asked first, told after."""
     screen_R = _screen(forecast, indices)
     screened_R = torch.zeros(len(active), dtype=torch.bool) if screen_R is None else screen_R
-    forecast.saw(indices, torch.tensor(active), screened_R=screened_R, held_R=held_R[: len(active)])
+    forecast.record(indices, torch.tensor(active), screened_R=screened_R, stale_R=held_R[: len(active)])
     return screen_R
 
 
@@ -83,7 +83,7 @@ def test_expected_costs_worked_by_hand() -> None:
     """A prompt of 10, a chosen response of 20, a rejected one of 40, active at rates .5 and .25."""
 
     def cost(prompts: Prompts, way: Way, step: float = 3.0) -> float:
-        return Costs(prompts, step).expected(way, 10, (20, 40), (0.5, 0.25))
+        return Costs(prompts, step).expected_cost(way, 10, (20, 40), (0.5, 0.25))
 
     for prompts in ("shared", "shared until promoted"):
         assert cost(prompts, (False, False)) == 3 * 70

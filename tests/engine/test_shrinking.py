@@ -23,11 +23,11 @@ def _seen(chosen: list[float], rejected: list[float]) -> LogRatios:
 def _visit(shrinking: Shrinking, pair: int, chosen: float, rejected: float, objective: Objective = HINGE) -> Tensor:
     """One visit of one pair whose log-ratios are really these; True [2] where it was passed over."""
     truth = _seen([chosen], [rejected])
-    held_R = shrinking.held_R([pair], truth, objective=objective)
+    held_R = shrinking.stale_sums_R([pair], truth, objective=objective)
     held = torch.zeros(2, dtype=torch.bool) if held_R is None else ~held_R.isnan()
     if held_R is not None:
         truth = _seen([float(held_R[0]) if held[0] else chosen], [float(held_R[1]) if held[1] else rejected])
-    shrinking.saw([pair], truth, active_R=active(objective, truth) & ~held, held_R=held)
+    shrinking.record([pair], truth, active_R=active(objective, truth) & ~held, stale_R=held)
     return held
 
 
@@ -124,5 +124,5 @@ def test_state_travels_through_a_checkpoint() -> None:
     again = Shrinking(100, state=json.loads(json.dumps(shrinking.state())))
     assert json.dumps(again.state()) == json.dumps(shrinking.state())
     for pair in range(100):
-        one, other = (s.held_R([pair], _seen([0.0], [0.0]), objective=HINGE) for s in (shrinking, again))
+        one, other = (s.stale_sums_R([pair], _seen([0.0], [0.0]), objective=HINGE) for s in (shrinking, again))
         assert (one is None and other is None) or torch.equal(one.nan_to_num(), other.nan_to_num())  # type: ignore[union-attr]  # both or neither

@@ -128,7 +128,7 @@ def state_of(writer: Writer, parent: Path) -> str:
         return {2: "old", 3: "new"}[step]
     if writer is fill_next:
         n, held = work.cached(10)
-        assert held.damaged == ()
+        assert held.damaged_shards == ()
         return {2: "old", 4: "new"}[n]
     if writer is write_next:
         return {1: "old", 2: "new"}[store.read_json(parent / "plan.json")["steps"]]

@@ -61,8 +61,8 @@ def test_a_shard_of_the_reference_cache(place: Path, name: str, how: str) -> Non
     harm(shard / name, how, random.Random(how))  # noqa: S311  # places, no secrets
     n, held = work.cached(10)
     assert n == 2
-    assert [folder for folder, _ in held.damaged] == [shard]
-    assert name in held.damaged[0][1] or name == "manifest.json"
+    assert [folder for folder, _ in held.damaged_shards] == [shard]
+    assert name in held.damaged_shards[0][1] or name == "manifest.json"
     store.remove(shard)
     work.fill_cache([1, 2, 3])
     assert work.cached(10)[0] == 5

@@ -65,7 +65,7 @@ def test_the_reference_cache(kills: int) -> None:
         told = killed(rng, work.fill_the_cache, n)
         acknowledged += len(told)
         found, held = work.cached(n + len(told) + 2)
-        assert held.damaged == ()
+        assert held.damaged_shards == ()
         assert n + len(told) <= found <= n + len(told) + 1
         n = found
     assert acknowledged > kills / 2

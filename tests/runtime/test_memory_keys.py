@@ -63,7 +63,7 @@ def test_a_quantized_run_with_8_bit_moments(model: Path, tmp_path: Path) -> None
         train={"optimizer": "adamw_8bit"},
     )
     folder, _ = align(config)
-    assert quantized.marked(folder.model)
+    assert quantized.is_quantized_adapter(folder.model)
     assert "nf4" in (folder.model / "README.md").read_text()
     plain = replace(policy.reference_key(config, folder), quantized=None)
     assert plain.digest != policy.reference_key(config, folder).digest

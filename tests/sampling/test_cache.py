@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from trimtab.sampling.cache import Part, RoomyLayer, joinable, joined
+from trimtab.sampling.cache import Part, RoomyLayer, concatenate, joinable
 
 
 def filled(rows: int, columns: int, *, mark: float, layers: int = 2) -> Any:
@@ -24,7 +24,7 @@ def filled(rows: int, columns: int, *, mark: float, layers: int = 2) -> Any:
 def test_rows_of_two_caches_end_at_the_same_column() -> None:
     """Rows 2 and 0 of one with 5 columns, cropped to 4, above row 1 of one with 2 columns, padded to 4."""
     old, new = filled(3, 5, mark=1000), filled(2, 2, mark=5000)
-    cache = joined([Part(old, [0, 2]), Part(new, [1])], n_columns=4, room=3)
+    cache = concatenate([Part(old, [0, 2]), Part(new, [1])], n_columns=4, room=3)
     assert cache.get_seq_length() == 4
     for layer in (0, 1):
         keys, values = cache.layers[layer].keys, cache.layers[layer].values
@@ -37,7 +37,7 @@ def test_rows_of_two_caches_end_at_the_same_column() -> None:
 
 
 def test_new_columns_are_written_in_place_until_the_room_is_used_up() -> None:
-    cache = joined([Part(filled(2, 3, mark=0), [0, 1])], n_columns=3, room=2)
+    cache = concatenate([Part(filled(2, 3, mark=0), [0, 1])], n_columns=3, room=2)
     start = cache.layers[0].keys.data_ptr()
     for step in range(2):
         fresh = torch.full((2, 3, 1, 4), 7.0 + step)
@@ -54,7 +54,7 @@ def test_new_columns_are_written_in_place_until_the_room_is_used_up() -> None:
 def test_a_layer_that_reads_anothers_keys_stays_empty() -> None:
     cache = filled(2, 3, mark=0)
     cache.layers.append(type(cache.layers[0])())
-    again = joined([Part(cache, [1])], n_columns=3, room=1)
+    again = concatenate([Part(cache, [1])], n_columns=3, room=1)
     assert [type(layer) is RoomyLayer for layer in again.layers] == [True, True, False]
     assert not again.layers[2].is_initialized
 

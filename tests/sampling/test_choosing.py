@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trimtab.errors import ConfigError
 from trimtab.sampling import Choice
-from trimtab.sampling.choosing import candidates, inverse_cdf, next_tokens, penalised
+from trimtab.sampling.choosing import candidates, inverse_cdf, next_tokens, penalise_repetition
 from trimtab.sampling.noise import uniforms
 
 # Five tokens with probabilities .10, .45, .05, .25, .15 (vocabulary order).
@@ -94,7 +94,7 @@ def test_each_row_has_its_own_temperature() -> None:
         logits,
         choice=Choice(),
         temperature_R=torch.tensor([0.5, 0.5, 1.0, 1.0, 0.0, 0.0]),
-        seen_RT=NOTHING_SEEN,
+        history_RT=NOTHING_SEEN,
         uniform_R=torch.tensor([0.058, 0.060, 0.199, 0.201, 0.0, 0.9], dtype=torch.float64),
     )
     assert drawn.tolist() == [0, 1, 0, 1, 1, 1]
@@ -103,7 +103,7 @@ def test_each_row_has_its_own_temperature() -> None:
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
     logits = torch.tensor([[2.2, -1.0, 0.5, 0.0]])
     seen = torch.tensor([[0, 1, 1, 0, 3]])
-    assert penalised(logits, seen_RT=seen, penalty=1.1)[0].tolist() == pytest.approx([2.0, -1.1, 0.5, 0.0])
+    assert penalise_repetition(logits, history_RT=seen, penalty=1.1)[0].tolist() == pytest.approx([2.0, -1.1, 0.5, 0.0])
     assert logits[0].tolist() == pytest.approx([2.2, -1.0, 0.5, 0.0])
 
 
@@ -114,7 +114,7 @@ def test_repetition_penalty_can_change_the_greedy_token() -> None:
             logits,
             choice=Choice(repetition_penalty=1.1),
             temperature_R=None,
-            seen_RT=torch.tensor([[seen]]),
+            history_RT=torch.tensor([[seen]]),
             uniform_R=None,
         )
         assert chosen.tolist() == [token]
@@ -128,7 +128,7 @@ def test_temperature_one_half_squares_the_odds() -> None:
             logits,
             choice=Choice(),
             temperature_R=torch.tensor([0.5]),
-            seen_RT=NOTHING_SEEN,
+            history_RT=NOTHING_SEEN,
             uniform_R=torch.tensor([u], dtype=torch.float64),
         )
         assert drawn.tolist() == [token]

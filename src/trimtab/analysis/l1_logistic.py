@@ -1,4 +1,4 @@
-"""L1-penalised logistic regression with continuous targets, solved twice: by liblinear and exactly.
+"""L1-penalise_repetition logistic regression with continuous targets, solved twice: by liblinear and exactly.
 
 Both minimise over w (no intercept)
 

@@ -2,8 +2,8 @@
 
 A function is registered under `PACKED`; no mask function is registered beside it, so the mask arrives as None and the
 layout travels as the keyword `segments=Segments(...)` through the model's own forward. Every response sees its prompt
-and itself; nothing sees another group. A prompt may stand in a pack that was computed before (`Kept`): its responses
-then cost their own rows alone.
+and itself; nothing sees another group. A prompt may stand in a pack that was computed before (`KeyValues`): its
+responses then cost their own rows alone.
 
 There are several ways to compute it (`ways_for`), all to the same numbers; the scorer's self-check tries them in order.
 Sliding windows, score soft-capping and attention sinks are honoured; anything else a family passes that would change
@@ -25,13 +25,13 @@ from transformers.modeling_utils import AttentionInterface
 
 from trimtab.engine.flex import Flex
 from trimtab.engine.packing import Segment
-from trimtab.engine.segments import Asked, Kept, Segments, Way
+from trimtab.engine.segments import AttentionOptions, KeyValues, Segments, Way
 from trimtab.engine.segmentwise import Segmentwise
 from trimtab.engine.varlen import FlashAttention, TorchVarlen
 
 __all__ = [
     "PACKED",
-    "Kept",
+    "KeyValues",
     "PackedAttentionError",
     "Segments",
     "Way",
@@ -56,7 +56,7 @@ def ways_for(device: torch.device, dtype: torch.dtype) -> tuple[Way, ...]:
     """The ways that this machine has, the fastest first. The last one computes whatever is asked."""
     if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
         faster: tuple[FlashAttention | TorchVarlen | Flex, ...] = (FlashAttention(), TorchVarlen(), Flex())
-        return (*(way for way in faster if way.installed), Segmentwise())
+        return (*(way for way in faster if way.is_installed), Segmentwise())
     return (Segmentwise(),)
 
 
@@ -73,22 +73,22 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **passed: Any,
+    **extra: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, A, T, D], key and value [1, G, T, D] → [1, T, A, D].
 
     Raises PackedAttentionError, naming the argument, for what it does not honour.
     """
-    _refuse_unknown(module, attention_mask, segments, dropout, passed)
+    _refuse_unknown(module, attention_mask, segments, dropout, extra)
     assert segments is not None
-    asked = Asked(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap, s_aux)
+    options = AttentionOptions(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap, s_aux)
     if segments.keeping is not None:
         segments.keeping.calls.append((key, value))
-    if (kept := segments.kept()) is not None:
-        key, value = torch.cat([kept[0], key], dim=2), torch.cat([kept[1], value], dim=2)
+    if (earlier := segments.earlier_key_values()) is not None:
+        key, value = torch.cat([earlier[0], key], dim=2), torch.cat([earlier[1], value], dim=2)
     ways = segments.ways or ways_for(query.device, query.dtype)
-    way = next(way for way in ways if way.can(query, value, asked))
-    return way.attend(segments, query, key, value, asked), None
+    way = next(way for way in ways if way.can(query, value, options))
+    return way.attend(segments, query, key, value, options), None
 
 
 def why_no_gradient(way: Way, config: Any, *, device: torch.device, dtype: torch.dtype) -> str:
@@ -99,25 +99,27 @@ def why_no_gradient(way: Way, config: Any, *, device: torch.device, dtype: torch
     """
     heads = int(config.num_attention_heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     try:
-        ours = _gradients(way, heads, shared, width, device, dtype)
-        theirs = _gradients(Segmentwise(), heads, shared, width, device, dtype)
+        gradients = _gradients(way, heads, key_heads, width, device, dtype)
+        plain_gradients = _gradients(Segmentwise(), heads, key_heads, width, device, dtype)
     except Exception as error:  # whatever a kernel raises, another way still works
         return first_line(error)
-    gap = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
+    gap = max(float((a - b).norm() / b.norm()) for a, b in zip(gradients, plain_gradients, strict=True))
     return "" if gap <= _GRADIENT_GAP else f"its gradients are off by {gap:.1e} of their size"
 
 
-def _gradients(way: Way, heads: int, shared: int, width: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+def _gradients(
+    way: Way, heads: int, key_heads: int, width: int, device: torch.device, dtype: torch.dtype
+) -> list[Tensor]:
     """Of random queries, keys and values of a small pack."""
     layout = [Segment(70, (90, 40)), Segment(9, (130, 33)), Segment(40, (50,))]
-    rows = sum(one.n_rows for one in layout)
+    rows = sum(segment.n_rows for segment in layout)
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
-    q, k, v = (draw(1, n, rows, width).to(device, dtype).requires_grad_() for n in (heads, shared, shared))
+    q, k, v = (draw(1, n, rows, width).to(device, dtype).requires_grad_() for n in (heads, key_heads, key_heads))
     upstream = draw(1, rows, heads, width).to(device, dtype)
     with torch.enable_grad():
-        out = way.attend(Segments(layout, device=device), q, k, v, Asked(width**-0.5))
+        out = way.attend(Segments(layout, device=device), q, k, v, AttentionOptions(width**-0.5))
         return [x.float() for x in torch.autograd.grad(out, (q, k, v), upstream)]
 
 
@@ -131,7 +133,7 @@ def _refuse_unknown(
     attention_mask: Tensor | None,
     segments: Segments | None,
     dropout: float,
-    passed: dict[str, Any],
+    extra: dict[str, Any],
 ) -> None:
     layer = type(module).__name__
     if segments is None:
@@ -140,9 +142,9 @@ def _refuse_unknown(
         raise PackedAttentionError(f"{layer} brings an attention mask of its own")
     if dropout:
         raise PackedAttentionError(f"{layer} asks for attention dropout {dropout}")
-    if passed.get("position_bias") is not None:
+    if extra.get("position_bias") is not None:
         raise PackedAttentionError(f"{layer} adds a position bias to its scores")
-    if passed.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+    if extra.get("is_causal") is False or getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{layer} is not causal")
 
 

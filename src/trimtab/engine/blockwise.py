@@ -51,14 +51,16 @@ def blockwise_attention(query: Tensor, key: Tensor, value: Tensor, scale: float,
     """Query [L, A, D], key and value [S, G, D] → [L, A, D]. One operation, so that activation checkpointing can keep
     its result and nothing of what it is made from."""
     out = torch.empty(query.shape, dtype=query.dtype)
-    shared = query.shape[1] // key.shape[1]
+    queries_per_key = query.shape[1] // key.shape[1]
     for head in range(key.shape[1]):
-        heads = slice(head * shared, (head + 1) * shared)
+        heads = slice(head * queries_per_key, (head + 1) * queries_per_key)
         keys_SD, values_SD = key[:, head].contiguous(), value[:, head].contiguous()
-        for queries, keys in _blocks(len(query), len(key), shared, window):
+        for queries, keys in _blocks(len(query), len(key), queries_per_key, window):
             query_QD = _rows(query[queries, heads] * scale)
             weights_QS = _weights(query_QD, keys_SD[keys], queries, window)
-            out[queries, heads] = matmul.product(weights_QS, values_SD[keys].T).view(-1, shared, query.shape[2])
+            out[queries, heads] = matmul.product(weights_QS, values_SD[keys].T).view(
+                -1, queries_per_key, query.shape[2]
+            )
     return out
 
 
@@ -67,11 +69,11 @@ def _backward(ctx: Any, grad_LAD: Tensor) -> tuple[Tensor | None, ...]:
     to_query = torch.empty(query.shape, dtype=query.dtype)
     # transposed, since that is how the products come out
     to_key_GDS, to_value_GDS = (torch.zeros(*key.shape[1:], len(key), dtype=key.dtype) for _ in range(2))
-    shared = query.shape[1] // key.shape[1]
+    queries_per_key = query.shape[1] // key.shape[1]
     for head in range(key.shape[1]):
-        heads = slice(head * shared, (head + 1) * shared)
+        heads = slice(head * queries_per_key, (head + 1) * queries_per_key)
         keys_SD, values_SD = key[:, head].contiguous(), value[:, head].contiguous()
-        for queries, keys in _blocks(len(query), len(key), shared, ctx.window):
+        for queries, keys in _blocks(len(query), len(key), queries_per_key, ctx.window):
             query_QD, grad_QD = _rows(query[queries, heads] * ctx.scale), _rows(grad_LAD[queries, heads])
             weights_QS = _weights(query_QD, keys_SD[keys], queries, ctx.window)
             to_value_GDS[head, :, keys] += matmul.product(grad_QD.T, weights_QS.T)
@@ -79,7 +81,7 @@ def _backward(ctx: Any, grad_LAD: Tensor) -> tuple[Tensor | None, ...]:
             to_scores_QS = torch._softmax_backward_data(to_weights_QS, weights_QS, -1, weights_QS.dtype)
             to_key_GDS[head, :, keys] += matmul.product(query_QD.T, to_scores_QS.T)
             back_QD = matmul.product(to_scores_QS, keys_SD[keys].T)
-            to_query[queries, heads] = back_QD.view(-1, shared, query.shape[2])
+            to_query[queries, heads] = back_QD.view(-1, queries_per_key, query.shape[2])
     return to_query.mul_(ctx.scale), to_key_GDS.permute(2, 0, 1), to_value_GDS.permute(2, 0, 1), None, None
 
 
@@ -91,10 +93,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: 
 blockwise_attention.register_autograd(_backward, setup_context=_setup)
 
 
-def _blocks(n_queries: int, n_keys: int, shared: int, window: int | None) -> Iterator[tuple[slice, slice]]:
+def _blocks(n_queries: int, n_keys: int, queries_per_key: int, window: int | None) -> Iterator[tuple[slice, slice]]:
     """Queries of a block and the keys that any of them sees."""
     before = n_keys - n_queries
-    rows = -(-n_queries // max(1, round(shared * n_queries * n_keys / SCORES)))
+    rows = -(-n_queries // max(1, round(queries_per_key * n_queries * n_keys / SCORES)))
     for start in range(0, n_queries, rows):
         stop = min(start + rows, n_queries)
         yield slice(start, stop), slice(0 if window is None else max(0, before + start - window + 1), before + stop)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trimtab.engine import models
 from trimtab.engine.head import Head, OwnLogits, chunk_rows
-from trimtab.engine.packing import Group, Pack, Span, pack
+from trimtab.engine.packing import Group, Pack, Span, pack_groups
 from trimtab.engine.scoring import Scorer, States
 from trimtab.errors import NumericsError
 from trimtab.records import TokenPair
@@ -79,26 +79,26 @@ def read(
     with models.reference_mode(unaligned.model):
         if unaligned.prepare(groups) != layout:  # a padded pack holds as many tokens or fewer
             layout = "padded"
-    for one in pack(groups, budget_tokens=pack_tokens, layout=layout):
-        for reading in _of_pack(aligned, unaligned, one):
+    for pack in pack_groups(groups, budget_tokens=pack_tokens, layout=layout):
+        for reading in _of_pack(aligned, unaligned, pack):
             _require_finite(reading, pairs[reading.index])
             advance(1)
             yield reading
 
 
 @torch.no_grad()
-def _of_pack(aligned: Scorer, unaligned: Scorer, one: Pack) -> Iterator[Reading]:
-    spans = {span.key: span for span in one.spans}
-    after = aligned.states(one)
+def _of_pack(aligned: Scorer, unaligned: Scorer, pack: Pack) -> Iterator[Reading]:
+    spans = {span.key: span for span in pack.spans}
+    after = aligned.states(pack)
     with models.reference_mode(unaligned.model):
-        before = unaligned.states(one)
-    for group in one.groups:
+        before = unaligned.states(pack)
+    for group in pack.groups:
         chosen, rejected = (spans[key] for key in group.keys)
-        told, apart_N = _together(aligned, after, unaligned, before, chosen)
+        next_token, apart_N = _together(aligned, after, unaligned, before, chosen)
         own = aligned.head.logps(*_rows(after, rejected))
         with models.reference_mode(unaligned.model):
-            other = unaligned.head.logps(*_rows(before, rejected))
-        yield Reading(group.pair, told[0], told[1], apart_N, other.cpu(), own.cpu())
+            base_logps = unaligned.head.logps(*_rows(before, rejected))
+        yield Reading(group.pair, next_token[0], next_token[1], apart_N, base_logps.cpu(), own.cpu())
 
 
 def _together(
@@ -106,32 +106,32 @@ def _together(
 ) -> tuple[tuple[NextToken, NextToken], Tensor]:
     """(unaligned, aligned) and their divergence along one response, a few rows at a time."""
     own_NH, targets_N = _rows(after, span)
-    other_NH, _ = _rows(before, span)
-    some = _chunk(aligned.head, own_NH)
+    base_NH, _ = _rows(before, span)
+    chunk_size = _chunk(aligned.head, own_NH)
     parts: list[tuple[NextToken, NextToken, Tensor]] = []
-    for start in range(0, len(targets_N), some):
-        part = slice(start, start + some)
+    for start in range(0, len(targets_N), chunk_size):
+        part = slice(start, start + chunk_size)
         own_MV = aligned.head.logits(own_NH[part]).log_softmax(-1)
         with models.reference_mode(unaligned.model):
-            other_MV = unaligned.head.logits(other_NH[part]).log_softmax(-1)
+            base_MV = unaligned.head.logits(base_NH[part]).log_softmax(-1)
         targets_M = targets_N[part]
-        parts.append((next_token(other_MV, targets_M), next_token(own_MV, targets_M), divergence(own_MV, other_MV)))
+        parts.append((next_token(base_MV, targets_M), next_token(own_MV, targets_M), divergence(own_MV, base_MV)))
     unaligned_parts, aligned_parts, apart = zip(*parts, strict=True)
     return (_joined(unaligned_parts), _joined(aligned_parts)), torch.cat(apart).cpu()
 
 
 def next_token(logps_MV: Tensor, targets_M: Tensor) -> NextToken:
     """From log-probabilities over the vocabulary and the tokens that came. Of equals the first is the most likely."""
-    top_M, where_M = logps_MV.max(-1)
+    top_M, argmax_M = logps_MV.max(-1)
     return NextToken(
         logp_N=logps_MV.gather(1, targets_M[:, None])[:, 0],
         confidence_N=top_M.exp(),
-        right_N=(where_M == targets_M).float(),
+        right_N=(argmax_M == targets_M).float(),
         entropy_N=torch.special.entr(logps_MV.exp()).sum(-1),
     )
 
 
-def divergence(logps_MV: Tensor, other_MV: Tensor) -> Tensor:
+def divergence(logps_MV: Tensor, base_MV: Tensor) -> Tensor:
     """KL(p ‖ q) = Σ p·(ln p − ln q) of each row [M], nats, from the logarithms of both.
 
     Added up as Σ (p·d − p + q) with d = ln p − ln q: the same sum, since p and q both add up to 1, of terms that are
@@ -140,9 +140,9 @@ def divergence(logps_MV: Tensor, other_MV: Tensor) -> Tensor:
     """
     p_MV = logps_MV.exp()
     # a token that neither model allows is no difference; e^-200 is 0 in fp32
-    apart_MV = (logps_MV - other_MV).nan_to_num(nan=0.0, posinf=math.inf, neginf=-200.0)
+    apart_MV = (logps_MV - base_MV).nan_to_num(nan=0.0, posinf=math.inf, neginf=-200.0)
     near_MV = p_MV * (apart_MV + torch.expm1(-apart_MV.clamp(min=-1.0)))
-    far_MV = p_MV * (apart_MV - 1) + other_MV.exp()
+    far_MV = p_MV * (apart_MV - 1) + base_MV.exp()
     return torch.where(apart_MV > -1.0, near_MV, far_MV).sum(-1)
 
 
@@ -165,11 +165,11 @@ def _joined(parts: Sequence[NextToken]) -> NextToken:
 
 
 def _require_finite(reading: Reading, pair: TokenPair) -> None:
-    seen = (
+    fields = (
         reading.unaligned.logp_N, reading.aligned.logp_N, reading.unaligned.entropy_N, reading.aligned.entropy_N,
         reading.divergence_N, reading.rejected_unaligned_N, reading.rejected_aligned_N,
     )  # fmt: skip
-    if not all(bool(values.isfinite().all()) for values in seen):
+    if not all(bool(values.isfinite().all()) for values in fields):
         raise NumericsError(
             f"pair {pair.id}: a log-probability is not finite",
             remedy="use --engine.dtype float32; if it stays, the model's weights are damaged",

@@ -33,7 +33,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class SavedCheckpoint:
     """A checkpoint that was found: `step` updates are in it; `extra` is what `save` was given.
 
     `changed`: for each key that is not what it was, and was let pass, what it was and is.
@@ -69,7 +69,7 @@ def save(
     """
     finite.refuse(
         [*optimizer.parameters.items(), *optimizer.state().items()],
-        what=f"step {step}: what its update left",
+        subject=f"step {step}: what its update left",
         remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
     )
 
@@ -87,7 +87,7 @@ def save(
 
 def find(
     parent: Path, *, identity: Mapping[str, Any], course: Collection[str] = (), anyway: bool = False
-) -> tuple[Resumed | None, list[str]]:
+) -> tuple[SavedCheckpoint | None, list[str]]:
     """The newest valid checkpoint under `parent` and one line for each damaged newer one.
 
     Raises ConfigError, naming the keys, when it was made from another configuration or other data; with `anyway`, only
@@ -103,35 +103,35 @@ def find(
             remedy="finish the run with that version, or start anew with another --out",
         )
     changed = _differences(state["identity"], identity)
-    refused = {key: told for key, told in changed.items() if not (anyway and key in course)}
-    if refused:
-        allowed = ", use --resume-anyway to go on as it is" if refused.keys() <= set(course) else ""
+    refusals = {key: sentence for key, sentence in changed.items() if not (anyway and key in course)}
+    if refusals:
+        hint = ", use --resume-anyway to go on as it is" if refusals.keys() <= set(course) else ""
         raise ConfigError(
-            f"{folder} belongs to another run: " + "; ".join(refused.values()),
-            remedy=f"set these back{allowed}, give the new run another --out, or delete {parent} to start over",
+            f"{folder} belongs to another run: " + "; ".join(refusals.values()),
+            remedy=f"set these back{hint}, give the new run another --out, or delete {parent} to start over",
         )
-    return Resumed(folder, state["step"], state["extra"], tuple(changed.values())), problems
+    return SavedCheckpoint(folder, state["step"], state["extra"], tuple(changed.values())), problems
 
 
-def load(resumed: Resumed, optimizer: AdamW) -> None:
+def load(checkpoint: SavedCheckpoint, optimizer: AdamW) -> None:
     """Put the weights, the optimizer and the generators back, bit for bit. The model keeps its tensors."""
-    weights = _read(resumed.folder / "weights.safetensors")
+    weights = _read(checkpoint.folder / "weights.safetensors")
     if weights.keys() != optimizer.parameters.keys():
         odd = sorted(weights.keys() ^ optimizer.parameters.keys())
         raise StoreError(
-            f"{resumed.folder} holds other trainable parameters than the model, {odd[0]!r} first",
+            f"{checkpoint.folder} holds other trainable parameters than the model, {odd[0]!r} first",
             remedy="the model or its adapter changed: give the new run another --out",
         )
     with torch.no_grad():
         for name, parameter in optimizer.parameters.items():
             parameter.copy_(weights[name])
-    optimizer.load_state(_read(resumed.folder / "optimizer.safetensors"))
-    _set_generators(_read(resumed.folder / "rng.safetensors"))
+    optimizer.load_state(_read(checkpoint.folder / "optimizer.safetensors"))
+    _set_generators(_read(checkpoint.folder / "rng.safetensors"))
 
 
-def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str]:
-    keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
-    return {key: f"{key} was {_short(held.get(key))} and is {_short(wanted.get(key))}" for key in keys}
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return {key: f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in keys}
 
 
 def _short(value: Any) -> str:

@@ -30,5 +30,5 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 def window(config: Any) -> int | None:
     """Positions that the model can be given, in tokens; None where nothing bounds them."""
-    found: int | None = getattr(config, "max_position_embeddings", None)
-    return found
+    window: int | None = getattr(config, "max_position_embeddings", None)
+    return window

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.engine.finite import listed, not_finite
+from trimtab.engine.finite import name_list, not_finite
 from trimtab.engine.gradient import BatchResult, weighted_sums
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import Reference
@@ -72,7 +72,7 @@ def _by_token(
             weights = not_finite(scorer.model.named_parameters())
             raise NumericsError(
                 f"a log-probability is not finite for {pairs[key // 2].id}"
-                + (f"; nor are the weights of {listed(weights)}" if weights else ""),
+                + (f"; nor are the weights of {name_list(weights)}" if weights else ""),
                 remedy="The checkpoints before are whole. Lower train.learning_rate, or use engine.dtype = float32.",
             )
         rows[key] = row
@@ -80,9 +80,9 @@ def _by_token(
     return [rows[key] for key in range(2 * len(pairs))]
 
 
-def rewards(objective: Objective, seen: LogRatios) -> dict[str, Any]:
+def rewards(objective: Objective, ratios: LogRatios) -> dict[str, Any]:
     """Means over pairs: `accuracy` (a tie counts half), `reward_gap`, and each pair's gap in `reward_gaps`."""
-    chosen_P, rejected_P = objective.rewards(seen)
+    chosen_P, rejected_P = objective.rewards(ratios)
     gap_P = (chosen_P - rejected_P).double()
     return {
         "accuracy": float(((gap_P > 0).double() + 0.5 * (gap_P == 0).double()).mean()),
@@ -133,18 +133,18 @@ def evidence(
     pair, for a log-probability that is not finite.
     """
     rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance)
-    held = None if reference is None else reference.of_pairs(pairs)
-    reference_R = None if held is None else weighted_sums(held, pairs, objective)
-    seen = log_ratios(weighted_sums(rows, pairs, objective), reference_R, pairs)
+    reference_logps = None if reference is None else reference.of_pairs(pairs)
+    reference_R = None if reference_logps is None else weighted_sums(reference_logps, pairs, objective)
+    ratios = log_ratios(weighted_sums(rows, pairs, objective), reference_R, pairs)
     return {
-        "rewards": rewards(objective, seen),
-        "losses": objective.loss(seen).double().tolist(),
-        "drift": None if held is None else _drift(rows, held),
+        "rewards": rewards(objective, ratios),
+        "losses": objective.loss(ratios).double().tolist(),
+        "drift": None if reference_logps is None else _drift(rows, reference_logps),
     }
 
 
 def _drift(rows: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, list[float]]:
-    ratios = [row.double() - other.double() for row, other in zip(rows, reference, strict=True)]
+    ratios = [row.double() - reference_row.double() for row, reference_row in zip(rows, reference, strict=True)]
     return {
         "log_ratios": [float(ratio_N.sum()) for ratio_N in ratios],
         "squares": [float((0.5 * ratio_N.square()).sum()) for ratio_N in ratios],
@@ -161,16 +161,16 @@ def guard_first_batch(
     pack_tokens: int,
 ) -> None:
     """`step_zero_guard` on the first batch; where adapter dropout is on, on the same batch scored without it."""
-    seen, loss = result.log_ratios, result.loss
+    ratios, loss = result.log_ratios, result.loss
     if scorer.has_dropout:
         policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens)
-        seen = log_ratios(policy_R, reference_R, pairs)
-        loss = float(objective.loss(seen).double().mean())
-    step_zero_guard(objective, seen, loss=loss, pairs=pairs, dtype=scorer.dtype)
+        ratios = log_ratios(policy_R, reference_R, pairs)
+        loss = float(objective.loss(ratios).double().mean())
+    step_zero_guard(objective, ratios, loss=loss, pairs=pairs, dtype=scorer.dtype)
 
 
 def step_zero_guard(
-    objective: Objective, seen: LogRatios, *, loss: float, pairs: Sequence[TokenPair], dtype: torch.dtype
+    objective: Objective, ratios: LogRatios, *, loss: float, pairs: Sequence[TokenPair], dtype: torch.dtype
 ) -> None:
     """Before the first update policy and reference are the same model, so every log-ratio is 0 and the loss a constant.
 
@@ -180,8 +180,8 @@ def step_zero_guard(
         return
     nats, share = _DRIFT[dtype]
     for name, ratio_P, logp_P in (
-        ("chosen", seen.chosen, seen.reference_chosen),
-        ("rejected", seen.rejected, seen.reference_rejected),
+        ("chosen", ratios.chosen, ratios.reference_chosen),
+        ("rejected", ratios.rejected, ratios.reference_rejected),
     ):
         excess_P = ratio_P.abs() - (nats + share * logp_P.abs())
         if (excess_P > 0).any():

@@ -12,10 +12,10 @@ from trimtab.errors import NumericsError
 MOST_NAMES = 6
 
 
-def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Names of the tensors that hold NaN or Inf. One pass over each, no copies; whole numbers always are finite."""
     names, largest = [], []
-    for name, tensor in named:
+    for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.numel():
             names.append(name)
             largest.append(torch.linalg.vector_norm(tensor.detach(), ord=torch.inf).float().to("cpu"))
@@ -24,13 +24,13 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     return [name for name, good in zip(names, torch.stack(largest).isfinite().tolist(), strict=True) if not good]
 
 
-def refuse(named: Iterable[tuple[str, Tensor]], *, what: str, remedy: str) -> None:
-    """Raises NumericsError naming the tensors of `what` that are not finite."""
-    if bad := not_finite(named):
-        raise NumericsError(f"{what}: {listed(bad)} {'is' if len(bad) == 1 else 'are'} not finite", remedy=remedy)
+def refuse(tensors: Iterable[tuple[str, Tensor]], *, subject: str, remedy: str) -> None:
+    """Raises NumericsError naming the tensors of `subject` that are not finite."""
+    if bad := not_finite(tensors):
+        raise NumericsError(f"{subject}: {name_list(bad)} {'is' if len(bad) == 1 else 'are'} not finite", remedy=remedy)
 
 
-def listed(names: Sequence[str]) -> str:
+def name_list(names: Sequence[str]) -> str:
     """`a, b and 3 more`."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.engine.segments import Asked, Segments
+from trimtab.engine.segments import AttentionOptions, Segments
 
 
 class Flex:
@@ -24,20 +24,22 @@ class Flex:
     name = "FlexAttention"
 
     @property
-    def installed(self) -> bool:
+    def is_installed(self) -> bool:
         return find_spec("torch.nn.attention.flex_attention") is not None and find_spec("triton") is not None
 
-    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:
-        return asked.sinks_A is None and query.shape[-1] == value.shape[-1]
+    def can(self, query: Tensor, value: Tensor, options: AttentionOptions) -> bool:
+        return options.sinks_A is None and query.shape[-1] == value.shape[-1]
 
-    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
+    def attend(
+        self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions
+    ) -> Tensor:
         out: Tensor = _kernel(query.device.type)(
             query,
             key,
             value,
-            score_mod=None if asked.softcap is None else _capped(asked.softcap),
-            block_mask=segments.derived(Rule).blocks(asked.window),
-            scale=asked.scale,
+            score_mod=None if options.softcap is None else _softcap_scores(options.softcap),
+            block_mask=segments.layout_for(Rule).blocks(options.window),
+            scale=options.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return out.transpose(1, 2)
@@ -48,14 +50,14 @@ class Rule:
 
     def __init__(self, segments: Segments) -> None:
         own: list[list[int]] = [[], [], []]
-        kept: list[list[int]] = [[-1] * segments.n_kept, [0] * segments.n_kept, [0] * segments.n_kept]
+        key_columns: list[list[int]] = [[-1] * segments.n_kept, [0] * segments.n_kept, [0] * segments.n_kept]
         for group, segment in enumerate(segments.segments):
             prompt = ([group] * segment.n_prompt, [0] * segment.n_prompt, list(range(segment.n_prompt)))
-            for column, found in enumerate(prompt):
+            for column, value in enumerate(prompt):
                 if segment.prompt_at is None:
-                    own[column] += found
+                    own[column] += value
                 else:
-                    kept[column][segment.prompt_at : segment.prompt_at + segment.n_prompt] = found
+                    key_columns[column][segment.prompt_at : segment.prompt_at + segment.n_prompt] = value
             for branch, n in enumerate(segment.lengths, start=1):
                 own[0] += [group] * n
                 own[1] += [branch] * n
@@ -63,7 +65,7 @@ class Rule:
         self.device = segments.device
         self.asks = tuple(torch.tensor(column, device=self.device) for column in own)
         self.answers = tuple(
-            torch.tensor(before + column, device=self.device) for before, column in zip(kept, own, strict=True)
+            torch.tensor(before + column, device=self.device) for before, column in zip(key_columns, own, strict=True)
         )
         self._blocks: dict[int | None, Any] = {}
 
@@ -82,14 +84,14 @@ class Rule:
 
         def rule(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
             distance = position_q[q] - position_k[k]
-            seen = (group_q[q] == group_k[k]) & ((branch_k[k] == 0) | (branch_k[k] == branch_q[q])) & (distance >= 0)
-            return seen if window is None else seen & (distance < window)
+            visible = (group_q[q] == group_k[k]) & ((branch_k[k] == 0) | (branch_k[k] == branch_q[q])) & (distance >= 0)
+            return visible if window is None else visible & (distance < window)
 
         return rule
 
 
 @cache
-def _capped(softcap: float) -> Callable[..., Tensor]:
+def _softcap_scores(softcap: float) -> Callable[..., Tensor]:
     def cap(score: Tensor, _batch: Tensor, _head: Tensor, _q: Tensor, _k: Tensor) -> Tensor:
         return softcap * torch.tanh(score / softcap)
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from trimtab.engine import head
-from trimtab.engine.finite import listed
-from trimtab.engine.packing import Group, Pack, Span, lay_out, pack
-from trimtab.engine.scoring import KeptPack, Scorer, States, sum_by_response
+from trimtab.engine.finite import name_list
+from trimtab.engine.packing import Group, Pack, Span, lay_out, pack_groups
+from trimtab.engine.scoring import PromptStates, Scorer, States, sum_by_response
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
 from trimtab.records import TokenPair
@@ -47,7 +47,7 @@ class BatchResult:
 
     loss_P: loss of each pair; logps_R: log p of each response (nats, unweighted); log_ratios: what the objective saw
     (with LD-DPO's weights); coefficients_R: d(mean loss)/d(logps). Bool, [R]: backward_R, the backward pass was run;
-    screened_R, looked at without gradient first; promoted_R, found active by that; held_R, nothing was computed and
+    screened_R, looked at without gradient first; promoted_R, found active by that; stale_R, nothing was computed and
     the sums are those handed in. Tokens are counted as computed: forward_tokens over all forward passes, padding
     included.
     """
@@ -60,7 +60,7 @@ class BatchResult:
     backward_R: Tensor
     screened_R: Tensor
     promoted_R: Tensor
-    held_R: Tensor
+    stale_R: Tensor
     forward_tokens: int
 
     @property
@@ -85,15 +85,15 @@ class BatchResult:
     @property
     def skipped_forward(self) -> float:
         """Share of response tokens that were not computed at all."""
-        return self._share(self.held_R)
+        return self._share(self.stale_R)
 
     @property
     def promoted(self) -> float:
         """Share of response tokens that were screened, found active, and computed once more."""
         return self._share(self.promoted_R)
 
-    def _share(self, which_R: Tensor) -> float:
-        return int(self.lengths_R[which_R].sum()) / self.response_tokens
+    def _share(self, mask_R: Tensor) -> float:
+        return int(self.lengths_R[mask_R].sum()) / self.response_tokens
 
 
 def accumulate(
@@ -104,7 +104,7 @@ def accumulate(
     reference_logps_R: Tensor | None,
     pack_tokens: int,
     screen_R: Tensor | None = None,
-    held_R: Tensor | None = None,
+    stale_sums_R: Tensor | None = None,
     normaliser: int | None = None,
     on_pack: Callable[[], None] = lambda: None,
 ) -> BatchResult:
@@ -112,7 +112,7 @@ def accumulate(
 
     `reference_logps_R`: the reference's sums [2P] in nats, weighted with `objective.token_weights` as the policy's are
     (`weighted_sums` does it); None only for objectives that need none. `screen_R`: True [2P] for responses to look at
-    without gradient first; None for none. Whatever it says, the gradient is the same to rounding. `held_R`: for
+    without gradient first; None for none. Whatever it says, the gradient is the same to rounding. `stale_sums_R`: for
     responses that are not to be computed, their last known (weighted) sums; NaN for all others. `normaliser`: what the
     sum of losses is divided by, if not P: the pairs of all processes together. `on_pack` is called after each pack, for
     signals and progress.
@@ -127,12 +127,12 @@ def accumulate(
     groups = [Group.of_pair(pair, index) for index, pair in enumerate(pairs)]
     scorer.prepare(groups)
     if objective.batch_coupled:
-        assert screen_R is held_R is None, "every pair of a batch-coupled objective depends on all others"
-        batch.coupled(groups)
+        assert screen_R is stale_sums_R is None, "every pair of a batch-coupled objective depends on all others"
+        batch.accumulate_together(groups)
     else:
-        screened = set() if screen_R is None else set(screen_R.nonzero()[:, 0].tolist())
-        held = set() if held_R is None else batch.hold(held_R)
-        batch.each(groups, screened=screened - held, held=held)
+        screening = set() if screen_R is None else set(screen_R.nonzero()[:, 0].tolist())
+        stale = set() if stale_sums_R is None else batch.take_stale(stale_sums_R)
+        batch.accumulate_pairs(groups, screening=screening - stale, stale=stale)
     for parameter in scorer.model.parameters():
         if parameter.requires_grad and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -153,11 +153,11 @@ def _weights(pairs: Sequence[TokenPair], objective: Objective) -> Weights | None
     """Key → weight of each token; None where all are 1."""
     if objective.ld_alpha is None:
         return None
-    both = [objective.token_weights(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
-    return {2 * p + side: sides[side] for p, sides in enumerate(both) for side in (0, 1)}
+    pair_weights = [objective.token_weights(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
+    return {2 * p + side: sides[side] for p, sides in enumerate(pair_weights) for side in (0, 1)}
 
 
-def _restricted(groups: Sequence[Group], keys: Container[int]) -> list[Group]:
+def _restrict(groups: Sequence[Group], keys: Container[int]) -> list[Group]:
     """Prompts with those of their responses that are among `keys`; prompts without one are left out."""
     return [part for group in groups if (part := group.only(keys)) is not None]
 
@@ -183,133 +183,139 @@ class _Batch:
         assert self.reference_R.shape == (n,), f"reference_logps_R is [{n}], got {tuple(self.reference_R.shape)}"
         self.weights = _weights(pairs, objective)
         self.lengths_R = torch.tensor([len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)])
-        self.logps_R, self.seen_R = torch.full((n,), torch.nan), torch.full((n,), torch.nan)
+        self.logps_R, self.weighted_R = torch.full((n,), torch.nan), torch.full((n,), torch.nan)
         self.loss_P, self.coefficients_R = torch.full((n // 2,), torch.nan), torch.zeros(n)
-        self.backward_R, self.screened_R, self.promoted_R, self.held_R = torch.zeros(4, n, dtype=torch.bool)
+        self.backward_R, self.screened_R, self.promoted_R, self.stale_R = torch.zeros(4, n, dtype=torch.bool)
         self.forward_tokens = 0
 
     # --- which response takes which way ------------------------------------------------------------------------------
 
-    def hold(self, held_R: Tensor) -> set[int]:
+    def take_stale(self, stale_sums_R: Tensor) -> set[int]:
         """Takes the sums that are handed in for responses that are not computed; their keys."""
-        self.held_R = ~held_R.isnan()
-        self.seen_R[self.held_R] = self.logps_R[self.held_R] = held_R[self.held_R].float()
-        return set(self.held_R.nonzero()[:, 0].tolist())
+        self.stale_R = ~stale_sums_R.isnan()
+        self.weighted_R[self.stale_R] = self.logps_R[self.stale_R] = stale_sums_R[self.stale_R].float()
+        return set(self.stale_R.nonzero()[:, 0].tolist())
 
-    def each(self, groups: Sequence[Group], *, screened: set[int], held: set[int]) -> None:
+    def accumulate_pairs(self, groups: Sequence[Group], *, screening: set[int], stale: set[int]) -> None:
         """Objectives whose loss of a pair depends on that pair alone."""
-        if screened or held:
+        if screening or stale:
             self._refuse_dropout("screening looks at responses without gradient first")
-        self.screened_R[list(screened)] = True
-        live = _restricted(groups, set(range(len(self.lengths_R))) - screened - held)
-        beside = {part.pair: part for part in _restricted(groups, screened)}
-        for one in self._packs(live):
-            self._live(one, [beside.pop(group.pair) for group in one.groups if group.pair in beside])
-        for one in self._packs(list(beside.values())):
-            self._screen(one)
-        self._solve([2 * p + side for p in self._unsolved() for side in (0, 1)])
+        self.screened_R[list(screening)] = True
+        live = _restrict(groups, set(range(len(self.lengths_R))) - screening - stale)
+        companions = {part.pair: part for part in _restrict(groups, screening)}
+        for pack in self._packs(live):
+            self._live(pack, [companions.pop(group.pair) for group in pack.groups if group.pair in companions])
+        for pack in self._packs(list(companions.values())):
+            self._screen(pack)
+        self._solve([2 * p + side for p in self._pairs_to_solve() for side in (0, 1)])
         active_R = self.coefficients_R != 0
-        self.promoted_R = active_R & (self.screened_R | self.held_R)
-        self.held_R &= ~active_R  # active by what its partner did: computed after all
-        left = (active_R & ~self.backward_R).nonzero()[:, 0].tolist()
-        for one in self._packs(_restricted(groups, set(left))):
-            self._known(one)
+        self.promoted_R = active_R & (self.screened_R | self.stale_R)
+        self.stale_R &= ~active_R  # active by what its partner did: computed after all
+        late_keys = (active_R & ~self.backward_R).nonzero()[:, 0].tolist()
+        for pack in self._packs(_restrict(groups, set(late_keys))):
+            self._backpropagate(pack)
 
-    def coupled(self, groups: Sequence[Group]) -> None:
+    def accumulate_together(self, groups: Sequence[Group]) -> None:
         """Objectives that need all log-probabilities of the batch before any coefficient."""
         packs = self._packs(groups)
         if len(packs) == 1:
             self._live(packs[0], [], together=True)
             return
         self._refuse_dropout(f"{self.objective.name} needs the whole batch before its gradient")
-        for one in packs:
-            self._screen(one)
+        for pack in packs:
+            self._screen(pack)
         self._solve(range(len(self.lengths_R)))
         active = set(self.coefficients_R.nonzero()[:, 0].tolist())
-        for one in self._packs(_restricted(groups, active)):
-            self._known(one)
+        for pack in self._packs(_restrict(groups, active)):
+            self._backpropagate(pack)
 
     def result(self) -> BatchResult:
         return BatchResult(
             loss_P=self.loss_P,
             logps_R=self.logps_R,
             coefficients_R=self.coefficients_R,
-            log_ratios=self._log_ratios(self.seen_R, torch.arange(len(self.seen_R))),
+            log_ratios=self._log_ratios(self.weighted_R, torch.arange(len(self.weighted_R))),
             lengths_R=self.lengths_R,
             backward_R=self.backward_R,
             screened_R=self.screened_R,
             promoted_R=self.promoted_R,
-            held_R=self.held_R,
+            stale_R=self.stale_R,
             forward_tokens=self.forward_tokens,
         )
 
     def _packs(self, groups: Sequence[Group]) -> tuple[Pack, ...]:
-        return pack(groups, budget_tokens=self.pack_tokens, layout=self.scorer.layout)
+        return pack_groups(groups, budget_tokens=self.pack_tokens, layout=self.scorer.layout)
 
-    def _unsolved(self) -> list[int]:
+    def _pairs_to_solve(self) -> list[int]:
         return self.loss_P.isnan().nonzero()[:, 0].tolist()
 
     # --- one pack ----------------------------------------------------------------------------------------------------
 
-    def _live(self, one: Pack, beside: Sequence[Group], *, together: bool = False) -> None:
+    def _live(self, pack: Pack, companions: Sequence[Group], *, together: bool = False) -> None:
         """Forward, screening of the same pairs' other responses, coefficients, backward."""
         scorer = self.scorer
         with scorer.attention():
-            states = scorer.states(one, keep=bool(beside) and scorer.shares_prompts)
-            self._count(one)
-            if states.kept is not None:
-                self._screen(lay_out(beside, behind=one), kept=states.kept)
+            states = scorer.states(pack, keep=bool(companions) and scorer.shares_prompts)
+            self._count(pack)
+            if states.prompt_states is not None:
+                self._screen(lay_out(companions, behind=pack), prompt_states=states.prompt_states)
             else:
-                for other in self._packs(beside):
-                    self._screen(other)
-            roots = [self._root(one, states, known=False, together=together)]
-            if states.kept is not None and (more := self._promoted_beside(one, beside)):
-                behind = lay_out(more, behind=one)
-                self._count(behind)
-                roots.append(self._root(behind, scorer.states_behind(states.kept, behind), known=True))
+                for companion_pack in self._packs(companions):
+                    self._screen(companion_pack)
+            roots = [self._root(pack, states, is_solved=False, together=together)]
+            if states.prompt_states is not None and (promoted_groups := self._promotions(pack, companions)):
+                promoted_pack = lay_out(promoted_groups, behind=pack)
+                self._count(promoted_pack)
+                roots.append(
+                    self._root(promoted_pack, scorer.states_behind(states.prompt_states, promoted_pack), is_solved=True)
+                )
             head.backward(roots)
-            keys = torch.tensor(one.keys)
+            keys = torch.tensor(pack.keys)
             self.backward_R[keys] = bool(self.coefficients_R[keys].any())
         self.on_pack()
 
-    def _promoted_beside(self, one: Pack, beside: Sequence[Group]) -> list[Group]:
+    def _promotions(self, pack: Pack, companions: Sequence[Group]) -> list[Group]:
         """Those of the screened responses that turned out active, where they can be learnt from behind this pack."""
-        more = _restricted(beside, set(self.coefficients_R.nonzero()[:, 0].tolist()))
-        room = one.n_tokens + sum(sum(map(len, group.responses)) for group in more) <= ROOM * self.pack_tokens
-        return more if room and self.scorer.can_learn_behind else []
+        promoted_groups = _restrict(companions, set(self.coefficients_R.nonzero()[:, 0].tolist()))
+        room = (
+            pack.n_tokens + sum(sum(map(len, group.responses)) for group in promoted_groups) <= ROOM * self.pack_tokens
+        )
+        return promoted_groups if room and self.scorer.can_learn_behind else []
 
-    def _screen(self, one: Pack, *, kept: KeptPack | None = None) -> None:
+    def _screen(self, pack: Pack, *, prompt_states: PromptStates | None = None) -> None:
         """Log-probabilities without gradient."""
         with torch.no_grad():
-            states = self.scorer.states(one) if kept is None else self.scorer.states_behind(kept, one)
-            self._fill(one.spans, self.scorer.head.logps(states.hidden_NH, states.targets_N), 0)
-        self._count(one)
-        if kept is None:
+            states = (
+                self.scorer.states(pack) if prompt_states is None else self.scorer.states_behind(prompt_states, pack)
+            )
+            self._fill(pack.spans, self.scorer.head.logps(states.hidden_NH, states.targets_N), 0)
+        self._count(pack)
+        if prompt_states is None:
             self.on_pack()
 
-    def _known(self, one: Pack) -> None:
+    def _backpropagate(self, pack: Pack) -> None:
         """Forward and backward over responses whose coefficients are known."""
         with self.scorer.attention():
-            states = self.scorer.states(one)
-            self._count(one)
-            head.backward([self._root(one, states, known=True)])
+            states = self.scorer.states(pack)
+            self._count(pack)
+            head.backward([self._root(pack, states, is_solved=True)])
         self.on_pack()
 
-    def _root(self, one: Pack, states: States, *, known: bool, together: bool = False) -> head.Root:
+    def _root(self, pack: Pack, states: States, *, is_solved: bool, together: bool = False) -> head.Root:
         """Where the pack's backward pass begins; its coefficients are solved on the way, if they are not known."""
-        units = {spans[0].start: spans for spans in one.units(None if together else self.scorer.head.unit_rows)}
+        units = {spans[0].start: spans for spans in pack.units(None if together else self.scorer.head.unit_rows)}
 
         def solve(rows: slice, logps: Tensor) -> Tensor:
             spans = units[rows.start]
-            if not known:
+            if not is_solved:
                 self._fill(spans, logps, rows.start)
                 self._solve(sorted({2 * (span.key // 2) + side for span in spans for side in (0, 1)}))
             return self._row_coefficients(spans).to(logps.device)
 
         rows = [slice(spans[0].start, spans[-1].stop) for spans in units.values()]
         root = self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=rows, solve=solve)
-        if known:
-            self.backward_R[torch.tensor(one.keys)] = True
+        if is_solved:
+            self.backward_R[torch.tensor(pack.keys)] = True
         return root
 
     # --- numbers -----------------------------------------------------------------------------------------------------
@@ -317,11 +323,11 @@ class _Batch:
     def _fill(self, spans: Sequence[Span], logps_N: Tensor, start: int) -> None:
         """Takes the sums of these responses. Row `start` of the pack is the first of `logps_N`."""
         keys = torch.tensor([span.key for span in spans])
-        moved = [Span(span.key, span.start - start, span.stop - start) for span in spans]
-        plain_R = sum_by_response(moved, logps_N)
+        shifted_spans = [Span(span.key, span.start - start, span.stop - start) for span in spans]
+        plain_R = sum_by_response(shifted_spans, logps_N)
         self.logps_R[keys] = plain_R.cpu()
-        seen_R = plain_R if self.weights is None else sum_by_response(moved, logps_N, self.weights)
-        self.seen_R[keys] = seen_R.cpu()
+        weighted_R = plain_R if self.weights is None else sum_by_response(shifted_spans, logps_N, self.weights)
+        self.weighted_R[keys] = weighted_R.cpu()
         self.refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
 
     def _solve(self, keys: Sequence[int]) -> None:
@@ -329,7 +335,7 @@ class _Batch:
         if not keys:
             return
         at = torch.tensor(keys)
-        leaf_R = self.seen_R[at].requires_grad_()
+        leaf_R = self.weighted_R[at].requires_grad_()
         with torch.enable_grad():
             loss_P = self.objective.loss(self._log_ratios(leaf_R, at))
             assert loss_P.shape == (len(at) // 2,), "an objective gives one loss a pair and does not average"
@@ -341,8 +347,8 @@ class _Batch:
 
     def _row_coefficients(self, spans: Sequence[Span]) -> Tensor:
         """d(loss)/d(logp) of every row of these responses: the response's coefficient, times the token's weight."""
-        each = self.coefficients_R[torch.tensor([span.key for span in spans])]
-        rows = each.repeat_interleave(torch.tensor([span.stop - span.start for span in spans]))
+        response_coefficients = self.coefficients_R[torch.tensor([span.key for span in spans])]
+        rows = response_coefficients.repeat_interleave(torch.tensor([span.stop - span.start for span in spans]))
         if self.weights is not None:
             rows = rows * torch.tensor([w for span in spans for w in self.weights[span.key]])
         return rows
@@ -358,29 +364,29 @@ class _Batch:
             rejected_lengths=self.lengths_R[rejected],
         )
 
-    def _count(self, one: Pack) -> None:
+    def _count(self, pack: Pack) -> None:
         if self.scorer.layout == "packed":
-            self.forward_tokens += one.n_tokens
+            self.forward_tokens += pack.n_tokens
         else:
-            sequences = one.sequences
+            sequences = pack.sequences
             self.forward_tokens += len(sequences) * max(len(ids) for ids, _ in sequences)
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
-    def _refuse_dropout(self, why: str) -> None:
+    def _refuse_dropout(self, reason: str) -> None:
         if self.scorer.has_dropout:
             raise ConfigError(
-                f"{why}; with adapter dropout its two passes would be of different models",
+                f"{reason}; with adapter dropout its two passes would be of different models",
                 remedy="Set adapter.dropout = 0 or engine.screening = off; for a batch-coupled objective, raise "
                 "engine.pack_tokens until a batch is one pack.",
             )
 
-    def refuse_not_finite(self, values_R: Tensor, keys: Sequence[int], what: str, remedy: str = _OBJECTIVE) -> None:
+    def refuse_not_finite(self, values_R: Tensor, keys: Sequence[int], subject: str, remedy: str = _OBJECTIVE) -> None:
         """Raises NumericsError naming the pairs of these keys whose values are not finite."""
         finite = values_R[torch.as_tensor(keys)].isfinite()
         if not finite.all():
             bad = [self.pairs[key // 2].id for key, good in zip(keys, finite.tolist(), strict=True) if not good]
             raise NumericsError(
-                f"{what} is not finite for {listed(list(dict.fromkeys(bad)))}",
+                f"{subject} is not finite for {name_list(list(dict.fromkeys(bad)))}",
                 remedy=f"The weights were not updated, and the run goes on from its last checkpoint. {remedy}",
             )

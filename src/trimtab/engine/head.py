@@ -129,9 +129,9 @@ class Head:
                 return _by_autograd(self.logps(hidden_NH, targets_N), units, solve)
         with torch.no_grad():
             back = torch.zeros_like(hidden_NH)
-            one = self._frozen_unit if self.unit_rows is None else self._unit
+            unit_gradient = self._frozen_unit if self.unit_rows is None else self._unit
             for unit in units:
-                one(unit, hidden_NH, targets_N, solve, back)
+                unit_gradient(unit, hidden_NH, targets_N, solve, back)
         return Root(hidden_NH, back)
 
     def _unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> None:
@@ -140,11 +140,11 @@ class Head:
         middle = max(unit.start, unit.stop - self.unit_rows)
         twice = list(self._chunks(unit.start, middle, hidden_NH))
         logps = [self._rows(hidden_NH[part], targets_N[part]).logps for part in twice]
-        kept = slice(middle, unit.stop)
-        rows = self._rows(hidden_NH[kept], targets_N[kept])
+        tail = slice(middle, unit.stop)
+        rows = self._rows(hidden_NH[tail], targets_N[tail])
         logps_N = torch.cat([*logps, rows.logps])
         coefficients_N = solve(unit, logps_N)
-        self._back(rows, coefficients_N[middle - unit.start :], back_NH[kept])
+        self._back(rows, coefficients_N[middle - unit.start :], back_NH[tail])
         del rows
         for part in twice:
             coefficients = coefficients_N[part.start - unit.start : part.stop - unit.start]
@@ -160,9 +160,9 @@ class Head:
         if len(live) == 0:
             return
         if len(live) < len(coefficients):
-            some = torch.zeros_like(back[live])
-            self._back(rows.only(live), coefficients[live], some)
-            back[live] = some
+            subset = torch.zeros_like(back[live])
+            self._back(rows.only(live), coefficients[live], subset)
+            back[live] = subset
             return
         back.zero_()
         module: Any = self.module
@@ -192,8 +192,8 @@ class Head:
         return (slice(at, min(at + rows, stop)) for at in range(start, stop, rows))
 
     def _vocabulary(self, hidden_NH: Tensor) -> int:
-        if (told := getattr(self.module, "out_features", None)) is not None:
-            return int(told)
+        if (out_features := getattr(self.module, "out_features", None)) is not None:
+            return int(out_features)
         with torch.no_grad():
             return int(self.module(hidden_NH[:1]).shape[-1])
 
@@ -204,7 +204,10 @@ class Head:
             weight, bias = module.weight, module.bias
             wide = max(LEAST_COLUMNS, BLOCK_LOGITS // len(hidden)) if hidden.device.type == "cpu" else len(weight)
             cuts = [slice(at, at + wide) for at in range(0, len(weight), wide)]
-            blocks = [matmul.affine(hidden, weight[cut], None if bias is None else bias[cut]).float() for cut in cuts]
+            blocks = [
+                matmul.affine(hidden, weight[columns], None if bias is None else bias[columns]).float()
+                for columns in cuts
+            ]
         else:
             blocks = [module(hidden).float()]
         for logits in blocks:
@@ -243,8 +246,8 @@ class OwnLogits:
 
 
 def _by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Root:
-    found_N = logps_N.detach()
-    return Root(logps_N, torch.cat([solve(unit, found_N[unit]) for unit in units]))
+    detached_N = logps_N.detach()
+    return Root(logps_N, torch.cat([solve(unit, detached_N[unit]) for unit in units]))
 
 
 def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -282,11 +285,13 @@ class _Rows:
             total_M += logits.sub_(top_M[:, None]).exp_().sum(1)
         return cls(hidden, targets, blocks, flat, total_M, at_target_M - top_M - total_M.log())
 
-    def only(self, some: Tensor) -> _Rows:
+    def only(self, index_M: Tensor) -> _Rows:
         """The rows with these indices."""
-        flat = None if self.flat is None else [of[some] for of in self.flat]
-        blocks = [block[some] for block in self.blocks]
-        return _Rows(self.hidden[some], self.targets[some], blocks, flat, self.total_M[some], self.logps[some])
+        flat = None if self.flat is None else [of[index_M] for of in self.flat]
+        blocks = [block[index_M] for block in self.blocks]
+        return _Rows(
+            self.hidden[index_M], self.targets[index_M], blocks, flat, self.total_M[index_M], self.logps[index_M]
+        )
 
     def slopes(self, coefficients_M: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
         """(columns, coefficient · ∂logp/∂(W h + b) there), block by block, written over the blocks.

@@ -39,8 +39,8 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
     own = _digest_of(folder, _COMPUTES)
     if not (folder / "adapter_config.json").is_file():
         return ModelIdentity(own, None, tokenizer)
-    told = store.read_json(folder / "adapter_config.json")
-    base = told.get("base_model_name_or_path") if isinstance(told, dict) else None
+    adapter_config = store.read_json(folder / "adapter_config.json")
+    base = adapter_config.get("base_model_name_or_path") if isinstance(adapter_config, dict) else None
     if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="merge it elsewhere")
     below = identify(base, offline=offline)
@@ -82,19 +82,19 @@ def file_digest(path: Path) -> str:
     real, ledger = path.resolve(), store.home() / "digests.json"
     status = real.stat()
     stamp = [status.st_size, status.st_mtime_ns]
-    known = _known(ledger)
-    held = known.get(str(real))
-    if held and held[:2] == stamp:
-        return str(held[2])
-    found = store.file_digest(real)
+    digests = _read_digests(ledger)
+    entry = digests.get(str(real))
+    if entry and entry[:2] == stamp:
+        return str(entry[2])
+    weights_digest = store.file_digest(real)
     if status.st_size > 1_000_000:  # smaller ones cost less to hash than to remember
-        store.write_text(ledger, json.dumps({**known, str(real): [*stamp, found]}, indent=1))
-    return found
+        store.write_text(ledger, json.dumps({**digests, str(real): [*stamp, weights_digest]}, indent=1))
+    return weights_digest
 
 
-def _known(ledger: Path) -> dict[str, Any]:
+def _read_digests(ledger: Path) -> dict[str, Any]:
     try:
-        known = store.read_json(ledger)
+        digests = store.read_json(ledger)
     except StoreError:
         return {}
-    return known if isinstance(known, dict) else {}
+    return digests if isinstance(digests, dict) else {}

@@ -116,7 +116,7 @@ class Shape:
     def _layer(self) -> int:
         return 7 * self.hidden + 3 * self.queries + 3 * self.keys + 4 * self.intermediate
 
-    def kept(self, checkpointing: recompute.Mode) -> int:
+    def saved_activations(self, checkpointing: recompute.Mode) -> int:
         """As `activations`, with layers that run again: what is kept of all, and all of the one that runs again."""
         match checkpointing:
             case "off":
@@ -128,7 +128,7 @@ class Shape:
                 return self.layers * products + self._layer - products + self.hidden
 
     @property
-    def multiplied(self) -> int:
+    def matmul_parameters(self) -> int:
         """Parameters that each token is multiplied with, the head left out: 2 operations each, forward."""
         attention = 2 * self.hidden * (self.queries + self.keys)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
@@ -136,21 +136,21 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Bytes at the peak of training. `base` is what the process holds before the model is there; `passing` the largest
-    of what comes and goes beside the activations."""
+    """Bytes at the peak of training. `base` is what the process holds before the model is there; `transient` the
+    largest of what comes and goes beside the activations."""
 
     base: int
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    passing: int
-    loading: int  # the weights as they are read, before they are quantized
+    transient: int
+    loading_weights: int  # the weights as they are read, before they are quantized
 
     @property
     def peak(self) -> int:
-        training = self.weights + self.gradients + self.optimizer + self.activations + self.passing
-        return self.base + max(training, self.loading)
+        training = self.weights + self.gradients + self.optimizer + self.activations + self.transient
+        return self.base + max(training, self.loading_weights)
 
 
 def predict(
@@ -171,29 +171,29 @@ def predict(
     then holds `pack_tokens` × `longest_sequence` scores a head and layer. `eight_bit`: the optimizer's moments.
     """
     size = dtype.itemsize
-    trained = 4 if shape.adapter else size  # adapters are kept in fp32
+    weight_size = 4 if shape.adapter else size  # adapters are kept in fp32
     scores = shape.eager_heads * longest_sequence * (1 if checkpointing == "on" else shape.layers)
     slack = LEAN_SLACK if checkpointing != "off" else SLACK[device.type]
-    activations = int(pack_tokens * (shape.kept(checkpointing) + scores) * size * (1 + slack))
+    activations = int(pack_tokens * (shape.saved_activations(checkpointing) + scores) * size * (1 + slack))
     rows = int(pack_tokens * response_share)
     twice = checkpointing == "on" or not shape.head_learns  # no logits are kept until their coefficients are solved
-    kept = chunk_rows(shape.vocabulary, device) if twice else kept_rows(shape.vocabulary, shape.hidden, device)
-    head = 4 * min(rows, kept) * shape.vocabulary + 3 * size * rows * shape.hidden
+    logit_rows = chunk_rows(shape.vocabulary, device) if twice else kept_rows(shape.vocabulary, shape.hidden, device)
+    head = 4 * min(rows, logit_rows) * shape.vocabulary + 3 * size * rows * shape.hidden
     layer = size * (pack_tokens * 2 * (shape.hidden + shape.intermediate) + shape.hidden * shape.intermediate)
-    wide = min(4 * shape.trainable, 4 * AT_ONCE) if trained < 4 else 0  # gradients in fp32 during the update
+    wide = min(4 * shape.trainable, 4 * AT_ONCE) if weight_size < 4 else 0  # gradients in fp32 during the update
     frozen = shape.parameters - shape.trainable if shape.adapter else 0
     return Prediction(
         base=base + AT_WORK[device.type],
         weights=int(
-            (shape.parameters - frozen) * trained
+            (shape.parameters - frozen) * weight_size
             + (frozen - shape.quantized) * size
             + shape.quantized * quantized.BYTES
         ),
-        gradients=shape.trainable * trained,
-        optimizer=int(shape.trainable * ((EIGHT_BIT if eight_bit else 8) + (4 if trained < 4 else 0))),
+        gradients=shape.trainable * weight_size,
+        optimizer=int(shape.trainable * ((EIGHT_BIT if eight_bit else 8) + (4 if weight_size < 4 else 0))),
         activations=activations,
-        passing=max(head, layer, wide - activations),
-        loading=shape.parameters * size,
+        transient=max(head, layer, wide - activations),
+        loading_weights=shape.parameters * size,
     )
 
 
@@ -206,7 +206,7 @@ class Fit:
 
 
 def fit(
-    predicted: Callable[[int, recompute.Mode], Prediction],
+    predict_peak: Callable[[int, recompute.Mode], Prediction],
     *,
     device: torch.device,
     longest_group: int,
@@ -218,15 +218,15 @@ def fit(
 
     Layers run again only as far as a pack of the longest group (or of the `pack_tokens` given) needs it; then the
     budget is the largest power of two that fits, up to what gains nothing more. It is never less than the longest
-    group, which a pack has to hold whole. `predicted` tells the peak, without `base`, of (pack tokens, checkpointing).
+    group, which a pack has to hold whole. `predict_peak`: (pack tokens, checkpointing) → the peak without `base`.
     """
     room = (free_bytes(device) if free is None else free) * FREE_SHARE
-    least = max(longest_group, pack_tokens or 0)
+    smallest = max(longest_group, pack_tokens or 0)
     modes = recompute.MODES if checkpointing is None else (checkpointing,)
-    mode = next((one for one in modes if predicted(least, one).peak <= room), modes[-1])
+    mode = next((mode for mode in modes if predict_peak(smallest, mode).peak <= room), modes[-1])
     if pack_tokens is None:
         pack_tokens = PACK_TOKENS[device.type]
-        while pack_tokens > LEAST_PACK and predicted(pack_tokens, mode).peak > room:
+        while pack_tokens > LEAST_PACK and predict_peak(pack_tokens, mode).peak > room:
             pack_tokens //= 2
         pack_tokens = max(pack_tokens, longest_group)
     return Fit(pack_tokens, mode)
@@ -243,7 +243,7 @@ def choose_pack_tokens(
 ) -> int:
     """`fit` without checkpointing: the pack budget alone."""
 
-    def predicted(pack_tokens: int, mode: recompute.Mode) -> Prediction:
+    def predict_peak(pack_tokens: int, mode: recompute.Mode) -> Prediction:
         return predict(
             shape,
             dtype=dtype,
@@ -255,7 +255,7 @@ def choose_pack_tokens(
             checkpointing=mode,
         )
 
-    return fit(predicted, device=device, longest_group=longest_group, checkpointing="off", free=free).pack_tokens
+    return fit(predict_peak, device=device, longest_group=longest_group, checkpointing="off", free=free).pack_tokens
 
 
 def lean_allocation() -> None:
@@ -305,7 +305,7 @@ _OUT_OF_MEMORY = (
 )
 
 
-def halved(pack_tokens: int, *, longest_group: int) -> int:
+def halve_pack_tokens(pack_tokens: int, *, longest_group: int) -> int:
     """The next budget to try after an out-of-memory error. Raises the error that is being handled when none is left."""
     if pack_tokens <= longest_group:
         raise  # noqa: PLE0704  # called while the out-of-memory error is handled: smaller packs cannot be had
@@ -325,7 +325,7 @@ def seconds(
     Backward is twice the forward, or once where the weights are frozen; layers that run again cost one forward more.
     """
     passes = 2 if shape.adapter else 3
-    block = (passes + (checkpointing == "on")) * 2 * shape.multiplied
+    block = (passes + (checkpointing == "on")) * 2 * shape.matmul_parameters
     head = (3 if shape.head_learns else 2) * 2 * shape.hidden * shape.vocabulary * response_share
     return tokens * (block + head) / (speed * 0.5)  # half of a large product's speed: small ones and elementwise work
 
@@ -335,11 +335,11 @@ def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
     n = 512 if device.type == "cpu" else 4096
     a, b = (torch.ones(n, n, device=device, dtype=dtype) for _ in range(2))
     product(a, b).sum().item()
-    done, start = 0, time.perf_counter()
+    n_products, start = 0, time.perf_counter()
     while time.perf_counter() - start < 0.2:
         product(a, b).sum().item()
-        done += 1
-    return done * 2 * n**3 / (time.perf_counter() - start)
+        n_products += 1
+    return n_products * 2 * n**3 / (time.perf_counter() - start)
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -369,8 +369,8 @@ def _peak_of_usage() -> int:
         import resource
     except ImportError:  # not POSIX
         return 0
-    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return told if sys.platform == "darwin" else told * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def free_bytes(device: torch.device) -> int:

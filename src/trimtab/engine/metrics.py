@@ -37,7 +37,7 @@ def row(
     chosen_P, rejected_P = (side.double() for side in objective.rewards(result.log_ratios))
     active_R = result.active_R
     chosen_active, rejected_active = active_R[0::2], active_R[1::2]
-    found: dict[str, float | int] = {
+    row: dict[str, float | int] = {
         "step": step,
         "epoch": epoch,
         "seconds": seconds,
@@ -62,8 +62,8 @@ def row(
     }
     if objective.needs_reference:
         pull_R = pull(objective, result.log_ratios, result.coefficients_R)
-        found |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}
-    return found
+        row |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}
+    return row
 
 
 def visit(result: BatchResult, *, step: int, indices: Sequence[int]) -> dict[str, Any]:
@@ -71,17 +71,17 @@ def visit(result: BatchResult, *, step: int, indices: Sequence[int]) -> dict[str
     what the objective saw of each: log-ratios in nats, or log-probabilities where it needs no reference.
 
     Sums are weighted as the objective weighs tokens, and in single precision. A response that shrinking passed over has
-    the value of its last visit, and stands in `held` (2 x place in the batch, + 1 for the rejected one).
+    the value of its last visit, and stands in `stale` (2 x place in the batch, + 1 for the rejected one).
     """
-    seen = result.log_ratios
+    ratios = result.log_ratios
     row = {
         "step": step,
         "pairs": list(indices),
-        "chosen": [_single(value) for value in seen.chosen.tolist()],
-        "rejected": [_single(value) for value in seen.rejected.tolist()],
+        "chosen": [_single(value) for value in ratios.chosen.tolist()],
+        "rejected": [_single(value) for value in ratios.rejected.tolist()],
     }
-    held = result.held_R.nonzero().flatten().tolist()
-    return row | ({"held": held} if held else {})
+    stale = result.stale_R.nonzero().flatten().tolist()
+    return row | ({"held": stale} if stale else {})
 
 
 def _single(value: float) -> float:

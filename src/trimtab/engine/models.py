@@ -39,11 +39,11 @@ class Loaded:
 
 def pick_device(device: DeviceName = "auto") -> torch.device:
     """`auto` is cuda, else mps, else cpu. Raises ModelError for a device that is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return torch.device(next(name for name, present in there.items() if present))
-    if not there[device]:
-        present = ", ".join(name for name, is_there in there.items() if is_there)
+        return torch.device(next(name for name, present in available.items() if present))
+    if not available[device]:
+        present = ", ".join(name for name, is_there in available.items() if is_there)
         raise ModelError(
             f"device {device!r} is not available here", remedy=f"Use auto, or one that is there: {present}."
         )
@@ -76,7 +76,7 @@ def load(
     place = pick_device(device)
     folder = Path(name) if Path(name).is_dir() else None
     if folder is not None:
-        _look_into(folder)
+        _inspect_folder(folder)
         if (folder / "adapter_config.json").is_file():
             return _load_adapter(
                 folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, offline=offline
@@ -86,7 +86,7 @@ def load(
     from transformers import AutoModelForCausalLM
 
     local = offline or folder is not None
-    with _quiet(), _said_plainly(name, offline=offline):
+    with _quiet(), _one_message(name, offline=offline):
         tokenizer = load_tokenizer(name, revision=revision, offline=local, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             name,
@@ -106,7 +106,7 @@ def load(
 _NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights (tokenizer.save_pretrained(FOLDER))."
 
 
-def _look_into(folder: Path) -> None:
+def _inspect_folder(folder: Path) -> None:
     """The mistakes that can be seen before anything is loaded."""
     adapter = (folder / "adapter_config.json").is_file()
     if not adapter and not (folder / "config.json").is_file():
@@ -123,25 +123,26 @@ def _look_into(folder: Path) -> None:
             )
         raise ModelError(f"{folder}: no weights here (*.safetensors)", remedy="Download or save the model again.")
     if adapter:
-        _look_into_adapter(folder)
+        _inspect_adapter(folder)
         return
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ModelError(f"{folder}: no tokenizer beside the weights", remedy=_NO_TOKENIZER)
 
 
-def _look_into_adapter(folder: Path) -> None:
+def _inspect_adapter(folder: Path) -> None:
     """What PEFT would do with the words of an adapter_config.json that a stranger wrote."""
     if not (folder / "adapter_model.safetensors").is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        what = "weights only as pickle (adapter_model.bin)" if pickled else "no adapter_model.safetensors"
-        raise ModelError(f"{folder}: {what}", remedy="Save the adapter again: model.save_pretrained(FOLDER).")
-    told = _adapter_config(folder)
-    if str(told.get("peft_type")).upper() != "LORA":
+        has_pickle = (folder / "adapter_model.bin").is_file()
+        fault = "weights only as pickle (adapter_model.bin)" if has_pickle else "no adapter_model.safetensors"
+        raise ModelError(f"{folder}: {fault}", remedy="Save the adapter again: model.save_pretrained(FOLDER).")
+    adapter_config = _adapter_config(folder)
+    kind = adapter_config.get("peft_type")
+    if str(kind).upper() != "LORA":
         raise ModelError(
-            f"{folder}: an adapter of kind {told.get('peft_type')!r}, and only LORA ones (with DoRA) are read",
+            f"{folder}: an adapter of kind {kind!r}, and only LORA ones (with DoRA) are read",
             remedy="Merge it into its base where you trust it, and name that folder.",
         )
-    if told.get("megatron_config") is not None:  # PEFT imports the module that `megatron_core` names
+    if adapter_config.get("megatron_config") is not None:  # PEFT imports the module that `megatron_core` names
         raise ModelError(
             f"{folder}: its adapter_config.json names a module to import (megatron_core)",
             remedy="Remove megatron_config and megatron_core from it.",
@@ -149,10 +150,10 @@ def _look_into_adapter(folder: Path) -> None:
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
-    told = store.read_json(folder / "adapter_config.json")
-    if not isinstance(told, dict):
+    adapter_config = store.read_json(folder / "adapter_config.json")
+    if not isinstance(adapter_config, dict):
         raise ModelError(f"{folder}: adapter_config.json is no object", remedy="Download or save the adapter again.")
-    return told
+    return adapter_config
 
 
 def _load_adapter(folder: Path, **options: Any) -> Loaded:
@@ -165,17 +166,17 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     base = _adapter_config(folder).get("base_model_name_or_path")
     if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="Merge it elsewhere.")
-    loaded = load(base, **options)
-    if quantized.marked(folder):
-        quantized.round_like(loaded.model)
-    with _quiet(), _said_plainly(str(folder), offline=True):
-        adapted = PeftModel.from_pretrained(loaded.model, str(folder))
-        refuse_not_finite(adapted, str(folder))
-        model = adapted.merge_and_unload()
-        tokenizer = loaded.tokenizer
+    base_model = load(base, **options)
+    if quantized.is_quantized_adapter(folder):
+        quantized.round_like(base_model.model)
+    with _quiet(), _one_message(str(folder), offline=True):
+        peft_model = PeftModel.from_pretrained(base_model.model, str(folder))
+        refuse_not_finite(peft_model, str(folder))
+        model = peft_model.merge_and_unload()
+        tokenizer = base_model.tokenizer
         if (folder / "tokenizer_config.json").is_file():
             tokenizer = load_tokenizer(str(folder), offline=True)
-    digest = hashlib.sha256(f"{loaded.digest}+{weights_digest(folder)}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{base_model.digest}+{weights_digest(folder)}".encode()).hexdigest()
     return Loaded(model.eval(), tokenizer, str(folder), digest)
 
 
@@ -183,7 +184,7 @@ def refuse_not_finite(model: nn.Module, name: str) -> None:
     """Raises NumericsError naming the tensors of a model just loaded that hold NaN or Inf."""
     finite.refuse(
         model.named_parameters(),
-        what=f"{name}: the weights of this model",
+        subject=f"{name}: the weights of this model",
         remedy="Download or save the model again; if it was trained, take a checkpoint from before its training broke.",
     )
 
@@ -192,24 +193,24 @@ def refuse_not_finite(model: nn.Module, name: str) -> None:
 def reading(folder: Path) -> Iterator[None]:
     """Around loading from a local folder: mistakes that can be seen come first, transformers is quiet, and what it
     raises is one ModelError with a remedy."""
-    _look_into(folder)
-    with _quiet(), _said_plainly(str(folder), offline=True):
+    _inspect_folder(folder)
+    with _quiet(), _one_message(str(folder), offline=True):
         yield
 
 
 @contextmanager
-def _said_plainly(name: str, *, offline: bool) -> Iterator[None]:
+def _one_message(name: str, *, offline: bool) -> Iterator[None]:
     """What transformers raises while it loads, as one ModelError with a remedy."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    known = (
+    load_errors = (
         OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError,
         SafetensorError, StrictDataclassError,
     )  # fmt: skip
     try:
         yield
-    except known as error:
+    except load_errors as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{name}: cannot be loaded ({first})", remedy=_remedy(str(error), offline=offline)) from error
 
@@ -346,7 +347,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     finite.refuse(
         model.named_parameters(),
-        what="the model to be saved",
+        subject="the model to be saved",
         remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
     )
     adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub

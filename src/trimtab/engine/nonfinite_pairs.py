@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trimtab.engine.finite import listed, not_finite
+from trimtab.engine.finite import name_list, not_finite
 from trimtab.engine.gradient import BatchResult, accumulate
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
@@ -25,23 +25,25 @@ from trimtab.records import TokenPair
 _BEFORE = "The weights were not updated, and the run goes on from its last checkpoint."
 _LOWER = "lower train.learning_rate, lengthen train.warmup, or use --engine.dtype float32"
 _LOOK = f"{_BEFORE} Look at these pairs in the data; if they are in order, {_LOWER}."
-_BROKEN = f"{_BEFORE} An earlier update made them so: {_LOWER}."
+_BROKEN_WEIGHTS = f"{_BEFORE} An earlier update made them so: {_LOWER}."
 
 
 def of_forward(
-    found: NumericsError, scorer: Scorer, pairs: Sequence[TokenPair], *, step: int, pack_tokens: int
+    error: NumericsError, scorer: Scorer, pairs: Sequence[TokenPair], *, step: int, pack_tokens: int
 ) -> NumericsError:
-    """`found` (raised by `gradient.accumulate` on these pairs) with all pairs at fault, the weights too if they are."""
+    """`error` (raised by `gradient.accumulate` on these pairs) with all pairs at fault, the weights too if they are."""
     bad = []
     for pair in pairs:
         rows = scorer.by_key([Group.of_pair(pair, 0)], pack_tokens=pack_tokens)
         if not all(bool(row.isfinite().all()) for _, row in rows):
             bad.append(pair.id)
-    what = f"a log-probability is not finite for {listed(bad)}" if bad else found.message
+    fault = f"a log-probability is not finite for {name_list(bad)}" if bad else error.message
     weights = not_finite(scorer.model.named_parameters())
     if weights:
-        return NumericsError(f"step {step}: {what}; nor are the weights of {listed(weights)}", remedy=_BROKEN)
-    return NumericsError(f"step {step}: {what}", remedy=_LOOK if bad else found.remedy)
+        return NumericsError(
+            f"step {step}: {fault}; nor are the weights of {name_list(weights)}", remedy=_BROKEN_WEIGHTS
+        )
+    return NumericsError(f"step {step}: {fault}", remedy=_LOOK if bad else error.remedy)
 
 
 def of_gradient(
@@ -59,17 +61,17 @@ def of_gradient(
     again (faulty memory, a kernel that is not deterministic): then the whole batch is named, and that is said.
     """
     tensors = not_finite((name, p.grad) for name, p in scorer.model.named_parameters() if p.grad is not None)
-    where = f" (in {listed(tensors)})" if tensors else " (its numbers are, their norm is not)"
+    place = f" (in {name_list(tensors)})" if tensors else " (its numbers are, their norm is not)"
     bad = [
         pair.id
         for pair, own_R in zip(pairs, result.coefficients_R.reshape(-1, 2), strict=True)
         if bool(own_R.any()) and not _is_finite(scorer, pair, own_R, objective=objective, pack_tokens=pack_tokens)
     ]
     if bad:
-        return NumericsError(f"step {step}: the gradient is not finite for {listed(bad)}{where}", remedy=_LOOK)
-    names = listed([pair.id for pair in pairs])
+        return NumericsError(f"step {step}: the gradient is not finite for {name_list(bad)}{place}", remedy=_LOOK)
+    names = name_list([pair.id for pair in pairs])
     return NumericsError(
-        f"step {step}: the gradient is not finite{where}, though that of each pair alone is; the batch was {names}",
+        f"step {step}: the gradient is not finite{place}, though that of each pair alone is; the batch was {names}",
         remedy=f"{_BEFORE} If that comes again, {_LOWER}; if it does not, this machine's memory is at fault.",
     )
 
@@ -80,7 +82,7 @@ def _is_finite(scorer: Scorer, pair: TokenPair, own_R: Tensor, *, objective: Obj
         if parameter.grad is not None:
             parameter.grad.zero_()
     chosen, rejected = own_R.tolist()
-    alone = _Known(chosen, rejected, objective.ld_alpha)
+    alone = _FixedCoefficients(chosen, rejected, objective.ld_alpha)
     try:
         accumulate(scorer, [pair], objective=alone, reference_logps_R=None, pack_tokens=pack_tokens)
     except NumericsError:
@@ -89,7 +91,7 @@ def _is_finite(scorer: Scorer, pair: TokenPair, own_R: Tensor, *, objective: Obj
 
 
 @dataclass(frozen=True)
-class _Known(Objective):
+class _FixedCoefficients(Objective):
     """Coefficients that were solved before, as a loss that is linear in the log-probabilities."""
 
     chosen: float

@@ -28,17 +28,17 @@ def learning_rate(step: int, *, total: int, peak: float, schedule: Schedule, war
     It rises in equal parts from zero (which no step uses) to `peak` over the first `ceil(warmup * total)` steps, then
     stays, or falls towards zero (which no step uses either) in a line or half a cosine.
     """
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return peak * (step + 1) / (rising + 1)
-    done = (step - rising) / (total - rising)
+    warmup_steps = math.ceil(warmup * total)
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / (total - warmup_steps)
     match schedule:
         case "constant":
             return peak
         case "linear":
-            return peak * (1.0 - done)
+            return peak * (1.0 - progress)
         case "cosine":
-            return peak * 0.5 * (1.0 + math.cos(math.pi * done))
+            return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def decays(model: nn.Module) -> dict[str, bool]:
@@ -75,9 +75,9 @@ class AdamW:
         eps: float = 1e-8,
         kind: Kind = "adamw",
     ) -> None:
-        decaying = decays(model)
+        decay_names = decays(model)
         self.parameters: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in model.named_parameters() if name in decaying
+            name: parameter for name, parameter in model.named_parameters() if name in decay_names
         }
         assert self.parameters, "nothing to train"
         self.masters: dict[str, Tensor] = {
@@ -89,8 +89,8 @@ class AdamW:
                 names,
                 _inner(
                     [
-                        {"params": [self._stepped[n] for n in names if decaying[n]], "weight_decay": weight_decay},
-                        {"params": [self._stepped[n] for n in names if not decaying[n]], "weight_decay": 0.0},
+                        {"params": [self._stepped[n] for n in names if decay_names[n]], "weight_decay": weight_decay},
+                        {"params": [self._stepped[n] for n in names if not decay_names[n]], "weight_decay": 0.0},
                     ],
                     betas=betas,
                     eps=eps,
@@ -160,25 +160,25 @@ class AdamW:
 
     def state(self) -> dict[str, Tensor]:
         """Moments, step counts and fp32 copies by `<parameter name>.<which>`; a parameter not stepped yet has none."""
-        held = {f"{name}.master": master for name, master in self.masters.items()}
+        tensors = {f"{name}.master": master for name, master in self.masters.items()}
         for names, inner in self._inner:
             for name in names:
                 state = inner.state.get(self._stepped[name], {})
                 # the tables of the 8-bit numbers are one tensor for all parameters; what is saved has its own
-                copied = {which: value.clone() if which.startswith("qmap") else value for which, value in state.items()}
-                held |= {f"{name}.{which}": torch.as_tensor(value) for which, value in copied.items()}
-        return held
+                values = {part: value.clone() if part.startswith("qmap") else value for part, value in state.items()}
+                tensors |= {f"{name}.{part}": torch.as_tensor(value) for part, value in values.items()}
+        return tensors
 
-    def load_state(self, held: Mapping[str, Tensor]) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave. Raises KeyError when a master copy is missing."""
         with torch.no_grad():
             for name, master in self.masters.items():
-                master.copy_(held[f"{name}.master"])
+                master.copy_(tensors[f"{name}.master"])
         moments: dict[str, dict[str, Tensor]] = {}
-        for key, value in held.items():
-            name, _, which = key.rpartition(".")
-            if which != "master":
-                moments.setdefault(name, {})[which] = value
+        for key, value in tensors.items():
+            name, _, part = key.rpartition(".")
+            if part != "master":
+                moments.setdefault(name, {})[part] = value
         for names, inner in self._inner:
             inner.state.clear()
             for name in names:
@@ -194,13 +194,13 @@ def _inner(
         inner: torch.optim.Optimizer = quantized.library().optim.AdamW8bit(groups, betas=betas, eps=eps)
         return inner
     # fused: one pass over the state, no temporaries; torch has it for these three devices
-    fused = groups[0]["params"][0].device.type in {"cpu", "cuda", "mps"}
-    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
+    use_fused = groups[0]["params"][0].device.type in {"cpu", "cuda", "mps"}
+    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=use_fused)
 
 
 def _placed(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Any]:
     """One tensor's state on its device. A step count stays what its optimizer keeps: torch's fp32 or an integer."""
     return {
-        which: value.to(device).clone() if which != "step" or value.is_floating_point() else int(value)
-        for which, value in state.items()
+        part: value.to(device).clone() if part != "step" or value.is_floating_point() else int(value)
+        for part, value in state.items()
     }

@@ -87,8 +87,8 @@ class Group:
 
     def only(self, keys: Container[int]) -> Group | None:
         """The prompt with those of its responses that are among `keys`; None where none is."""
-        kept = [(key, ids) for key, ids in zip(self.keys, self.responses, strict=True) if key in keys]
-        return Group(self.prompt_ids, tuple(ids for _, ids in kept), tuple(key for key, _ in kept)) if kept else None
+        pairs = [(key, ids) for key, ids in zip(self.keys, self.responses, strict=True) if key in keys]
+        return Group(self.prompt_ids, tuple(ids for _, ids in pairs), tuple(key for key, _ in pairs)) if pairs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +126,14 @@ class Pack:
         starts = itertools.accumulate((segment.n_rows for segment in self.segments), initial=0)
         return {group.pair: start for group, start in zip(self.groups, starts, strict=False)}
 
-    def units(self, most: int | None) -> list[tuple[Span, ...]]:
-        """The responses cut into runs of whole groups, as many as `most` targets hold (a group is never cut); None for
-        one run of all."""
+    def units(self, max_targets: int | None) -> list[tuple[Span, ...]]:
+        """The responses cut into runs of whole groups, as many as `max_targets` targets hold; None for one run of all.
+        A group is never cut."""
         ahead = iter(self.spans)
         runs: list[tuple[Span, ...]] = []
         for group in self.groups:
             spans = tuple(itertools.islice(ahead, len(group.keys)))
-            if runs and (most is None or spans[-1].stop - runs[-1][0].start <= most):
+            if runs and (max_targets is None or spans[-1].stop - runs[-1][0].start <= max_targets):
                 runs[-1] += spans
             else:
                 runs.append(spans)
@@ -196,7 +196,7 @@ def lay_out(groups: Sequence[Group], *, behind: Pack | None = None) -> Pack:
     )
 
 
-def pack(groups: Sequence[Group], *, budget_tokens: int, layout: Layout = "packed") -> tuple[Pack, ...]:
+def pack_groups(groups: Sequence[Group], *, budget_tokens: int, layout: Layout = "packed") -> tuple[Pack, ...]:
     """Groups into packs of at most `budget_tokens` computed tokens; a group that is longer gets a pack of its own.
 
     `layout` says what a pack costs: "packed" counts the rows (prompts once, no padding), "padded" counts responses ×
@@ -221,13 +221,13 @@ def _best_fit_decreasing(sizes: Sequence[int], budget: int) -> list[list[int]]:
         size = sizes[index]
         at = bisect_left(room, (size, -1))
         if at < len(room):
-            left, number = room.pop(at)
+            remaining, number = room.pop(at)
             bins[number].append(index)
         else:
-            left, number = budget, len(bins)
+            remaining, number = budget, len(bins)
             bins.append([index])
-        if left > size:
-            insort(room, (left - size, number))
+        if remaining > size:
+            insort(room, (remaining - size, number))
     return bins
 
 

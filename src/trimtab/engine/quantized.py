@@ -38,13 +38,15 @@ def library() -> Any:
 def matrices(model: Any) -> dict[str, nn.Linear]:
     """The linear modules that are quantized: all but the output head. Raises ModelError where there are none."""
     head = model.get_output_embeddings()
-    found = {name: module for name, module in model.named_modules() if type(module) is nn.Linear and module is not head}
-    if not found:
+    linears = {
+        name: module for name, module in model.named_modules() if type(module) is nn.Linear and module is not head
+    }
+    if not linears:
         raise ModelError(
             f"{type(model).__name__} has no linear modules that could be quantized",
             remedy="Set adapter.quantize = none.",
         )
-    return found
+    return linears
 
 
 class FourBitLinear(nn.Linear):
@@ -75,15 +77,15 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, packed: Tensor, state: Any, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(packed)
         ctx.state = state
-        return linear(x, _widened(packed, state), bias)
+        return linear(x, _dequantize(packed, state), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (packed,) = ctx.saved_tensors
-        return linear(grads[0], _widened(packed, ctx.state).T), None, None, None
+        return linear(grads[0], _dequantize(packed, ctx.state).T), None, None, None
 
 
-def _widened(packed: Tensor, state: Any) -> Tensor:
+def _dequantize(packed: Tensor, state: Any) -> Tensor:
     weight: Tensor = library().functional.dequantize_4bit(packed, state)
     return weight
 
@@ -109,13 +111,13 @@ def is_quantized(model: nn.Module) -> bool:
     return any(isinstance(module, FourBitLinear) for module in model.modules())
 
 
-def marked(folder: Path) -> bool:
+def is_quantized_adapter(folder: Path) -> bool:
     """Whether the adapter in `folder` was trained against quantized matrices. Raises ModelError for a kind unknown."""
     path = folder / MARK
     if not path.is_file():
         return False
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if told != {"quantize": KIND}:
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    if tree != {"quantize": KIND}:
         raise ModelError(
             f"{path}: a kind of quantization that this version does not know",
             remedy="Use the version of trimtab that the adapter was trained with.",

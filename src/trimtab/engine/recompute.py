@@ -76,7 +76,7 @@ def switch(base: Any, mode: Mode) -> tuple[nn.Module, ...]:
 def _contexts(mode: Mode) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Around a layer's two runs. The second has torch's function modes of the first, which a backward pass called
     within such a mode runs without: the same products have to be computed by the same library."""
-    first, second = _selective(_kept) if mode == "selective" else (nullcontext(), nullcontext())
+    first, second = _selective(_checkpoint_policy) if mode == "selective" else (nullcontext(), nullcontext())
     return first, _with_modes(second, _modes())
 
 
@@ -88,8 +88,8 @@ _modes: Callable[[], list[Any]] = _get_current_function_mode_stack
 @contextmanager
 def _with_modes(inner: AbstractContextManager[Any], modes: Sequence[Any]) -> Iterator[None]:
     with ExitStack() as stack:
-        for one in modes:
-            stack.enter_context(one)
+        for mode in modes:
+            stack.enter_context(mode)
         stack.enter_context(inner)
         yield
 
@@ -100,7 +100,7 @@ def _layers(model: nn.Module) -> tuple[Any, ...]:
     return tuple(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
 
 
-def _kept(_context: Any, operation: Any, *arguments: Any, **_named: Any) -> CheckpointPolicy:
+def _checkpoint_policy(_context: Any, operation: Any, *arguments: Any, **_named: Any) -> CheckpointPolicy:
     name = operation.name() if hasattr(operation, "name") else ""
     if name in _ATTENTION:
         return CheckpointPolicy.MUST_SAVE

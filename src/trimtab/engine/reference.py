@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab import store
-from trimtab.engine.finite import listed
+from trimtab.engine.finite import name_list
 from trimtab.engine.packing import Group
 from trimtab.errors import NumericsError, StoreError
 from trimtab.records import TokenPair, digest
@@ -69,10 +69,10 @@ class ReferenceKey:
         return store.home() / "reference" / self.digest
 
     def to_json(self) -> dict[str, Any]:
-        told = {**asdict(self), "truncation": list(self.truncation)}
+        tree = {**asdict(self), "truncation": list(self.truncation)}
         if self.quantized is None:  # rows computed before there was such a thing keep their name
-            del told["quantized"]
-        return told
+            del tree["quantized"]
+        return tree
 
 
 def row_digest(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> bytes:
@@ -83,10 +83,10 @@ def row_digest(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Rows held in memory. `damaged` has, for each shard that did not verify and was left out, its folder and why."""
+    """Rows held in memory. `damaged_shards`: the folder of each shard that did not verify and was left out, and why."""
 
     rows: dict[bytes, Tensor]
-    damaged: tuple[tuple[Path, str], ...] = ()
+    damaged_shards: tuple[tuple[Path, str], ...] = ()
 
     def tokens(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> Tensor:
         """Per-token log-probabilities of one response, fp32 [len(response_ids)], nats. A missing row is an error."""
@@ -105,9 +105,10 @@ class Reference:
     def require(self, pairs: Iterable[TokenPair]) -> None:
         """Raises StoreError naming the pairs of which a row is not there, and what was damaged."""
         if absent := list(dict.fromkeys(missing(self, pairs).ids)):
-            why = "".join(f"; {reason}" for _, reason in self.damaged[:1])
+            reason = "".join(f"; {reason}" for _, reason in self.damaged_shards[:1])
             raise StoreError(
-                f"reference log-probabilities of {len(absent)} pairs are missing from the cache: {listed(absent)}{why}",
+                f"reference log-probabilities of {len(absent)} pairs are missing from the cache: "
+                f"{name_list(absent)}{reason}",
                 remedy="run `trimtab reference` again; it computes what is missing",
             )
 
@@ -140,15 +141,15 @@ def missing(reference: Reference, pairs: Iterable[TokenPair]) -> Missing:
 
 def read(key: ReferenceKey, pairs: Iterable[TokenPair]) -> Reference:
     """The rows of `pairs` that the cache has. Every byte is verified; what does not verify counts as not there."""
-    wanted = {row_digest(p.prompt_ids, ids): p.id for p in pairs for ids in (p.chosen_ids, p.rejected_ids)}
+    pair_ids = {row_digest(p.prompt_ids, ids): p.id for p in pairs for ids in (p.chosen_ids, p.rejected_ids)}
     rows: dict[bytes, Tensor] = {}
-    damaged: list[tuple[Path, str]] = []
+    damaged_shards: list[tuple[Path, str]] = []
     for shard in _shards(key):
         try:
-            rows |= _read_shard(shard, wanted)
+            rows |= _read_shard(shard, pair_ids)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            damaged.append((shard, str(error)))
-    return Reference(rows, tuple(damaged))
+            damaged_shards.append((shard, str(error)))
+    return Reference(rows, tuple(damaged_shards))
 
 
 class RowScorer(Protocol):
@@ -160,54 +161,55 @@ class RowScorer(Protocol):
 
 
 def compute(
-    what: Missing,
+    absent_rows: Missing,
     *,
     key: ReferenceKey,
     scorer: RowScorer,
     pack_tokens: int,
     advance: Callable[[int], None] = lambda _rows: None,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Compute `what` and append it to the cache, a shard every half minute; False when `stopping` cut it short.
+    """Compute `absent_rows` and append them to the cache, a shard every half minute; False when `should_stop` said so.
 
     `advance` is told of each row. Raises NumericsError naming the pair when a number is not finite; such a row is
     never stored.
     """
     key.folder.mkdir(parents=True, exist_ok=True)
     store.write_json(key.folder / "key.json", key.to_json())
-    pending: dict[bytes, Tensor] = {}
+    unsaved: dict[bytes, Tensor] = {}
     since = time.monotonic()
     try:
-        for window in _windows(what.groups, WINDOW_PACKS * pack_tokens):
+        for window in _windows(absent_rows.groups, WINDOW_PACKS * pack_tokens):
             for index, row in scorer.by_key(window, pack_tokens=pack_tokens):
-                if stopping():
+                if should_stop():
                     return False
                 if not torch.isfinite(row).all():
+                    pair_id = absent_rows.ids[index]
                     raise NumericsError(
-                        f"the reference model gives a log-probability that is not finite for pair {what.ids[index]}",
+                        f"the reference model gives a log-probability that is not finite for pair {pair_id}",
                         remedy="try --engine.dtype float32; if it stays, the model's weights are damaged",
                     )
-                pending[what.digests[index]] = row
+                unsaved[absent_rows.digests[index]] = row
                 advance(1)
                 if time.monotonic() - since > SHARD_SECONDS:
-                    _append(key, pending)
-                    pending, since = {}, time.monotonic()
+                    _append(key, unsaved)
+                    unsaved, since = {}, time.monotonic()
     finally:
-        if pending:
-            _append(key, pending)
+        if unsaved:
+            _append(key, unsaved)
     return True
 
 
 def _windows(groups: Sequence[Group], tokens: int) -> Iterator[list[Group]]:
     """Enough groups at a time to fill packs well, and few enough that a large data set is never laid out whole."""
     window: list[Group] = []
-    held = 0
+    n_tokens = 0
     for group in groups:
         window.append(group)
-        held += group.n_tokens
-        if held >= tokens:
+        n_tokens += group.n_tokens
+        if n_tokens >= tokens:
             yield window
-            window, held = [], 0
+            window, n_tokens = [], 0
     if window:
         yield window
 
@@ -231,7 +233,7 @@ def _append(key: ReferenceKey, rows: dict[bytes, Tensor]) -> None:
     )
 
 
-def _read_shard(shard: Path, wanted: Mapping[bytes, str]) -> dict[bytes, Tensor]:
+def _read_shard(shard: Path, pair_ids: Mapping[bytes, str]) -> dict[bytes, Tensor]:
     """The rows that are wanted (digest → pair). A shard with a single row that is not finite is not trusted at all."""
     if problems := store.damage(shard):
         raise ValueError(problems[0])
@@ -245,6 +247,6 @@ def _read_shard(shard: Path, wanted: Mapping[bytes, str]) -> dict[bytes, Tensor]
     rows = {name: logps[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
     if not logps.isfinite().all():
         bad = [name for name, row in rows.items() if not row.isfinite().all()]
-        pairs = list(dict.fromkeys(wanted.get(name, "a pair of another run") for name in bad))
-        raise ValueError(f"{shard.name}/rows.safetensors: log-probabilities are not finite for {listed(pairs)}")
-    return {name: row for name, row in rows.items() if name in wanted}
+        pairs = list(dict.fromkeys(pair_ids.get(name, "a pair of another run") for name in bad))
+        raise ValueError(f"{shard.name}/rows.safetensors: log-probabilities are not finite for {name_list(pairs)}")
+    return {name: row for name, row in rows.items() if name in pair_ids}

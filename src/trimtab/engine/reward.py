@@ -46,7 +46,7 @@ class RewardModel:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             _require_reward(config, folder)
             tokenizer = load_tokenizer(str(folder), offline=True)
-            model, told = AutoModelForSequenceClassification.from_pretrained(
+            model, loading_info = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -54,9 +54,9 @@ class RewardModel:
                 dtype=models.pick_dtype(dtype, place),
                 output_loading_info=True,
             )
-        if told["missing_keys"]:
+        if loading_info["missing_keys"]:
             raise ModelError(
-                f"{folder}: its weights lack {sorted(told['missing_keys'])[0]}, so it was not trained to score",
+                f"{folder}: its weights lack {sorted(loading_info['missing_keys'])[0]}, so it was not trained to score",
                 remedy="name a reward model (a sequence classifier with one output)",
             )
         models.refuse_not_finite(model, str(folder))
@@ -70,23 +70,23 @@ class RewardModel:
         naming the place, for a score that is not finite.
         """
         ids = [self._ids(conversation) for conversation in conversations]
-        found: list[float | None] = [None] * len(ids)
-        fitting = [place for place, one in enumerate(ids) if len(one) <= self.window]
-        for batch in _batches(fitting, ids):
+        scores: list[float | None] = [None] * len(ids)
+        in_window = [place for place, row in enumerate(ids) if len(row) <= self.window]
+        for batch in _batches(in_window, ids):
             for place, score in zip(batch, self._score([ids[place] for place in batch]), strict=True):
                 if not math.isfinite(score):
                     raise NumericsError(
                         f"{self.name}: the score of answer {place + 1} of {len(ids)} is {score}",
                         remedy="load the reward model in float32, or use another one",
                     )
-                found[place] = score
-        return found
+                scores[place] = score
+        return scores
 
     def _ids(self, conversation: Sequence[Message]) -> list[int]:
         """By the model's chat template, which has its special tokens; else as a pair of texts, as for encoders."""
         if self.tokenizer.chat_template is not None:
-            told = [message.to_json() for message in conversation]
-            text = self.tokenizer.apply_chat_template(told, tokenize=False)
+            messages = [message.to_json() for message in conversation]
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False)
             return list(self.tokenizer(text, add_special_tokens=False).input_ids)
         *before, answer = conversation
         return list(self.tokenizer("\n\n".join(message.content for message in before), answer.content).input_ids)
@@ -95,8 +95,8 @@ class RewardModel:
     def _score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """A decoder's classifier reads the last token that is not padding: padding must be no token of a text."""
         config = self.model.config.get_text_config()
-        told = config.pad_token_id
-        pad = told if told is not None else _unused(rows, below=config.vocab_size)
+        configured_pad = config.pad_token_id
+        pad = configured_pad if configured_pad is not None else _pad_id(rows, below=config.vocab_size)
         width = max(len(row) for row in rows)
         ids_RT = torch.full((len(rows), width), pad, dtype=torch.long)
         mask_RT = torch.zeros_like(ids_RT)
@@ -107,7 +107,7 @@ class RewardModel:
         try:
             logits = self.model(input_ids=ids_RT.to(self.device), attention_mask=mask_RT.to(self.device)).logits
         finally:
-            config.pad_token_id = told
+            config.pad_token_id = configured_pad
         return [float(score) for score in logits.float().reshape(len(rows)).tolist()]
 
 
@@ -131,6 +131,6 @@ def _batches(places: Sequence[int], ids: Sequence[Sequence[int]]) -> list[list[i
     return batches
 
 
-def _unused(rows: Sequence[Sequence[int]], *, below: int) -> int:
+def _pad_id(rows: Sequence[Sequence[int]], *, below: int) -> int:
     used = {token for row in rows for token in row}
     return next(token for token in range(below - 1, -1, -1) if token not in used)

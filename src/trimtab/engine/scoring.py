@@ -22,11 +22,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trimtab.engine import recompute
-from trimtab.engine import self_check_packs as probe
+from trimtab.engine import recompute, self_check_packs
 from trimtab.engine.attention import (
     PACKED,
-    Kept,
+    KeyValues,
     Segments,
     Way,
     first_line,
@@ -37,7 +36,7 @@ from trimtab.engine.attention import (
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
-from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack
+from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack_groups
 from trimtab.engine.screening import Prompts
 from trimtab.errors import ModelError
 
@@ -51,8 +50,8 @@ class _Tolerance:
     worst: float
     mean: float
 
-    def exceeded_by(self, ours_N: Tensor, truth_N: Tensor) -> bool:
-        gap_N = (ours_N - truth_N).abs()
+    def exceeded_by(self, logps_N: Tensor, truth_N: Tensor) -> bool:
+        gap_N = (logps_N - truth_N).abs()
         return not bool((gap_N.max() <= self.worst) & (gap_N.mean() <= self.mean))  # NaN exceeds everything
 
 
@@ -69,22 +68,22 @@ _TOLERANCE = {
 class States:
     """A pack's forward pass up to the head: [N, H], one row a target (logits [N, V] under `OwnLogits`); N targets.
 
-    `kept`, if asked for: what responses can be computed behind, see `Scorer.states_behind`.
+    `prompt_states`, if asked for: what responses can be computed behind, see `Scorer.states_behind`.
     """
 
     hidden_NH: Tensor
     targets_N: Tensor
-    kept: KeptPack | None = None
+    prompt_states: PromptStates | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPack:
+class PromptStates:
     """A pack whose prompts are still there: keys and values of each layer, and the last hidden states [T, H].
 
     With gradients enabled they are part of the pack's graph: responses behind them can be learnt from too.
     """
 
-    attended: Kept
+    key_values: KeyValues
     hidden_TH: Tensor
 
 
@@ -145,7 +144,7 @@ class Scorer:
         Raises ModelError where even the padded path does not reproduce the model, or where `packed="on"` cannot be had.
         """
         if not self._checked:
-            self._check(probe.sample(groups))
+            self._check(self_check_packs.sample(groups))
             self._checked = True
         return self.layout
 
@@ -156,22 +155,22 @@ class Scorer:
         with faster_linears(), packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
             yield
 
-    def states(self, one: Pack, *, keep: bool = False) -> States:
+    def states(self, pack: Pack, *, keep: bool = False) -> States:
         """The pack's forward pass up to the head; differentiable when gradients are enabled.
 
         `keep` holds on to the prompts for `states_behind`; only where `shares_prompts`.
         """
-        self.prepare(one.groups)
+        self.prepare(pack.groups)
         self._set_modes()
         if self.layout == "padded":
             with self.attention():
-                return self._padded(one)
-        held = self._base.config._attn_implementation == PACKED
-        assert held or not (self._checkpointed and torch.is_grad_enabled()), (
+                return self._padded(pack)
+        switched = self._base.config._attn_implementation == PACKED
+        assert switched or not (self._checkpointed and torch.is_grad_enabled()), (
             "checkpointed layers run again in the backward pass: hold scorer.attention() around both"
         )
         with self.attention():
-            return self._packed(one, keep=keep)
+            return self._packed(pack, keep=keep)
 
     @property
     def can_learn_behind(self) -> bool:
@@ -185,65 +184,65 @@ class Scorer:
             return "never shared"
         return "shared" if self.can_learn_behind else "shared until promoted"
 
-    def states_behind(self, kept: KeptPack, tail: Pack) -> States:
+    def states_behind(self, prompt_states: PromptStates, tail: Pack) -> States:
         """Responses behind the prompts of a pack that was computed before: their own rows alone.
 
         `tail` is laid out with `lay_out(groups, behind=…)` that pack.
         """
         self._set_modes()
-        segments = Segments(tail.segments, device=self.device, behind=kept.attended, ways=self._ways)
+        segments = Segments(tail.segments, device=self.device, behind=prompt_states.key_values, ways=self._ways)
         with self.attention():
-            return self._rows(tail, segments, before_TH=kept.hidden_TH)
+            return self._rows(tail, segments, before_TH=prompt_states.hidden_TH)
 
-    def logps(self, one: Pack) -> Tensor:
+    def logps(self, pack: Pack) -> Tensor:
         """log p of every response token of the pack [N], nats, fp32; differentiable when gradients are enabled."""
-        states = self.states(one)
+        states = self.states(pack)
         return self.head.logps(states.hidden_NH, states.targets_N)
 
     def by_key(self, groups: Sequence[Group], *, pack_tokens: int) -> Iterator[tuple[int, Tensor]]:
         """(key, per-token log p on the CPU) of every response, pack by pack, without gradient."""
-        for one in pack(groups, budget_tokens=pack_tokens, layout=self.prepare(groups)):
+        for pack in pack_groups(groups, budget_tokens=pack_tokens, layout=self.prepare(groups)):
             with torch.no_grad():
-                logps_N = self.logps(one).cpu()
-            for span in one.spans:
+                logps_N = self.logps(pack).cpu()
+            for span in pack.spans:
                 yield span.key, logps_N[span.start : span.stop].clone()
 
     # --- the two paths -------------------------------------------------------------------------------------------
 
-    def _packed(self, one: Pack, *, keep: bool = False) -> States:
+    def _packed(self, pack: Pack, *, keep: bool = False) -> States:
         """One row of T tokens; prompts once; the head on N rows."""
-        segments = Segments(one.segments, device=self.device, ways=self._ways)
-        return self._rows(one, segments, keep=Kept(one.n_tokens) if keep else None)
+        segments = Segments(pack.segments, device=self.device, ways=self._ways)
+        return self._rows(pack, segments, keep=KeyValues(pack.n_tokens) if keep else None)
 
     def _rows(
-        self, one: Pack, segments: Segments, *, keep: Kept | None = None, before_TH: Tensor | None = None
+        self, pack: Pack, segments: Segments, *, keep: KeyValues | None = None, before_TH: Tensor | None = None
     ) -> States:
         device = self.device
         inputs = {
-            "input_ids": torch.tensor([one.ids_T], device=device),
-            "position_ids": torch.tensor([one.positions_T], device=device),
+            "input_ids": torch.tensor([pack.ids_T], device=device),
+            "position_ids": torch.tensor([pack.positions_T], device=device),
             "segments": segments,
             "use_cache": False,
         }
-        take_N, targets_N = torch.tensor(one.take_N, device=device), torch.tensor(one.targets_N, device=device)
+        take_N, targets_N = torch.tensor(pack.take_N, device=device), torch.tensor(pack.targets_N, device=device)
         if isinstance(self.head, OwnLogits):
             return States(self._base(**inputs, logits_to_keep=take_N).logits[0], targets_N)
         segments.keeping = keep
         hidden_TH = self._base.base_model(**inputs).last_hidden_state[0]
         segments.keeping = None  # layers under checkpointing run once more in the backward pass
-        kept = None if keep is None else KeptPack(keep, hidden_TH)
-        every_TH = hidden_TH if before_TH is None else torch.cat([before_TH, hidden_TH])
-        return States(every_TH[take_N], targets_N, kept)
+        prompt_states = None if keep is None else PromptStates(keep, hidden_TH)
+        all_TH = hidden_TH if before_TH is None else torch.cat([before_TH, hidden_TH])
+        return States(all_TH[take_N], targets_N, prompt_states)
 
-    def _padded(self, one: Pack) -> States:
+    def _padded(self, pack: Pack) -> States:
         """S right-padded rows of L tokens, through the model's own attention; same numbers in the same order."""
         device = self.device
-        sequences = one.sequences
+        sequences = pack.sequences
         longest = max(len(ids) for ids, _ in sequences)
         ids_SL = torch.tensor([[*ids, *[ids[-1]] * (longest - len(ids))] for ids, _ in sequences], device=device)
         mask_SL = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in sequences], device=device)
         take = [s * longest + t - 1 for s, (ids, n) in enumerate(sequences) for t in range(n, len(ids))]
-        take_N, targets_N = torch.tensor(take, device=device), torch.tensor(one.targets_N, device=device)
+        take_N, targets_N = torch.tensor(take, device=device), torch.tensor(pack.targets_N, device=device)
         inputs = {"input_ids": ids_SL, "attention_mask": mask_SL, "use_cache": False}
         if isinstance(self.head, OwnLogits):
             return States(self._base(**inputs).logits.flatten(0, 1)[take_N], targets_N)
@@ -253,10 +252,10 @@ class Scorer:
     def _numbers(self, states: States) -> Tensor:
         return self.head.logps(states.hidden_NH, states.targets_N)
 
-    def _one_at_a_time(self, one: Pack) -> Tensor:
+    def _one_at_a_time(self, pack: Pack) -> Tensor:
         """The truth that the other two are held to: the model's own forward and logits, no padding, no neighbours."""
         out = []
-        for ids, n in one.sequences:
+        for ids, n in pack.sequences:
             ids_L = torch.tensor(ids, device=self.device)
             logits_LV = self._base(input_ids=ids_L[None], use_cache=False).logits[0]
             out.append(OwnLogits().logps(logits_LV[n - 1 : -1], ids_L[n:]))
@@ -265,13 +264,13 @@ class Scorer:
     # --- the self-check ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _check(self, one: Pack) -> None:
+    def _check(self, pack: Pack) -> None:
         self.model.eval()
         tolerance = _TOLERANCE[self.dtype]
-        truth_N = self._one_at_a_time(one)
+        truth_N = self._one_at_a_time(pack)
         own = OwnLogits()
         self.head = (Head.of(self._base) if self._base.base_model is not self._base else None) or own
-        if self.head is not own and not self._agrees(self._padded, one, truth_N):
+        if self.head is not own and not self._agrees(self._padded, pack, truth_N):
             self.head = own
             logger.warning(
                 "%s: its output head does more than its config says; logits are made whole, which costs memory",
@@ -279,14 +278,14 @@ class Scorer:
             )
         if self._lean and isinstance(self.head, Head):
             self.head = self.head.lean()
-        if self.head is own and tolerance.exceeded_by(found_N := self._numbers(self._padded(one)), truth_N):
+        if self.head is own and tolerance.exceeded_by(padded_N := self._numbers(self._padded(pack)), truth_N):
             raise ModelError(
                 f"{type(self._base).__name__}: a padded batch does not give the numbers of one sequence at a time "
-                f"(largest gap {(found_N - truth_N).abs().max():.1e} nats a token)",
+                f"(largest gap {(padded_N - truth_N).abs().max():.1e} nats a token)",
                 remedy="Use float32 if this is bfloat16; otherwise this architecture cannot be trained in batches.",
             )
         if not self.reason:
-            self.reason = self._choose_way(one, truth_N, tolerance)
+            self.reason = self._choose_way(pack, truth_N, tolerance)
             if self.reason and self._wanted == "on":
                 raise ModelError(
                     f"engine.packed = on, but {self.reason}",
@@ -294,57 +293,58 @@ class Scorer:
                 )
             if self.reason:
                 logger.warning("packed path off, padded path used: %s", self.reason)
-        self.shares_prompts = not self.reason and self.head is not own and self._agrees(self._in_two, one, truth_N)
+        self.shares_prompts = not self.reason and self.head is not own and self._agrees(self._in_two, pack, truth_N)
 
-    def _in_two(self, one: Pack) -> States:
+    def _in_two(self, pack: Pack) -> States:
         """A pack's first responses, then all others behind the prompts that are still there."""
-        firsts = lay_out([Group(g.prompt_ids, g.responses[:1], g.keys[:1]) for g in one.groups])
-        others = [Group(g.prompt_ids, g.responses[1:], g.keys[1:]) for g in one.groups if len(g.keys) > 1]
+        firsts = lay_out([Group(g.prompt_ids, g.responses[:1], g.keys[:1]) for g in pack.groups])
+        other_groups = [Group(g.prompt_ids, g.responses[1:], g.keys[1:]) for g in pack.groups if len(g.keys) > 1]
         with self.attention():
             first = self._packed(firsts, keep=True)
-        assert others, "nothing to prove it with"
-        assert first.kept is not None
-        tail = lay_out(others, behind=firsts)
-        other = self.states_behind(first.kept, tail)
+        assert other_groups, "nothing to prove it with"
+        assert first.prompt_states is not None
+        tail = lay_out(other_groups, behind=firsts)
+        tail_states = self.states_behind(first.prompt_states, tail)
         order = [key for part in (firsts, tail) for span in part.spans for key in [span.key] * (span.stop - span.start)]
         back = torch.tensor(order, device=self.device).argsort(stable=True)
         return States(
-            torch.cat([first.hidden_NH, other.hidden_NH])[back], torch.cat([first.targets_N, other.targets_N])[back]
+            torch.cat([first.hidden_NH, tail_states.hidden_NH])[back],
+            torch.cat([first.targets_N, tail_states.targets_N])[back],
         )
 
-    def _agrees(self, path: Callable[[Pack], States], one: Pack, truth_N: Tensor) -> bool:
+    def _agrees(self, path: Callable[[Pack], States], pack: Pack, truth_N: Tensor) -> bool:
         try:
-            return not _TOLERANCE[self.dtype].exceeded_by(self._numbers(path(one)), truth_N)
+            return not _TOLERANCE[self.dtype].exceeded_by(self._numbers(path(pack)), truth_N)
         except Exception:  # any failure of a path means the same: not this path
             return False
 
-    def _choose_way(self, one: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
+    def _choose_way(self, pack: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
         """Settles on the fastest way to attend that gives the model's numbers; empty, or why none does."""
         *faster, plain = ways_for(self.device, self.dtype)
         for number, way in enumerate(faster):
             self._ways = (*faster[number:], plain)
             reason = why_no_gradient(way, self._base.config.get_text_config(), device=self.device, dtype=self.dtype)
-            reason = reason or self._why_not_packed(one, truth_N, tolerance)
+            reason = reason or self._why_not_packed(pack, truth_N, tolerance)
             if not reason:
                 return ""
             logger.warning("attention by %s is not used: %s", way.name, reason)
         self._ways = (plain,)
-        return self._why_not_packed(one, truth_N, tolerance)
+        return self._why_not_packed(pack, truth_N, tolerance)
 
-    def _why_not_packed(self, one: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
+    def _why_not_packed(self, pack: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
         name = type(self._base).__name__
-        other, watched = probe.with_other_neighbours(one)
+        neighbours, watch_rows = self_check_packs.with_other_neighbours(pack)
         try:
             with faster_linears(), packed_attention_in(self._base):
-                ours_N, other_N = self._numbers(self._packed(one)), self._numbers(self._packed(other))
+                packed_N, neighbour_N = self._numbers(self._packed(pack)), self._numbers(self._packed(neighbours))
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
             text = first_line(error)
             return text if name in text else f"{name}: {text}"
-        if tolerance.exceeded_by(ours_N, truth_N):
-            worst = (ours_N - truth_N).abs().max()
+        if tolerance.exceeded_by(packed_N, truth_N):
+            worst = (packed_N - truth_N).abs().max()
             return f"{name}: packed log-probabilities are off by up to {worst:.1e} nats a token"
-        leak_N = (ours_N - other_N)[watched].abs()
-        if bool((leak_N > 4 * torch.finfo(self.dtype).eps * ours_N[watched].abs().clamp(min=1.0)).any()):
+        leak_N = (packed_N - neighbour_N)[watch_rows].abs()
+        if bool((leak_N > 4 * torch.finfo(self.dtype).eps * packed_N[watch_rows].abs().clamp(min=1.0)).any()):
             return f"{name}: some layer mixes neighbouring sequences (by up to {leak_N.max():.1e} nats a token)"
         return ""
 

@@ -57,23 +57,23 @@ class Costs:
         """Of a transformers model, where it stands. `calls`: whether those of a further pass count too."""
         layers = model.config.get_text_config().num_hidden_layers
         device = next(model.parameters()).device.type
-        held = sum(parameter.numel() for parameter in model.parameters())
-        learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        a_pass = layers * PASS_OPERATIONS[device] / (2 * held) if calls else 0.0
-        return cls(prompts, 3.0 if 2 * learning > held else 2.0, a_pass)
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        a_pass = layers * PASS_OPERATIONS[device] / (2 * n_parameters) if calls else 0.0
+        return cls(prompts, 3.0 if 2 * n_trainable > n_parameters else 2.0, a_pass)
 
-    def expected(self, way: Way, prompt: int, lengths: tuple[int, int], rates: tuple[float, float]) -> float:
+    def expected_cost(self, way: Way, prompt: int, lengths: tuple[int, int], rates: tuple[float, float]) -> float:
         """Of one pair whose responses turn out active at these rates."""
         sides = tuple(zip(way, lengths, rates, strict=True))
         if self.prompts == "never shared":
             return sum((prompt + n) * (1 + self.step * rate if first else self.step) for first, n, rate in sides)
         own = sum(n * (1 + self.step * rate if first else self.step) for first, n, rate in sides)
-        again = self.step * prompt * self._promoted(way, rates)
+        again = self.step * prompt * self._promotion_chance(way, rates)
         if all(way):
             return own + prompt + again
         return own + self.step * prompt + (again if self.prompts == "shared until promoted" else 0.0)
 
-    def _promoted(self, way: Way, rates: tuple[float, float]) -> float:
+    def _promotion_chance(self, way: Way, rates: tuple[float, float]) -> float:
         """Probability that a response which is looked at first turns out active."""
         return 1 - math.prod(1 - rate for first, rate in zip(way, rates, strict=True) if first)
 
@@ -101,33 +101,33 @@ class Forecast:
     def screen_R(self, indices: Sequence[int], pairs: Sequence[TokenPair]) -> Tensor | None:
         """True [2P] for responses of these pairs that are to be looked at first; None where none is."""
         ways: list[bool] = []
-        saved, none_promoted = 0.0, 1.0
+        saving, none_promoted = 0.0, 1.0
         for i, pair in zip(indices, pairs, strict=True):
             lengths = len(pair.chosen_ids), len(pair.rejected_ids)
             rates = self._rate(2 * i), self._rate(2 * i + 1)
-            costs = {way: self._costs.expected(way, len(pair.prompt_ids), lengths, rates) for way in _WAYS}
+            costs = {way: self._costs.expected_cost(way, len(pair.prompt_ids), lengths, rates) for way in _WAYS}
             best = min(costs, key=lambda way: costs[way])
-            saved += costs[_WAYS[0]] - costs[best]
+            saving += costs[_WAYS[0]] - costs[best]
             none_promoted *= math.prod(1 - rate for first, rate in zip(best, rates, strict=True) if first)
             ways += best
         passes = 1 + self._costs.step * (1 - none_promoted)
-        return torch.tensor(ways) if saved > self._costs.a_pass * passes else None
+        return torch.tensor(ways) if saving > self._costs.a_pass * passes else None
 
     def _rate(self, key: int) -> float:
         return self._rates[key % 2, self._last[key]]
 
-    def saw(self, indices: Sequence[int], active_R: Tensor, *, screened_R: Tensor, held_R: Tensor) -> None:
+    def record(self, indices: Sequence[int], active_R: Tensor, *, screened_R: Tensor, stale_R: Tensor) -> None:
         """How the responses of these pairs were found, all bool [2P]; those that were held are left as they were."""
-        rows = zip(active_R.tolist(), screened_R.tolist(), held_R.tolist(), strict=True)
-        for (i, side), (active, screened, held) in zip(itertools.product(indices, _SIDES), rows, strict=True):
-            if held:
+        rows = zip(active_R.tolist(), screened_R.tolist(), stale_R.tolist(), strict=True)
+        for (i, side), (active, is_screened, is_stale) in zip(itertools.product(indices, _SIDES), rows, strict=True):
+            if is_stale:
                 continue
             kind = side, self._last[2 * i + side]
             self._rates[kind] += (active - self._rates[kind]) / MEMORY
             self._last[2 * i + side] = _ACTIVE if active else _INACTIVE
-            self.screened += screened
-            self.promoted += screened and active
+            self.screened += is_screened
+            self.promoted += is_screened and active
 
     def state(self) -> dict[str, Any]:
-        told = {"rates": list(self._rates.values()), "last": "".join(self._last)}
-        return told | {"screened": self.screened, "promoted": self.promoted}
+        state = {"rates": list(self._rates.values()), "last": "".join(self._last)}
+        return state | {"screened": self.screened, "promoted": self.promoted}

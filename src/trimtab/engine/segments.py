@@ -17,7 +17,7 @@ from trimtab.engine.packing import Segment
 T = TypeVar("T")
 
 
-class Kept:
+class KeyValues:
     """Keys and values of a pack, one entry an attention call, for responses that are computed behind its prompts.
 
     They are the very tensors that the backward pass keeps, and part of its graph: what is computed behind them with
@@ -42,12 +42,12 @@ class Segments:
         segments: Sequence[Segment],
         *,
         device: torch.device | str,
-        behind: Kept | None = None,
+        behind: KeyValues | None = None,
         ways: Sequence[Way] = (),
     ) -> None:
         self.segments = tuple(segments)
         self.device = torch.device(device)
-        self.keeping: Kept | None = None
+        self.keeping: KeyValues | None = None
         self.ways = tuple(ways)
         self._behind = behind
         self._calls_done = 0
@@ -58,23 +58,23 @@ class Segments:
         """Rows of the earlier pack: they come before this pack's own among the keys."""
         return 0 if self._behind is None else self._behind.n_rows
 
-    def kept(self) -> tuple[Tensor, Tensor] | None:
+    def earlier_key_values(self) -> tuple[Tensor, Tensor] | None:
         """Keys and values of the earlier pack in the attention call that is being made; counts the call."""
         if self._behind is None:
             return None
         self._calls_done += 1
         return self._behind.calls[self._calls_done - 1]
 
-    def derived(self, make: Callable[[Segments], T]) -> T:
+    def layout_for(self, make: Callable[[Segments], T]) -> T:
         """What a way makes of the layout, made once."""
         if make not in self._derived:
             self._derived[make] = make(self)
-        found: T = self._derived[make]
-        return found
+        value: T = self._derived[make]
+        return value
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AttentionOptions:
     """What a layer asks of its attention: scores · `scale`, softcap · tanh(score / softcap), no look further back than
     `window` rows (the row itself counts), and a sink a head that takes part of the weight."""
 
@@ -91,8 +91,10 @@ class Way(Protocol):
     def name(self) -> str:
         """For people: in `plan`, in notices and in a run's versions."""
 
-    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:
+    def can(self, query: Tensor, value: Tensor, options: AttentionOptions) -> bool:
         """Whether it computes what is asked."""
 
-    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
+    def attend(
+        self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions
+    ) -> Tensor:
         """Query [1, A, T, D], key and value [1, G, K + T, D], those of the earlier pack first → [1, T, A, D]."""

@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from trimtab.engine import blockwise, matmul
 from trimtab.engine.packing import Segment
-from trimtab.engine.segments import Asked, Segments
+from trimtab.engine.segments import AttentionOptions, Segments
 
 SHORT = 112
 """Rows of a group up to which it shares a call with its like; measured on a CPU, where the two ways cross near 110."""
@@ -39,31 +39,37 @@ class Segmentwise:
     def name(self) -> str:
         return "SDPA per segment, long ones in blocks of oneDNN products" if matmul.in_use() else "SDPA per segment"
 
-    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:  # noqa: ARG002  # the others have limits
+    def can(self, query: Tensor, value: Tensor, options: AttentionOptions) -> bool:  # noqa: ARG002  # the others have limits
         return True
 
-    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
-        cut = segments.derived(Cut)
-        q_row = _Row(query, cut.pieces, 0)
-        k_row, v_row = (_Row(x, cut.pieces, segments.n_kept) for x in (key, value))
+    def attend(
+        self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions
+    ) -> Tensor:
+        plan = segments.layout_for(AttentionCalls)
+        q_row = _Row(query, plan.pieces, 0)
+        k_row, v_row = (_Row(x, plan.pieces, segments.n_kept) for x in (key, value))
         out = []
-        for number, call in enumerate(cut.calls):
+        for number, call in enumerate(plan.calls):
             q, k, v = call.queries(q_row), call.keys(k_row), call.keys(v_row)
-            out.append(_attended(cut, number, q, k, v, asked).transpose(1, 2).flatten(0, 1))
+            out.append(_attend_call(plan, number, q, k, v, options).transpose(1, 2).flatten(0, 1))
         out_TAD = torch.cat(out)
-        if cut.place_T is not None:
-            out_TAD = out_TAD.index_select(0, cut.place_T)
+        if plan.place_T is not None:
+            out_TAD = out_TAD.index_select(0, plan.place_T)
         return out_TAD[None]
 
 
-class Cut:
+class AttentionCalls:
     """A pack's layout as calls."""
 
     def __init__(self, segments: Segments) -> None:
         self.device = segments.device
         self.calls = tuple(_plan(segments.segments, segments.n_kept, segments.device))
         # rows of the consecutive pieces that calls about long groups read whole: prompt + first response, others
-        self.pieces = [n for one in segments.segments for n in (one.n_own_prompt + one.lengths[0], *one.lengths[1:])]
+        self.pieces = [
+            n
+            for segment in segments.segments
+            for n in (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
+        ]
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
     @cached_property
@@ -80,21 +86,23 @@ class Cut:
         """Additive mask [B or 1, 1, L, S] of call `number`: 0 where a row may look, −inf elsewhere."""
         key = (number, window, dtype)
         if key not in self._masks:
-            hidden = ~self.calls[number].visible(window)[:, None]
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
-            self._masks[key] = mask.masked_fill_(hidden, float("-inf"))
+            invisible = ~self.calls[number].visible(window)[:, None]
+            mask = torch.zeros(invisible.shape, dtype=dtype, device=self.device)
+            self._masks[key] = mask.masked_fill_(invisible, float("-inf"))
         return self._masks[key]
 
 
-def _attended(cut: Cut, number: int, q: Tensor, k: Tensor, v: Tensor, asked: Asked) -> Tensor:
-    call, plain = cut.calls[number], asked.softcap is None and asked.sinks_A is None
+def _attend_call(
+    plan: AttentionCalls, number: int, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions
+) -> Tensor:
+    call, plain = plan.calls[number], options.softcap is None and options.sinks_A is None
     if plain and isinstance(call, _Behind) and blockwise.suits(q, k, v):
-        return blockwise.attend(q, k, v, scale=asked.scale, window=asked.window)
-    masked = not plain or call.needs_mask(asked.window)
-    mask = cut.mask(number, window=asked.window, dtype=q.dtype) if masked else None
+        return blockwise.attend(q, k, v, scale=options.scale, window=options.window)
+    use_mask = not plain or call.needs_mask(options.window)
+    mask = plan.mask(number, window=options.window, dtype=q.dtype) if use_mask else None
     if plain:
-        return _fused(q, k, v, mask, asked.scale)
-    return _spelled_out(q, k, v, mask, asked)
+        return _fused_attention(q, k, v, mask, options.scale)
+    return _spelled_out(q, k, v, mask, options)
 
 
 class _Table(NamedTuple):
@@ -112,8 +120,8 @@ class _Table(NamedTuple):
         longest = max(len(rows) for rows, _, _ in groups)
 
         def table(column: int, spare: Callable[[list[int]], int]) -> Tensor:
-            filled = [group[column] + [spare(group[column])] * (longest - len(group[column])) for group in groups]
-            return torch.tensor(filled, device=device)
+            padded_rows = [group[column] + [spare(group[column])] * (longest - len(group[column])) for group in groups]
+            return torch.tensor(padded_rows, device=device)
 
         return cls(table(0, lambda rows: rows[0]), table(1, lambda _: 0), table(2, lambda _: -1))
 
@@ -133,10 +141,10 @@ class _Together:
     def visible(self, window: int | None) -> Tensor:
         distance_BLS = self.asks.position_BL[:, :, None] - self.answers.position_BL[:, None, :]
         asks, answers = self.asks.branch_BL[:, :, None], self.answers.branch_BL[:, None, :]
-        seen_BLS = (distance_BLS >= 0) & ((asks == answers) | (answers == 0))
+        visible_BLS = (distance_BLS >= 0) & ((asks == answers) | (answers == 0))
         if window is not None:
-            seen_BLS &= distance_BLS < window
-        return seen_BLS | (asks == -1)  # a repetition sees everything, so that its softmax is finite
+            visible_BLS &= distance_BLS < window
+        return visible_BLS | (asks == -1)  # a repetition sees everything, so that its softmax is finite
 
     def needs_mask(self, window: int | None) -> bool:  # noqa: ARG002  # one way to ask both kinds of call
         return True
@@ -244,12 +252,12 @@ _Columns = tuple[list[int], list[int], list[int]]
 def _side_by_side(groups: Sequence[tuple[int, Segment]], n_kept: int, device: torch.device) -> _Together:
     prompts, responses = zip(*(_columns(start, segment) for start, segment in groups), strict=True)
     apart = [segment.prompt_at is not None for _, segment in groups]
-    own = [_joined(p, r) if not a else r for p, r, a in zip(prompts, responses, apart, strict=True)]
-    every = [
-        _joined((p[0] if a else [n_kept + row for row in p[0]], *p[1:]), ([n_kept + row for row in r[0]], *r[1:]))
+    own = [_concatenate(p, r) if not a else r for p, r, a in zip(prompts, responses, apart, strict=True)]
+    columns = [
+        _concatenate((p[0] if a else [n_kept + row for row in p[0]], *p[1:]), ([n_kept + row for row in r[0]], *r[1:]))
         for p, r, a in zip(prompts, responses, apart, strict=True)
     ]
-    return _Together(_Table.of(own, device), _Table.of(every, device))
+    return _Together(_Table.of(own, device), _Table.of(columns, device))
 
 
 def _columns(start: int, segment: Segment) -> tuple[_Columns, _Columns]:
@@ -264,30 +272,30 @@ def _columns(start: int, segment: Segment) -> tuple[_Columns, _Columns]:
     return (list(range(at, at + prompt)), list(range(prompt)), [0] * prompt), (rows, positions, branches)
 
 
-def _joined(first: _Columns, second: _Columns) -> _Columns:
+def _concatenate(first: _Columns, second: _Columns) -> _Columns:
     return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and q.device.type != "cpu":  # a mask and grouped heads together leave the fast kernels there
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    is_grouped = q.shape[1] != k.shape[1]
+    if is_grouped and q.device.type != "cpu":  # a mask and grouped heads together leave the fast kernels there
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
-        grouped = False
+        is_grouped = False
     return scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=is_grouped
     )
 
 
-def _spelled_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, asked: Asked) -> Tensor:
+def _spelled_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: AttentionOptions) -> Tensor:
     """Scores in the open, for what fused kernels do not take: soft-capping (Gemma-2) and sinks (gpt-oss)."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(2, 3) * asked.scale
-    if asked.softcap is not None:
-        scores = asked.softcap * torch.tanh(scores / asked.softcap)
+    scores = q @ k.transpose(2, 3) * options.scale
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
     if mask is not None:
         scores = scores + mask
-    if asked.sinks_A is not None:
-        sink = asked.sinks_A.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+    if options.sinks_A is not None:
+        sink = options.sinks_A.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat([scores, sink], dim=-1)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
     return weights[..., : k.shape[2]] @ v

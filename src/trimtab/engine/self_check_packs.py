@@ -15,34 +15,34 @@ def sample(groups: Sequence[Group]) -> Pack:
 
     Keys are our own: callers may hand in groups of several batches.
     """
-    few = [
+    trimmed = [
         (group.prompt_ids[-_CHECK_TOKENS:], tuple(r[:_CHECK_TOKENS] for r in group.responses[:2]))
         for group in groups[:_CHECK_GROUPS]
     ]
-    if len(few) == 1:
-        few.append((few[0][0][::-1], few[0][1][::-1]))
-    return lay_out([Group(prompt, rs, (2 * p, 2 * p + 1)[: len(rs)]) for p, (prompt, rs) in enumerate(few)])
+    if len(trimmed) == 1:
+        trimmed.append((trimmed[0][0][::-1], trimmed[0][1][::-1]))
+    return lay_out([Group(prompt, rs, (2 * p, 2 * p + 1)[: len(rs)]) for p, (prompt, rs) in enumerate(trimmed)])
 
 
-def with_other_neighbours(one: Pack) -> tuple[Pack, list[int]]:
+def with_other_neighbours(pack: Pack) -> tuple[Pack, list[int]]:
     """The same pack with other tokens where some responses must not look, and the targets of those responses.
 
     All of the first group is changed, and the first of several responses in every other group. Lengths stay, so layers
     that keep sequences apart give the watched targets the very same numbers.
     """
-    keys = {group.keys[0] for group in one.groups[1:] if len(group.keys) > 1} | set(one.groups[0].keys)
+    keys = {group.keys[0] for group in pack.groups[1:] if len(group.keys) > 1} | set(pack.groups[0].keys)
 
-    def turned(ids: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(one.ids_T[(at * 7 + 3) % one.n_tokens] for at in range(len(ids)))
+    def replace_ids(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(pack.ids_T[(at * 7 + 3) % pack.n_tokens] for at in range(len(ids)))
 
-    first, *rest = one.groups
+    first, *other_groups = pack.groups
     groups = [
         Group(
-            turned(group.prompt_ids) if group is first else group.prompt_ids,
-            tuple(turned(r) if key in keys else r for r, key in zip(group.responses, group.keys, strict=True)),
+            replace_ids(group.prompt_ids) if group is first else group.prompt_ids,
+            tuple(replace_ids(r) if key in keys else r for r, key in zip(group.responses, group.keys, strict=True)),
             group.keys,
         )
-        for group in (first, *rest)
+        for group in (first, *other_groups)
     ]
-    watched = [at for span in one.spans if span.key not in keys for at in range(span.start, span.stop)]
-    return lay_out(groups), watched
+    watch_rows = [at for span in pack.spans if span.key not in keys for at in range(span.start, span.stop)]
+    return lay_out(groups), watch_rows

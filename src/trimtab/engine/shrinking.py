@@ -52,10 +52,10 @@ class Shrinking:
             self.skipped, self.rechecked, self.missed = state["skipped"], state["rechecked"], state["missed"]
             assert len(self._sums) == 2 * n_pairs, "the state of another training set"
 
-    def held_R(self, indices: Sequence[int], seen: LogRatios, *, objective: Objective) -> Tensor | None:
+    def stale_sums_R(self, indices: Sequence[int], ratios: LogRatios, *, objective: Objective) -> Tensor | None:
         """Last known sums [2P] of responses that are passed over in this visit, NaN for all others; None for no such.
 
-        `seen` gives the reference and the lengths of these pairs; its policy side is not read.
+        `ratios` gives the reference and the lengths of these pairs; its policy side is not read.
         """
         keys = [2 * i + side for i in indices for side in (0, 1)]
         reach = self._reach(0), self._reach(1)
@@ -65,37 +65,37 @@ class Shrinking:
         if not free.any():
             return None
         sums_R = torch.tensor([self._sums[k] for k in keys])
-        moved_R = torch.tensor([reach[k % 2] * (self._skips[k] + 1) for k in keys])
-        worst_R = sums_R + torch.where(torch.arange(len(keys)) % 2 == 0, -moved_R, moved_R)
-        free &= ~active(objective, _with(seen, worst_R)) & ~active(objective, _with(seen, sums_R))
+        drift_R = torch.tensor([reach[k % 2] * (self._skips[k] + 1) for k in keys])
+        worst_R = sums_R + torch.where(torch.arange(len(keys)) % 2 == 0, -drift_R, drift_R)
+        free &= ~active(objective, _with_policy(ratios, worst_R)) & ~active(objective, _with_policy(ratios, sums_R))
         return torch.where(free, sums_R, torch.nan) if free.any() else None
 
-    def saw(self, indices: Sequence[int], seen: LogRatios, *, active_R: Tensor, held_R: Tensor) -> None:
-        """What a visit of these pairs found; `held_R` is True where a response was passed over."""
-        sums_R = torch.stack([seen.policy_chosen, seen.policy_rejected], 1).flatten().tolist()
-        rows = zip(itertools.product(indices, (0, 1)), sums_R, active_R.tolist(), held_R.tolist(), strict=True)
-        for (i, side), found, is_active, held in rows:
+    def record(self, indices: Sequence[int], ratios: LogRatios, *, active_R: Tensor, stale_R: Tensor) -> None:
+        """What a visit of these pairs found; `stale_R` is True where a response was passed over."""
+        sums_R = torch.stack([ratios.policy_chosen, ratios.policy_rejected], 1).flatten().tolist()
+        rows = zip(itertools.product(indices, (0, 1)), sums_R, active_R.tolist(), stale_R.tolist(), strict=True)
+        for (i, side), weighted_sum, is_active, is_stale in rows:
             key = 2 * i + side
-            if held:
+            if is_stale:
                 self._skips[key] += 1
                 self.skipped += 1
             else:
-                self._look(key, found, is_active=is_active)
+                self._look(key, weighted_sum, is_active=is_active)
 
-    def _look(self, key: int, found: float, *, is_active: bool) -> None:
+    def _look(self, key: int, weighted_sum: float, *, is_active: bool) -> None:
         if self._inactive[key]:
-            step = (found - self._sums[key]) / (self._skips[key] + 1)
+            step = (weighted_sum - self._sums[key]) / (self._skips[key] + 1)
             move = step if key % 2 else -step  # towards activity
             of = self._moves[key % 2]
             of[0], of[1], of[2] = of[0] + 1, of[1] + move, of[2] + move * move
         if self._skips[key]:
-            self._recheck(missed=is_active)
-        self._sums[key], self._inactive[key], self._skips[key] = found, not is_active, 0
+            self._recheck(is_missed=is_active)
+        self._sums[key], self._inactive[key], self._skips[key] = weighted_sum, not is_active, 0
 
-    def _recheck(self, *, missed: bool) -> None:
+    def _recheck(self, *, is_missed: bool) -> None:
         self.rechecked += 1
-        self.missed += missed
-        self._latest = [*self._latest, missed][-WINDOW:]
+        self.missed += is_missed
+        self._latest = [*self._latest, is_missed][-WINDOW:]
         if sum(self._latest) > MOST_MISSED * WINDOW:
             self._allowance *= 2
             self._latest = []
@@ -117,7 +117,7 @@ class Shrinking:
         """The last look at pending responses: whether each response [2P] of these pairs is active now."""
         for (i, side), is_active in zip(itertools.product(indices, (0, 1)), active_R.tolist(), strict=True):
             if self._skips[2 * i + side]:
-                self._recheck(missed=is_active)
+                self._recheck(is_missed=is_active)
                 self._skips[2 * i + side] = 0
 
     def state(self) -> dict[str, Any]:
@@ -134,15 +134,15 @@ class Shrinking:
         }
 
 
-def active(objective: Objective, seen: LogRatios) -> Tensor:
+def active(objective: Objective, ratios: LogRatios) -> Tensor:
     """True [2P] where the loss of the pair has a gradient with respect to the response's log-probability."""
-    leaf_R = torch.stack([seen.policy_chosen, seen.policy_rejected], 1).flatten().detach().requires_grad_()
-    loss_P = objective.loss(_with(seen, leaf_R))
+    leaf_R = torch.stack([ratios.policy_chosen, ratios.policy_rejected], 1).flatten().detach().requires_grad_()
+    loss_P = objective.loss(_with_policy(ratios, leaf_R))
     if not loss_P.requires_grad:
         return torch.zeros(len(leaf_R), dtype=torch.bool)
     (slope_R,) = torch.autograd.grad(loss_P.sum(), leaf_R)
     return slope_R != 0
 
 
-def _with(seen: LogRatios, policy_R: Tensor) -> LogRatios:
-    return replace(seen, policy_chosen=policy_R[0::2], policy_rejected=policy_R[1::2])
+def _with_policy(ratios: LogRatios, policy_R: Tensor) -> LogRatios:
+    return replace(ratios, policy_chosen=policy_R[0::2], policy_rejected=policy_R[1::2])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.engine.segments import Asked, Segments
+from trimtab.engine.segments import AttentionOptions, Segments
 
 WIDEST = 256
 
@@ -63,24 +63,26 @@ class FlashAttention:
     name = "flash-attn"
 
     @property
-    def installed(self) -> bool:
+    def is_installed(self) -> bool:
         return find_spec("flash_attn") is not None
 
-    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:
-        return asked.sinks_A is None and query.shape[-1] == value.shape[-1] <= WIDEST
+    def can(self, query: Tensor, value: Tensor, options: AttentionOptions) -> bool:
+        return options.sinks_A is None and query.shape[-1] == value.shape[-1] <= WIDEST
 
-    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
-        rows = segments.derived(Rows)
-        softcap = {} if asked.softcap is None else {"softcap": asked.softcap}  # since 2.6
+    def attend(
+        self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions
+    ) -> Tensor:
+        rows = segments.layout_for(Rows)
+        softcap = {} if options.softcap is None else {"softcap": options.softcap}  # since 2.6
         out: Tensor = self._kernel()(
             *rows.gather(query, key, value),
             rows.cu_q,
             rows.cu_k,
             rows.max_q,
             rows.max_k,
-            softmax_scale=asked.scale,
+            softmax_scale=options.scale,
             causal=True,
-            window_size=_reach(asked.window),
+            window_size=_reach(options.window),
             deterministic=torch.are_deterministic_algorithms_enabled(),
             **softcap,
         )
@@ -96,14 +98,16 @@ class TorchVarlen:
     name = "torch varlen_attn"
 
     @property
-    def installed(self) -> bool:
+    def is_installed(self) -> bool:
         return find_spec("torch.nn.attention.varlen") is not None
 
-    def can(self, query: Tensor, value: Tensor, asked: Asked) -> bool:
-        return asked.sinks_A is None and asked.softcap is None and query.shape[-1] == value.shape[-1] <= WIDEST
+    def can(self, query: Tensor, value: Tensor, options: AttentionOptions) -> bool:
+        return options.sinks_A is None and options.softcap is None and query.shape[-1] == value.shape[-1] <= WIDEST
 
-    def attend(self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, asked: Asked) -> Tensor:
-        rows = segments.derived(Rows)
+    def attend(
+        self, segments: Segments, query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions
+    ) -> Tensor:
+        rows = segments.layout_for(Rows)
         q, k, v = rows.gather(query, key, value)
         out: Tensor = self._kernel()(
             q,
@@ -113,8 +117,8 @@ class TorchVarlen:
             rows.cu_k,
             rows.max_q,
             rows.max_k,
-            scale=asked.scale,
-            window_size=_reach(asked.window),
+            scale=options.scale,
+            window_size=_reach(options.window),
             enable_gqa=q.shape[1] != k.shape[1],
         )
         return out[None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimtab.objectives.objective import POSITIVE, SMOOTHING, Objective, parameter
-from trimtab.objectives.pairwise import LN2, smoothed
+from trimtab.objectives.pairwise import LN2, label_smoothed_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Aot(Objective):
     def loss(self, log_ratios: LogRatios) -> Tensor:
         policy_P = (log_ratios.policy_chosen - log_ratios.policy_rejected).sort().values
         reference_P = (log_ratios.reference_chosen - log_ratios.reference_rejected).sort().values
-        return smoothed(self.beta * (policy_P - reference_P), self.label_smoothing)
+        return label_smoothed_loss(self.beta * (policy_P - reference_P), self.label_smoothing)
 
     def step_zero(self) -> float:
         return LN2
@@ -52,7 +52,7 @@ class AotUnpaired(Objective):
 
     def loss(self, log_ratios: LogRatios) -> Tensor:
         r_w, r_l = self.ratios(log_ratios)
-        return smoothed(self.beta * (r_w.sort().values - r_l.sort().values), self.label_smoothing)
+        return label_smoothed_loss(self.beta * (r_w.sort().values - r_l.sort().values), self.label_smoothing)
 
     def step_zero(self) -> float:
         return LN2

@@ -120,23 +120,23 @@ class Modified(Objective):
         return replace(self, objective=self.objective.at(progress_epochs))
 
     def parameters(self) -> dict[str, Value]:
-        mine = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "objective"}
+        parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "objective"}
         off = {f.name: f.default for f in fields(self)}
-        return self.objective.parameters() | {key: value for key, value in mine.items() if value != off[key]}
+        return self.objective.parameters() | {key: value for key, value in parameters.items() if value != off[key]}
 
     def reach(self) -> float | None:
         return self.objective.reach()
 
     def remarks(self) -> tuple[str, ...]:
-        said = list(self.objective.remarks())
+        remarks = list(self.objective.remarks())
         if self.sft_weight and self.has_dead_zone:
-            said.append(
+            remarks.append(
                 f"sft_weight = {self.sft_weight:g} gives every chosen response a gradient, in the dead zone too; only "
                 "rejected responses can be inactive"
             )
         if self.length_normalize and self.beta < 1.0:
-            said.append(
+            remarks.append(
                 f"length_normalize with beta = {self.beta:g}: log-ratios are now nats a token, for which a beta of 2 "
                 "to 10 is customary"
             )
-        return tuple(said)
+        return tuple(remarks)

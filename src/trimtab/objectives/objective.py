@@ -40,8 +40,8 @@ class Interval:
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"at least {self.low:g}" if self.closed_low else f"above {self.low:g}"
-        left, right = "[" if self.closed_low else "(", "]" if self.closed_high else ")"
-        return f"in {left}{self.low:g}, {self.high:g}{right}"
+        opening, closing = "[" if self.closed_low else "(", "]" if self.closed_high else ")"
+        return f"in {opening}{self.low:g}, {self.high:g}{closing}"
 
 
 POSITIVE = Interval(0.0)
@@ -79,7 +79,7 @@ class Objective:
             value, default = getattr(self, f.name), cast("float | None", f.default)
             if value is None and default is None:
                 continue
-            object.__setattr__(self, f.name, _checked(self.name, f.name, value, interval=interval, default=default))
+            object.__setattr__(self, f.name, _validate(self.name, f.name, value, interval=interval, default=default))
 
     @property
     def beta(self) -> float:
@@ -95,10 +95,10 @@ class Objective:
 
         Where no reference is needed r is the policy's own log-prob.
         """
-        seen = log_ratios.per_token() if self.per_token else log_ratios
+        ratios = log_ratios.per_token() if self.per_token else log_ratios
         if self.needs_reference:
-            return seen.chosen, seen.rejected
-        return seen.policy_chosen, seen.policy_rejected
+            return ratios.chosen, ratios.rejected
+        return ratios.policy_chosen, ratios.policy_rejected
 
     def rewards(self, log_ratios: LogRatios) -> tuple[Tensor, Tensor]:
         """(β·r_w, β·r_l), each [P]. The only definition of a reward in this project."""
@@ -151,10 +151,10 @@ class Objective:
         Source: LD-DPO, arXiv 2409.06411; that the reference is weighted too is TRL 1.16's reading, and ours.
         """
         tail = 1.0 if self.ld_alpha is None else self.ld_alpha
-        shared = min(chosen_length, rejected_length)
+        n_shared = min(chosen_length, rejected_length)
         return (
-            (1.0,) * shared + (tail,) * (chosen_length - shared),
-            (1.0,) * shared + (tail,) * (rejected_length - shared),
+            (1.0,) * n_shared + (tail,) * (chosen_length - n_shared),
+            (1.0,) * n_shared + (tail,) * (rejected_length - n_shared),
         )
 
 
@@ -176,7 +176,7 @@ def reach_notices(reach: float | None, *, per_token: bool) -> tuple[str, ...]:
     return ()
 
 
-def _checked(owner: str, key: str, value: object, *, interval: Interval, default: float | None) -> float:
+def _validate(owner: str, key: str, value: object, *, interval: Interval, default: float | None) -> float:
     remedy = f"set {key} to a number {interval}; " + (
         "leave it out to turn it off" if default is None else f"the default is {default:g}"
     )

@@ -36,7 +36,7 @@ class Dpo(Objective):
     source = "arXiv 2305.18290 Eq. 7; ε: conservative DPO, arXiv 2508.08466 Eq. 2"
 
     def loss(self, log_ratios: LogRatios) -> Tensor:
-        return smoothed(self.reward_gap(log_ratios), self.label_smoothing)
+        return label_smoothed_loss(self.reward_gap(log_ratios), self.label_smoothing)
 
     def step_zero(self) -> float:
         return LN2
@@ -95,11 +95,14 @@ class MarginSigmoid(Objective):
             return
         # Holds for ε > 0 as well: at z = 0 both ℓ+ and ℓ− are ln 2, and with δ ≥ ln 2 both terms are cut off there.
         if self.delta_warmup is None:
-            why = "every pair is dead at initialisation and training never starts"
+            reason = "every pair is dead at initialisation and training never starts"
         else:
-            why = "once the warm-up is over no pair that the policy ranks at least as well as the reference is active"
+            reason = (
+                "once the warm-up is over no pair that the policy ranks at least as well as the reference is active"
+            )
         raise ConfigError(
-            f"margin_sigmoid: delta = {self.delta:g} is not below 0.693 = ln 2, the loss at policy = reference: {why}",
+            f"margin_sigmoid: delta = {self.delta:g} is not below 0.693 = ln 2, the loss at policy = reference: "
+            + reason,
             remedy="set delta below 0.693 (the default is 0.2), or set temperature, which leaves no dead zone",
         )
 
@@ -109,12 +112,12 @@ class MarginSigmoid(Objective):
 
     def loss(self, log_ratios: LogRatios) -> Tensor:
         z_P = self.reward_gap(log_ratios)
-        loss_P = self._cut(softplus(-z_P))
+        loss_P = self._subtract_delta(softplus(-z_P))
         if self.label_smoothing == 0.0:
             return loss_P
-        return (1.0 - self.label_smoothing) * loss_P + self.label_smoothing * self._cut(softplus(z_P))
+        return (1.0 - self.label_smoothing) * loss_P + self.label_smoothing * self._subtract_delta(softplus(z_P))
 
-    def _cut(self, loss_P: Tensor) -> Tensor:
+    def _subtract_delta(self, loss_P: Tensor) -> Tensor:
         over_P = loss_P - self._delta_in_force
         return over_P.relu() if self.temperature is None else self.temperature * softplus(over_P / self.temperature)
 
@@ -122,7 +125,7 @@ class MarginSigmoid(Objective):
         over = LN2 - self._delta_in_force
         if self.temperature is None:
             return over
-        return softened(over, self.temperature)
+        return softplus_at(over, self.temperature)
 
     def at(self, progress_epochs: float) -> MarginSigmoid:
         if self.delta_warmup is None:
@@ -148,12 +151,12 @@ class MarginSigmoid(Objective):
     def remarks(self) -> tuple[str, ...]:
         if self.delta == 0.0:
             return ("delta = 0: margin_sigmoid is DPO without a dead zone",)
-        closed = []
+        upper = []
         if self.label_smoothing > 0.0:
-            closed.append(f"label_smoothing = {self.label_smoothing:g} pulls pairs back from beyond the margin")
+            upper.append(f"label_smoothing = {self.label_smoothing:g} pulls pairs back from beyond the margin")
         if self.temperature is not None:
-            closed.append(f"temperature = {self.temperature:g} leaves every pair some gradient")
-        return (f"margin_sigmoid has no dead zone in this run: {' and '.join(closed)}",) if closed else ()
+            upper.append(f"temperature = {self.temperature:g} leaves every pair some gradient")
+        return (f"margin_sigmoid has no dead zone in this run: {' and '.join(upper)}",) if upper else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,13 +272,13 @@ class SigmoidNorm(Objective):
         return LN2
 
 
-def smoothed(z_P: Tensor, label_smoothing: float) -> Tensor:
+def label_smoothed_loss(z_P: Tensor, label_smoothing: float) -> Tensor:
     """(1 − ε)·ℓ+ + ε·ℓ−, [P]."""
     if label_smoothing == 0.0:
         return softplus(-z_P)
     return (1.0 - label_smoothing) * softplus(-z_P) + label_smoothing * softplus(z_P)
 
 
-def softened(x: float, temperature: float) -> float:
+def softplus_at(x: float, temperature: float) -> float:
     """τ·softplus(x/τ) of a plain number, without overflow."""
     return max(x, 0.0) + temperature * math.log1p(math.exp(-abs(x) / temperature))

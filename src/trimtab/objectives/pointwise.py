@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.objectives.log_ratios import sigmoid, softplus
 from trimtab.objectives.objective import POSITIVE, Objective, parameter
-from trimtab.objectives.pairwise import LN2, softened
+from trimtab.objectives.pairwise import LN2, softplus_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ class ApoHingeSoftplus(Objective):
         return tau * (softplus((self.margin - chosen_P) / tau) + softplus((self.margin + rejected_P) / tau))
 
     def step_zero(self) -> float:
-        return 2.0 * softened(self.margin, self.temperature)
+        return 2.0 * softplus_at(self.margin, self.temperature)
 
     def reach(self) -> float:
         return self.margin / self.beta

@@ -51,11 +51,11 @@ def make(name: str, **parameters: object) -> Objective:
     build, own = _class(name), defaults(name)
     for key in parameters:
         if key not in own and key not in MODIFIERS:
-            raise _misplaced(name, key, tuple(own))
+            raise _misplaced_key_error(name, key, tuple(own))
     objective = build(**{key: value for key, value in parameters.items() if key in own})
     modifiers = {key: value for key, value in parameters.items() if key in MODIFIERS}
-    modified = cast("Callable[..., Modified]", Modified)(objective, **modifiers)
-    return modified if modified.parameters() != objective.parameters() else objective
+    modifier_type = cast("Callable[..., Modified]", Modified)(objective, **modifiers)
+    return modifier_type if modifier_type.parameters() != objective.parameters() else objective
 
 
 def table() -> tuple[Row, ...]:
@@ -75,10 +75,10 @@ def _class(name: str) -> Callable[..., Objective]:
     raise ConfigError(f"there is no objective {name!r}", remedy=f"did you mean {near!r}? Known: {', '.join(NAMES)}")
 
 
-def _misplaced(name: str, key: str, own: tuple[str, ...]) -> ConfigError:
+def _misplaced_key_error(name: str, key: str, own: tuple[str, ...]) -> ConfigError:
     """A parameter of another objective, or of none."""
     takes = f"{name} takes {', '.join(own) or 'no parameters'}; modifiers are {', '.join(MODIFIERS)}"
-    owners = [other for other in NAMES if key in defaults(other)]
+    owners = [owner for owner in NAMES if key in defaults(owner)]
     if owners:
         return ConfigError(f"{key} does not apply to {name}; it belongs to {', '.join(owners)}", remedy=takes)
     near = difflib.get_close_matches(key, (*own, *MODIFIERS, *PARAMETERS), n=1)

@@ -224,7 +224,7 @@ class _Speaker:
     def halved(self, batch_tokens: int, prompts: Mapping[int, Sequence[int]]) -> int:
         """The next budget to try for these prompts. Raises the error that is being handled when none is left."""
         longest = max(map(len, prompts.values())) + self.told.max_new_tokens
-        return memory.halved(min(batch_tokens, longest * len(prompts)), longest_group=longest)
+        return memory.halve_pack_tokens(min(batch_tokens, longest * len(prompts)), longest_group=longest)
 
 
 def _counting(said: Transcript, stop: Stop) -> Callable[[int], None]:

@@ -27,7 +27,7 @@ COST = frozenset(
 
 def find(
     folder: Folder, identity: dict[str, Any], *, anyway: bool, steps: int, reporter: Reporter
-) -> checkpoint.Resumed | None:
+) -> checkpoint.SavedCheckpoint | None:
     """The newest valid checkpoint that the run may go on from. `steps`: of the whole run, as configured now.
 
     Raises ConfigError, naming the keys, when the checkpoint was made from another configuration or other data.

@@ -68,7 +68,7 @@ def empty(config: Any) -> Any:
     return DynamicCache() if joinable(config) else DynamicCache(config=config)
 
 
-def joined(parts: Sequence[Part], *, n_columns: int, room: int) -> Any:
+def concatenate(parts: Sequence[Part], *, n_columns: int, room: int) -> Any:
     """The rows of the parts, in order, in one cache of `n_columns` columns, with room for `room` more.
 
     Columns are taken from the right; those that a part does not have are zeros, to be masked.
@@ -79,23 +79,23 @@ def joined(parts: Sequence[Part], *, n_columns: int, room: int) -> Any:
             cache.layers.append(DynamicLayer())
             continue
         layers = [part.cache.layers[number] for part in parts]
-        keys = _stacked([(one.keys, part.rows) for one, part in zip(layers, parts, strict=True)], n_columns, room)
-        values = _stacked([(one.values, part.rows) for one, part in zip(layers, parts, strict=True)], n_columns, room)
-        for one in layers:
-            one.reset()  # layer by layer, so that old and new are never in memory together
+        keys = _stack([(layer.keys, part.rows) for layer, part in zip(layers, parts, strict=True)], n_columns, room)
+        values = _stack([(layer.values, part.rows) for layer, part in zip(layers, parts, strict=True)], n_columns, room)
+        for old_layer in layers:
+            old_layer.reset()  # layer by layer, so that old and new are never in memory together
         cache.layers.append(RoomyLayer(keys, values, n_columns=n_columns))
     return cache
 
 
-def _stacked(pieces: Sequence[tuple[Tensor, Sequence[int]]], n_columns: int, room: int) -> Tensor:
+def _stack(pieces: Sequence[tuple[Tensor, Sequence[int]]], n_columns: int, room: int) -> Tensor:
     first = pieces[0][0]
     shape = (sum(len(rows) for _, rows in pieces), first.shape[1], n_columns + room, first.shape[3])
     buffer, at = first.new_empty(shape), 0
     for old, rows in pieces:
-        taken = min(old.shape[2], n_columns)
+        n_rows = min(old.shape[2], n_columns)
         into = buffer[at : at + len(rows)]
-        into[:, :, : n_columns - taken] = 0  # whatever lay in this memory, a masked NaN would still be a NaN
-        into[:, :, n_columns - taken : n_columns] = _rows(old, rows)[:, :, old.shape[2] - taken :]
+        into[:, :, : n_columns - n_rows] = 0  # whatever lay in this memory, a masked NaN would still be a NaN
+        into[:, :, n_columns - n_rows : n_columns] = _rows(old, rows)[:, :, old.shape[2] - n_rows :]
         at += len(rows)
     return buffer
 

@@ -47,41 +47,43 @@ def next_tokens(
     *,
     choice: Choice,
     temperature_R: Tensor | None,
-    seen_RT: Tensor,
+    history_RT: Tensor,
     uniform_R: Tensor | None,
 ) -> Tensor:
     """The next token id of each row, shape [R].
 
     `temperature_R`: logits are divided by it; 0 takes the most likely token, and None is 0 in every row.
-    `seen_RT`: the ids of prompt and answer so far (repeats are harmless), read only when there is a repetition penalty.
+    `history_RT`: the ids of prompt and answer so far (repeats are harmless), read only with a repetition penalty.
     `uniform_R`: one number in [0, 1) a row; read only where the temperature is not 0.
     """
-    logits_RV = penalised(logits_RV, seen_RT=seen_RT, penalty=choice.repetition_penalty)
+    logits_RV = penalise_repetition(logits_RV, history_RT=history_RT, penalty=choice.repetition_penalty)
     if temperature_R is None:
         return logits_RV.argmax(-1)
     assert uniform_R is not None
-    sampled_R = temperature_R > 0
-    if bool(sampled_R.all()):
-        return _drawn(logits_RV / temperature_R[:, None], choice=choice, uniform_R=uniform_R)
+    is_sampled_R = temperature_R > 0
+    if bool(is_sampled_R.all()):
+        return _draw(logits_RV / temperature_R[:, None], choice=choice, uniform_R=uniform_R)
     tokens_R = logits_RV.argmax(-1)
-    if bool(sampled_R.any()):
-        scaled = logits_RV[sampled_R] / temperature_R[sampled_R, None]
-        tokens_R[sampled_R] = _drawn(scaled, choice=choice, uniform_R=uniform_R[sampled_R])
+    if bool(is_sampled_R.any()):
+        tempered = logits_RV[is_sampled_R] / temperature_R[is_sampled_R, None]
+        tokens_R[is_sampled_R] = _draw(tempered, choice=choice, uniform_R=uniform_R[is_sampled_R])
     return tokens_R
 
 
-def _drawn(logits_RV: Tensor, *, choice: Choice, uniform_R: Tensor) -> Tensor:
+def _draw(logits_RV: Tensor, *, choice: Choice, uniform_R: Tensor) -> Tensor:
     ids_RK, mass_RK = candidates(logits_RV, top_k=choice.top_k, top_p=choice.top_p)
     slot_R = inverse_cdf(mass_RK, uniform_R=uniform_R)
     return slot_R if ids_RK is None else ids_RK.gather(1, slot_R[:, None]).squeeze(1)
 
 
-def penalised(logits_RV: Tensor, *, seen_RT: Tensor, penalty: float) -> Tensor:
+def penalise_repetition(logits_RV: Tensor, *, history_RT: Tensor, penalty: float) -> Tensor:
     """Logits with the repetition penalty applied once to every token that was seen."""
     if penalty == 1.0:
         return logits_RV
-    seen = logits_RV.gather(1, seen_RT)
-    return logits_RV.scatter(1, seen_RT, torch.where(seen < 0, seen * penalty, seen / penalty))
+    history_logits = logits_RV.gather(1, history_RT)
+    return logits_RV.scatter(
+        1, history_RT, torch.where(history_logits < 0, history_logits * penalty, history_logits / penalty)
+    )
 
 
 def candidates(logits_RV: Tensor, *, top_k: int | None, top_p: float) -> tuple[Tensor | None, Tensor]:
@@ -101,9 +103,9 @@ def candidates(logits_RV: Tensor, *, top_k: int | None, top_p: float) -> tuple[T
         mass_RK = _share(logits_RK, of=logits_RV, dtype=exact)
     before_RK = mass_RK.cumsum(-1).roll(1, dims=-1)  # mass of the more likely tokens
     before_RK[:, 0] = 0
-    kept_RK = torch.where(before_RK < top_p, mass_RK, 0) if top_p < 1 else mass_RK
+    nucleus_RK = torch.where(before_RK < top_p, mass_RK, 0) if top_p < 1 else mass_RK
     ids_RK, order_RK = ids_RK.sort(dim=-1)
-    return ids_RK, kept_RK.gather(1, order_RK)
+    return ids_RK, nucleus_RK.gather(1, order_RK)
 
 
 def inverse_cdf(mass_RK: Tensor, *, uniform_R: Tensor) -> Tensor:
@@ -115,9 +117,9 @@ def inverse_cdf(mass_RK: Tensor, *, uniform_R: Tensor) -> Tensor:
     if n_slots <= 2 * _BLOCK:
         return _fall(mass_RK, uniform_R)[0]
     blocks_RBK = pad(mass_RK, (0, -n_slots % _BLOCK)).view(len(mass_RK), -1, _BLOCK)
-    block_R, rest_R = _fall(blocks_RBK.sum(-1), uniform_R)
+    block_R, remainder_R = _fall(blocks_RBK.sum(-1), uniform_R)
     inside_RK = blocks_RBK[torch.arange(len(blocks_RBK), device=mass_RK.device), block_R]
-    return block_R * _BLOCK + _fall(inside_RK, rest_R)[0]
+    return block_R * _BLOCK + _fall(inside_RK, remainder_R)[0]
 
 
 def _fall(mass_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,9 +130,9 @@ def _fall(mass_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     target_R1 = uniform_R.to(exact_RK.dtype)[:, None] * total_R1
     last_R = (cdf_RK < total_R1).sum(-1)  # rounding must not carry a number past the last slot that has mass
     slot_R1 = torch.minimum((cdf_RK <= target_R1).sum(-1), last_R)[:, None]
-    here_R1 = exact_RK.gather(1, slot_R1)
-    into_R1 = target_R1 - (cdf_RK.gather(1, slot_R1) - here_R1)
-    return slot_R1.squeeze(1), (into_R1 / here_R1).clamp(0, 1).squeeze(1)
+    mass_R1 = exact_RK.gather(1, slot_R1)
+    into_R1 = target_R1 - (cdf_RK.gather(1, slot_R1) - mass_R1)
+    return slot_R1.squeeze(1), (into_R1 / mass_R1).clamp(0, 1).squeeze(1)
 
 
 def _share(part_RK: Tensor, *, of: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trimtab.errors import ConfigError, DataError, ModelError, NumericsError
 from trimtab.sampling.choosing import Choice, next_tokens
-from trimtab.sampling.decoding_mode import decoding_mode, unwrapped
+from trimtab.sampling.decoding_mode import decoding_mode, transformers_model_of
 from trimtab.sampling.noise import uniforms
 
 # Share of live rows at which finished ones leave. Anything from 0.5 to 1 measured alike (tiny model, 1,024 prompts);
@@ -90,9 +90,9 @@ def sample(
         for index, (prompt, limit, heat, stream) in enumerate(
             zip(
                 prompts,
-                _each(max_new_tokens, prompts, "max_new_tokens", least=1, words="at least 1"),
-                _each(temperature, prompts, "temperature", least=0, words="0 (greedy) or a positive number"),
-                range(len(prompts)) if streams is None else _one_a_prompt(streams, prompts, "streams"),
+                _per_prompt(max_new_tokens, prompts, "max_new_tokens", minimum=1, words="at least 1"),
+                _per_prompt(temperature, prompts, "temperature", minimum=0, words="0 (greedy) or a positive number"),
+                range(len(prompts)) if streams is None else _same_length(streams, prompts, "streams"),
                 strict=True,
             )
         )
@@ -193,7 +193,7 @@ class _Decoder:
         on_done: Callable[[int, Sampled], None],
         on_step: Callable[[int], None],
     ) -> None:
-        base = unwrapped(model)
+        base = transformers_model_of(model)
         config = base.config.get_text_config(decoder=True)
         if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
             raise ModelError(
@@ -214,23 +214,23 @@ class _Decoder:
 
         joinable = cache.joinable(self.config)
         at_once = min(_PROMPT_TOKENS, batch_tokens) if joinable else 2**63  # what cannot be joined is read in one pass
-        waiting = deque(sorted(requests, key=lambda request: len(request.prompt), reverse=True))
+        queue = deque(sorted(requests, key=lambda request: len(request.prompt), reverse=True))
         answers: dict[int, Sampled] = {}
         batch: _Batch | None = None
-        while waiting or batch:
-            held = [batch.rows[number] for number in batch.live] if batch else []
-            joining = _joining(waiting, held, batch_tokens=batch_tokens) if joinable or not held else []
-            for _ in joining:
-                waiting.popleft()
-            parts = [batch] if batch and held else []
-            parts += [self._started(group, answers) for group in _groups(joining, at_most=at_once)]
-            if joining or not batch or self._crowded(batch, len(held)):
-                batch = self._joined(parts, joinable=joinable)
+        while queue or batch:
+            live_rows = [batch.rows[number] for number in batch.live] if batch else []
+            joiners = _choose_joiners(queue, live_rows, batch_tokens=batch_tokens) if joinable or not live_rows else []
+            for _ in joiners:
+                queue.popleft()
+            parts = [batch] if batch and live_rows else []
+            parts += [self._start(group, answers) for group in _groups(joiners, at_most=at_once)]
+            if joiners or not batch or self._wastes_rows(batch, len(live_rows)):
+                batch = self._join(parts, joinable=joinable)
             if batch is not None:
                 self._step(batch, answers)
         return answers
 
-    def _crowded(self, batch: _Batch, n_live: int) -> bool:
+    def _wastes_rows(self, batch: _Batch, n_live: int) -> bool:
         """Whether rows must be moved before the next step.
 
         At the window's edge the longest rows have ended: without them the columns, and so the positions of all rows
@@ -238,7 +238,7 @@ class _Decoder:
         """
         return n_live <= _COMPACT_BELOW * len(batch.rows) or batch.width > self.window or not batch.room
 
-    def _joined(self, parts: Sequence[_Batch], *, joinable: bool) -> _Batch | None:
+    def _join(self, parts: Sequence[_Batch], *, joinable: bool) -> _Batch | None:
         """The live rows of all parts in one batch; None when there are none."""
         from trimtab.sampling import cache
 
@@ -249,14 +249,16 @@ class _Decoder:
         room = min(_ROOM, max(row.request.limit - len(row.ids) for row in rows))
         if joinable:
             width = max(row.n_tokens for row in rows)
-            kept = cache.joined([cache.Part(part.cache, part.live) for part in parts], n_columns=width - 1, room=room)
+            joint_cache = cache.concatenate(
+                [cache.Part(part.cache, part.live) for part in parts], n_columns=width - 1, room=room
+            )
         else:  # its columns cannot be cropped
             (part,) = parts
-            width, kept = part.width, part.cache
-            kept.reorder_cache(torch.tensor(part.live, device=self.device))
-        return _Batch.of(rows, cache=kept, width=width, room=room, device=self.device)
+            width, joint_cache = part.width, part.cache
+            joint_cache.reorder_cache(torch.tensor(part.live, device=self.device))
+        return _Batch.of(rows, cache=joint_cache, width=width, room=room, device=self.device)
 
-    def _started(self, requests: Sequence[_Request], answers: dict[int, Sampled]) -> _Batch:
+    def _start(self, requests: Sequence[_Request], answers: dict[int, Sampled]) -> _Batch:
         """Prompts that the model has read, each with its first token."""
         from trimtab.sampling import cache
 
@@ -310,23 +312,23 @@ class _Decoder:
             logits_RV.float(),
             choice=self.choice,
             temperature_R=batch.temperature,
-            seen_RT=batch.ids[:, : batch.width],
+            history_RT=batch.ids[:, : batch.width],
             uniform_R=batch.draws(),
         )
 
 
-def _joining(waiting: Collection[_Request], held: Sequence[_Row], *, batch_tokens: int) -> list[_Request]:
+def _choose_joiners(queue: Collection[_Request], live_rows: Sequence[_Row], *, batch_tokens: int) -> list[_Request]:
     """The next requests that fit beside the rows that run, if they are enough to be worth a forward pass."""
-    widest = max((row.request.columns for row in held), default=0)
-    joining: list[_Request] = []
-    for request in waiting:
+    widest = max((row.request.columns for row in live_rows), default=0)
+    joiners: list[_Request] = []
+    for request in queue:
         widest = max(widest, request.columns)
-        n_rows = len(held) + len(joining) + 1
+        n_rows = len(live_rows) + len(joiners) + 1
         if n_rows * widest > batch_tokens and n_rows > 1:
             break
-        joining.append(request)
-    enough = len(joining) == len(waiting) or len(joining) >= _JOIN_FROM * (len(held) + len(joining))
-    return joining if enough else []
+        joiners.append(request)
+    enough = len(joiners) == len(queue) or len(joiners) >= _JOIN_FROM * (len(live_rows) + len(joiners))
+    return joiners if enough else []
 
 
 def _groups(requests: Sequence[_Request], *, at_most: int) -> list[list[_Request]]:
@@ -348,19 +350,18 @@ def _refuse(batch: _Batch, finite: Sequence[bool]) -> None:
         )
 
 
-def _each(
-    value: Number | Sequence[Number], prompts: Sequence[object], name: str, *, least: float, words: str
+def _per_prompt(
+    value: Number | Sequence[Number], prompts: Sequence[object], name: str, *, minimum: float, words: str
 ) -> Sequence[Number]:
     """One setting a prompt, checked."""
-    alone = isinstance(value, int | float)
-    told: Sequence[Number] = [value] if isinstance(value, int | float) else _one_a_prompt(value, prompts, name)
-    for one in told:
-        if not least <= one < float("inf"):
-            raise ConfigError(f"{name} = {one} cannot be used", remedy=f"{name} is {words}")
-    return [told[0]] * len(prompts) if alone else told
+    values = [value] * len(prompts) if isinstance(value, int | float) else _same_length(value, prompts, name)
+    for setting in [value] if isinstance(value, int | float) else values:
+        if not minimum <= setting < float("inf"):
+            raise ConfigError(f"{name} = {setting} cannot be used", remedy=f"{name} is {words}")
+    return values
 
 
-def _one_a_prompt(values: Sequence[Number], prompts: Sequence[object], name: str) -> Sequence[Number]:
+def _same_length(values: Sequence[Number], prompts: Sequence[object], name: str) -> Sequence[Number]:
     if len(values) != len(prompts):
         raise ConfigError(f"{name}: {len(values)} for {len(prompts)} prompts", remedy="give one a prompt")
     return values

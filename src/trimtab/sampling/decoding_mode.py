@@ -13,7 +13,7 @@ import torch
 _STANDARD = frozenset({"eager", "sdpa", "flash_attention_2", "flash_attention_3"})
 
 
-def unwrapped(model: Any) -> Any:
+def transformers_model_of(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -25,18 +25,18 @@ def decoding_mode(model: Any) -> Iterator[None]:
     `no_grad` and not `inference_mode`: buffers that a model makes on the way (rotary tables) must stay usable in the
     next training step.
     """
-    base = unwrapped(model)
+    base = transformers_model_of(model)
     training = [module for module in model.modules() if module.training]
     attention = base.config._attn_implementation
-    replaced = attention not in _STANDARD
+    is_foreign = attention not in _STANDARD
     try:
         model.eval()
-        if replaced:
+        if is_foreign:
             base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", False) else "eager")
         with torch.no_grad():
             yield
     finally:
-        if replaced:
+        if is_foreign:
             base.set_attn_implementation(attention)
         for module in training:
             module.training = True

@@ -41,7 +41,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
     pairs = policy.read_pairs(data / "train.jsonl") + policy.read_pairs(data / "heldout.jsonl")
     key = policy.reference_key(config, folder)
     held = reference.read(key, pairs)
-    for shard, why in held.damaged:
+    for shard, why in held.damaged_shards:
         reporter.say(f"reference: {why}; its rows are computed again")
         store.remove(shard)
     what = reference.missing(held, pairs)
@@ -70,7 +70,7 @@ def _compute(
         reporter.track("reference", total=len(what.digests), unit="responses") as advance,
     ):
         done = reference.compute(
-            what, key=key, scorer=scorer, pack_tokens=pack_tokens, advance=advance, stopping=lambda: bool(stop)
+            what, key=key, scorer=scorer, pack_tokens=pack_tokens, advance=advance, should_stop=lambda: bool(stop)
         )
     if not done:
         raise stop.error("the reference rows computed so far are in the cache")

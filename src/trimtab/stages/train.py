@@ -195,7 +195,9 @@ def _steps(
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out_of_memory(error):
                 raise
-            work.pack_tokens = memory.halved(work.pack_tokens, longest_group=max(pair.n_tokens for pair in pairs))
+            work.pack_tokens = memory.halve_pack_tokens(
+                work.pack_tokens, longest_group=max(pair.n_tokens for pair in pairs)
+            )
             reporter.say(f"train: out of memory; the step is repeated with packs of {work.pack_tokens:,} tokens")
             continue
         rate = optim.learning_rate(
@@ -242,10 +244,10 @@ def _gradient(
     """
     held, scorer, pairs = work.reference, work.scorer, [work.train[i] for i in indices]
     reference_R = None if held is None else gradient.weighted_sums(held.of_pairs(pairs), pairs, objective)
-    held_R = None
+    stale_sums_R = None
     if work.shrinking is not None:
         unread = evaluation.log_ratios(torch.zeros(2 * len(pairs)), reference_R, pairs)
-        held_R = work.shrinking.held_R(indices, unread, objective=objective)
+        stale_sums_R = work.shrinking.stale_sums_R(indices, unread, objective=objective)
     work.optimizer.zero_gradients()
     try:
         result = gradient.accumulate(
@@ -255,7 +257,7 @@ def _gradient(
             reference_logps_R=reference_R,
             pack_tokens=work.pack_tokens,
             screen_R=None if work.forecast is None else work.forecast.screen_R(indices, pairs),
-            held_R=held_R,
+            stale_sums_R=stale_sums_R,
             # dropout has drawn from its generator by then: such a step is finished, not left
             on_pack=(lambda: None) if scorer.has_dropout else stop.check,
         )
@@ -296,9 +298,9 @@ def _milestone(work: _Work, stop: Stop) -> None:
 def _remember(work: _Work, indices: Sequence[int], result: gradient.BatchResult) -> None:
     """What this visit of these pairs tells about their next one."""
     if work.forecast is not None:
-        work.forecast.saw(indices, result.active_R, screened_R=result.screened_R, held_R=result.held_R)
+        work.forecast.record(indices, result.active_R, screened_R=result.screened_R, stale_R=result.stale_R)
     if work.shrinking is not None:
-        work.shrinking.saw(indices, result.log_ratios, active_R=result.active_R, held_R=result.held_R)
+        work.shrinking.record(indices, result.log_ratios, active_R=result.active_R, stale_R=result.stale_R)
 
 
 def _keep(work: _Work, saved: int) -> None:
