@@ -16,7 +16,7 @@ from trimtab.engine.attention import KeyValues, PackedAttentionError, Segments, 
 from trimtab.engine.flex import Flex
 from trimtab.engine.packing import Segment
 from trimtab.engine.segments import AttentionOptions
-from trimtab.engine.segmentwise import Cut, Segmentwise
+from trimtab.engine.segmentwise import AttentionCalls, Segmentwise
 from trimtab.engine.varlen import FlashAttention, TorchVarlen
 
 A, KV, D = 4, 2, 8
@@ -120,12 +120,12 @@ def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.Monk
 
 def test_many_short_groups_are_one_call() -> None:
     segments: list[Plain] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
-    assert len(Cut(_layout(segments)).calls) == 1
+    assert len(AttentionCalls(_layout(segments)).calls) == 1
 
 
 def test_padding_in_a_call_is_bounded() -> None:
     segments: list[Plain] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
-    for call in Cut(_layout(segments)).calls:
+    for call in AttentionCalls(_layout(segments)).calls:
         lengths = [len(set(rows)) for rows in call.asks.row_BL.tolist()]
         assert min(lengths) >= 0.7 * max(lengths)
 

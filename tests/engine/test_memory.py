@@ -83,9 +83,9 @@ def test_parts_of_a_prediction_by_hand(adapter: bool) -> None:
     assert told.gradients == 4 * shape.trainable
     assert told.optimizer == 8 * shape.trainable
     assert told.activations == int(4 * 100 * shape.activations * (1 + memory.SLACK["cpu"]))
-    assert told.passing == 4 * 80 * 1000 + 3 * 4 * 80 * 64  # all logits, and three times the rows' hidden states
+    assert told.transient == 4 * 80 * 1000 + 3 * 4 * 80 * 64  # all logits, and three times the rows' hidden states
     assert told.base == 10_000_000 + memory.AT_WORK["cpu"]
-    assert told.peak == told.base + told.weights + told.gradients + told.optimizer + told.activations + told.passing
+    assert told.peak == told.base + told.weights + told.gradients + told.optimizer + told.activations + told.transient
 
 
 def test_layers_that_run_again_by_hand() -> None:
@@ -105,7 +105,7 @@ def test_bfloat16_weights_carry_fp32_copies() -> None:
     assert told.weights == told.gradients == 2 * shape.parameters
     assert told.optimizer == 12 * shape.parameters  # two moments and the copy
     # the copies' gradients come when the activations have gone
-    assert told.passing + told.activations == 4 * shape.parameters
+    assert told.transient + told.activations == 4 * shape.parameters
 
 
 def test_frozen_embeddings_eight_bit_moments_and_four_bit_weights() -> None:
@@ -146,7 +146,7 @@ def test_a_large_vocabulary_costs_what_may_be_kept_of_logits() -> None:
             base=0,
             checkpointing=mode,
         )
-        return told.passing - 3 * 4 * pack_tokens * 64
+        return told.transient - 3 * 4 * pack_tokens * 64
 
     assert passing(1_000) == passing(10_000) == 4 * kept_rows(50_000, 64, CPU) * 50_000
     assert passing(1_000, "on") == 4 * chunk_rows(50_000, CPU) * 50_000

@@ -104,10 +104,10 @@ def test_selective_redoes_elementwise_work_and_no_product_or_attention() -> None
 def test_products_are_kept_by_their_inner_width() -> None:
     keep, redo = recompute.CheckpointPolicy.MUST_SAVE, recompute.CheckpointPolicy.PREFER_RECOMPUTE
     a, b = torch.zeros(5, recompute.NARROW + 1), torch.zeros(5, recompute.NARROW)
-    assert recompute._kept(None, torch.ops.aten.mm.default, a, a.T) is keep
-    assert recompute._kept(None, torch.ops.aten.mm.default, b, b.T) is redo
-    assert recompute._kept(None, torch.ops.aten.addmm.default, torch.zeros(5), a, a.T) is keep
-    assert recompute._kept(None, torch.ops.aten.silu.default, a) is redo
+    assert recompute._checkpoint_policy(None, torch.ops.aten.mm.default, a, a.T) is keep
+    assert recompute._checkpoint_policy(None, torch.ops.aten.mm.default, b, b.T) is redo
+    assert recompute._checkpoint_policy(None, torch.ops.aten.addmm.default, torch.zeros(5), a, a.T) is keep
+    assert recompute._checkpoint_policy(None, torch.ops.aten.silu.default, a) is redo
 
 
 def test_less_is_kept() -> None:
