@@ -167,18 +167,18 @@ def _heldout_accuracy(out: Path) -> list[tuple[int, float]]:
     from safetensors.torch import load_file
 
     from trimtab import config as configuration
-    from trimtab import objectives
     from trimtab.engine import evaluation, reference
     from trimtab.engine.scoring import Scorer
-    from trimtab.runtime import policy
-    from trimtab.runtime.folder import Folder
+    from trimtab.runtime import set_up
+    from trimtab.runtime.model_loading import load_unaligned
+    from trimtab.runtime.run_identity import reference_key
 
     config = configuration.resolve(json.loads((out / "config.json").read_text(encoding="utf-8")))
-    folder = Folder.of(config)
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
-    pairs = policy.read_pairs(folder.data / "heldout.jsonl")
-    known = reference.read(policy.reference_key(config, folder), pairs) if objective.needs_reference else None
-    model = policy.load(config).model
+    setup = set_up(config)
+    folder, objective = setup.folder, setup.objective
+    pairs = folder.heldout_pairs()
+    known = reference.read(reference_key(setup), pairs) if objective.needs_reference else None
+    model = load_unaligned(setup).model
     scorer, parameters = Scorer(model, packed=config.engine.packed), dict(model.named_parameters())
     found = []
     for checkpoint in [None, *sorted(folder.checkpoints.glob("step-*"))]:

@@ -59,7 +59,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     from trimtab.engine import gradient, memory, models
     from trimtab.engine.optim import AdamW
     from trimtab.records import TokenPair
-    from trimtab.runtime import policy
+    from trimtab.runtime.model_loading import checked_scorer
 
     cpu = torch.device("cpu")
     numbers = random.Random(0)
@@ -85,7 +85,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     models.lean_embedding(model)
     if checkpointing != "off":
         memory.lean_allocation()
-    scorer = policy.scorer(model, packed="auto", checkpointing=checkpointing, pairs=pairs)
+    scorer = checked_scorer(model, packed="auto", checkpointing=checkpointing, pairs=pairs)
     objective = objectives.make("dpo")  # no dead zone: every response has a gradient
     reference = torch.zeros(2 * PAIRS)
     peaks, seconds = [], []

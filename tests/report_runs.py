@@ -12,6 +12,7 @@ from typing import Any
 
 from trimtab.config import Config, resolve
 from trimtab.records import Answer, Verdict
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import report
 
@@ -242,7 +243,7 @@ def page(config: Config, suffix: str = "html") -> str:
 
 
 def reported(config: Config) -> dict[str, Any]:
-    report.main(config, reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
+    report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
     return told(config)
 
 

@@ -15,6 +15,7 @@ from trimtab import store
 from trimtab.config import Config
 from trimtab.progress import Advance, Figure
 from trimtab.records import TokenPair
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import reference, train
 
@@ -102,8 +103,8 @@ def align(
     folder = Folder.of(config)
     if not folder.data.exists():
         prepare(config, make_pairs(n, seed=seed), make_pairs(held, seed=seed + 1, name="held"))
-    reference.main(config, reporter=reporter)
-    train.main(config, reporter=reporter)
+    reference.main(set_up(config), reporter=reporter)
+    train.main(set_up(config), reporter=reporter)
     return folder, reporter
 
 

@@ -130,10 +130,10 @@ def test_a_run_that_began_while_this_one_was_planned_is_not_overwritten(
 ) -> None:
     out, made = tmp_path / "run", plan.plan
 
-    def beaten(config: Any, **told: Any) -> dict[str, Any]:
-        first = config.model_copy(update={"seed": config.seed + 1})
+    def beaten(setup: Any, **told: Any) -> dict[str, Any]:
+        first = setup.config.model_copy(update={"seed": setup.config.seed + 1})
         store.write_json(out / "config.json", configuration.to_json(first))
-        return made(config, **told)
+        return made(setup, **told)
 
     monkeypatch.setattr(plan, "plan", beaten)
     code, _, said = call(["run", *TINY, "--out", str(out)], capsys)

@@ -17,8 +17,8 @@ from trimtab import store
 from trimtab.config import parsing as written
 from trimtab.config import resolve
 from trimtab.errors import ConfigError
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import benchmark_name
 from trimtab.studies.sweep import grid
 
 READERS = ("compare", "calibrate", "report", "probe", "winrate", "arena", "export", "train", "plan")
@@ -162,7 +162,7 @@ def test_an_export_takes_no_file_along_that_a_link_leads_to(run: Path, tmp_path:
 def test_no_name_of_a_benchmark_leads_out_of_the_run(name: str, tmp_path: Path) -> None:
     root = tmp_path / "run"
     config = resolve({"model": "m", "data": "d", "out": str(root), "benchmark": {"name": name}})
-    found = benchmark_name(config)
+    found = set_up(config).benchmark_name
     assert found is not None
     for path in (
         Folder(root).answers(found),

@@ -26,6 +26,7 @@ from trimtab.engine.packing import Group
 from trimtab.engine.reference import ReferenceKey
 from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.records import TokenPair
+from trimtab.runtime import set_up
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train as train_stage
 from trimtab.studies.sweep.ledger import Ledger, Wanted
@@ -268,10 +269,10 @@ def train(
     if not (out / "data").exists():
         prepare(config, make_pairs(24), make_pairs(4, seed=1, name="held"))
     reporter = Telling(tell, at=kill_at, act=die)
-    reference_stage.main(config, reporter=reporter)
+    reference_stage.main(set_up(config), reporter=reporter)
     for which, limit in (limits or {}).items():
         resource.setrlimit(which, (limit, resource.RLIM_INFINITY))
-    train_stage.main(config, reporter=reporter, resume_anyway=resume_anyway)
+    train_stage.main(set_up(config), reporter=reporter, resume_anyway=resume_anyway)
 
 
 def as_user(tell: Tell, number: int, work: Callable[..., None], *arguments: Any) -> None:
@@ -299,7 +300,7 @@ def train_under_a_limit(tell: Tell, out: Path, model: Path, pack_tokens: int) ->
     config = make_config(out, model, **told)
     prepare(config, make_pairs_of(32, prompt=60, response=120))
     reference_stage.main(
-        make_config(out, model, engine={"pack_tokens": 300}), reporter=Recorder()
+        set_up(make_config(out, model, engine={"pack_tokens": 300})), reporter=Recorder()
     )  # within the limit, and the same for both
     memory.lean_allocation()
     memory.give_back()
@@ -311,7 +312,7 @@ def train_under_a_limit(tell: Tell, out: Path, model: Path, pack_tokens: int) ->
 
     reporter = Telling(tell)
     reporter.at_training = limit
-    train_stage.main(config, reporter=reporter)
+    train_stage.main(set_up(config), reporter=reporter)
 
 
 def outcome(out: Path) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError, StoreError
 from trimtab.objectives import ApoHingeZero, LogRatios, make
 from trimtab.records import TokenPair
-from trimtab.runtime import policy
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_identity import reference_key
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train
 
@@ -318,8 +319,8 @@ def test_the_command_says_one_thing_and_exits_with_1(place: Path, capsys: pytest
 def test_a_cached_row_stops_the_run_before_its_first_step_and_is_computed_again(tiny: Path, place: Path) -> None:
     config = make_config(place / "run", tiny)
     folder = prepare(config, PAIRS, make_pairs(4, seed=1, name="held"))
-    reference_stage.main(config, reporter=Recorder())
-    key = policy.reference_key(config, folder)
+    reference_stage.main(set_up(config), reporter=Recorder())
+    key = reference_key(set_up(config))
     rows = dict(cache.read(key, PAIRS).rows)
     name = cache.row_digest(TARGET.prompt_ids, TARGET.rejected_ids)
     rows[name] = torch.full_like(rows[name], math.nan)
@@ -327,7 +328,7 @@ def test_a_cached_row_stops_the_run_before_its_first_step_and_is_computed_again(
     store.remove(shard)
     cache._append(key, rows)  # as a writer without the check would have left it: its manifest verifies
     with pytest.raises(StoreError) as caught:
-        train.main(config, reporter=Recorder())
+        train.main(set_up(config), reporter=Recorder())
     assert f"log-probabilities are not finite for {TARGET.id}" in caught.value.message
     assert "trimtab reference" in caught.value.remedy
     assert caught.value.exit_code == 1

@@ -15,6 +15,7 @@ from trimtab import config as configuration
 from trimtab import objectives, store, windtunnel
 from trimtab.analysis.symptoms import symptoms
 from trimtab.config import Config
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.symptom_watch import course
 from trimtab.stages import prepare, reference, report, train
@@ -55,7 +56,7 @@ def test_the_report_says_what_the_log_said(tiny: Path, place: Path) -> None:
     (line,) = said(told)
     assert "The loss climbs" in line
     assert "the learning rate is too high" in line
-    report.main(config, reporter=Recorder())
+    report.main(set_up(config), reporter=Recorder())
     numbers = store.read_json(folder.report("json"))
     (warning,) = numbers["symptoms"]
     assert warning["tone"] == "warn"
@@ -110,7 +111,7 @@ def embedded(out: Path, *, seed: int, objective: dict[str, Any], **sections: Any
 def trained(config: Config) -> tuple[Folder, Recorder]:
     told = Recorder()
     for stage in (prepare, reference, train):
-        stage.main(config, reporter=told)
+        stage.main(set_up(config), reporter=told)
     return Folder.of(config), told
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from report_runs import CHROMIUM, WIN, Lines, a_config, a_run, chromium, metrics_row, page, put, reported, told
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import report
 
@@ -121,7 +122,7 @@ def test_seeds_are_told_apart(tmp_path: Path) -> None:
     a_run(tmp_path / "seed-1", {"oracle": [WIN] * 20}, seed=1)
     screened_run(tmp_path / "seed-2", record=SHRUNK, shrinking=True)
     config = a_config(tmp_path, seeds=3)
-    report.main(config, reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
+    report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
     assert [entry["seed"] for entry in told(config)["compute_saved"]["seeds"]] == [0, 2]
     for text in texts(tmp_path):
         assert "Seed 0: 30.0 %" in text

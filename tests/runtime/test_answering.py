@@ -17,7 +17,7 @@ from trimtab.config import Config
 from trimtab.endpoint import Endpoint, Waiting
 from trimtab.errors import NumericsError, StopError
 from trimtab.records import Message
-from trimtab.runtime import answering
+from trimtab.runtime import answering, set_up
 from trimtab.runtime.answering import Spoken, answer_turns
 
 CONVERSATIONS = [
@@ -47,7 +47,8 @@ def asked(config: Config, *, reporter: Recorder | None = None, **changes: Any) -
     return answer_turns(
         windtunnel.model_folder(),
         conversations,
-        config=config,
+        decoding=config.generate,
+        setup=set_up(config),
         reporter=reporter or Recorder(),
         what="answers",
         **settings,
@@ -272,7 +273,8 @@ def test_answers_of_another_model_under_the_same_name_are_not_taken_for_its_own(
         other,
         CONVERSATIONS,
         temperatures=[0.9, 0.0, 1.0, 0.7],
-        config=a_config(tmp_path),
+        decoding=a_config(tmp_path).generate,
+        setup=set_up(a_config(tmp_path)),
         reporter=Recorder(),
         what="answers",
         endpoint=a_server(server.url),

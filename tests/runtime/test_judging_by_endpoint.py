@@ -18,6 +18,7 @@ from trimtab.config import Config
 from trimtab.errors import RunError, StopError, UserError
 from trimtab.judging.rubrics import is_switched
 from trimtab.progress import SilentReporter
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import judge
 
@@ -32,7 +33,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def judged(config: Config) -> Lines:
     lines = Lines()
-    judge.main(config, reporter=lines)
+    judge.main(set_up(config), reporter=lines)
     return lines
 
 
@@ -142,14 +143,14 @@ def test_prose_is_missing_and_never_a_score(tmp_path: Path, scripted_server: Ser
     assert [i for i, preference in enumerate(told) if preference is None] == [3, 4]
     assert about(config)["n_missing"] == 2
     with pytest.raises(RunError, match="2 of 12 prompts have no verdict") as refused:
-        judge.refuse_if_incomplete(config)
+        judge.refuse_if_incomplete(set_up(config))
     assert "--allow-missing" in refused.value.remedy
     asked_before = len(server.requests)
     silent.clear()
     judged(config)  # asks again for those two only
     assert len(server.requests) == asked_before + 2
     assert None not in preferences(config)
-    judge.refuse_if_incomplete(config)
+    judge.refuse_if_incomplete(set_up(config))
 
 
 def test_what_is_missing_may_be_allowed(tmp_path: Path, scripted_server: Servers) -> None:
@@ -158,7 +159,7 @@ def test_what_is_missing_may_be_allowed(tmp_path: Path, scripted_server: Servers
 
     config = compared(tmp_path, scripted_server(never).url, published=False, allow_missing=True)
     judged(config)
-    judge.refuse_if_incomplete(config)
+    judge.refuse_if_incomplete(set_up(config))
     assert about(config)["n_missing"] == 1
 
 
@@ -250,7 +251,7 @@ def test_a_mark_that_was_not_given_is_no_mark(tmp_path: Path, scripted_server: S
     told = store.read_jsonl(Folder.of(config).verdicts("turns", turns=True))
     assert sum(row["score"] == -1 for row in told) == 2
     with pytest.raises(RunError, match="1 of 8 prompts have no verdict"):
-        judge.refuse_if_incomplete(config)
+        judge.refuse_if_incomplete(set_up(config))
 
 
 def test_an_official_judge_without_a_key_is_refused_before_any_work(
@@ -270,6 +271,6 @@ def test_an_official_judge_without_a_key_is_refused_before_any_work(
 
 def test_nothing_to_say_is_nothing_said(tmp_path: Path) -> None:
     config = compared(tmp_path, "http://127.0.0.1:9/v1")
-    judge.main(config.model_copy(update={"benchmark": config.benchmark.model_copy(update={"name": "none"})}),
+    judge.main(set_up(config.model_copy(update={"benchmark": config.benchmark.model_copy(update={"name": "none"})})),
                reporter=SilentReporter())  # fmt: skip
     assert not (tmp_path / "run" / "verdicts").exists()

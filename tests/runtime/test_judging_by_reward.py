@@ -16,6 +16,7 @@ from trimtab.config import Config
 from trimtab.engine.reward import RewardModel
 from trimtab.errors import StopError
 from trimtab.records import Message
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import reward_model
 from trimtab.stages import judge
@@ -55,7 +56,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lengths:
 
 def test_the_preference_is_the_logistic_of_the_difference(tmp_path: Path, model: Lengths) -> None:
     config = config_of(tmp_path)
-    judge.main(config, reporter=Lines())
+    judge.main(set_up(config), reporter=Lines())
     told = [row["preference"] for row in rows(config, Folder.of(config).verdicts("prompts"))]
     # one character longer or shorter: σ(±.1) = .52498 and .47502
     assert told == pytest.approx([1.524979 if i % 2 == 0 else 1.475021 for i in range(12)], abs=1e-6)
@@ -67,14 +68,14 @@ def test_the_preference_is_the_logistic_of_the_difference(tmp_path: Path, model:
 
 def test_nothing_is_scored_twice_and_what_is_too_long_is_missing(tmp_path: Path, model: Lengths) -> None:
     config = config_of(tmp_path, n=24)
-    judge.main(config, reporter=Lines())
+    judge.main(set_up(config), reporter=Lines())
     told = [row["preference"] for row in rows(config, Folder.of(config).verdicts("prompts"))]
     assert sum(preference is None for preference in told) == sum(
         max(10 + i, 11 + i - 2 * (i % 2)) >= 30 for i in range(24)
     )
     before = [text for text in model.asked if len(text) < 30]
     model.asked.clear()
-    judge.main(config, reporter=Lines())
+    judge.main(set_up(config), reporter=Lines())
     assert not set(before) & set(model.asked)
 
 
@@ -83,9 +84,9 @@ def test_a_signal_keeps_what_was_scored(tmp_path: Path, model: Lengths, monkeypa
     config = config_of(tmp_path)
     model.at_most = 8
     with pytest.raises(StopError, match="SIGTERM"):
-        judge.main(config, reporter=Lines())
+        judge.main(set_up(config), reporter=Lines())
     first = list(model.asked)
     assert 8 <= len(first) < 36
     model.at_most = 10**9
-    judge.main(config, reporter=Lines())
+    judge.main(set_up(config), reporter=Lines())
     assert len(model.asked) == 36

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from stage_runs import Recorder, align, make_config, make_pairs, prepare, write_model
 from trimtab.engine import models, quantized
-from trimtab.runtime import policy
+from trimtab.runtime import memory_fit, set_up
+from trimtab.runtime.run_identity import reference_key
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install trimtab[qlora]"
@@ -40,7 +41,7 @@ def test_checkpointing_gives_the_same_run(model: Path, tmp_path: Path, mode: str
 
 def test_auto_leaves_it_off_where_memory_is_plenty(model: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", model)
-    assert policy.fit(config, pairs=make_pairs(4)).checkpointing == "off"
+    assert memory_fit.fit(set_up(config), pairs=make_pairs(4)).checkpointing == "off"
 
 
 def test_frozen_embeddings_stay_and_everything_else_learns(model: Path, tmp_path: Path) -> None:
@@ -65,8 +66,8 @@ def test_a_quantized_run_with_8_bit_moments(model: Path, tmp_path: Path) -> None
     folder, _ = align(config)
     assert quantized.is_quantized_adapter(folder.model)
     assert "nf4" in (folder.model / "README.md").read_text()
-    plain = replace(policy.reference_key(config, folder), quantized=None)
-    assert plain.digest != policy.reference_key(config, folder).digest
+    plain = replace(reference_key(set_up(config)), quantized=None)
+    assert plain.digest != reference_key(set_up(config)).digest
     merged = models.load(str(folder.model), device="cpu").model
     base = models.load(str(model), device="cpu").model
     quantized.round_like(base)
@@ -83,7 +84,7 @@ def test_an_error_names_the_extra(model: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     config = make_config(tmp_path / "run", model, train={"optimizer": "adamw_8bit"})
     prepare(config, make_pairs(8))
-    reference.main(config, reporter=Recorder())
+    reference.main(set_up(config), reporter=Recorder())
     with pytest.raises(UserError) as caught:
-        train.main(config, reporter=Recorder())
+        train.main(set_up(config), reporter=Recorder())
     assert "trimtab[qlora]" in caught.value.remedy

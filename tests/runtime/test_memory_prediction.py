@@ -20,28 +20,27 @@ sys.path.insert(0, {tests!r})
 from stage_runs import Recorder
 from trimtab import config as configuration
 from trimtab.engine import memory
-from trimtab.runtime import policy
+from trimtab.runtime import memory_fit, set_up
 from trimtab.stages import reference, train
-from trimtab.runtime.folder import Folder
 
 config = configuration.resolve(json.loads({config!r}))
-policy.use_threads(config)
-pairs = policy.read_pairs(Folder.of(config).data / "train.jsonl")
-shape, planned, cpu = policy.shape(config), train.plan(config, pairs), torch.device("cpu")
+setup = set_up(config)
+setup.use_threads()
+pairs = setup.folder.train_pairs()
+shape, planned, cpu = setup.memory_shape, train.plan(setup, pairs), torch.device("cpu")
 tokens = sum(pair.n_tokens for pair in pairs)
-fit = policy.fit(config, pairs=pairs)
-told = policy.predict(
-    config,
-    shape,
-    pack_tokens=min(fit.pack_tokens, 2 * config.train.batch_pairs * policy.longest_sequence(pairs) if shape.eager_heads
-                    else planned["largest_batch_tokens"]),
+fit = memory_fit.fit(setup, pairs=pairs)
+padded = 2 * config.train.batch_pairs * memory_fit.longest_sequence(pairs)
+told = memory_fit.predict(
+    setup,
+    pack_tokens=min(fit.pack_tokens, padded if shape.eager_heads else planned["largest_batch_tokens"]),
     pairs=pairs,
     response_share=1 - sum(len(pair.prompt_ids) for pair in pairs) / tokens,
     checkpointing=fit.checkpointing,
     base=memory.held_bytes(),
 )
-reference.main(config, reporter=Recorder())
-train.main(config, reporter=Recorder())
+reference.main(setup, reporter=Recorder())
+train.main(setup, reporter=Recorder())
 parts = {{name: getattr(told, name) for name in told.__dataclass_fields__}}
 print(json.dumps({{"predicted": told.peak, "measured": memory.peak_bytes(cpu), **parts}}))
 """

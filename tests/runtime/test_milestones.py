@@ -20,8 +20,9 @@ from trimtab.engine.order import Order
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, StopError
-from trimtab.runtime import milestones, policy
+from trimtab.runtime import milestones, set_up
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_identity import reference_key
 
 LORA = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.2}
 HELD = 60
@@ -83,10 +84,10 @@ def test_what_is_picked_is_the_model_and_all_that_is_said_of_it(model: Path, tmp
     assert store.damage(folder.model) == []
 
     loaded = models.load(str(folder.model), dtype="float32", device="cpu")
-    pairs = policy.read_pairs(folder.data / "heldout.jsonl")
+    pairs = folder.heldout_pairs()
     rows = dict(Scorer(loaded.model).by_key([Group.of_pair(p, i) for i, p in enumerate(pairs)], pack_tokens=64))
     policy_R = torch.stack([rows[key].double().sum() for key in range(2 * len(pairs))])
-    held = cache.read(policy.reference_key(config, folder), pairs).of_pairs(pairs)
+    held = cache.read(reference_key(set_up(config)), pairs).of_pairs(pairs)
     reference_R = torch.stack([row.double().sum() for row in held])
     gaps = (policy_R - reference_R)[0::2] - (policy_R - reference_R)[1::2]  # beta 1
     assert store.read_json(folder.heldout)["after"]["reward_gaps"] == pytest.approx(gaps.tolist(), abs=1e-3)

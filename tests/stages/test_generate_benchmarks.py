@@ -18,8 +18,8 @@ from trimtab.config import Config
 from trimtab.errors import ConfigError
 from trimtab.judging.answer_files import read_model_answers, read_model_outputs
 from trimtab.judging.benchmarks import read_benchmark
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import benchmark
 from trimtab.stages import generate
 
 ASKED = [task.prompt for task in windtunnel.tasks(6, seed=3, split="eval")]
@@ -57,8 +57,8 @@ def conversations() -> list[dict[str, Any]]:
 def test_a_published_baseline_is_filed_and_the_unaligned_model_answers_too(tmp_path: Path) -> None:
     rows = [{"instruction": text, "output": "no idea .", "generator": "published"} for text in ASKED]
     config = trained(tmp_path, rows)
-    generate.main(config, reporter=Lines())
-    folder, asked = Folder.of(config), benchmark(config)
+    generate.main(set_up(config), reporter=Lines())
+    folder, asked = Folder.of(config), set_up(config).benchmark
     aligned = read_model_outputs(folder.answers("asked"), benchmark=asked)
     unaligned = read_model_outputs(folder.unaligned_answers("asked"), benchmark=asked)
     assert [one.output for one in aligned] == [one.output for one in unaligned]  # the same weights, the same noise
@@ -66,14 +66,14 @@ def test_a_published_baseline_is_filed_and_the_unaligned_model_answers_too(tmp_p
     assert {row["output"] for row in store.read_json(folder.baseline_answers("asked"))} == {"no idea ."}
 
     alone = trained(tmp_path, rows, benchmark={"unaligned": "off"})
-    generate.main(alone, reporter=Lines())
+    generate.main(set_up(alone), reporter=Lines())
     assert not folder.unaligned_answers("asked").exists()
 
 
 def test_conversations_are_answered_turn_by_turn_in_fastchats_form(tmp_path: Path) -> None:
     config = trained(tmp_path, conversations(), lines=True)
-    generate.main(config, reporter=Lines())
-    folder, asked = Folder.of(config), benchmark(config)
+    generate.main(set_up(config), reporter=Lines())
+    folder, asked = Folder.of(config), set_up(config).benchmark
     for path in (folder.answers("asked", turns=True), folder.unaligned_answers("asked", turns=True)):
         answers = read_model_answers(path, benchmark=asked)
         assert [len(one.turns) for one in answers] == [2, 2, 2]
@@ -93,7 +93,7 @@ def test_a_server_samples_in_its_own_name_and_what_it_did_not_answer_is_missing(
     served = {"sampler": "openai", "served_as": "tuned", "unaligned_served_as": "plain", "max_new_tokens": 12}
     config = trained(tmp_path, [{"instruction": text} for text in ASKED], generate=served, base_url=server.url)
     lines = Lines()
-    generate.main(config, reporter=lines)
+    generate.main(set_up(config), reporter=lines)
     folder = Folder.of(config)
     aligned = store.read_json(folder.answers("asked"))
     assert [row["output"] for row in aligned] == ["tuned says 1"] * 5
@@ -101,7 +101,7 @@ def test_a_server_samples_in_its_own_name_and_what_it_did_not_answer_is_missing(
     assert {row["output"] for row in store.read_json(folder.baseline_answers("asked"))} == {"plain says 1"}
     assert all(seen.body["max_tokens"] == 12 and seen.body["temperature"] == 0.7 for seen in server.requests)
     n_asked = len(server.requests)
-    generate.main(config, reporter=lines)
+    generate.main(set_up(config), reporter=lines)
     asked_again = server.requests[n_asked:]
     assert {seen.body["model"] for seen in asked_again} == {"tuned", "plain"}
     assert all(ASKED[2] in seen.text for seen in asked_again)
@@ -112,9 +112,9 @@ def test_a_server_must_be_told_both_names(tmp_path: Path, scripted_server: Calla
     served = {"sampler": "openai", "served_as": "tuned"}
     config = trained(tmp_path, [{"instruction": text} for text in ASKED], generate=served, base_url=server.url)
     with pytest.raises(ConfigError, match="unaligned_served_as"):
-        generate.main(config, reporter=Lines())
+        generate.main(set_up(config), reporter=Lines())
 
 
 def test_the_benchmark_is_read_as_it_was_asked(tmp_path: Path) -> None:
     config = trained(tmp_path, conversations(), lines=True)
-    assert benchmark(config).prompts == read_benchmark(Path(config.benchmark.name)).prompts
+    assert set_up(config).benchmark.prompts == read_benchmark(Path(config.benchmark.name)).prompts

@@ -18,8 +18,9 @@ from trimtab.judging.annotations import read_annotations
 from trimtab.judging.benchmarks import read_benchmark
 from trimtab.judging.verdicts import canaries, judge_answers
 from trimtab.records import Answer, Verdict
+from trimtab.runtime import set_up
+from trimtab.runtime.benchmark_prompts import evaluation_tasks
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import eval_tasks
 from trimtab.runtime.judges import windtunnel_judges
 from trimtab.stages import generate, judge, report
 from trimtab.windtunnel import demonstrations
@@ -47,7 +48,7 @@ def answered(config: Config) -> tuple[Folder, Recorder]:
     folder, reporter = Folder.of(config), Recorder()
     if not folder.model.exists():
         shutil.copytree(windtunnel.model_folder(), folder.model)
-    generate.main(config, reporter=reporter)
+    generate.main(set_up(config), reporter=reporter)
     return folder, reporter
 
 
@@ -67,7 +68,7 @@ def test_prompts_of_a_file_are_answered_by_both_models(tmp_path: Path) -> None:
     assert all({"instruction", "output", "generator", "dataset"} <= row.keys() for row in after)
     assert all(0 < row["n_tokens"] <= 24 for row in after)
     assert read_benchmark(folder.answers("mine")).has_baseline, "AlpacaEval's model_outputs form is read back"
-    generate.main(config, reporter=reporter)
+    generate.main(set_up(config), reporter=reporter)
     assert reporter.lines[-1] == "generate: mine is answered already"
 
 
@@ -102,9 +103,9 @@ def test_the_limit_takes_the_first_prompts(tmp_path: Path) -> None:
 def test_without_a_judge_there_are_no_verdicts_and_the_report_says_so(tmp_path: Path) -> None:
     config = a_config(tmp_path / "run", prompts_file(tmp_path / "mine.jsonl", INSTRUCTIONS))
     folder, reporter = answered(config)
-    judge.main(config, reporter=reporter)
+    judge.main(set_up(config), reporter=reporter)
     assert not (folder.root / "verdicts").exists()
-    report.main(config, reporter=reporter)
+    report.main(set_up(config), reporter=reporter)
     told = store.read_json(folder.report("json"))
     assert told["benchmark"]["judges"] == []
     assert "judge" in " ".join([*(one["text"] for one in told["headline"]), *told["not_measured"]]).lower()
@@ -117,7 +118,7 @@ def test_a_missing_benchmark_is_named(tmp_path: Path) -> None:
 
 def test_judging_before_answering_names_the_stage(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        judge.main(a_config(tmp_path / "run", "windtunnel", judge="oracle"), reporter=Recorder())
+        judge.main(set_up(a_config(tmp_path / "run", "windtunnel", judge="oracle")), reporter=Recorder())
     assert "trimtab generate" in refused.value.remedy
 
 
@@ -135,10 +136,10 @@ def judged(tmp_path: Path) -> tuple[Config, Folder]:
     config = a_config(tmp_path / "run", "windtunnel", judge="oracle")
     folder, reporter = answered(config)
     rows = store.read_json(folder.answers("windtunnel"))
-    for row, task in zip(rows[::2], eval_tasks(config)[::2], strict=True):
+    for row, task in zip(rows[::2], evaluation_tasks(config.windtunnel.prompts)[::2], strict=True):
         row["output"] = demonstrations.answer(task, Random(0), mode="right")  # noqa: S311  # which free words, no secret
     store.write_json(folder.answers("windtunnel"), rows)
-    judge.main(config, reporter=reporter)
+    judge.main(set_up(config), reporter=reporter)
     return config, folder
 
 
@@ -146,7 +147,9 @@ def test_verdicts_are_annotations_of_alpaca_eval_in_the_benchmarks_order(judged:
     config, folder = judged
     for name in ("oracle", "biased", "unbiased"):
         read = read_annotations(folder.verdicts("windtunnel", name))
-        assert [one.prompt_id for one in read.verdicts] == [task.id for task in eval_tasks(config)]
+        assert [one.prompt_id for one in read.verdicts] == [
+            task.id for task in evaluation_tasks(config.windtunnel.prompts)
+        ]
         assert {one.annotator for one in read.verdicts} == {name}
         assert all(one.preference is not None and 1 <= one.preference <= 2 for one in read.verdicts)
         assert all(one.preference == 1.5 for one in read.verdicts if one.output_1 == one.output_2)
@@ -163,7 +166,7 @@ def test_the_oracles_verdicts_are_the_order_of_the_true_scores(judged: tuple[Con
 
 def test_canaries_of_the_embedded_judges(judged: tuple[Config, Folder]) -> None:
     config, folder = judged
-    tasks = {task.id: task for task in eval_tasks(config)}
+    tasks = {task.id: task for task in evaluation_tasks(config.windtunnel.prompts)}
     before = [Answer.from_json(row) for row in store.read_json(folder.baseline_answers("windtunnel"))]
 
     def share(verdicts: list[Verdict]) -> float:
@@ -181,7 +184,7 @@ def test_canaries_of_the_embedded_judges(judged: tuple[Config, Folder]) -> None:
 
 def test_a_length_bias_prefers_the_same_answer_said_longer(judged: tuple[Config, Folder]) -> None:
     config, folder = judged
-    tasks = {task.id: task for task in eval_tasks(config)}
+    tasks = {task.id: task for task in evaluation_tasks(config.windtunnel.prompts)}
     before = [Answer.from_json(row) for row in store.read_json(folder.baseline_answers("windtunnel"))]
     after = [Answer.from_json(row | {"output": row["output"] + " Have a nice day. Have a nice day."})
              for row in store.read_json(folder.baseline_answers("windtunnel"))]  # fmt: skip
@@ -198,8 +201,8 @@ def test_a_length_bias_prefers_the_same_answer_said_longer(judged: tuple[Config,
 def test_judged_once(judged: tuple[Config, Folder]) -> None:
     config, folder = judged
     reporter = Recorder()
-    judge.main(config, reporter=reporter)
+    judge.main(set_up(config), reporter=reporter)
     assert reporter.lines == ["judge: windtunnel is judged already"]
     folder.verdicts("windtunnel", "biased").unlink()
-    judge.main(config, reporter=reporter)
+    judge.main(set_up(config), reporter=reporter)
     assert folder.verdicts("windtunnel", "biased").is_file()

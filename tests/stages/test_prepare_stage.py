@@ -14,6 +14,7 @@ from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.config import Config
 from trimtab.errors import DataError
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import prepare
 
@@ -41,7 +42,7 @@ def a_config(model: Path | str, source: Path | str, out: Path, **sections: Any) 
 
 def prepared(config: Config) -> tuple[Folder, Recorder]:
     reporter = Recorder()
-    prepare.main(config, reporter=reporter)
+    prepare.main(set_up(config), reporter=reporter)
     return Folder.of(config), reporter
 
 
@@ -141,7 +142,7 @@ def test_rows_that_go_to_disk_one_by_one_are_those_that_are_held_in_memory(model
     limits = {"max_rejected": 0.5, "holdout": 0.3, "max_response_tokens": 10, "max_prompt_tokens": 40}
     config = a_config(model, source, tmp_path / "run", data=limits)
     folder, _ = prepared(config)
-    held = prepare.prepare(config, reporter=Recorder())
+    held = prepare.prepare(set_up(config), reporter=Recorder())
     train, heldout = prepare.split(held, share=0.3)
     assert lines(folder, "pairs") == [json.loads(json.dumps(pair.to_json())) for pair in held.pairs]
     assert lines(folder, "train") == [pair.to_json() for pair in train]

@@ -15,8 +15,9 @@ from trimtab import store
 from trimtab.engine import models
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import StopError
-from trimtab.runtime import policy
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_identity import reference_key
 from trimtab.stages import reference
 
 
@@ -30,7 +31,7 @@ def filled(out: Path, model: Path, n: int = 6, **sections: Any) -> tuple[Folder,
     config = make_config(out, model, **sections)
     folder = prepare(config, make_pairs(n), make_pairs(2, seed=1))
     told = Recorder()
-    reference.main(config, reporter=told)
+    reference.main(set_up(config), reporter=told)
     assert store.read_json(folder.reference)["computed"] == told.tracked.get("reference", 0)
     return folder, told.tracked.get("reference", 0)
 
@@ -92,22 +93,22 @@ def test_what_changes_the_numbers_always_misses(model: Path, tmp_path: Path, sec
 def test_other_weights_tokenizer_or_template_miss(model: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "one", model)
     folder, _ = filled(tmp_path / "one", model)
-    first = policy.reference_key(config, folder).digest
+    first = reference_key(set_up(config)).digest
     other = write_model(tmp_path / "other", seed=3)
     assert filled(tmp_path / "two", other)[1] == 16
     store.write_json(folder.data / "audit.json", {"template": "another"})
-    assert policy.reference_key(config, folder).digest != first
+    assert reference_key(set_up(config)).digest != first
     copy = write_model(tmp_path / "copy", seed=0)
     same = make_config(tmp_path / "three", copy)
     prepare(same, make_pairs(2))
-    third = policy.reference_key(same, Folder.of(same))
+    third = reference_key(set_up(same))
     assert third.digest == first  # the same bytes elsewhere are the same model
     tokenizer = copy / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text(encoding="utf-8").replace('"w60": 60', '"x60": 60').replace("w60", "x60"))
-    assert policy.reference_key(same, Folder.of(same)).digest != first
+    assert reference_key(set_up(same)).digest != first
     settings = copy / "config.json"
     settings.write_text(settings.read_text(encoding="utf-8").replace("1e-06", "1e-05"))
-    assert policy.reference_key(same, Folder.of(same)).weights != third.weights
+    assert reference_key(set_up(same)).weights != third.weights
 
 
 def test_grown_data_computes_its_new_rows(model: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_damaged_shard_is_told_and_mended(model: Path, tmp_path: Path) -> None
     content[-1] ^= 1
     file.write_bytes(content)
     told = Recorder()
-    reference.main(make_config(tmp_path / "one", model), reporter=told)
+    reference.main(set_up(make_config(tmp_path / "one", model)), reporter=told)
     assert any("damaged" in line and "computed again" in line for line in told.lines)
     assert told.tracked["reference"] == 16
 
@@ -138,14 +139,14 @@ def test_a_signal_keeps_what_was_computed(model: Path, tmp_path: Path) -> None:
             return super().track("training", total=total, unit=unit, done=done)
 
     with pytest.raises(StopError) as caught:
-        reference.main(config, reporter=Stopping(at=5, act=lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        reference.main(set_up(config), reporter=Stopping(at=5, act=lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert caught.value.exit_code == 143
     told = Recorder()
-    reference.main(config, reporter=told)
+    reference.main(set_up(config), reporter=told)
     assert told.tracked["reference"] == 24 - 5
 
 
 def test_the_plan_counts_rows_and_tokens(model: Path, tmp_path: Path) -> None:
     pairs = make_pairs(3)
-    planned = reference.plan(make_config(tmp_path / "run", model), pairs)
+    planned = reference.plan(set_up(make_config(tmp_path / "run", model)), pairs)
     assert planned == {"needed": True, "rows": 6, "tokens": sum(pair.n_tokens for pair in pairs)}

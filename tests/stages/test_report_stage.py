@@ -37,6 +37,7 @@ from trimtab.config import resolve
 from trimtab.errors import StoreError
 from trimtab.records import digest
 from trimtab.reporting.text import emphasis, fence, markdown
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import report
 
@@ -344,7 +345,7 @@ def test_hostile_text_shows_itself_and_does_nothing(tmp_path: Path) -> None:
 def test_half_a_surrogate_pair_is_written_out(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN, LOSS] * 10}, after="half \ud83d of a pair")
     config = a_config(tmp_path)
-    report.main(config, reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
+    report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
     for suffix in ("html", "md"):
         assert "\\ud83d" in page(config, suffix)
 
@@ -405,7 +406,7 @@ def test_seeds_are_pooled(tmp_path: Path) -> None:
         a_run(tmp_path / f"seed-{k}", {"oracle": row, "biased": [1.4 + 0.02 * i for i in range(20)]}, seed=k)
     config = a_config(tmp_path, seeds=3)
     lines = Lines()
-    report.main(config, reporter=lines)  # type: ignore[arg-type]  # a reporter that only says
+    report.main(set_up(config), reporter=lines)  # type: ignore[arg-type]  # a reporter that only says
     numbers = told(config)
     assert numbers["kind"] == "pooled"
     assert numbers["seeds"] == [0, 1, 2]
@@ -431,7 +432,7 @@ def test_a_prompt_that_one_seed_lacks_is_missing_for_all(tmp_path: Path) -> None
     for k, row in enumerate(rows):
         a_run(tmp_path / f"seed-{k}", {"oracle": row})
     config = a_config(tmp_path, seeds=2)
-    report.main(config, reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
+    report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
     rate = told(config)["benchmark"]["judges"][0]["win_rate"]
     assert (rate["n"], rate["n_missing"], rate["n_seeds"]) == (19, 1, 2)
 
@@ -476,7 +477,7 @@ def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
     reported(config)
     made = folder.report("html").stat().st_mtime_ns
     again = Lines()
-    report.main(config, reporter=again)  # type: ignore[arg-type]  # a reporter that only says
+    report.main(set_up(config), reporter=again)  # type: ignore[arg-type]  # a reporter that only says
     assert again.said == ["report: nothing has changed"]
     assert folder.report("html").stat().st_mtime_ns == made
     rows = json.loads(folder.verdicts("windtunnel", "oracle").read_text())

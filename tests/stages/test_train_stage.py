@@ -22,8 +22,9 @@ from trimtab.engine import gradient, models, optim
 from trimtab.engine import reference as cache
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, NumericsError, StopError
-from trimtab.runtime import policy
+from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_identity import reference_key
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train
 
@@ -105,9 +106,9 @@ def test_a_full_model_loads_in_plain_transformers_as_it_was_trained(model: Path,
     folder, _ = align(config)
     plain = AutoModelForCausalLM.from_pretrained(folder.model)
     assert AutoTokenizer.from_pretrained(folder.model).vocab_size == 61
-    pairs = policy.read_pairs(folder.data / "heldout.jsonl")
+    pairs = folder.heldout_pairs()
     sums = _sums(Scorer(plain), pairs)
-    key = policy.reference_key(config, folder)
+    key = reference_key(set_up(config))
     reference_R = torch.stack([row.sum() for row in cache.read(key, pairs).of_pairs(pairs)])
     gaps = 0.5 * ((sums - reference_R)[0::2] - (sums - reference_R)[1::2])
     told = store.read_json(folder.heldout)
@@ -125,7 +126,7 @@ def test_a_lora_run_leaves_a_peft_folder_that_loads(model: Path, tmp_path: Path)
 
     folder, _ = align(make_config(tmp_path / "run", model, adapter=LORA))
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), folder.model)
-    pairs = policy.read_pairs(folder.data / "heldout.jsonl")
+    pairs = folder.heldout_pairs()
     sums = _sums(Scorer(loaded), pairs)
     with models.reference_mode(loaded):
         reference_R = _sums(Scorer(loaded), pairs)
@@ -387,11 +388,11 @@ def test_a_finished_stage_is_skipped(model: Path, tmp_path: Path) -> None:
 def test_stages_out_of_order_name_the_one_that_is_missing(model: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", model)
     with pytest.raises(ConfigError) as caught:
-        train.main(config, reporter=Recorder())
+        train.main(set_up(config), reporter=Recorder())
     assert "trimtab prepare" in caught.value.remedy
     prepare(config, make_pairs(4))
     with pytest.raises(ConfigError) as caught:
-        train.main(config, reporter=Recorder())
+        train.main(set_up(config), reporter=Recorder())
     assert "trimtab reference" in caught.value.remedy
 
 
@@ -406,7 +407,7 @@ def test_the_step_zero_guard_finds_the_reference_of_another_model(
     folder = prepare(config, pairs := make_pairs(16), heldout := make_pairs(4, seed=1))
     other = models.load(str(write_model(tmp_path / "other", seed=1)), dtype="float32", device="cpu")
     what = cache.missing(cache.Reference({}), [*pairs, *heldout])
-    cache.compute(what, key=policy.reference_key(config, folder), scorer=Scorer(other.model), pack_tokens=256)
+    cache.compute(what, key=reference_key(set_up(config)), scorer=Scorer(other.model), pack_tokens=256)
     with pytest.raises(NumericsError) as caught:
         align(config)
     assert "step zero" in caught.value.message
@@ -421,9 +422,9 @@ def test_the_step_zero_guard_lets_rounding_pass(model: Path, tmp_path: Path) -> 
     """The cache was filled with packs of another size, so that log-ratios are not exactly zero."""
     config = make_config(tmp_path / "run", model, engine={"pack_tokens": 2000})
     prepare(config, make_pairs(16), make_pairs(4, seed=1))
-    reference_stage.main(config, reporter=Recorder())
+    reference_stage.main(set_up(config), reporter=Recorder())
     small = make_config(tmp_path / "run", model, engine={"pack_tokens": 25})
-    train.main(small, reporter=Recorder())
+    train.main(set_up(small), reporter=Recorder())
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -603,7 +604,7 @@ def test_notices_before_the_first_step(model: Path, tmp_path: Path) -> None:
 def test_the_plan_is_what_then_happens(model: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", model, train={"epochs": 1.5, "batch_pairs": 5, "warmup": 0.3})
     pairs = make_pairs(16)
-    planned = train.plan(config, pairs)
+    planned = train.plan(set_up(config), pairs)
     folder, _ = align(config)
     rows = store.read_jsonl(folder.metrics)
     assert planned["steps"] == len(rows) == 6
@@ -617,9 +618,9 @@ def test_the_plan_is_what_then_happens(model: Path, tmp_path: Path) -> None:
 def test_learning_rates_when_none_is_said(model: Path, tmp_path: Path) -> None:
     tree = configuration.to_json(make_config(tmp_path / "run", model))
     tree["train"]["learning_rate"] = None
-    assert train.plan(configuration.resolve(tree), make_pairs(4))["learning_rate"] == 1e-6
+    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4))["learning_rate"] == 1e-6
     tree["adapter"]["kind"] = "lora"
-    assert train.plan(configuration.resolve(tree), make_pairs(4))["learning_rate"] == 1e-5
+    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4))["learning_rate"] == 1e-5
 
 
 # --- a model and data that no one here made -----------------------------------------------------------------------
@@ -642,7 +643,7 @@ def test_a_real_model_on_real_pairs(shared_data: Path, tmp_path: Path, adapter: 
             "out": str(tmp_path / "run"),
         }
     )  # fmt: skip
-    prepare_stage.main(config, reporter=Recorder())
+    prepare_stage.main(set_up(config), reporter=Recorder())
     folder, _ = align(config)
     rows = store.read_jsonl(folder.metrics)
     assert len(rows) == 6

@@ -60,17 +60,20 @@ def _stage(name: str, summary: str) -> None:
 def _run_stage(name: str, config: Config, reporter: Any, *, anyway: bool = False) -> None:
     from importlib import import_module
 
+    from trimtab.runtime import set_up
+
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
+    setup = set_up(config)
     if name == "judge":  # before the folder is told of another judge
         runner.judge_setup.require(config)
     options = {"resume_anyway": True} if anyway else {}  # of train alone
-    with runner.begun(config, reporter=reporter, **options):
-        for single in runner.seeds(config, reporter=reporter):
+    with runner.begun(setup, reporter=reporter, **options):
+        for single in runner.seeds(setup, reporter=reporter):
             stage.main(single, reporter=reporter, **options)
             if name == "judge":
                 stage.refuse_if_incomplete(single)
         if name == "report" and config.seeds > 1:
-            stage.main(config, reporter=reporter)
+            stage.main(setup, reporter=reporter)
 
 
 for _name, _summary in {
@@ -119,6 +122,7 @@ def plan(*words: Words, as_json: AsJson = False) -> None:
     from trimtab import config
     from trimtab.commands import plan as command
     from trimtab.config import parsing as written
+    from trimtab.runtime import set_up
     from trimtab.studies.sweep import command as sweep
     from trimtab.studies.sweep import plan as planning
     from trimtab.studies.sweep import recipe
@@ -130,7 +134,7 @@ def plan(*words: Words, as_json: AsJson = False) -> None:
         show(told, as_json, planning.lines)
         return
     resolved = config.resolve(config.merge(tree, flags))
-    show(command.plan(resolved, reporter=reporter(quiet=False)), as_json, command.lines)
+    show(command.plan(set_up(resolved), reporter=reporter(quiet=False)), as_json, command.lines)
 
 
 def _only(named: Sequence[str]) -> str | None:

@@ -11,6 +11,7 @@ from trimtab.data.formats import detect_format
 from trimtab.data.sources import read_rows
 from trimtab.errors import ConfigError
 from trimtab.records import Pair
+from trimtab.runtime import set_up
 from trimtab.stages.prepare import split_name, template_of
 
 
@@ -30,7 +31,7 @@ def main(source: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     model = section(ModelSection, "model", flags["model"])
     assert isinstance(model, ModelSection)
     config = Config(model=model, data=data, offline=offline)
-    template, limits = template_of(config)
+    template, limits = template_of(set_up(config))
 
     def tokenize(pair: Pair) -> Any:
         return template.tokenize_pair(pair, **limits)

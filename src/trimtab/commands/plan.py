@@ -6,40 +6,33 @@ Lengths come from the data themselves: from all of them, or, of a long source, f
 from __future__ import annotations
 
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trimtab import objectives
-from trimtab.config import Config
-from trimtab.engine import identity, memory, models
+from trimtab import windtunnel
+from trimtab.engine import memory
 from trimtab.progress import Reporter, SilentReporter, duration
 from trimtab.records import TokenPair, digest
-from trimtab.runtime import policy
-from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
+from trimtab.runtime import memory_fit
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.stages import prepare, reference, train
-
-if TYPE_CHECKING:
-    import torch
 
 LOOKED_AT = 1000  # rows tokenised for an estimate
 EMBEDDED_WHOLE = 2048  # up to so many pairs are all sampled: the run finds their answers in the cache
 EMBEDDED_LOOKED_AT = 64  # else so many are, for an estimate
 
 
-def inputs(config: Config) -> str:
+def inputs(setup: RunSetup) -> str:
     """Digest of what a plan is made from beside the configuration: the rows, the model, the benchmark's prompts."""
-    return digest([prepare.inputs(config), identity.identify(str(model_folder(config))).weights])
+    return digest([prepare.inputs(setup), setup.model_identity.weights])
 
 
-def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:
+def plan(setup: RunSetup, *, reporter: Reporter) -> dict[str, Any]:
     """Every derived number of the run, as kept in `plan.json`. Raises what the run itself would refuse."""
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
-    rows = prepare.count(config)
-    embedded = config.data.source == EMBEDDED  # only sampling takes long enough to be shown
-    looked = prepare.prepare(
-        config, reporter=reporter if embedded else SilentReporter(), limit=_looked_at(config, rows)
-    )
-    prepare.refuse_if_bad(looked.audit, config)
+    config, objective = setup.config, setup.objective
+    rows = prepare.count(setup)
+    embedded = config.data.source == windtunnel.NAME  # only sampling takes long enough to be shown
+    looked = prepare.prepare(setup, reporter=reporter if embedded else SilentReporter(), limit=_looked_at(setup, rows))
+    prepare.refuse_if_bad(looked.audit, max_rejected=config.data.max_rejected)
     kept, heldout = prepare.split(looked, share=config.data.holdout)
     share = rows / max(1, looked.audit.n_rows)
     # lengths repeat those that were looked at; exact when everything was
@@ -51,42 +44,39 @@ def plan(config: Config, *, reporter: Reporter) -> dict[str, Any]:
         "objective": {"name": objective.name} | objective.parameters(),
         "step_zero_loss": objective.step_zero(),
         "notices": list(objective.notices()),
-        "train": train.plan(config, pairs),
-        "reference": reference.plan(config, pairs),
-        "engine": (engine := _engine(config, pairs)),
-        "milestones": _milestones(config, engine, pairs=pairs, heldout_tokens=share * sum(p.n_tokens for p in heldout)),
-        "benchmark": benchmark_name(config),
-        "benchmark_prompts": len(benchmark(config).prompts) if benchmark_name(config) else 0,
+        "train": train.plan(setup, pairs),
+        "reference": reference.plan(setup, pairs),
+        "engine": (engine := _engine(setup, pairs)),
+        "milestones": _milestones(setup, engine, pairs=pairs, heldout_tokens=share * sum(p.n_tokens for p in heldout)),
+        "benchmark": setup.benchmark_name,
+        "benchmark_prompts": len(setup.benchmark.prompts) if setup.benchmark_name else 0,
         "judge": config.judge.name,
         "select": config.select.by,
         "seeds": config.seeds,
-        "out": str(Folder.of(config).root),
+        "out": str(setup.folder.root),
     }
 
 
-def _looked_at(config: Config, rows: int) -> int:
+def _looked_at(setup: RunSetup, rows: int) -> int:
     """How many of the rows lengths are taken from."""
-    if config.data.source != EMBEDDED:
+    if setup.config.data.source != windtunnel.NAME:
         return LOOKED_AT
     return rows if rows <= EMBEDDED_WHOLE else EMBEDDED_LOOKED_AT
 
 
-def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
+def _engine(setup: RunSetup, pairs: list[TokenPair]) -> dict[str, Any]:
     """Device, packs, and the predictions of `engine.memory`, in bytes and seconds."""
-    device = models.pick_device(config.engine.device)
-    dtype = models.pick_dtype(config.engine.dtype, device)
-    threads = policy.use_threads(config)
-    shape = policy.shape(config)
-    fit = policy.fit(config, pairs=pairs)
+    device, dtype, shape = setup.device, setup.dtype, setup.memory_shape
+    setup.use_threads()
+    fit = memory_fit.fit(setup, pairs=pairs)
     tokens = sum(pair.n_tokens for pair in pairs)
     responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
-    seen = train.plan(config, pairs)
-    longest = policy.longest_sequence(pairs)
+    seen = train.plan(setup, pairs)
+    longest = memory_fit.longest_sequence(pairs)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
-    batch = 2 * config.train.batch_pairs * longest if shape.eager_heads else seen["largest_batch_tokens"]
-    predicted = policy.predict(
-        config,
-        shape,
+    batch = 2 * setup.config.train.batch_pairs * longest if shape.eager_heads else seen["largest_batch_tokens"]
+    predicted = memory_fit.predict(
+        setup,
         pack_tokens=min(fit.pack_tokens, batch),
         pairs=pairs,
         response_share=responses,
@@ -104,10 +94,10 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
     return {
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
-        "threads": threads,
+        "threads": setup.threads,
         "pack_tokens": fit.pack_tokens,
         "checkpointing": fit.checkpointing,
-        "attention": _attention(config, shape, device, dtype),
+        "attention": _attention(setup),
         "parameters": shape.parameters,
         "trainable": shape.trainable,
         "predicted_peak_bytes": predicted.peak,
@@ -116,13 +106,13 @@ def _engine(config: Config, pairs: list[TokenPair]) -> dict[str, Any]:
 
 
 def _milestones(
-    config: Config, engine: dict[str, Any], *, pairs: list[TokenPair], heldout_tokens: float
+    setup: RunSetup, engine: dict[str, Any], *, pairs: list[TokenPair], heldout_tokens: float
 ) -> dict[str, Any] | None:
     """What looking at the held-out pairs takes beside training (forward passes, a third of a step's work a token), and
     the bytes that weights take until the pick; None without held-out pairs."""
     if heldout_tokens == 0:
         return None
-    seen = train.plan(config, pairs)
+    config, seen = setup.config, train.plan(setup, pairs)
     steps = seen["milestones"]
     trained = seen["tokens_per_epoch"] * seen["pairs_seen"] / max(1, len(pairs))
     weights, width = engine["parameters"], 4 if engine["dtype"] == "float32" else 2
@@ -136,13 +126,13 @@ def _milestones(
     }
 
 
-def _attention(config: Config, shape: memory.Shape, device: torch.device, dtype: torch.dtype) -> str:
+def _attention(setup: RunSetup) -> str:
     """What will compute attention, if the run's self-check finds nothing against it."""
-    if config.engine.packed == "off" or shape.eager_heads:
+    if setup.config.engine.packed == "off" or setup.memory_shape.eager_heads:
         return "the model's own"
     from trimtab.engine.attention import ways_for  # with transformers behind it
 
-    return ways_for(device, dtype)[0].name
+    return ways_for(setup.device, setup.dtype)[0].name
 
 
 _CHECKPOINTING = {

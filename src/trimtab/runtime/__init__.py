@@ -1,1 +1,18 @@
-"""What a run needs around its stages: folder, set-up, signals, resuming, milestones, answers."""
+"""What a run needs around its stages.
+
+run_setup            `set_up(config)`: everything the configuration stands for, resolved once
+folder               where each artefact lies, and which stage has made it
+run_identity         what a trajectory, and the reference's log-probs, depend on
+model_loading        the unaligned model, its adapter, a scorer that has checked itself
+memory_fit           pack budget and checkpointing that fit into free memory
+benchmark_prompts    prompts and official texts by the benchmark's name
+answering            answers of a model, decoded here or by a server; transcript: as they grow
+judges/              the judges that a configuration names
+resuming, signals    going on after a stop, and stopping
+milestones           the weights that a run may end with
+symptom_watch, notices, model_card    what is said while, before and after it trains
+"""
+
+from trimtab.runtime.run_setup import RunSetup, set_up
+
+__all__ = ["RunSetup", "set_up"]

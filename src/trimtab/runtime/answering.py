@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trimtab import store
-from trimtab.config import Config, GenerateSection
+from trimtab.config import GenerateSection
 from trimtab.data.chat import ChatTemplate
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
 from trimtab.records import digest
-from trimtab.runtime.policy import use_threads
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
 from trimtab.runtime.transcript import Spoken, Transcript, transcript
 from trimtab.sampling import Sampled, lay_for_decoding, sample
@@ -40,21 +40,22 @@ def answer_turns(
     conversations: Sequence[tuple[str, ...]],
     *,
     temperatures: Sequence[float],
-    config: Config,
+    decoding: GenerateSection,
+    setup: RunSetup,
     reporter: Reporter,
     what: str,
     endpoint: Endpoint | None = None,
 ) -> list[list[Spoken]]:
     """The answers to every conversation's turns, each turn asked with the answers before it, in order.
 
-    conversations: the user's turns. temperatures: one a conversation; all else is as `config.generate` has it.
+    conversations: the user's turns. temperatures: one a conversation; all else is as `decoding` has it.
     endpoint: the server to ask; without one the model in `folder` decodes here. With one, `folder` is what is served
         there, and only names it.
 
     A conversation whose turn got no answer ends there, so its list is shorter: nothing is made up. The reporter says
     which. Raises StopError once a signal has come, and what loading, decoding and asking raise.
     """
-    key = _key(folder, conversations, temperatures=temperatures, config=config, endpoint=endpoint)
+    key = _key(folder, conversations, temperatures=temperatures, decoding=decoding, setup=setup, endpoint=endpoint)
     kept = store.home() / "answers" / f"{key}.json"
     if kept.is_file():
         reporter.say(f"{what}: {len(conversations)} answers from the cache")
@@ -62,9 +63,17 @@ def answer_turns(
     with transcript(kept.with_suffix(".jsonl"), conversations, reporter=reporter, what=what) as said:
         with stop_on_signal() as stop:
             if endpoint is None:
-                _decode(said, folder, temperatures=temperatures, config=config, reporter=reporter, stop=stop)
+                _decode(
+                    said,
+                    folder,
+                    temperatures=temperatures,
+                    decoding=decoding,
+                    setup=setup,
+                    reporter=reporter,
+                    stop=stop,
+                )
             else:
-                _ask(said, endpoint, temperatures=temperatures, config=config, stop=stop)
+                _ask(said, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
         if stop:
             raise stop.error(f"{what}: {said.n_answers} of {said.n_turns} answers are kept")
     said.report_missing(reporter, what)
@@ -79,18 +88,19 @@ def _key(
     conversations: Sequence[tuple[str, ...]],
     *,
     temperatures: Sequence[float],
-    config: Config,
+    decoding: GenerateSection,
+    setup: RunSetup,
     endpoint: Endpoint | None,
 ) -> str:
-    model, told = identity.identify(str(folder)), config.generate
-    here = [config.engine.dtype, config.engine.device, told.repetition_penalty, NUMERICS]
+    model, engine = identity.identify(str(folder)), setup.config.engine
+    here = [engine.dtype, engine.device, decoding.repetition_penalty, NUMERICS]
     return digest(
         {
             "weights": [model.weights, model.adapter],
             "tokenizer": model.tokenizer,
             "conversations": [list(turns) for turns in conversations],
             "temperatures": [float(temperature) for temperature in temperatures],
-            "decoding": [told.max_new_tokens, told.top_p, told.seed],
+            "decoding": [decoding.max_new_tokens, decoding.top_p, decoding.seed],
             "by": here
             if endpoint is None
             else [endpoint.model, urlsplit(endpoint.base_url).hostname],  # a port may be new at each start
@@ -101,9 +111,9 @@ def _key(
 # --- by a server ---------------------------------------------------------------------------------------------------
 
 
-def _ask(said: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float], config: Config, stop: Stop) -> None:
-    told = config.generate
-
+def _ask(
+    said: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float], decoding: GenerateSection, stop: Stop
+) -> None:
     def heard(number: int, reply: Reply) -> None:
         said.add(number, Spoken(reply.text.strip(), reply.completion_tokens, reply.finish_reason == "stop"))
 
@@ -112,10 +122,10 @@ def _ask(said: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float],
             endpoint,
             said.due(turn),
             turn=turn,
-            max_new_tokens=told.max_new_tokens,
+            max_new_tokens=decoding.max_new_tokens,
             temperatures=dict(enumerate(temperatures)),
-            top_p=told.top_p,
-            seed=told.seed,
+            top_p=decoding.top_p,
+            seed=decoding.seed,
             on_answer=heard,
             on_missing=said.leave_out,
             stop=lambda: bool(stop),
@@ -126,11 +136,19 @@ def _ask(said: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float],
 
 
 def _decode(
-    said: Transcript, folder: Path, *, temperatures: Sequence[float], config: Config, reporter: Reporter, stop: Stop
+    said: Transcript,
+    folder: Path,
+    *,
+    temperatures: Sequence[float],
+    decoding: GenerateSection,
+    setup: RunSetup,
+    reporter: Reporter,
+    stop: Stop,
 ) -> None:
-    use_threads(config)
-    speaker = _Speaker.of(folder, said, temperatures=temperatures, config=config, on_step=_counting(said, stop))
-    batch_tokens = config.generate.batch_tokens
+    setup.use_threads()
+    on_step = _counting(said, stop)
+    speaker = _Speaker.of(folder, said, temperatures=temperatures, decoding=decoding, setup=setup, on_step=on_step)
+    batch_tokens = decoding.batch_tokens
     with faster_products(speaker.loaded.model), suppress(Interrupted):
         for turn in range(said.longest):
             prompts = speaker.rendered(turn)
@@ -163,19 +181,20 @@ class _Speaker:
         said: Transcript,
         *,
         temperatures: Sequence[float],
-        config: Config,
+        decoding: GenerateSection,
+        setup: RunSetup,
         on_step: Callable[[int], None],
     ) -> _Speaker:
         loaded = models.load(
             str(folder),
-            dtype=config.engine.dtype,
-            device=config.engine.device,
-            trust_remote_code=config.model.trust_remote_code,
+            dtype=setup.config.engine.dtype,
+            device=setup.config.engine.device,
+            trust_remote_code=setup.config.model.trust_remote_code,
             offline=True,
         )
         lay_for_decoding(loaded.model)
         template = ChatTemplate.of(loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id)
-        return cls(loaded, template, said, temperatures, config.generate, on_step)
+        return cls(loaded, template, said, temperatures, decoding, on_step)
 
     def rendered(self, turn: int) -> dict[int, Sequence[int]]:
         """The prompts of a turn as the model reads them, the oldest messages left out where its window is too small.

@@ -17,6 +17,7 @@ from typing import Any
 from trimtab import store
 from trimtab.config import Config
 from trimtab.errors import ConfigError, StoreError
+from trimtab.records import TokenPair
 
 MODEL_CARD = "README.md"  # the user's to edit, and no note speaks of it
 PUBLIC_FORMS = ("answers", "verdicts")  # folders of the files that may be edited
@@ -95,6 +96,14 @@ class Folder:
     def screening(self) -> Path:
         """What was done with responses whose gradient is zero; only where the run screened."""
         return self.root / "screening.json"
+
+    def train_pairs(self) -> list[TokenPair]:
+        """The pairs to train on, as `prepare` tokenised them."""
+        return _token_pairs(self.data / "train.jsonl")
+
+    def heldout_pairs(self) -> list[TokenPair]:
+        """The pairs that are held out of training, as `prepare` tokenised them."""
+        return _token_pairs(self.data / "heldout.jsonl")
 
     def answers(self, benchmark: str, *, turns: bool = False) -> Path:
         """The aligned model's. Answers of several turns are lines of FastChat's form, others a list of AlpacaEval's."""
@@ -189,6 +198,10 @@ class Folder:
 
     def _note(self, stage: str) -> Path:
         return self.root / ".stages" / f"{stage}.json"
+
+
+def _token_pairs(path: Path) -> list[TokenPair]:
+    return [TokenPair.from_json(row) for row in store.iter_jsonl(path)]
 
 
 def _read_note(path: Path) -> dict[str, Any]:

@@ -24,10 +24,9 @@ from trimtab import store
 from trimtab.analysis import selection
 from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.token_calibration import per_token
-from trimtab.config import Config
 from trimtab.engine.order import Order
 from trimtab.records import TokenPair
-from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_setup import RunSetup
 
 PREFIX = "step-"
 SHARES_OF_AN_EPOCH = (0.1, 0.25, 0.5, 1.0)
@@ -57,8 +56,7 @@ def steps(order: Order) -> tuple[int, ...]:
 class Milestones:
     """Those of one run. Without held-out pairs there are none."""
 
-    config: Config
-    folder: Folder
+    setup: RunSetup
     order: Order
     heldout: Sequence[TokenPair]
 
@@ -68,7 +66,7 @@ class Milestones:
 
     def bytes_needed(self, model: nn.Module) -> int:
         """What they take on disk until the pick: the weights, or an adapter's alone."""
-        whole = self.config.adapter.kind == "none"
+        whole = self.setup.config.adapter.kind == "none"
         one = sum(p.numel() * p.element_size() for p in model.parameters() if whole or p.requires_grad)
         return one * sum(self._keeps_weights(step) for step in self.steps)
 
@@ -95,8 +93,8 @@ class Milestones:
         """The choice with all of its numbers, as `selection.json` has them. Milestones that were lost are named."""
         last = self.order.steps
         told: dict[str, Any] = {
-            "by": self.config.select.by,
-            "rule": selection.RULE if self.config.select.by == "held_out" else "the last step",
+            "by": self.setup.config.select.by,
+            "rule": selection.RULE if self.setup.config.select.by == "held_out" else "the last step",
             "last": last,
             "n": len(self.heldout),
             "ids": [pair.id for pair in self.heldout],
@@ -107,7 +105,7 @@ class Milestones:
             return told | {"picked": last, "why": why} | nothing
         lost = [step for step in self.steps if not self._is_whole(step)]
         found = [self._read(step) for step in self.steps if step not in lost]
-        choice = selection.choose(found, by=self.config.select.by)
+        choice = selection.choose(found, by=self.setup.config.select.by)
         numbers = selection.numbers(found, picked=choice.step)
         return told | {
             "picked": choice.step,
@@ -133,12 +131,12 @@ class Milestones:
 
     def clear(self) -> None:
         """After the pick nothing of them is needed, unless `select.keep`."""
-        if not self.config.select.keep:
-            store.remove(self.folder.milestones)
+        if not self.setup.config.select.keep:
+            store.remove(self.setup.folder.milestones)
 
     def _keeps_weights(self, step: int) -> bool:
         """The last step's are in memory when the pick is made, and in the last checkpoint."""
-        told = self.config.select
+        told = self.setup.config.select
         return told.keep or (told.by == "held_out" and step < self.order.steps)
 
     def _is_whole(self, step: int) -> bool:
@@ -147,7 +145,7 @@ class Milestones:
         return not store.damage(folder) and (not self._keeps_weights(step) or any(folder.glob("*.safetensors")))
 
     def _at(self, step: int) -> Path:
-        return self.folder.milestones / f"{PREFIX}{step:08d}"
+        return self.setup.folder.milestones / f"{PREFIX}{step:08d}"
 
     def _read(self, step: int) -> selection.Milestone:
         told = store.read_json(self._at(step) / _EVIDENCE)

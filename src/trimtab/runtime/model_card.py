@@ -8,23 +8,23 @@ from importlib import metadata
 from typing import Any
 
 from trimtab.config import Config, to_json
-from trimtab.objectives import Objective
 from trimtab.progress import printable
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft")
 
 
 def text(
-    config: Config,
+    setup: RunSetup,
     *,
-    objective: Objective,
     rows: Sequence[Mapping[str, Any]],
     heldout: Mapping[str, Any],
     selected: Mapping[str, Any],
     changes: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The card, in Markdown with the Hub's front matter. `changes`: those of `resuming.changes`."""
+    config, objective = setup.config, setup.objective
     kind = _kind(config)
     parameters = ", ".join(f"{name} {value}" for name, value in objective.parameters().items() if value is not None)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)

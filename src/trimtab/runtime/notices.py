@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from trimtab.config import Config
 from trimtab.engine.scoring import Scorer
-from trimtab.objectives import Objective
+from trimtab.runtime.run_setup import RunSetup
 
 
-def notices(config: Config, objective: Objective, scorer: Scorer, *, pack_tokens: int, threads: int) -> list[str]:
+def notices(setup: RunSetup, scorer: Scorer, *, pack_tokens: int) -> list[str]:
     """The objective's regime, the path and how it computes, and what was switched off."""
-    wanted = config.engine.screening
+    engine, objective = setup.config.engine, setup.objective
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
     attention = f"attention by {scorer.attention_name}"
     dtype = str(scorer.dtype).removeprefix("torch.")
-    where = f"{scorer.device.type}, {threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
+    where = f"{scorer.device.type}, {setup.threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
     lines = [*objective.notices(), f"{path}, up to {pack_tokens:,} tokens each, {dtype} on {where}, {attention}"]
-    if config.engine.shrinking == "on":
+    if engine.shrinking == "on":
         lines.append(
             "shrinking is on: approximate; responses far inside the dead zone skip visits, and what that missed is "
             "counted in the report"
         )
-    if wanted != "off" and objective.has_dead_zone and scorer.has_dropout:
+    if engine.screening != "off" and objective.has_dead_zone and scorer.has_dropout:
         lines.append("screening is off: with adapter dropout two passes over one response are not the same model")
-    if wanted == "on" and not objective.has_dead_zone:
+    if engine.screening == "on" and not objective.has_dead_zone:
         lines.append(f"screening is off: {objective.name} has no dead zone, every response keeps its gradient")
     return lines

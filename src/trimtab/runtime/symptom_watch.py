@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from trimtab import store
 from trimtab.analysis.symptoms import Course, Watch
 from trimtab.config import Config
 from trimtab.objectives import Objective
+from trimtab.runtime.run_setup import RunSetup
 
 
 def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> Course:
@@ -24,9 +24,9 @@ def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> C
     )
 
 
-def watch_from(metrics: Path, config: Config, objective: Objective, *, steps: int, dtype: object) -> Watch:
+def watch_from(setup: RunSetup, *, steps: int, dtype: object) -> Watch:
     """Looks for trouble in the rows to come; what the rows of an earlier life showed was said then."""
-    watch = Watch(course(config, objective, steps=steps, dtype=str(dtype).removeprefix("torch.")))
-    for row in store.iter_jsonl(metrics):
+    watch = Watch(course(setup.config, setup.objective, steps=steps, dtype=str(dtype).removeprefix("torch.")))
+    for row in store.iter_jsonl(setup.folder.metrics):
         watch.saw(row)
     return watch

@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import store, windtunnel
-from trimtab.config import Config, DataSection, GenerateSection, config_digest
+from trimtab.config import DataSection, GenerateSection, config_digest
 from trimtab.data.audit import Audit, Auditor, audit, normalise_prompt
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import detect_format
 from trimtab.data.loading import load_chat_template
 from trimtab.data.problems import RowProblem
 from trimtab.data.sources import read_rows
-from trimtab.engine import identity
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import Reporter
 from trimtab.records import Pair, TokenPair, digest
 from trimtab.runtime.answering import answer_turns
-from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import EMBEDDED, benchmark, benchmark_name, model_folder
+from trimtab.runtime.run_setup import RunSetup
 
 WINDTUNNEL_ANSWER_TOKENS = 64
 
@@ -48,30 +46,29 @@ class _Source:
     total: int | None
 
 
-def main(config: Config, *, reporter: Reporter) -> None:
+def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Write `data/`: pairs.jsonl, train.jsonl, heldout.jsonl, audit.json, rejected.jsonl."""
-    folder = Folder.of(config)
-    made_from = inputs(config)
+    folder, made_from = setup.folder, inputs(setup)
     if folder.is_done("prepare", made_from):
         reporter.say("prepare: the pairs are prepared already")
         return
     sentences: list[str] = []
-    store.commit_folder(folder.data, lambda into: sentences.extend(_write(into, config, reporter=reporter)))
+    store.commit_folder(folder.data, lambda into: sentences.extend(_write(into, setup, reporter=reporter)))
     folder.finish("prepare", made_from, [folder.data])
     for sentence in sentences:
         reporter.say(f"prepare: {sentence}")
 
 
-def _write(into: Path, config: Config, *, reporter: Reporter) -> list[str]:
+def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
     """Fill the data folder and say what is in it. Rows go to disk as they are tokenised; none is held.
 
     A contradiction shows only at its second row, so all texts are looked through once before.
     """
-    template, limits = template_of(config)
-    source = _source(config, limit=None, reporter=reporter)
+    template, limits = template_of(setup)
+    source = _source(setup, limit=None, reporter=reporter)
     on_text = audit(_passing(source, "looking through the pairs", reporter=reporter))
     source = replace(source, total=on_text.n_rows)
-    auditor = Auditor(evaluation_prompts=_evaluation_prompts(config))
+    auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     n_train = n_heldout = 0
     with (
         store.JsonLines(into / "pairs.jsonl") as pairs,
@@ -83,13 +80,13 @@ def _write(into: Path, config: Config, *, reporter: Reporter) -> list[str]:
             if pair.id in on_text.dropped_ids:
                 continue
             pairs.append(pair.to_json())
-            is_heldout = _is_heldout(pair, share=config.data.holdout)
+            is_heldout = _is_heldout(pair, share=setup.config.data.holdout)
             (heldout if is_heldout else train).append(tokens.to_json())
             n_heldout, n_train = n_heldout + is_heldout, n_train + (not is_heldout)
     found = auditor.finish(decode=template.decode)
     if n_train + n_heldout != found.n_kept:
-        raise DataError(f"{config.data.source} changed while it was read", remedy="run the same command again")
-    refuse_if_bad(found, config)
+        raise DataError(f"{setup.config.data.source} changed while it was read", remedy="run the same command again")
+    refuse_if_bad(found, max_rejected=setup.config.data.max_rejected)
     _refuse_without_training(n_train, n_heldout)
     store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in found.dropped))
     told = {"train": n_train, "heldout": n_heldout, "template": template.digest, "template_sentence": template.sentence}
@@ -97,11 +94,11 @@ def _write(into: Path, config: Config, *, reporter: Reporter) -> list[str]:
     return [*found.lines(), template.sentence, f"{n_train} pairs to train on, {n_heldout} held out"]
 
 
-def prepare(config: Config, *, reporter: Reporter, limit: int | None = None) -> Prepared:
+def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) -> Prepared:
     """Everything `main` does but writing, in memory. `limit` caps the rows looked at (for an estimate)."""
-    template, limits = template_of(config)
-    source = _source(config, limit=limit, reporter=reporter)
-    auditor = Auditor(evaluation_prompts=_evaluation_prompts(config))
+    template, limits = template_of(setup)
+    source = _source(setup, limit=limit, reporter=reporter)
+    auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     kept = list(_sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter))
     found = auditor.finish(decode=template.decode)
     lost = found.dropped_ids
@@ -109,17 +106,17 @@ def prepare(config: Config, *, reporter: Reporter, limit: int | None = None) -> 
     return Prepared([pair for pair, _ in kept], [tokens for _, tokens in kept], found)
 
 
-def refuse_if_bad(audit: Audit, config: Config) -> None:
+def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
     """Stop before training on a data set of which more than `data.max_rejected` is unusable."""
     if not audit.n_kept:
         raise DataError(
             f"none of the {audit.n_rows} rows is a usable pair\n" + "\n".join(audit.lines()[1:]),
             remedy="`trimtab audit DATA --model M --json` names every row",
         )
-    if audit.dropped_share > config.data.max_rejected:
+    if audit.dropped_share > max_rejected:
         raise DataError(
             f"{len(audit.dropped)} of {audit.n_rows} rows ({audit.dropped_share:.1%}) are bad, "
-            f"more than data.max_rejected = {config.data.max_rejected:.0%}\n" + "\n".join(audit.lines()[1:]),
+            f"more than data.max_rejected = {max_rejected:.0%}\n" + "\n".join(audit.lines()[1:]),
             remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
             f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",
         )
@@ -150,27 +147,29 @@ def _refuse_without_training(n_train: int, n_heldout: int) -> None:
         )
 
 
-def count(config: Config) -> int:
+def count(setup: RunSetup) -> int:
     """Rows that `main` will read."""
-    if config.data.source == EMBEDDED:
+    config = setup.config
+    if config.data.source == windtunnel.NAME:
         return min(config.windtunnel.pairs, config.data.limit or config.windtunnel.pairs)
-    rows = _rows(config, config.data.limit)
+    rows = _rows(setup, config.data.limit)
     return sum(1 for _ in rows) if rows.total is None else int(rows.total)
 
 
-def inputs(config: Config) -> str:
+def inputs(setup: RunSetup) -> str:
     """Digest of what `main` reads: the rows, the tokenizer, the keys of `data`, the benchmark's prompts."""
-    model = identity.identify(str(model_folder(config)))
-    asked = benchmark(config).digest if benchmark_name(config) else None
+    config, model = setup.config, setup.model_identity
+    asked = setup.benchmark.digest if setup.benchmark_name else None
     keys: list[Any] = [config_digest(config, "data"), asked, model.tokenizer]
-    if config.data.source == EMBEDDED:
+    if config.data.source == windtunnel.NAME:
         keys += [config_digest(config, "windtunnel"), model.weights]
     else:
-        keys.append(_rows(config, config.data.limit).digest)
+        keys.append(_rows(setup, config.data.limit).digest)
     return digest(keys)
 
 
-def _rows(config: Config, limit: int | None) -> Any:
+def _rows(setup: RunSetup, limit: int | None) -> Any:
+    config = setup.config
     return read_rows(config.data.source, split=split_name(config.data), limit=limit, offline=config.offline)
 
 
@@ -201,25 +200,26 @@ def _sound(
             yield pair, tokens
 
 
-def _source(config: Config, *, limit: int | None, reporter: Reporter) -> _Source:
+def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> _Source:
+    config = setup.config
     limit = min((n for n in (limit, config.data.limit) if n is not None), default=None)
-    if config.data.source == EMBEDDED:
-        pairs = embedded_pairs(config, limit or config.windtunnel.pairs, reporter=reporter)
+    if config.data.source == windtunnel.NAME:
+        pairs = embedded_pairs(setup, limit or config.windtunnel.pairs, reporter=reporter)
         return _Source(lambda: iter(pairs), len(pairs))
-    rows = _rows(config, limit)
+    rows = _rows(setup, limit)
     shape = detect_format(rows.head, source=config.data.source, columns=config.data.columns)
     return _Source(lambda: (shape.to_pair(row_id, row) for row_id, row in rows), rows.total)
 
 
-def embedded_pairs(config: Config, n: int, *, reporter: Reporter) -> list[Pair]:
+def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]:
     """The embedded world's pairs: two answers of the model itself to each task, labelled with the world's dials."""
-    world = config.windtunnel
+    world = setup.config.windtunnel
     pairs: list[Pair] = []
     for part in range(8):  # ties and twins give no pair, so more tasks are drawn until there are enough
         wanted = max(64, int(1.6 * (n - len(pairs))))
         seed = 1000 * world.seed + 2 * part
         tasks = windtunnel.tasks(wanted, seed=seed, split="pairs")
-        sides = [_own_answers(config, tasks, seed=seed + side, side=side, reporter=reporter) for side in (0, 1)]
+        sides = [_own_answers(setup, tasks, seed=seed + side, side=side, reporter=reporter) for side in (0, 1)]
         labelled = windtunnel.label(
             tasks,
             sides[0],
@@ -236,25 +236,26 @@ def embedded_pairs(config: Config, n: int, *, reporter: Reporter) -> list[Pair]:
 
 
 def _own_answers(
-    config: Config, tasks: Sequence[windtunnel.Task], *, seed: int, side: int, reporter: Reporter
+    setup: RunSetup, tasks: Sequence[windtunnel.Task], *, seed: int, side: int, reporter: Reporter
 ) -> list[str]:
     """The model's own answers, by the world's dials and not by those of the benchmark."""
-    temperature = config.windtunnel.temperature
+    temperature = setup.config.windtunnel.temperature
     decoding = GenerateSection(max_new_tokens=WINDTUNNEL_ANSWER_TOKENS, temperature=temperature, seed=seed)
     said = answer_turns(
-        model_folder(config),
+        setup.model_folder,
         [(task.prompt,) for task in tasks],
         temperatures=[temperature] * len(tasks),
-        config=config.model_copy(update={"generate": decoding}),
+        decoding=decoding,
+        setup=setup,
         reporter=reporter,
         what=f"sampling answers to be labelled ({side + 1} of 2)",
     )
     return [turns[0].text for turns in said]
 
 
-def template_of(config: Config) -> tuple[ChatTemplate, dict[str, int]]:
+def template_of(setup: RunSetup) -> tuple[ChatTemplate, dict[str, int]]:
     """The tokenizer's template, and the limits (tokens) within which it puts a pair."""
-    folder = model_folder(config)
+    config, folder = setup.config, setup.model_folder
     described = read_config(folder, trust_remote_code=config.model.trust_remote_code)
     asked = config.data.max_prompt_tokens + config.data.max_response_tokens
     limits = {
@@ -266,7 +267,7 @@ def template_of(config: Config) -> tuple[ChatTemplate, dict[str, int]]:
     return load_chat_template(str(folder), offline=True), limits
 
 
-def _evaluation_prompts(config: Config) -> frozenset[str] | None:
-    if benchmark_name(config) is None:
+def _evaluation_prompts(setup: RunSetup) -> frozenset[str] | None:
+    if setup.benchmark_name is None:
         return None
-    return frozenset(normalise_prompt(prompt.instruction) for prompt in benchmark(config).prompts)
+    return frozenset(normalise_prompt(prompt.instruction) for prompt in setup.benchmark.prompts)

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab import objectives, store
-from trimtab.config import Config
+from trimtab import store
 from trimtab.engine import reference
 from trimtab.engine.scoring import Scorer
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair
-from trimtab.runtime import policy
-from trimtab.runtime.folder import Folder
+from trimtab.runtime import memory_fit
+from trimtab.runtime.model_loading import load_unaligned
+from trimtab.runtime.run_identity import reference_key
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
 
 
-def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
+def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> dict[str, Any]:
     """Rows and tokens of a reference pass that finds nothing in the cache; zeros where none is needed."""
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
-    needed = objective.needs_reference
+    needed = setup.objective.needs_reference
     return {
         "needed": needed,
         "rows": 2 * len(pairs) if needed else 0,
@@ -30,23 +30,22 @@ def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
     }
 
 
-def main(config: Config, *, reporter: Reporter) -> None:
+def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Fill the cache for the run's pairs and write `reference.json`, which says where the rows are."""
-    folder = Folder.of(config)
-    data = folder.require(folder.data, "prepare")
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    folder, objective = setup.folder, setup.objective
+    folder.require(folder.data, "prepare")
     if not objective.needs_reference:
         reporter.say(f"reference: {objective.name} needs none")
         return
-    pairs = policy.read_pairs(data / "train.jsonl") + policy.read_pairs(data / "heldout.jsonl")
-    key = policy.reference_key(config, folder)
+    pairs = folder.train_pairs() + folder.heldout_pairs()
+    key = reference_key(setup)
     held = reference.read(key, pairs)
     for shard, why in held.damaged_shards:
         reporter.say(f"reference: {why}; its rows are computed again")
         store.remove(shard)
     what = reference.missing(held, pairs)
     if what.digests:
-        _compute(config, key, what, pairs, reporter)
+        _compute(setup, key, what, pairs, reporter)
     else:
         reporter.say(f"reference: all {len(held.rows):,} rows are in the cache")
     told = {"key": key.to_json(), "digest": key.digest, "rows": 2 * len(pairs), "computed": len(what.digests)}
@@ -55,16 +54,16 @@ def main(config: Config, *, reporter: Reporter) -> None:
 
 
 def _compute(
-    config: Config,
+    setup: RunSetup,
     key: reference.ReferenceKey,
     what: reference.Missing,
     pairs: list[TokenPair],
     reporter: Reporter,
 ) -> None:
     store.require_space(key.folder, 2 * sum(4 * len(r) for group in what.groups for r in group.responses))
-    policy.use_threads(config)
-    pack_tokens = policy.pack_tokens(config, pairs=pairs)
-    scorer = Scorer(policy.load(config).model, packed=config.engine.packed)
+    setup.use_threads()
+    pack_tokens = memory_fit.pack_tokens(setup, pairs=pairs)
+    scorer = Scorer(load_unaligned(setup).model, packed=setup.config.engine.packed)
     with (
         stop_on_signal() as stop,
         reporter.track("reference", total=len(what.digests), unit="responses") as advance,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from trimtab import objectives, store
+from trimtab import store
 from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, merge, resolve, to_json
 from trimtab.config.parsing import read_flags
 from trimtab.errors import TrimtabError
@@ -23,32 +24,27 @@ from trimtab.reporting.numbers import benchmark_numbers
 from trimtab.reporting.page import page
 from trimtab.reporting.samples import sample_groups
 from trimtab.reporting.training import heldout_numbers, training_numbers
-from trimtab.runtime.folder import Folder, one_a_seed
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
 FORMAT = 6  # raise when report.json's keys or the pages change, so that finished reports are made again
 SUFFIXES = ("json", "html", "md")
 
 
-def main(config: Config, *, reporter: Reporter) -> None:
+def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Report a run: one seed, or several pooled into the folder that holds theirs."""
-    _report([Folder.of(single) for single in one_a_seed(config)], config, reporter=reporter)
-
-
-def _report(folders: Sequence[Folder], config: Config, *, reporter: Reporter) -> None:
-    target = Folder.of(config)
-    configs = [config.model_copy(update={"seed": config.seed + k}) for k in range(len(folders))]
+    target, singles = setup.folder, setup.each_seed()
     made_from = [
-        store.file_digest(one.intact(path))
-        for one, own in zip(folders, configs, strict=True)
-        for path in inputs.files(one, own)
+        store.file_digest(single.folder.intact(path))
+        for single in singles
+        for path in inputs.files(single.folder, single.config)
     ]
-    identity = digest([FORMAT, __version__, config_digest(config), made_from])
+    identity = digest([FORMAT, __version__, config_digest(setup.config), made_from])
     if target.is_done("report", identity):
         reporter.say("report: nothing has changed")
         return
-    runs = [inputs.read(one, own) for one, own in zip(folders, configs, strict=True)]
-    numbers = report_numbers(runs, config)
+    runs = [inputs.read(single.folder, single.config) for single in singles]
+    numbers = report_numbers(runs, setup)
     laid = page(numbers)
     store.write_json(target.report("json"), numbers)
     store.write_text(target.report("html"), render.html(laid))
@@ -58,10 +54,9 @@ def _report(folders: Sequence[Folder], config: Config, *, reporter: Reporter) ->
         reporter.say(f"report: {sentence['text'].replace('**', '')}")
 
 
-def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]:
+def report_numbers(runs: Sequence[inputs.Run], setup: RunSetup) -> dict[str, Any]:
     """The tree of report.json: every number, and the sentences made from them."""
-    first = runs[0]
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    first, config, objective = runs[0], setup.config, setup.objective
     benchmark = benchmark_numbers(runs)
     judges = benchmark["judges"] if benchmark else []
     numbers: dict[str, Any] = {
@@ -101,10 +96,9 @@ def report_numbers(runs: Sequence[inputs.Run], config: Config) -> dict[str, Any]
 
 def reproduction(config: Config) -> dict[str, Any]:
     """The commands that repeat this run: from the folder's configuration, and from flags (None: they cannot say it)."""
-    folder = Folder.of(config)
-    again = f"{config.out}-again"
+    again, kept = f"{config.out}-again", Path(config.out) / "config.json"
     return {
-        "from_file": f"trimtab run {shlex.quote(str(folder.config))} --out {shlex.quote(again)}",
+        "from_file": f"trimtab run {shlex.quote(str(kept))} --out {shlex.quote(again)}",
         "from_flags": _as_flags(config.model_copy(update={"out": again})),
         "note": "With the same versions on the same kind of machine the numbers repeat; elsewhere they agree within "
         "rounding and, after many steps, within the spread between seeds. Intervals are resampled with fixed seeds.",

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from trimtab import objectives, store
-from trimtab.config import Config
+from trimtab import store
 from trimtab.engine import checkpoint, evaluation, finite, gradient, memory, metrics, models, optim, reference
 from trimtab.engine import nonfinite_pairs as culprits
 from trimtab.engine.order import Order
@@ -27,12 +26,14 @@ from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
 from trimtab.progress import Advance, Reporter
 from trimtab.records import TokenPair, digest
-from trimtab.runtime import model_card, policy, resuming
-from trimtab.runtime.folder import Folder
+from trimtab.runtime import memory_fit, model_card, resuming
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.milestones import lines as milestone_lines
 from trimtab.runtime.milestones import steps as milestone_steps
+from trimtab.runtime.model_loading import checked_scorer, load_unaligned
 from trimtab.runtime.notices import notices
+from trimtab.runtime.run_identity import reference_key, run_identity
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
 from trimtab.runtime.symptom_watch import watch_from
 
@@ -40,9 +41,9 @@ CHECKPOINTS_A_RUN = 10
 GIVE_BACK_EVERY = 8  # steps
 
 
-def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
+def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> dict[str, Any]:
     """What training on these pairs will do. Lengths are tokens, each prompt counted once for both responses."""
-    order = _order(config, len(pairs))
+    order = setup.order(len(pairs))
     batches = [order.batch(step).indices for step in range(min(order.steps, order.steps_per_epoch))]
     return {
         "pairs": len(pairs),
@@ -52,31 +53,30 @@ def plan(config: Config, pairs: Sequence[TokenPair]) -> dict[str, Any]:
         "tokens_per_epoch": sum(pair.n_tokens for pair in pairs),
         "longest_pair_tokens": max(pair.n_tokens for pair in pairs),
         "largest_batch_tokens": max(sum(pairs[i].n_tokens for i in batch) for batch in batches),
-        "learning_rate": _peak_rate(config),
-        "warmup_steps": math.ceil(config.train.warmup * order.steps),
-        "save_every": _save_every(config, order),
+        "learning_rate": setup.peak_learning_rate,
+        "warmup_steps": math.ceil(setup.config.train.warmup * order.steps),
+        "save_every": _save_every(setup, order),
         "milestones": list(milestone_steps(order)),
     }
 
 
-def main(config: Config, *, reporter: Reporter, resume_anyway: bool = False) -> None:
+def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) -> None:
     """Write `model/`, `metrics.jsonl`, `visits.jsonl`, `heldout.json`, `selection.json` and `checkpoints/`.
 
     Goes on from the newest valid checkpoint; `resume_anyway`: also where its course has changed (see `resuming`).
     """
-    folder = Folder.of(config)
+    folder = setup.folder
     folder.require(folder.data, "prepare")
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
-    if objective.needs_reference:
+    if setup.objective.needs_reference:
         folder.require(folder.reference, "reference")
-    identity = policy.identity_of(config, folder, objective)
-    made_from = digest(identity | {"select.by": config.select.by})
+    identity = run_identity(setup)
+    made_from = digest(identity | {"select.by": setup.config.select.by})
     if folder.is_done("train", made_from):
         reporter.say("train: this model is trained already")
         return
-    threads = policy.use_threads(config)
-    work = _begin(config, folder, objective, identity, reporter, resume_anyway)
-    for line in notices(config, objective, work.scorer, pack_tokens=work.pack_tokens, threads=threads):
+    setup.use_threads()
+    work = _begin(setup, identity, reporter, resume_anyway)
+    for line in notices(setup, work.scorer, pack_tokens=work.pack_tokens):
         reporter.say(f"train: {line}")
     if folder.versions.is_file():
         store.write_json(folder.versions, store.read_json(folder.versions) | {"attention": work.scorer.attention_name})
@@ -99,9 +99,7 @@ def main(config: Config, *, reporter: Reporter, resume_anyway: bool = False) -> 
 class _Work:
     """What one life of a run works with. The last five change as it goes and return from a checkpoint."""
 
-    config: Config
-    folder: Folder
-    objective: Objective
+    setup: RunSetup
     identity: dict[str, Any]
     train: list[TokenPair]
     heldout: list[TokenPair]
@@ -120,36 +118,35 @@ class _Work:
     before: dict[str, Any] | None
 
 
-def _begin(
-    config: Config, folder: Folder, objective: Objective, identity: dict[str, Any], reporter: Reporter, anyway: bool
-) -> _Work:
+def _begin(setup: RunSetup, identity: dict[str, Any], reporter: Reporter, anyway: bool) -> _Work:
     """Everything loaded, and put back to where the newest valid checkpoint was, if there is one."""
-    train, heldout = (policy.read_pairs(folder.data / name) for name in ("train.jsonl", "heldout.jsonl"))
-    order = _order(config, len(train))
+    config, folder, objective = setup.config, setup.folder, setup.objective
+    train, heldout = folder.train_pairs(), folder.heldout_pairs()
+    order = setup.order(len(train))
     resumed = resuming.find(folder, identity, anyway=anyway, steps=order.steps, reporter=reporter)
     held = None
     if objective.needs_reference:
-        held = reference.read(policy.reference_key(config, folder), [*train, *heldout])
+        held = reference.read(reference_key(setup), [*train, *heldout])
         held.require([*train, *heldout])
     state = resumed.extra if resumed else {}
-    fit = policy.fit(config, pairs=train)
+    fit = memory_fit.fit(setup, pairs=train)
     pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or fit.pack_tokens
     if fit.checkpointing != "off":
         memory.lean_allocation()
         reporter.say(f"train: activation checkpointing is {fit.checkpointing}: less memory, more time")
-    loaded = policy.load(config)
+    loaded = load_unaligned(setup)
     model = loaded.model
     if config.train.freeze_embeddings:
         models.freeze_embeddings(model)
-    if (lora := policy.lora_options(config)) is not None:
+    if (lora := setup.lora_options) is not None:
         model = models.attach_lora(model, **lora)
     optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
     models.lean_embedding(model)
-    milestones = Milestones(config, folder, order, heldout)
+    milestones = Milestones(setup, order, heldout)
     kept = config.train.keep_checkpoints
     taken = checkpoint.bytes_needed(optimizer) * (kept + 1) + milestones.bytes_needed(model)
     store.require_space(folder.checkpoints, int(1.2 * taken))
-    scorer = policy.scorer(model, packed=config.engine.packed, checkpointing=fit.checkpointing, pairs=train)
+    scorer = checked_scorer(model, packed=config.engine.packed, checkpointing=fit.checkpointing, pairs=train)
     screens = config.engine.screening != "off" and objective.has_dead_zone and not scorer.has_dropout
     costs = Costs.of(model, prompts=scorer.prompts, calls=config.engine.screening == "auto")
     forecast = Forecast(len(train), costs=costs, state=state.get("forecast")) if screens else None
@@ -165,7 +162,7 @@ def _begin(
         )
     milestones.begin(resumed.step if resumed else 0)
     return _Work(
-        config, folder, objective, identity, train, heldout, held, loaded, model, optimizer, scorer,
+        setup, identity, train, heldout, held, loaded, model, optimizer, scorer,
         order, milestones, forecast, shrinking, pack_tokens,
         resumed.step if resumed else 0, state.get("seconds", 0.0), before,
     )  # fmt: skip
@@ -175,16 +172,14 @@ def _steps(
     work: _Work, stop: Stop, log: store.JsonLines, visits: store.JsonLines, advance: Advance, reporter: Reporter
 ) -> None:
     """Optimizer steps until the run is done or a signal has come; the last thing is always a checkpoint."""
-    told, saved = work.config.train, work.step
-    watch = watch_from(
-        work.folder.metrics, work.config, work.objective, steps=work.order.steps, dtype=work.scorer.dtype
-    )
+    told, saved = work.setup.config.train, work.step
+    watch = watch_from(work.setup, steps=work.order.steps, dtype=work.scorer.dtype)
     _milestone(work, stop)  # that a signal or a kill may have left out
     while work.step < work.order.steps and not stop:
         began = time.perf_counter()
         indices = work.order.batch(work.step).indices
         pairs = [work.train[i] for i in indices]
-        objective = work.objective.at(work.order.epochs_done(work.step))
+        objective = work.setup.objective.at(work.order.epochs_done(work.step))
         try:
             result, norm = _gradient(work, indices, objective, stop)
         except Interrupted:
@@ -201,7 +196,11 @@ def _steps(
             reporter.say(f"train: out of memory; the step is repeated with packs of {work.pack_tokens:,} tokens")
             continue
         rate = optim.learning_rate(
-            work.step, total=work.order.steps, peak=_peak_rate(work.config), schedule=told.schedule, warmup=told.warmup
+            work.step,
+            total=work.order.steps,
+            peak=work.setup.peak_learning_rate,
+            schedule=told.schedule,
+            warmup=told.warmup,
         )
         work.optimizer.step(learning_rate=rate)
         work.step += 1
@@ -228,7 +227,7 @@ def _steps(
         _milestone(work, stop)
         if work.step % GIVE_BACK_EVERY == 0:
             memory.give_back()
-        if work.step % _save_every(work.config, work.order) == 0:
+        if work.step % _save_every(work.setup, work.order) == 0:
             _save(work)
             saved = work.step
     if saved != work.step:
@@ -267,7 +266,7 @@ def _gradient(
         evaluation.guard_first_batch(
             scorer, result, objective=objective, reference_R=reference_R, pairs=pairs, pack_tokens=work.pack_tokens
         )
-    norm = work.optimizer.clip(work.config.train.max_grad_norm)
+    norm = work.optimizer.clip(work.setup.config.train.max_grad_norm)
     if not math.isfinite(norm):
         raise culprits.of_gradient(
             scorer, pairs, result, objective=objective, step=work.step + 1, pack_tokens=work.pack_tokens
@@ -283,7 +282,7 @@ def _milestone(work: _Work, stop: Stop) -> None:
         evidence = evaluation.evidence(
             work.scorer,
             work.heldout,
-            objective=work.objective,
+            objective=work.setup.objective,
             reference=work.reference,
             pack_tokens=work.pack_tokens,
             advance=lambda _responses: stop.check(),
@@ -319,34 +318,33 @@ def _save(work: _Work) -> None:
         "before": work.before,
     }
     checkpoint.save(
-        work.folder.checkpoints,
+        work.setup.folder.checkpoints,
         step=work.step,
         optimizer=work.optimizer,
         identity=work.identity,
         extra=extra,
-        keep=work.config.train.keep_checkpoints,
+        keep=work.setup.config.train.keep_checkpoints,
     )
 
 
 def _finish(work: _Work, reporter: Reporter) -> None:
     """What screening did, the pick and its held-out rewards, and the model as a plain transformers or PEFT folder."""
     if work.forecast is not None:
-        store.write_json(work.folder.screening, _screening(work, work.forecast, reporter))
+        store.write_json(work.setup.folder.screening, _screening(work, work.forecast, reporter))
     selected = work.milestones.pick()
     for line in milestone_lines(selected):
         reporter.say(f"train: {line}")
     picked, ids = selected["picked"], [pair.id for pair in work.heldout]
     told = {"n": len(ids), "ids": ids, "before": work.before, "after": work.milestones.rewards(picked)}
-    store.write_json(work.folder.heldout, told)
-    store.write_json(work.folder.selection, selected)
-    rows = store.read_jsonl(work.folder.metrics)
+    store.write_json(work.setup.folder.heldout, told)
+    store.write_json(work.setup.folder.selection, selected)
+    rows = store.read_jsonl(work.setup.folder.metrics)
     card = model_card.text(
-        work.config,
-        objective=work.objective,
+        work.setup,
         rows=rows,
         heldout=told,
         selected=selected,
-        changes=resuming.changes(work.folder),
+        changes=resuming.changes(work.setup.folder),
     )
 
     def write(into: Path) -> None:
@@ -356,7 +354,7 @@ def _finish(work: _Work, reporter: Reporter) -> None:
             work.milestones.copy(picked, into)
         store.write_text(into / "README.md", card)
 
-    store.commit_folder(work.folder.model, write)
+    store.commit_folder(work.setup.folder.model, write)
 
 
 def _screening(work: _Work, forecast: Forecast, reporter: Reporter) -> dict[str, Any]:
@@ -371,7 +369,7 @@ def _screening(work: _Work, forecast: Forecast, reporter: Reporter) -> dict[str,
         return told
     if indices := shrinking.pending:
         pairs = [work.train[i] for i in indices]
-        objective = work.objective.at(work.order.epochs_done(work.step))
+        objective = work.setup.objective.at(work.order.epochs_done(work.step))
         with reporter.track("re-check", total=2 * len(pairs), unit="responses") as advance:
             policy_R = evaluation.score(
                 work.scorer, pairs, objective=objective, pack_tokens=work.pack_tokens, advance=advance
@@ -386,15 +384,5 @@ def _screening(work: _Work, forecast: Forecast, reporter: Reporter) -> dict[str,
     }
 
 
-def _order(config: Config, n_pairs: int) -> Order:
-    told = config.train
-    return Order(n_pairs, told.batch_pairs, told.epochs, config.seed, told.max_steps)
-
-
-def _peak_rate(config: Config) -> float:
-    """An adapter starts at zero and takes a tenfold rate."""
-    return config.train.learning_rate or (1e-5 if config.adapter.kind == "lora" else 1e-6)
-
-
-def _save_every(config: Config, order: Order) -> int:
-    return config.train.save_every or math.ceil(order.steps / CHECKPOINTS_A_RUN)
+def _save_every(setup: RunSetup, order: Order) -> int:
+    return setup.config.train.save_every or math.ceil(order.steps / CHECKPOINTS_A_RUN)

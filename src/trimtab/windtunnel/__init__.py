@@ -11,8 +11,11 @@ from trimtab.windtunnel.labels import Labelled, label, oracle_preference, prefer
 from trimtab.windtunnel.oracle import Score, score
 from trimtab.windtunnel.world import FAMILIES, Split, Task, tasks
 
+NAME = "windtunnel"  # to which the embedded world answers wherever a model, a data set or a benchmark is named
+
 __all__ = [
     "FAMILIES",
+    "NAME",
     "Labelled",
     "Score",
     "Split",

@@ -18,9 +18,9 @@ import pytest
 from trial_runs import alone, call, contents, rows_of, tree_of
 from trimtab import cli, store
 from trimtab.engine import models
-from trimtab.runtime.inputs import model_folder
 from trimtab.studies.sweep import run_progress as watching
 from trimtab.studies.sweep.ledger import NAME, Ledger, Row
+from trimtab.windtunnel import model_folder
 
 SMALL = (
     *("--windtunnel.pairs", "16"),
@@ -174,7 +174,7 @@ def test_a_failing_point_stops_no_other_and_is_tried_again_when_asked(
     first, second = tree_of(tmp_path / "sweep" / "sweep.json")["points"]
     assert (first["runs"][0]["state"], second["runs"][0]["state"]) == ("failed", "done")
     assert str(late) in first["runs"][0]["error"]
-    shutil.copytree(model_folder(cli.words.read(["--out", "x"])[0]), late)
+    shutil.copytree(model_folder(), late)
     code, _, said = call(words, capsys)
     assert code == 1
     assert "--retry-failed tries it again" in said

@@ -8,6 +8,7 @@ from trimtab.commands import plan as of_run
 from trimtab.config import to_json
 from trimtab.progress import Reporter, SilentReporter, duration
 from trimtab.records import digest
+from trimtab.runtime import set_up
 from trimtab.studies.sweep.grid import POINT, Point, Sweep
 
 _SETS_THE_WORK = ("model", "data", "adapter", "engine", "windtunnel")
@@ -20,7 +21,7 @@ def plan(sweep: Sweep, *, reporter: Reporter) -> dict[str, Any]:
     for point in sweep.points:
         work = _work(point)
         if work not in made:
-            made[work] = of_run.plan(point.config, reporter=SilentReporter() if made else reporter)
+            made[work] = of_run.plan(set_up(point.config), reporter=SilentReporter() if made else reporter)
     seconds = {point.name: made[_work(point)]["engine"]["predicted_training_seconds"] for point in sweep.points}
     return {
         "kind": "sweep",

@@ -15,6 +15,7 @@ from trimtab.config import Config, resolve, to_json
 from trimtab.progress import SilentReporter
 from trimtab.reporting import estimates, inputs
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_setup import set_up
 from trimtab.stages import report
 from trimtab.studies.sweep import pooled
 from trimtab.studies.sweep.grid import Point, Sweep
@@ -158,12 +159,12 @@ def _tree(config: Config, done: Sequence[Row], *, whole: bool) -> dict[str, Any]
     own = Folder.of(config)
     held = store.read_json(own.config) if own.config.is_file() else None
     if whole and (held is None or not run.differing(held, to_json(config))):  # it may be of fewer seeds
-        with run.begun(config, reporter=SilentReporter()):
-            report.main(config, reporter=SilentReporter())
+        with run.begun(set_up(config), reporter=SilentReporter()):
+            report.main(set_up(config), reporter=SilentReporter())
         return _report_of(own.root)
     singles = [resolve(row.config) for row in done]
     runs = [inputs.read(Folder.of(single), single) for single in singles]
-    return report.report_numbers(runs, config)
+    return report.report_numbers(runs, set_up(config))
 
 
 # --- the sweep -------------------------------------------------------------------------------------------------------

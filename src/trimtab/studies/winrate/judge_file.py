@@ -16,8 +16,8 @@ from trimtab.judging.benchmarks import Benchmark
 from trimtab.progress import Reporter
 from trimtab.records import Answer
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import benchmark, benchmark_name, official_name, texts
 from trimtab.runtime.judges import judge_setup
+from trimtab.runtime.run_setup import RunSetup, set_up
 from trimtab.stages import judge
 from trimtab.studies.winrate import command as winrate
 from trimtab.studies.winrate.numbers import Numbers, WinRateNumbers
@@ -45,7 +45,8 @@ def resolve(file: str, flags: dict[str, Any]) -> Config:
 def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
     """Lay the answers down as a run has them, judge them, and summarise; the numbers are those of `winrate`."""
     judge_setup.require(config)
-    folder, prompts, name = Folder.of(config), benchmark(config), benchmark_name(config)
+    setup = set_up(config)
+    folder, prompts, name = setup.folder, setup.benchmark, setup.benchmark_name
     assert name is not None
     answers = _answers(Path(file), prompts, name, allow_missing=config.judge.allow_missing)
     with store.locked(folder.root):
@@ -53,9 +54,9 @@ def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
             raise ConfigError(f"{folder.root} holds other answers", remedy="choose another folder with --out")
         store.write_json(folder.config, to_json(config))
         _write(answers, prompts, folder, name)
-        judge.main(config, reporter=reporter)
-    judge.refuse_if_incomplete(config)
-    numbers = _summarise(folder, name, prompts, config)
+        judge.main(setup, reporter=reporter)
+    judge.refuse_if_incomplete(setup)
+    numbers = _summarise(setup, name)
     if isinstance(numbers, WinRateNumbers):
         n_all = len(prompts.prompts)
         n_judged = numbers.summary.raw.n_total
@@ -80,13 +81,14 @@ def _write(answers: list[TurnAnswers] | list[Answer], prompts: Benchmark, folder
     store.write_json(folder.baseline_answers(name), [prompt.baseline_answer().to_json() for prompt in prompts.prompts])
 
 
-def _summarise(folder: Folder, name: str, prompts: Benchmark, config: Config) -> Numbers:
-    file, allow_missing = str(folder.verdicts(name, turns=prompts.multi_turn)), config.judge.allow_missing
-    if not prompts.multi_turn:
+def _summarise(setup: RunSetup, name: str) -> Numbers:
+    config, multi_turn = setup.config, setup.benchmark.multi_turn
+    file, allow_missing = str(setup.folder.verdicts(name, turns=multi_turn)), config.judge.allow_missing
+    if not multi_turn:
         return winrate.main(
             file, benchmark_dir=config.benchmark.dir, offline=config.offline, allow_missing=allow_missing
         )
     questions = config.benchmark.name
-    if official_name(config) is not None:
-        questions = str(texts(config).find(official.QUESTIONS).path)
+    if setup.official_benchmark is not None:
+        questions = str(setup.texts.find(official.QUESTIONS).path)
     return winrate.main(file, kind="mt_bench", questions=questions, allow_missing=allow_missing)

@@ -1,0 +1,45 @@
+"""The unaligned model as configured, its adapter, and a scorer over either that has checked itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab import windtunnel
+from trimtab.config import Config, Switch
+from trimtab.engine import models, quantized, recompute
+from trimtab.engine.packing import Group
+from trimtab.engine.scoring import Scorer
+from trimtab.records import TokenPair
+from trimtab.runtime.run_setup import RunSetup
+
+
+def require_extras(config: Config) -> None:
+    """Raises UserError where the configuration asks for an extra that is not installed, before any work is done."""
+    if config.train.optimizer == "adamw_8bit" or config.adapter.quantize != "none":
+        quantized.library()
+
+
+def load_unaligned(setup: RunSetup) -> models.Loaded:
+    """The unaligned model, in eval mode on its device."""
+    config = setup.config
+    loaded = models.load(
+        str(setup.model_folder),
+        dtype=config.engine.dtype,
+        device=config.engine.device,
+        trust_remote_code=config.model.trust_remote_code,
+        offline=config.offline,
+    )
+    if config.model.name != windtunnel.NAME and not Path(config.model.name).is_dir():
+        loaded.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+    if config.adapter.quantize != "none":
+        quantized.quantize(loaded.model)
+    return loaded
+
+
+def checked_scorer(model: Any, *, packed: Switch, checkpointing: recompute.Mode, pairs: Sequence[TokenPair]) -> Scorer:
+    """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says."""
+    scorer = Scorer(model, packed=packed, checkpointing=checkpointing)
+    scorer.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
+    return scorer

@@ -1,0 +1,47 @@
+"""What names a run's results: all that its reference log-probabilities, and its trajectory, depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab import store
+from trimtab.config import to_json
+from trimtab.engine.reference import ReferenceKey
+from trimtab.records import digest
+from trimtab.runtime.run_setup import RunSetup
+
+# keys of `train` that change what is kept of a run, not what it is
+_OF_KEEPING = frozenset({"save_every", "keep_checkpoints"})
+
+
+def reference_key(setup: RunSetup) -> ReferenceKey:
+    """All that a reference log-probability depends on, known without loading the model."""
+    config, model, folder = setup.config, setup.model_identity, setup.folder
+    audit = store.read_json(folder.require(folder.data / "audit.json", "prepare"))
+    return ReferenceKey(
+        weights=model.weights,
+        adapter=model.adapter,
+        tokenizer=f"{model.tokenizer}/{audit['template']}",
+        truncation=(config.data.max_prompt_tokens, config.data.max_response_tokens),
+        dtype=str(setup.dtype).removeprefix("torch."),
+        device=setup.device.type,
+        packed=config.engine.packed != "off",
+        quantized=None if config.adapter.quantize == "none" else config.adapter.quantize,
+    )
+
+
+def run_identity(setup: RunSetup) -> dict[str, Any]:
+    """All that a trajectory depends on, key by key. What changes only its cost, or its rounding, is left out."""
+    config, objective, folder = setup.config, setup.objective, setup.folder
+    tree, key = to_json(config), reference_key(setup)
+    return {
+        "model": key.digest,
+        "data": digest([store.file_digest(folder.data / name) for name in ("train.jsonl", "heldout.jsonl")]),
+        "seed": config.seed,
+        "engine.dtype": key.dtype,
+        "engine.shrinking": config.engine.shrinking,
+        "objective": objective.name,
+        **{f"objective.{name}": value for name, value in objective.parameters().items()},
+        **{f"adapter.{name}": value for name, value in tree["adapter"].items()},
+        **{f"train.{name}": value for name, value in tree["train"].items() if name not in _OF_KEEPING},
+    }

@@ -1,0 +1,164 @@
+"""A run, resolved: what the words of its configuration stand for on this machine, each worked out once.
+
+Stages take a `RunSetup` and none of them asks the configuration again. What costs nothing is a field. What needs torch,
+the model's folder or the network is worked out when it is first asked for, so that a report needs no model.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab import objectives, windtunnel
+from trimtab.config import Config
+from trimtab.engine import identity
+from trimtab.judging.benchmarks import Benchmark
+from trimtab.judging.official import Name
+from trimtab.judging.official_texts import Source
+from trimtab.objectives import Objective
+from trimtab.runtime import benchmark_prompts
+from trimtab.runtime.folder import Folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from trimtab.engine.memory import Shape
+    from trimtab.engine.order import Order
+
+FULL_RATE, ADAPTER_RATE = 1e-6, 1e-5  # an adapter starts at zero and takes a tenfold rate
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """One run, or the runs of several seeds in one folder (`each_seed`). `config` has the keys as they were written."""
+
+    config: Config
+    folder: Folder
+    objective: Objective
+    peak_learning_rate: float
+    benchmark_name: str | None
+    """Under which answers and verdicts are filed; None when nothing is asked."""
+    official_benchmark: Name | None
+    """The benchmark, where it is one that is known by name."""
+
+    def each_seed(self) -> list[RunSetup]:
+        """The runs that a configuration with several seeds stands for, each in a folder of its own below `out`."""
+        config = self.config
+        if config.seeds == 1:
+            return [self]
+        return [
+            set_up(config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"}))
+            for seed in range(config.seed, config.seed + config.seeds)
+        ]
+
+    # --- the model ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def model_folder(self) -> Path:
+        """The unaligned model's local folder: embedded, given as a path, or fetched from the Hub into its cache."""
+        model = self.config.model
+        if model.name == windtunnel.NAME:
+            return windtunnel.model_folder()
+        return identity.folder_of(model.name, revision=model.revision, offline=self.config.offline)
+
+    @cached_property
+    def model_identity(self) -> identity.ModelIdentity:
+        """Digests of the unaligned model's files."""
+        return identity.identify(str(self.model_folder), offline=self.config.offline)
+
+    @property
+    def lora_options(self) -> dict[str, Any] | None:
+        """Keywords of `models.attach_lora`; None for full fine-tuning."""
+        adapter = self.config.adapter
+        if adapter.kind == "none":
+            return None
+        return {
+            "rank": adapter.rank,
+            "alpha": adapter.alpha,
+            "dropout": adapter.dropout,
+            "targets": adapter.targets,
+            "dora": adapter.dora,
+            "seed": self.config.seed,
+        }
+
+    @cached_property
+    def memory_shape(self) -> Shape:
+        """The model with its adapter, as far as memory and time go; no weights are read."""
+        from trimtab.engine import memory
+
+        config = self.config
+        return memory.Shape.of_folder(
+            self.model_folder,
+            lora=self.lora_options,
+            freeze_embeddings=config.train.freeze_embeddings,
+            quantize=config.adapter.quantize != "none",
+            trust_remote_code=config.model.trust_remote_code,
+        )
+
+    # --- the machine -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def device(self) -> torch.device:
+        from trimtab.engine import models
+
+        return models.pick_device(self.config.engine.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        from trimtab.engine import models
+
+        return models.pick_dtype(self.config.engine.dtype, self.device)
+
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads: as configured, else all that this process may run on."""
+        import torch
+
+        if self.config.engine.threads is not None:
+            return self.config.engine.threads
+        if "OMP_NUM_THREADS" in os.environ:
+            return torch.get_num_threads()  # set by whoever shares this machine out
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def use_threads(self) -> None:
+        """This process computes with `threads` threads from here on."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def order(self, n_pairs: int) -> Order:
+        """Which of `n_pairs` training pairs make up each optimizer step."""
+        from trimtab.engine.order import Order
+
+        train = self.config.train
+        return Order(n_pairs, train.batch_pairs, train.epochs, self.config.seed, train.max_steps)
+
+    # --- the benchmark -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        """The prompts. Raises DataError where they cannot be read."""
+        return benchmark_prompts.read_prompts(self.config)
+
+    @cached_property
+    def texts(self) -> Source:
+        """Where the official texts of benchmarks and judges come from."""
+        return benchmark_prompts.texts_source(self.config)
+
+
+def set_up(config: Config) -> RunSetup:
+    """The run that a configuration describes. Nothing is loaded, fetched or written yet."""
+    train, section = config.train, config.objective
+    return RunSetup(
+        config=config,
+        folder=Folder(Path(config.out)),
+        objective=objectives.make(section.name, **section.parameters()),
+        peak_learning_rate=train.learning_rate or (ADAPTER_RATE if config.adapter.kind == "lora" else FULL_RATE),
+        benchmark_name=benchmark_prompts.file_name(config.benchmark),
+        official_benchmark=benchmark_prompts.official_name(config.benchmark),
+    )
