@@ -65,7 +65,7 @@ def a_session(
         seed=seed,
         keeper=keeper,
         chosen={m.content: keeper.chosen[m.content] for m in asked if m.content in keeper.chosen},
-        skipped=keeper.skipped,
+        skips=keeper.skipped,
         clock=clock or Clock(),
     )
 

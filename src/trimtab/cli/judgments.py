@@ -71,9 +71,9 @@ def arena(
     Every choice is kept at once; the same command goes on. --limit N judges a random N of the prompts, --name WHO says
     who judged, --out FILE where the verdicts are written.
     """
-    from trimtab.studies.arena import command
+    from trimtab.studies.arena import command, words
 
-    told = command.main(
+    numbers = command.main(
         a,
         b,
         benchmark=benchmark,
@@ -86,7 +86,7 @@ def arena(
         browser=browser,
         reporter=reporter(quiet=False),
     )
-    show(told, as_json, command.lines)
+    show(numbers, as_json, words.lines)
 
 
 @app.command

@@ -16,10 +16,10 @@ from trimtab import cli
 from trimtab.errors import ConfigError, DataError, UserError
 from trimtab.judging.annotations import read_annotations
 from trimtab.judging.verdict_cache import verdict_cache_path
-from trimtab.studies.arena import Choice, Match, Outcome
+from trimtab.studies.arena import Choice, Match, Outcome, words
 from trimtab.studies.arena import command as arena
-from trimtab.studies.arena import numbers as arena_result
-from trimtab.studies.arena.contestants import meet
+from trimtab.studies.arena.numbers import ArenaNumbers, numbers_of, rows
+from trimtab.studies.arena.read import meet
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ class Sitting:
     """The command in a thread; the address of its page."""
 
     def __init__(self, *words: str, **told: Any) -> None:
-        self.said, self.result, self.error = Said(), dict[str, Any](), list[BaseException]()
+        self.said, self.numbers, self.error = Said(), list[ArenaNumbers](), list[BaseException]()
         self._thread = threading.Thread(target=self._run, args=words, kwargs=told, daemon=True)
         self._thread.start()
         self.url = self.said.url
 
     def _run(self, *words: str, **told: Any) -> None:
         try:
-            self.result = arena.main(*words, browser=False, reporter=self.said, **told)  # type: ignore[arg-type,misc]  # a reporter that only says
+            self.numbers.append(arena.main(*words, browser=False, reporter=self.said, **told))  # type: ignore[arg-type,misc]  # a reporter that only says
         except BaseException as error:
             self.error.append(error)
 
@@ -52,7 +52,7 @@ class Sitting:
         assert not self._thread.is_alive()
         if self.error:
             raise self.error[0]
-        return self.result
+        return self.numbers[0].to_json()
 
 
 def kept() -> list[tuple[str, str, float]]:
@@ -107,7 +107,7 @@ def test_the_rows_say_what_was_said(here: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(SystemExit):
         cli.main(["winrate", told["file"]])  # one of four skipped: no headline number
-    assert "trimtab winrate reads it with --allow-missing" in arena.lines(told)[-1]
+    assert "trimtab winrate reads it with --allow-missing" in words.lines(sitting.numbers[0])[-1]
     cli.main(["winrate", told["file"], "--allow-missing"])
     assert {row["shown_left"] for row in rows if row["choice"] in {"tie", "both bad"}} <= {"output_1", "output_2"}
 
@@ -124,7 +124,7 @@ def test_another_sitting_goes_on_also_with_the_runs_the_other_way_round(here: Pa
     told = second.finish()
     assert (told["wins_a"], told["wins_b"]) == (4, 0), "b is A now, and its two earlier wins are its own"
     assert told["file"] == "arena/b-vs-a.json"
-    again = arena.main("a", "b", browser=False, reporter=Said())  # type: ignore[arg-type]  # a reporter that only says
+    again = arena.main("a", "b", browser=False, reporter=Said()).to_json()  # type: ignore[arg-type]  # a reporter that only says
     assert (again["wins_b"], again["n_judged"]) == (4, 4), "nothing is left to ask, so nothing is served"
 
 
@@ -234,7 +234,7 @@ def test_conversations_are_read_with_their_questions(here: Path) -> None:
     by_run = meet("run-x", "run-y", benchmark=None, benchmark_dir=None)
     assert by_file.matches == by_run.matches == (expected,)
     assert by_run.names == ("model x", "model y")
-    [row] = arena_result.rows([Outcome(expected, Choice("tie", True, 1.0), False)], names=("x", "y"), judge="human:z")
+    [row] = rows([Outcome(expected, Choice("tie", True, 1.0), False)], names=("x", "y"), judge="human:z")
     assert (row["instruction"], row["output_1"]) == ("one?\n\nand two?", "x one\n\nx two")
 
 
@@ -244,7 +244,7 @@ def test_published_conversations_meet(shared_data: Path, monkeypatch: pytest.Mon
     files = [str(folder / f"sample_judgments/model_answer/mistral-orpo-{name}.jsonl") for name in ("capybara", "mix")]
     meeting = meet(files[0], files[1], benchmark=None, benchmark_dir=str(folder))
     assert len(meeting.matches) == 80
-    assert {len(match.asked) for match in meeting.matches} == {2}
+    assert {len(match.prompt) for match in meeting.matches} == {2}
 
 
 @pytest.mark.parametrize(
@@ -319,9 +319,10 @@ def test_the_numbers_by_hand() -> None:
     made += [
         Outcome(Match("i", ("q",), ("same",), ("same",)), None, False),
         Outcome(Match("s", ("q",), ("a",), ("b",)), None, True),
-        Outcome(Match("n", ("q",), ("a",), ("b",)), None, False, reached=False),
+        Outcome(Match("n", ("q",), ("a",), ("b",)), None, False, was_reached=False),
     ]
-    told = arena_result.result(made, names=("A", "B"), judge="human:x")
+    numbers = numbers_of(made, names=("A", "B"), judge="human:x")
+    told = numbers.to_json()
     assert (told["wins_a"], told["wins_b"], told["ties"], told["both_bad"], told["identical"]) == (12, 3, 1, 1, 1)
     assert (told["skipped"], told["not_reached"], told["n_judged"]) == (1, 1, 17)
     assert told["win_rate"] == pytest.approx(25.0)
@@ -330,22 +331,21 @@ def test_the_numbers_by_hand() -> None:
     assert (told["n_decided"], told["left_share"], told["median_seconds"]) == (15, 80.0, 5.0)
     low, high = told["left_ci95"]  # Wilson: centre (.8 + .128) / 1.256 = .7388, half-width .1910
     assert (low, high) == (pytest.approx(54.81, abs=0.01), pytest.approx(92.95, abs=0.01))
-    lines = arena.lines(told | {"file": "x.json"})
+    lines = words.lines(numbers)
     assert lines[0].startswith("A is better: B was preferred in 25.0")
     assert any("leaning to the left" in line and "favours neither" in line for line in lines)
     assert any("1 skipped, 1 not reached" in line for line in lines)
-    page = arena_result.page(told)
+    page = words.page(numbers)
     assert [share["n"] for share in page["shares"]] == [12, 2, 1, 3]
     assert page["headline"] == "A is better"
     assert page["lines"][0].startswith("B was preferred in 25.0\u00a0% (95\u00a0% CI ")
 
 
 def test_nothing_judged_is_no_number() -> None:
-    told = arena_result.result(
-        [Outcome(Match("n", ("q",), ("a",), ("b",)), None, False, reached=False)], names=("A", "B"), judge="human:x"
+    numbers = numbers_of(
+        [Outcome(Match("n", ("q",), ("a",), ("b",)), None, False, was_reached=False)], names=("A", "B"), judge="human:x"
     )
-    assert told["win_rate"] is None
-    assert told["left_share"] is None
-    assert arena.lines(told | {"file": None}) == ["nothing was judged"]
-    assert arena_result.page(told)["headline"] == "Nothing was judged"
-    json.dumps(told, allow_nan=False)
+    assert (numbers.to_json()["win_rate"], numbers.left_share) == (None, None)
+    assert words.lines(numbers) == ["nothing was judged"]
+    assert words.page(numbers)["headline"] == "Nothing was judged"
+    json.dumps(numbers.to_json(), allow_nan=False)

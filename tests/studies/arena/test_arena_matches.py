@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arena_sessions import matches
-from trimtab.studies.arena import SAID, Choice, Match, in_order
+from trimtab.studies.arena import PICKS, Choice, Match, in_order
 
 
 def turned(match: Match) -> Match:
     """The same answers with B named first."""
-    return Match(match.prompt_id, match.asked, match.second, match.first, match.dataset)
+    return Match(match.prompt_id, match.prompt, match.second, match.first, match.dataset)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_what_a_choice_means(said: str, low_on_left: bool, value: float) -> None
 
 
 @settings(max_examples=100)
-@given(st.sampled_from(SAID), st.booleans(), st.floats(0, 1e6))
+@given(st.sampled_from(PICKS), st.booleans(), st.floats(0, 1e6))
 def test_a_stored_choice_is_read_back(said: str, low_on_left: bool, seconds: float) -> None:
     choice = Choice(said, low_on_left, seconds)  # type: ignore[arg-type]  # sampled from the literals
     again = Choice.from_note(json.loads(json.dumps(choice.note())))
-    assert (again.said, again.low_on_left, again.value) == (said, low_on_left, choice.value)
+    assert (again.pick, again.low_on_left, again.value) == (said, low_on_left, choice.value)
     assert again.seconds == pytest.approx(seconds, abs=1e-3)
 
 

@@ -32,7 +32,7 @@ class Sitting:
 
     def said(self) -> list[str]:
         """Everything chosen, in the order of the matches."""
-        return [one.choice.said if one.choice else "" for one in self.session.outcomes()]
+        return [one.choice.pick if one.choice else "" for one in self.session.outcomes()]
 
     def ready(self) -> None:
         """A new prompt is on the page, and keys count again."""
@@ -58,7 +58,7 @@ def sit(chromium: Browser) -> Iterator[Callable[..., Sitting]]:
         def start(asked: Sequence[Match], *, width: int = 1280, height: int = 900, dark: bool = False) -> Sitting:
             keeper = MemoryKeeper()
             session = a_session(asked, keeper)
-            server = stack.enter_context(ArenaServer(session, summary=a_summary).running())
+            server = stack.enter_context(ArenaServer(session, summary=a_summary).serve())
             page = chromium.open(server.url, width=width, height=height, dark=dark)
             stack.callback(page.close)
             page.until("view !== null")
@@ -86,7 +86,7 @@ def test_left_and_right_are_where_the_choice_says(sit: Callable[..., Sitting]) -
     sitting = sit(asked)
     for match in asked:
         left = sitting.page.text("article.left .text")
-        assert sitting.page.text(".ask .text") == match.asked[0]
+        assert sitting.page.text(".ask .text") == match.prompt[0]
         sitting.press("1")
         preferred = match.first[0] if sitting.keeper.chosen[match.content].preference(match) == 1 else match.second[0]
         assert preferred == left
@@ -127,7 +127,7 @@ def test_the_mouse_works_too_and_finishing_early_asks_first(sit: Callable[..., S
     sitting.page.click("[data-act=stop]")
     sitting.page.click("[data-act=finish]")
     sitting.page.until("view.state === 'finished'")
-    assert sitting.session.finished
+    assert sitting.session.is_finished
 
 
 def test_keys_that_mean_something_else_are_left_alone(sit: Callable[..., Sitting]) -> None:
@@ -138,7 +138,7 @@ def test_keys_that_mean_something_else_are_left_alone(sit: Callable[..., Sitting
     for key in ("x", "9", "Tab", "Escape"):
         sitting.press(key)
     assert sitting.said() == ["", "", ""]
-    assert sitting.session.view()["ticket"] == 0
+    assert sitting.session.view().to_json()["ticket"] == 0
 
 
 def test_a_key_that_bounces_does_not_judge_the_next_prompt_unseen(sit: Callable[..., Sitting]) -> None:
@@ -204,7 +204,7 @@ def test_a_conversation_shows_its_turns_one_under_another(sit: Callable[..., Sit
     [match] = matches(1, turns=2)
     sitting = sit([match])
     assert sitting.page.value("[...document.querySelectorAll('.ask .text')].map((n) => n.textContent)") == list(
-        match.asked
+        match.prompt
     )
     sides = {
         side: sitting.page.value(f"[...document.querySelectorAll('.{side} .text')].map((n) => n.textContent)")

@@ -79,7 +79,7 @@ def keeper() -> MemoryKeeper:
 @pytest.fixture
 def server(keeper: MemoryKeeper) -> Iterator[ArenaServer]:
     hostile = Match("p-hostile", (HOSTILE[0],), (HOSTILE[1],), ("".join(HOSTILE),))
-    with ArenaServer(a_session([hostile, *matches(2)], keeper), summary=a_summary).running() as running:
+    with ArenaServer(a_session([hostile, *matches(2)], keeper), summary=a_summary).serve() as running:
         yield running
 
 
@@ -219,7 +219,7 @@ def test_choosing_through_the_whole_session(server: ArenaServer, client: Client,
     assert view["summary"] == a_summary()
     assert server.done.wait(5)
     assert client.post("undo", {"ticket": 7}).status == 409
-    assert sorted(choice.said for choice in keeper.chosen.values()) == ["both bad", "tie"]
+    assert sorted(choice.pick for choice in keeper.chosen.values()) == ["both bad", "tie"]
 
 
 def test_names_are_told_at_the_end_only(client: Client) -> None:

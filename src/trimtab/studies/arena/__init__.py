@@ -5,8 +5,8 @@
 both are handed in.
 """
 
-from trimtab.studies.arena.matches import SAID, Choice, Match, Said, in_order
+from trimtab.studies.arena.matches import PICKS, Choice, Match, Pick, in_order
 from trimtab.studies.arena.server import ArenaServer
 from trimtab.studies.arena.session import Outcome, Session, StaleError
 
-__all__ = ["SAID", "ArenaServer", "Choice", "Match", "Outcome", "Said", "Session", "StaleError", "in_order"]
+__all__ = ["PICKS", "ArenaServer", "Choice", "Match", "Outcome", "Pick", "Session", "StaleError", "in_order"]

@@ -1,4 +1,4 @@
-"""Two answers to one prompt, and what a person said about them. Pure.
+"""Two answers to one prompt, and what a person chose. Pure.
 
 A match knows its answers as first and second (A and B of the command). What is shown knows them as left and right, and
 what is stored as low and high, the order of their texts: a verdict means the same whichever run was named first.
@@ -12,24 +12,24 @@ from typing import Any, Literal, cast, get_args
 
 from trimtab.records import digest
 
-Said = Literal["left", "tie", "right", "both bad"]
-SAID: tuple[Said, ...] = get_args(Said)
+Pick = Literal["left", "tie", "right", "both bad"]
+PICKS: tuple[Pick, ...] = get_args(Pick)
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One prompt (`asked`, its user turns) and two answers with one text a turn. `content` names it in any order."""
+    """One prompt (its user turns) and two answers with one text a turn. `content` names it in any order."""
 
     prompt_id: str
-    asked: tuple[str, ...]
+    prompt: tuple[str, ...]
     first: tuple[str, ...]
     second: tuple[str, ...]
     dataset: str = ""
     content: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        assert len(self.asked) == len(self.first) == len(self.second) > 0, "one answer a turn on either side"
-        object.__setattr__(self, "content", digest([self.asked, sorted([self.first, self.second])]))
+        assert len(self.prompt) == len(self.first) == len(self.second) > 0, "one answer a turn on either side"
+        object.__setattr__(self, "content", digest([self.prompt, sorted([self.first, self.second])]))
 
     @property
     def identical(self) -> bool:
@@ -47,18 +47,18 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was said, whether the low text stood on the left then, and how long it was looked at (seconds)."""
+    """What was chosen, whether the low text stood on the left then, and how long it was looked at (seconds)."""
 
-    said: Said
+    pick: Pick
     low_on_left: bool
     seconds: float
 
     @property
     def value(self) -> float:
         """1 = the low text is better, 2 = the high one, 1.5 = neither; that both are bad is a tie with a reason."""
-        if self.said in {"tie", "both bad"}:
+        if self.pick in {"tie", "both bad"}:
             return 1.5
-        return 1.0 if (self.said == "left") == self.low_on_left else 2.0
+        return 1.0 if (self.pick == "left") == self.low_on_left else 2.0
 
     def preference(self, match: Match) -> float:
         """1 = the first answer is better, 2 = the second, 1.5 = neither."""
@@ -69,14 +69,14 @@ class Choice:
 
     def note(self) -> dict[str, Any]:
         """All but the value, JSON-able."""
-        return {"said": self.said, "left": "low" if self.low_on_left else "high", "seconds": round(self.seconds, 3)}
+        return {"said": self.pick, "left": "low" if self.low_on_left else "high", "seconds": round(self.seconds, 3)}
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> Choice:
         """The inverse of `note`."""
-        said = cast(Said, note["said"])
-        assert said in SAID, f"a stored choice says {said!r}"
-        return cls(said, low_on_left=note["left"] == "low", seconds=float(note["seconds"]))
+        pick = cast(Pick, note["said"])
+        assert pick in PICKS, f"a stored choice says {pick!r}"
+        return cls(pick, low_on_left=note["left"] == "low", seconds=float(note["seconds"]))
 
 
 def in_order(matches: Iterable[Match], *, seed: int, limit: int | None = None) -> list[Match]:

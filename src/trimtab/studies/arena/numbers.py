@@ -1,165 +1,152 @@
-"""What a person's choices add up to: numbers, words for the terminal, and what the page shows at the end. Pure."""
+"""What a person's choices add up to. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from trimtab.analysis.comparison import MIN_COMMON, NOT_DISTINGUISHABLE
-from trimtab.analysis.intervals import sign_test, wilson_interval
-from trimtab.analysis.winrate import win_rate
+from trimtab.analysis.intervals import Interval, finite, sign_test, wilson_interval
+from trimtab.analysis.winrate import WinRate, win_rate
 from trimtab.records import Verdict
 from trimtab.studies.arena import Outcome
 
-NOTHING = "nothing was judged"
+NOTHING_JUDGED = "nothing was judged"
 
 
-def result(outcomes: Sequence[Outcome], *, names: tuple[str, str], judge: str) -> dict[str, Any]:
-    """Everything known. `win_rate` and `ci95` (percent) are of B over A; ties of any kind are half a win.
-
-    `ties` were said to be ties, `both_bad` too but for a reason, `identical` answers were nobody's to judge. A skipped
-    prompt is missing; one that was not reached is neither: the order is random. `left_share` (percent) is over the
-    `n_decided` choices of a side.
+@dataclass(frozen=True, slots=True)
+class ArenaNumbers:
+    """`rate` (percent) is of B over A; ties of any kind are half a win. `n_judged` choices were made by a person:
+    `n_ties` ties and `n_both_bad` ties with a reason among them; `n_identical` answers were nobody's to judge.
+    A skipped prompt is missing; one that was not reached is neither: the order is random. `n_left` of the `n_decided`
+    choices of a side were of the left one. `file` holds the verdicts, where there are any.
     """
-    kept = [one for one in outcomes if one.preference is not None]
-    rate = win_rate([one.preference for one in kept])
-    choices = [one.choice for one in kept if one.choice is not None]
-    said = [choice.said for choice in choices]
-    decided = said.count("left") + said.count("right")
-    low, high = wilson_interval(said.count("left"), n=decided)
-    rated = rate.to_json()
-    return {
-        "a": names[0],
-        "b": names[1],
-        "judge": judge,
-        "verdict": _verdict(rate.ci95, n=len(kept), names=names),
-        "win_rate": rated["win_rate"],
-        "ci95": rated["ci95"],
-        "p_value": sign_test(rate.n_losses, rate.n_wins),
-        "n_judged": len(choices),
-        "wins_a": rate.n_losses,
-        "wins_b": rate.n_wins,
-        "ties": said.count("tie"),
-        "both_bad": said.count("both bad"),
-        "identical": sum(one.match.identical for one in kept),
-        "skipped": sum(one.skipped and one.preference is None for one in outcomes),
-        "not_reached": sum(not one.reached for one in outcomes),
-        "n_decided": decided,
-        "left_share": 100 * said.count("left") / decided if decided else None,
-        "left_ci95": [100 * low, 100 * high] if decided else None,
-        "median_seconds": median(choice.seconds for choice in choices) if choices else None,
-    }
+
+    a: str
+    b: str
+    judge: str
+    rate: WinRate
+    n_judged: int
+    n_ties: int
+    n_both_bad: int
+    n_identical: int
+    n_skipped: int
+    n_not_reached: int
+    n_left: int
+    n_decided: int
+    median_seconds: float | None
+    file: Path | None = None
+
+    @property
+    def has_rate(self) -> bool:
+        return self.rate.n_total > 0
+
+    @property
+    def verdict(self) -> str:
+        """As `comparison.compare` words it, on the interval that is shown."""
+        low, high = self.rate.ci95
+        if not self.has_rate:
+            return NOTHING_JUDGED
+        if self.rate.n_total < MIN_COMMON:
+            return f"{NOT_DISTINGUISHABLE} (only {self.rate.n_total} prompts)"
+        if low > 50:
+            return f"{self.b} is better"
+        return f"{self.a} is better" if high < 50 else NOT_DISTINGUISHABLE
+
+    @property
+    def p_value(self) -> float:
+        return sign_test(self.rate.n_losses, self.rate.n_wins)
+
+    @property
+    def left_share(self) -> float | None:
+        """Percent; None where no side was chosen."""
+        return 100 * self.n_left / self.n_decided if self.n_decided else None
+
+    @property
+    def left_ci95(self) -> Interval | None:
+        if not self.n_decided:
+            return None
+        low, high = wilson_interval(self.n_left, n=self.n_decided)
+        return 100 * low, 100 * high
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "judge": self.judge,
+            "verdict": self.verdict,
+            "win_rate": finite(self.rate.win_rate),
+            "ci95": [finite(bound) for bound in self.rate.ci95],
+            "p_value": self.p_value,
+            "n_judged": self.n_judged,
+            "wins_a": self.rate.n_losses,
+            "wins_b": self.rate.n_wins,
+            "ties": self.n_ties,
+            "both_bad": self.n_both_bad,
+            "identical": self.n_identical,
+            "skipped": self.n_skipped,
+            "not_reached": self.n_not_reached,
+            "n_decided": self.n_decided,
+            "left_share": self.left_share,
+            "left_ci95": None if self.left_ci95 is None else list(self.left_ci95),
+            "median_seconds": self.median_seconds,
+            "file": None if self.file is None else str(self.file),
+        }
+
+
+def numbers_of(
+    outcomes: Sequence[Outcome], *, names: tuple[str, str], judge: str, file: Path | None = None
+) -> ArenaNumbers:
+    """Everything known. `names` are those of A and B."""
+    with_verdict = [outcome for outcome in outcomes if outcome.preference is not None]
+    choices = [outcome.choice for outcome in with_verdict if outcome.choice is not None]
+    picks = [choice.pick for choice in choices]
+    return ArenaNumbers(
+        a=names[0],
+        b=names[1],
+        judge=judge,
+        rate=win_rate([outcome.preference for outcome in with_verdict]),
+        n_judged=len(choices),
+        n_ties=picks.count("tie"),
+        n_both_bad=picks.count("both bad"),
+        n_identical=sum(outcome.match.identical for outcome in with_verdict),
+        n_skipped=sum(outcome.was_skipped and outcome.preference is None for outcome in outcomes),
+        n_not_reached=sum(not outcome.was_reached for outcome in outcomes),
+        n_left=picks.count("left"),
+        n_decided=picks.count("left") + picks.count("right"),
+        median_seconds=median(choice.seconds for choice in choices) if choices else None,
+        file=file,
+    )
 
 
 def rows(outcomes: Sequence[Outcome], *, names: tuple[str, str], judge: str) -> list[dict[str, Any]]:
-    """AlpacaEval's annotation form, output_1 = A, output_2 = B, with what was said beside it.
+    """AlpacaEval's annotation form, output_1 = A, output_2 = B, with what was chosen beside it.
 
     Prompts that were not reached are left out; a skipped one has the preference null, which counts as missing.
     """
-    written = []
-    for one in outcomes:
-        if one.preference is None and not one.skipped:
-            continue
-        match, choice = one.match, one.choice
-        verdict = Verdict(
-            prompt_id=match.prompt_id,
-            instruction="\n\n".join(match.asked),
-            output_1="\n\n".join(match.first),
-            output_2="\n\n".join(match.second),
-            generator_1=names[0],
-            generator_2=names[1],
-            annotator=judge,
-            preference=one.preference,
-            dataset=match.dataset,
-        )
-        written.append(
-            verdict.to_json()
-            | {
-                "choice": choice.said if choice else "identical" if match.identical else "skipped",
-                "shown_left": None if choice is None else "output_1" if choice.first_on_left(match) else "output_2",
-                "seconds": None if choice is None else round(choice.seconds, 3),
-            }
-        )
-    return written
-
-
-def headline(told: Mapping[str, Any]) -> str:
-    """The verdict and the rate that it stands on, in one line."""
-    return told["verdict"] if told["win_rate"] is None else f"{told['verdict']}: {_rate(told)}"
-
-
-def details(told: Mapping[str, Any]) -> list[str]:
-    """The sentences under the headline."""
-    ties = ", ".join(
-        f"{told[name]} {words}"
-        for name, words in (("ties", "ties"), ("both_bad", "both bad"), ("identical", "identical answers"))
-        if told[name]
-    )
-    if told["win_rate"] is None:
-        return []
-    lines = [
-        f"{told['wins_b']} to {told['wins_a']} for {told['b']}{', ' if ties else ''}{ties}; "
-        f"sign test p {'< 0.001' if told['p_value'] < 0.001 else '= ' + format(told['p_value'], '.3f')}; "
-        f"judged by {told['judge']}"
+    return [
+        _row(outcome, names, judge) for outcome in outcomes if outcome.preference is not None or outcome.was_skipped
     ]
-    left_out = [f"{told[name]} {words}" for name, words in (("skipped", "skipped"), ("not_reached", "not reached"))]
-    if told["skipped"] or told["not_reached"]:
-        lines.append(f"without a verdict: {', '.join(left_out)}")
-    if told["n_decided"]:
-        lines.append(_sides(told))
-    if told["median_seconds"] is not None:
-        lines.append(f"median time for a choice: {told['median_seconds']:.1f}\u00a0s")
-    return lines
 
 
-def page(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows once nothing can be chosen any more."""
-    ties = told["ties"] + told["identical"]
-    shares = (
-        ("first", told["a"], told["wins_a"]),
-        ("tie", "tie", ties),
-        ("bad", "both bad", told["both_bad"]),
-        ("second", told["b"], told["wins_b"]),
+def _row(outcome: Outcome, names: tuple[str, str], judge: str) -> dict[str, Any]:
+    match, choice = outcome.match, outcome.choice
+    verdict = Verdict(
+        prompt_id=match.prompt_id,
+        instruction="\n\n".join(match.prompt),
+        output_1="\n\n".join(match.first),
+        output_2="\n\n".join(match.second),
+        generator_1=names[0],
+        generator_2=names[1],
+        annotator=judge,
+        preference=outcome.preference,
+        dataset=match.dataset,
     )
-    verdict = told["verdict"]
-    return {
-        "headline": _capital(verdict) if verdict.startswith((NOT_DISTINGUISHABLE, NOTHING)) else verdict,
-        "shares": [{"kind": kind, "name": name, "n": n} for kind, name, n in shares],
-        "lines": []
-        if told["win_rate"] is None
-        else [f"{_rate(told)}.", *(f"{_capital(one)}." for one in details(told))],
+    return verdict.to_json() | {
+        "choice": choice.pick if choice else "identical" if match.identical else "skipped",
+        "shown_left": None if choice is None else "output_1" if choice.first_on_left(match) else "output_2",
+        "seconds": None if choice is None else round(choice.seconds, 3),
     }
-
-
-def _rate(told: Mapping[str, Any]) -> str:
-    low, high = told["ci95"]
-    return (
-        f"{told['b']} was preferred in {told['win_rate']:.1f}\u00a0% (95\u00a0% CI {low:.1f} to {high:.1f}) "
-        f"against {told['a']}"
-    )
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
-
-
-def _sides(told: Mapping[str, Any]) -> str:
-    low, high = told["left_ci95"]
-    lean = "" if low <= 50 <= high else f", a leaning to the {'left' if low > 50 else 'right'}"
-    fair = "" if not lean else ": a coin dealt the sides, so it blurs the comparison and favours neither"
-    return (
-        f"the left answer was chosen {told['left_share']:.0f}\u00a0% of the {told['n_decided']} times that a side was "
-        f"(95\u00a0% CI {low:.0f} to {high:.0f}{lean}){fair}"
-    )
-
-
-def _verdict(ci95: tuple[float, float], *, n: int, names: tuple[str, str]) -> str:
-    """As `comparison.compare` words it, on the interval that is shown."""
-    if n == 0:
-        return NOTHING
-    if n < MIN_COMMON:
-        return f"{NOT_DISTINGUISHABLE} (only {n} prompts)"
-    if ci95[0] > 50:
-        return f"{names[1]} is better"
-    return f"{names[0]} is better" if ci95[1] < 50 else NOT_DISTINGUISHABLE

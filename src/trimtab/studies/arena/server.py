@@ -21,7 +21,7 @@ from threading import Event, Semaphore, Thread
 from typing import Any, cast
 
 from trimtab.errors import ConfigError, TrimtabError
-from trimtab.studies.arena.matches import SAID
+from trimtab.studies.arena.matches import PICKS
 from trimtab.studies.arena.session import Session, StaleError
 
 HOST = "127.0.0.1"
@@ -85,18 +85,18 @@ class ArenaServer(ThreadingHTTPServer):
     def once(self) -> str:
         return f"http://{self.authority}/{self._once}/"
 
-    def is_token(self, told: str) -> bool:
-        return _same(told, self.token)
+    def is_token(self, word: str) -> bool:
+        return _equal(word, self.token)
 
-    def takes_once(self, told: str) -> bool:
+    def takes_once(self, word: str) -> bool:
         """Whether this is the address that works one time, which it then no longer is."""
-        return _same(told, self._once) and self._unused.acquire(blocking=False)
+        return _equal(word, self._once) and self._unused.acquire(blocking=False)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """What comes here is a connection that the browser closed, which is no event."""
 
     @contextmanager
-    def running(self) -> Iterator[ArenaServer]:
+    def serve(self) -> Iterator[ArenaServer]:
         """Serve from a thread of its own until the block ends."""
         thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -116,10 +116,10 @@ class _Reply:
     location: str | None = None
 
 
-class _Refused(Exception):  # noqa: N818  # no fault of ours: it carries the answer to a request that may not be
-    def __init__(self, status: HTTPStatus, why: str = "") -> None:
+class _RefusalError(Exception):  # no fault of ours: it carries the answer to a request that may not be
+    def __init__(self, status: HTTPStatus, reason: str = "") -> None:
         super().__init__(status)
-        self.status, self.why = status, why
+        self.status, self.reason = status, reason
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -151,30 +151,30 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._require_own_address()
             reply = work()
-        except _Refused as refused:
-            reply = _refusal(refused.status, refused.why)
+        except _RefusalError as refusal:
+            reply = _refusal(refusal.status, refusal.reason)
         except TrimtabError as error:  # a choice that could not be kept; the session stands where it stood
             reply = _json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
         except Exception as error:
             self.arena.failed = error
             reply = _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
         self._send(reply)
-        if self.arena.session.finished or self.arena.failed:
+        if self.arena.session.is_finished or self.arena.failed:
             self.arena.done.set()
 
     def _require_own_address(self) -> None:
         origin = f"http://{self.arena.authority}"
         if self.headers.get_all("Host", []) != [self.arena.authority]:
-            raise _Refused(HTTPStatus.FORBIDDEN, f"open the address as it was printed, at {self.arena.authority}")
-        if any(told != origin for told in self.headers.get_all("Origin", [])):
-            raise _Refused(HTTPStatus.FORBIDDEN, "this page answers to itself only")
+            raise _RefusalError(HTTPStatus.FORBIDDEN, f"open the address as it was printed, at {self.arena.authority}")
+        if any(header != origin for header in self.headers.get_all("Origin", [])):
+            raise _RefusalError(HTTPStatus.FORBIDDEN, "this page answers to itself only")
 
     def _asked_for(self) -> str:
         """What stands after the token."""
         _, *parts = self.path.split("/", 2)
         if len(parts) == 2 and self.arena.is_token(parts[0]):
             return parts[1]
-        raise _Refused(HTTPStatus.NOT_FOUND)
+        raise _RefusalError(HTTPStatus.NOT_FOUND)
 
     def _get(self) -> _Reply:
         if self.path.count("/") == 2 and self.arena.takes_once(self.path[1:-1]):
@@ -183,24 +183,24 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "state":
             return _json(self._view())
         if name not in _FILES:
-            raise _Refused(HTTPStatus.NOT_FOUND)
+            raise _RefusalError(HTTPStatus.NOT_FOUND)
         file, kind = _FILES[name]
         return _Reply(HTTPStatus.OK, (resources.files("trimtab.studies.arena") / "page" / file).read_bytes(), kind)
 
     def _post(self) -> _Reply:
         action, session = self._asked_for(), self.arena.session
         if action not in {"choose", "skip", "undo", "again", "finish"}:
-            raise _Refused(HTTPStatus.NOT_FOUND)
-        told = self._body({"ticket", "said"} if action == "choose" else {"ticket"})
-        ticket = told["ticket"]
+            raise _RefusalError(HTTPStatus.NOT_FOUND)
+        body = self._body({"ticket", "said"} if action == "choose" else {"ticket"})
+        ticket = body["ticket"]
         if isinstance(ticket, bool) or not isinstance(ticket, int):
-            raise _Refused(HTTPStatus.BAD_REQUEST)
+            raise _RefusalError(HTTPStatus.BAD_REQUEST)
         try:
             match action:
                 case "choose":
-                    if told["said"] not in SAID:
-                        raise _Refused(HTTPStatus.BAD_REQUEST)
-                    session.choose(told["said"], ticket=ticket)
+                    if body["said"] not in PICKS:
+                        raise _RefusalError(HTTPStatus.BAD_REQUEST)
+                    session.choose(body["said"], ticket=ticket)
                 case "skip":
                     session.skip(ticket=ticket)
                 case "undo":
@@ -215,26 +215,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _view(self) -> dict[str, Any]:
         view = self.arena.session.view()
-        return view | {"summary": dict(self.arena.summary())} if view["state"] == "finished" else view
+        return view.to_json() | ({"summary": dict(self.arena.summary())} if view.state == "finished" else {})
 
     def _body(self, names: set[str]) -> dict[str, Any]:
         """A small JSON object with exactly these names."""
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
-            raise _Refused(HTTPStatus.LENGTH_REQUIRED)
+            raise _RefusalError(HTTPStatus.LENGTH_REQUIRED)
         if len(length) > 9 or int(length) > MAX_BODY_BYTES:
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            raise _RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if self.headers.get_content_type() != "application/json":  # a form of another site cannot send this
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+            raise _RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         try:
-            told = json.loads(self.rfile.read(int(length)))
+            body = json.loads(self.rfile.read(int(length)))
         except OSError as error:
-            raise _Refused(HTTPStatus.REQUEST_TIMEOUT) from error
+            raise _RefusalError(HTTPStatus.REQUEST_TIMEOUT) from error
         except (ValueError, RecursionError) as error:
-            raise _Refused(HTTPStatus.BAD_REQUEST) from error
-        if not isinstance(told, dict) or told.keys() != names:
-            raise _Refused(HTTPStatus.BAD_REQUEST)
-        return told
+            raise _RefusalError(HTTPStatus.BAD_REQUEST) from error
+        if not isinstance(body, dict) or body.keys() != names:
+            raise _RefusalError(HTTPStatus.BAD_REQUEST)
+        return body
 
     def _send(self, reply: _Reply) -> None:
         self.send_response(reply.status)
@@ -255,9 +255,10 @@ def _json(value: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> _Repl
     return _Reply(status, json.dumps(value, ensure_ascii=True, allow_nan=False).encode("ascii"), _JSON)
 
 
-def _refusal(status: HTTPStatus, why: str = "") -> _Reply:
-    return _Reply(status, f"{status.value} {status.phrase}{why and ': ' + why}\n".encode())
+def _refusal(status: HTTPStatus, reason: str = "") -> _Reply:
+    return _Reply(status, f"{status.value} {status.phrase}{reason and ': ' + reason}\n".encode())
 
 
-def _same(told: str, known: str) -> bool:
-    return secrets.compare_digest(told.encode("utf-8", "surrogatepass"), known.encode("ascii"))
+def _equal(word: str, secret: str) -> bool:
+    """In a time that does not tell how much of it is right."""
+    return secrets.compare_digest(word.encode("utf-8", "surrogatepass"), secret.encode("ascii"))

@@ -1,4 +1,4 @@
-"""One sitting: which match is shown, what was chosen, what is set aside, what can be undone.
+"""One session of a person who judges: which match is shown, what was chosen or set aside, what can be undone.
 
 Every change is handed to the caller's store before it counts here, so a choice that could not be kept was not made.
 Requests come from several threads; each method is one step under a lock.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from trimtab.progress import printable
-from trimtab.studies.arena.matches import Choice, Match, Said
+from trimtab.studies.arena.matches import Choice, Match, Pick
 
 
 class Keeper(Protocol):
-    """Where choices outlive the sitting. Each call is on disk when it returns, or raises."""
+    """Where choices outlive the session. Each call is on disk when it returns, or raises."""
 
     def keep(self, match: Match, choice: Choice, /) -> None: ...
 
@@ -33,25 +33,73 @@ class StaleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one match: chosen, skipped, or not `reached`. Identical answers are reached, or not, too: counted
+    """What became of one match: chosen, skipped, or not reached. Identical answers are reached, or not, too: counted
     all at once they would outweigh the few that were judged when a person stops early.
     """
 
     match: Match
     choice: Choice | None
-    skipped: bool
-    reached: bool = True
+    was_skipped: bool
+    was_reached: bool = True
 
     @property
     def preference(self) -> float | None:
         """1 first, 2 second, 1.5 neither is better; None where there is no verdict."""
         if self.match.identical:
-            return 1.5 if self.reached else None
+            return 1.5 if self.was_reached else None
         return None if self.choice is None else self.choice.preference(self.match)
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts of matches. Those with identical answers are not among the `n_total` that a person judges."""
+
+    n_total: int
+    n_judged: int
+    n_skipped: int
+    n_identical: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatchView:
+    """One match as the page shows it, a text a turn."""
+
+    prompt: tuple[str, ...]
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    skipped_before: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "asked": list(self.prompt),
+            "left": list(self.left),
+            "right": list(self.right),
+            "skipped_before": self.skipped_before,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the page shows. It holds no name of a model, run or file."""
+
+    state: Literal["asking", "done", "finished"]
+    ticket: int
+    progress: Progress
+    can_undo: bool
+    match: MatchView | None
+
+    def to_json(self) -> dict[str, Any]:
+        tree = {
+            "state": self.state,
+            "ticket": self.ticket,
+            "progress": {name.removeprefix("n_"): n for name, n in asdict(self.progress).items()},
+            "can_undo": self.can_undo,
+        }
+        return tree if self.match is None else tree | {"match": self.match.to_json()}
+
+
 class Session:
-    """`chosen` and `skipped` (by `Match.content`) are what earlier sittings left; skipped matches come last."""
+    """`choices` and `skips` (by `Match.content`) are what earlier sessions left; skipped matches come last."""
 
     def __init__(
         self,
@@ -59,119 +107,118 @@ class Session:
         *,
         seed: int,
         keeper: Keeper,
-        chosen: Mapping[str, Choice] | None = None,
-        skipped: Iterable[str] = (),
+        choices: Mapping[str, Choice] | None = None,
+        skips: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._matches, self._seed, self._keeper, self._clock = tuple(matches), seed, keeper, clock
-        self._chosen = dict(chosen or {})
-        self._skipped = set(skipped) - self._chosen.keys()
+        self._choices = dict(choices or {})
+        self._skips = set(skips) - self._choices.keys()
         self._aside: set[str] = set()
-        self._done_now: list[tuple[Match, bool]] = []  # with whether it had been skipped before
+        self._history: list[tuple[Match, bool]] = []  # with whether it had been skipped before
         self._finished = False
         self._ticket = 0
-        self._shown: tuple[int, float] | None = None
+        self._view_ticket: int | None = None  # the ticket that was on the page last, and since when
+        self._view_time = 0.0
         self._lock = RLock()
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return self._finished
 
     def outcomes(self) -> list[Outcome]:
         """Every match in the order of asking; as large a part of the identical ones is reached as of the others."""
         with self._lock:
-            asked = [match.content for match in self._matches if not match.identical]
-            done = [content in self._chosen or content in self._skipped for content in asked]
-            before, found = 0, []
+            open_contents = [match.content for match in self._matches if not match.identical]
+            is_done = [content in self._choices or content in self._skips for content in open_contents]
+            place, outcomes = 0, []  # `place` counts the matches to be judged that stand before
             for match in self._matches:
-                reached = before < sum(done) or all(done)
-                if not match.identical:
-                    reached = done[before]
-                    before += 1
-                found.append(
-                    Outcome(match, self._chosen.get(match.content), match.content in self._skipped, reached=reached)
-                )
-            return found
+                if match.identical:
+                    was_reached = place < sum(is_done) or all(is_done)
+                else:
+                    was_reached = is_done[place]
+                    place += 1
+                choice, was_skipped = self._choices.get(match.content), match.content in self._skips
+                outcomes.append(Outcome(match, choice, was_skipped, was_reached=was_reached))
+            return outcomes
 
     def n_open(self) -> int:
         """Matches that a person has still to choose on, skipped ones included."""
-        return sum(one.preference is None and not one.match.identical for one in self.outcomes())
+        return sum(outcome.preference is None and not outcome.match.identical for outcome in self.outcomes())
 
-    def view(self) -> dict[str, Any]:
-        """What the page shows, JSON-able. It holds no name of a model, run or file."""
+    def view(self) -> View:
+        """What the page shows."""
         with self._lock:
-            match = self._current()
-            seen: dict[str, Any] = {
-                "state": "finished" if self._finished else "asking" if match else "done",
-                "ticket": self._ticket,
-                "progress": self._progress(),
-                "can_undo": bool(self._done_now) and not self._finished,
-            }
-            if match is not None and not self._finished:
-                if self._shown is None or self._shown[0] != self._ticket:
-                    self._shown = (self._ticket, self._clock())
-                seen["match"] = self._laid_out(match)
-            return seen
+            match = None if self._finished else self._current()
+            if match is not None and self._view_ticket != self._ticket:
+                self._view_ticket, self._view_time = self._ticket, self._clock()
+            return View(
+                state="finished" if self._finished else "asking" if match else "done",
+                ticket=self._ticket,
+                progress=self._progress(),
+                can_undo=bool(self._history) and not self._finished,
+                match=None if match is None else self._match_view(match),
+            )
 
-    def choose(self, said: Said, *, ticket: int) -> None:
-        """Keep what was said of the match that `ticket` showed."""
+    def choose(self, pick: Pick, *, ticket: int) -> None:
+        """Keep what was chosen of the match that `ticket` showed."""
         with self._lock:
-            match = self._asked(ticket)
-            seconds = self._clock() - self._shown[1] if self._shown else 0.0
-            choice = Choice(said, match.low_on_left(seed=self._seed), seconds)
+            match = self._match_of(ticket)
+            seconds = self._clock() - self._view_time if self._view_ticket is not None else 0.0
+            choice = Choice(pick, match.low_on_left(seed=self._seed), seconds)
             self._keeper.keep(match, choice)
             self._step(match)
-            self._chosen[match.content] = choice
-            self._skipped.discard(match.content)
+            self._choices[match.content] = choice
+            self._skips.discard(match.content)
 
     def skip(self, *, ticket: int) -> None:
-        """Set the match aside: no verdict now; it comes again on request and in the next sitting."""
+        """Set the match aside: no verdict now; it comes again on request and in the next session."""
         with self._lock:
-            match = self._asked(ticket)
+            match = self._match_of(ticket)
             self._keeper.skip(match)
             self._step(match)
-            self._skipped.add(match.content)
+            self._skips.add(match.content)
             self._aside.add(match.content)
 
     def undo(self, *, ticket: int) -> None:
-        """Take back the last choice or skip of this sitting and show that match again."""
+        """Take back the last choice or skip of this session and show that match again."""
         with self._lock:
             self._require(ticket)
-            if not self._done_now:
+            if not self._history:
                 raise StaleError
-            match, skipped_before = self._done_now[-1]
+            match, skipped_before = self._history[-1]
             self._keeper.forget(match)
             if skipped_before:
                 self._keeper.skip(match)
-            self._done_now.pop()
-            self._chosen.pop(match.content, None)
-            (self._skipped.add if skipped_before else self._skipped.discard)(match.content)
+            self._history.pop()
+            self._choices.pop(match.content, None)
+            (self._skips.add if skipped_before else self._skips.discard)(match.content)
             self._aside.discard(match.content)
             self._ticket += 1
 
     def ask_skipped(self, *, ticket: int) -> None:
-        """Bring back what was set aside in this sitting."""
+        """Bring back what was set aside in this session."""
         with self._lock:
             self._require(ticket)
             self._aside.clear()
             self._ticket += 1
 
     def finish(self, *, ticket: int) -> None:
-        """No more choices: from here on names may be told."""
+        """No more choices: from here on names may be shown."""
         with self._lock:
             self._require(ticket)
             self._finished = True
             self._ticket += 1
 
     def _step(self, match: Match) -> None:
-        self._done_now.append((match, match.content in self._skipped))
+        self._history.append((match, match.content in self._skips))
         self._ticket += 1
 
     def _require(self, ticket: int) -> None:
         if self._finished or ticket != self._ticket:
             raise StaleError
 
-    def _asked(self, ticket: int) -> Match:
+    def _match_of(self, ticket: int) -> Match:
         self._require(ticket)
         match = self._current()
         if match is None:
@@ -179,30 +226,28 @@ class Session:
         return match
 
     def _current(self) -> Match | None:
-        waiting = [match for match in self._matches if self._is_open(match)]
-        return next((match for match in waiting if match.content not in self._skipped), next(iter(waiting), None))
+        queue = [match for match in self._matches if self._is_open(match)]
+        return next((match for match in queue if match.content not in self._skips), next(iter(queue), None))
 
     def _is_open(self, match: Match) -> bool:
-        return not match.identical and match.content not in self._chosen and match.content not in self._aside
+        return not match.identical and match.content not in self._choices and match.content not in self._aside
 
-    def _progress(self) -> dict[str, int]:
-        asked = [match for match in self._matches if not match.identical]
-        return {
-            "total": len(asked),
-            "judged": sum(match.content in self._chosen for match in asked),
-            "skipped": sum(match.content in self._skipped for match in asked),
-            "identical": len(self._matches) - len(asked),
-        }
+    def _progress(self) -> Progress:
+        to_judge = [match for match in self._matches if not match.identical]
+        return Progress(
+            n_total=len(to_judge),
+            n_judged=sum(match.content in self._choices for match in to_judge),
+            n_skipped=sum(match.content in self._skips for match in to_judge),
+            n_identical=len(self._matches) - len(to_judge),
+        )
 
-    def _laid_out(self, match: Match) -> dict[str, Any]:
+    def _match_view(self, match: Match) -> MatchView:
         left, right = match.first, match.second
         if match.low_on_left(seed=self._seed) is not match.first_is_low:
             left, right = right, left
-        shown = {"asked": match.asked, "left": left, "right": right}
-        laid: dict[str, Any] = {name: [_visible(text) for text in texts] for name, texts in shown.items()}
-        return laid | {"skipped_before": match.content in self._skipped}
+        return MatchView(_visible(match.prompt), _visible(left), _visible(right), match.content in self._skips)
 
 
-def _visible(text: str) -> str:
+def _visible(texts: Sequence[str]) -> tuple[str, ...]:
     """Characters that reorder a line or show nothing are written out: answers must look as different as they are."""
-    return printable(text.replace("\r\n", "\n"), keep_newlines=True)
+    return tuple(printable(text.replace("\r\n", "\n"), keep_newlines=True) for text in texts)

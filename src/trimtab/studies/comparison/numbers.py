@@ -129,15 +129,15 @@ def _length_controlled(
         return None
     if len(fits) == 1:
         return fits[0]
-    pooled = seeds.pooled_figures(
+    over_seeds = seeds.pooled_figures(
         [fit.delta for fit in fits],
         standard_errors=[fit.standard_error for fit in fits],
         n_prompts=min(fit.n_rows for fit in fits),
     )
     return replace(
         fits[0],
-        delta=pooled.mean,
-        ci95=pooled.ci95,
+        delta=over_seeds.mean,
+        ci95=over_seeds.ci95,
         rate_a=float(np.mean([fit.rate_a for fit in fits])),
         rate_b=float(np.mean([fit.rate_b for fit in fits])),
     )
@@ -197,11 +197,11 @@ def _paired_by_seed(a: Judgments, b: Judgments) -> tuple[Judgments, Judgments, t
     common = [seed for seed in a.seeds if seed in b.seeds]
     if len(common) < 2:
         raise ConfigError(
-            f"{a.name} has the seeds {_enumerated(a.seeds)}, {b.name} {_enumerated(b.seeds)}: fewer than two in common",
+            f"{a.name} has the seeds {_seed_list(a.seeds)}, {b.name} {_seed_list(b.seeds)}: fewer than two in common",
             remedy="compare runs of the same seeds, or single seeds: RUN/seed-0",
         )
     surplus = sorted(set(a.seeds).symmetric_difference(b.seeds))
-    notes = (f"only on one side and left out: seed {_enumerated(surplus)}",) if surplus else ()
+    notes = (f"only on one side and left out: seed {_seed_list(surplus)}",) if surplus else ()
     return a.only_seeds(common), b.only_seeds(common), notes
 
 
@@ -243,5 +243,5 @@ def _counter_sign(whole: Comparison) -> tuple[str, ...]:
     )
 
 
-def _enumerated(seeds_of_side: Sequence[int]) -> str:
+def _seed_list(seeds_of_side: Sequence[int]) -> str:
     return ", ".join(str(seed) for seed in seeds_of_side)

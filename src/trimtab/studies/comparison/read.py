@@ -18,8 +18,10 @@ from trimtab.studies.winrate.read import kind_of
 RowType = TypeVar("RowType", Verdict, Mark)
 
 TRUTH = "oracle"
-UNALIGNED = "unaligned"
-NOT_VERDICTS = frozenset({"scores", "canaries", "judge", UNALIGNED})  # second words of files beside a run's verdicts
+UNALIGNED_MODEL = "unaligned"
+NOT_VERDICTS = frozenset(
+    {"scores", "canaries", "judge", UNALIGNED_MODEL}
+)  # second words of files beside a run's verdicts
 JUDGE_KEYS = ("judge", "model", "rubric", "prompt_sha256", "order")  # of a run's record; a number stands for all five
 
 
@@ -72,14 +74,14 @@ def read(word: str, *, benchmark: str | None, judge: str | None) -> Judgments:
     path, model = _split(word)
     if path.is_file():
         return _of_file(word, path, model, judge=judge)
-    if model not in ("", UNALIGNED):
-        raise ConfigError(f"{word}: a run has no {model!r}", remedy=f"write {path} or {path}:{UNALIGNED}")
-    unaligned = model == UNALIGNED
-    single = _of_run(word, path, 0, unaligned=unaligned, benchmark=benchmark, judge=judge)
+    if model not in ("", UNALIGNED_MODEL):
+        raise ConfigError(f"{word}: a run has no {model!r}", remedy=f"write {path} or {path}:{UNALIGNED_MODEL}")
+    of_unaligned = model == UNALIGNED_MODEL
+    single = _of_run(word, path, 0, of_unaligned=of_unaligned, benchmark=benchmark, judge=judge)
     if single is not None:
         return single
     runs = {
-        seed: _of_run(word, folder, seed, unaligned=unaligned, benchmark=benchmark, judge=judge)
+        seed: _of_run(word, folder, seed, of_unaligned=of_unaligned, benchmark=benchmark, judge=judge)
         for seed, folder in _seed_folders(path).items()
     }
     judged_runs = [run for run in runs.values() if run is not None]
@@ -162,7 +164,7 @@ def _single_set(
 
 
 def _of_run(
-    word: str, root: Path, seed: int, *, unaligned: bool, benchmark: str | None, judge: str | None
+    word: str, root: Path, seed: int, *, of_unaligned: bool, benchmark: str | None, judge: str | None
 ) -> Judgments | None:
     """One run's judgments; None where the folder has no verdicts at all."""
     files = _verdict_files(root)
@@ -172,9 +174,9 @@ def _of_run(
     folder = Folder(root)
     record = _judge_record(folder, chosen)
     if chosen.path.suffix == ".jsonl":
-        return replace(_marks_of_run(word, folder, chosen, seed, unaligned=unaligned), judge_record=record)
+        return replace(_marks_of_run(word, folder, chosen, seed, of_unaligned=of_unaligned), judge_record=record)
     path = chosen.path
-    if unaligned:
+    if of_unaligned:
         path = folder.unaligned_verdicts(chosen.benchmark)
         if chosen.judge or not path.is_file():
             raise ConfigError(
@@ -193,9 +195,9 @@ def _judge_record(folder: Folder, file: VerdictFile) -> tuple[tuple[str, object]
     return tuple((key, record.get(key)) for key in JUDGE_KEYS) if record else ()
 
 
-def _marks_of_run(word: str, folder: Folder, file: VerdictFile, seed: int, *, unaligned: bool) -> Judgments:
+def _marks_of_run(word: str, folder: Folder, file: VerdictFile, seed: int, *, of_unaligned: bool) -> Judgments:
     """Both models' marks lie in one file; the answers say which name is whose."""
-    of_model = folder.unaligned_answers if unaligned else folder.answers
+    of_model = folder.unaligned_answers if of_unaligned else folder.answers
     answers = of_model(file.benchmark, turns=True)
     if not answers.is_file():
         raise ConfigError(f"{word}: {answers} is not there", remedy="run `trimtab generate` on that run first")

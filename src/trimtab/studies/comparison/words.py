@@ -37,8 +37,8 @@ def _comparison_lines(numbers: ComparisonNumbers) -> list[str]:
     ]
     if numbers.length is not None:
         text.append(f"length of the answers, A minus B: {_difference(numbers.length, 'characters')}")
-    if (controlled := numbers.length_controlled) is not None:
-        text.append(f"difference with length controlled {_difference(controlled, unit)}; {controlled.variant}")
+    if (fit := numbers.length_controlled) is not None:
+        text.append(f"difference with length controlled {_difference(fit, unit)}; {fit.variant}")
     text += _group_lines(numbers)
     return text + [f"note: {note}" for note in numbers.notes]
 
@@ -66,11 +66,11 @@ def _power_lines(power: Power) -> list[str]:
 
 def _difference(difference: Comparison | ControlledDifference, unit: str) -> str:
     low, high = difference.ci95
-    bounds = f"{_figure(low, signed=True)} to {_figure(high, signed=True)}"
-    return f"{_figure(difference.delta, signed=True)} {unit} (95 % CI {bounds})"
+    bounds = f"{_figure(low, with_sign=True)} to {_figure(high, with_sign=True)}"
+    return f"{_figure(difference.delta, with_sign=True)} {unit} (95 % CI {bounds})"
 
 
-def _figure(value: float, digits: int = 2, *, signed: bool = False) -> str:
+def _figure(value: float, digits: int = 2, *, with_sign: bool = False) -> str:
     if finite(value) is None:
         return "not estimated"
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return f"{value:+.{digits}f}" if with_sign else f"{value:.{digits}f}"

@@ -71,18 +71,18 @@ def tables_of(verdicts: Sequence[Verdict], difficulty: str | None, regularisers:
         return own
     name: official.Name = "alpaca_eval_1" if verdicts[0].generator_1 == FIRST_BASELINE else "alpaca_eval"
     try:
-        known = official.length_tables(name, source=source)
+        tables = official.length_tables(name, source=source)
     except DataError as error:
         if source.folder is not None:  # the user's own words
             raise
-        known = official.LengthTables(None, None, notes=(f"{error.message}; length control does without it",))
-    notes, instructions = known.notes, None
-    if own.difficulty is None and known.difficulty is not None and len(verdicts) < len(known.difficulty):
+        tables = official.LengthTables(None, None, notes=(f"{error.message}; length control does without it",))
+    notes, instructions = tables.notes, None
+    if own.difficulty is None and tables.difficulty is not None and len(verdicts) < len(tables.difficulty):
         instructions, doubts = _instructions(verdicts, name, source)
         notes += doubts
     return Tables(
-        difficulty=own.difficulty or known.difficulty,
-        regularisers=own.regularisers or known.gamed,
+        difficulty=own.difficulty or tables.difficulty,
+        regularisers=own.regularisers or tables.gamed,
         instructions=instructions,
         notes=notes,
     )
@@ -93,10 +93,10 @@ def _instructions(
 ) -> tuple[list[str] | None, tuple[str, ...]]:
     """The official order of the instructions, by which rows of which some are missing find their difficulty."""
     try:
-        known = [prompt.instruction for prompt in official.benchmark(name, source=source).prompts]
+        official_order = [prompt.instruction for prompt in official.benchmark(name, source=source).prompts]
     except DataError as error:
         return None, (f"the official order of the instructions is not known: {error.message}",)
-    return (known, ()) if {v.instruction for v in verdicts} <= set(known) else (None, ())
+    return (official_order, ()) if {v.instruction for v in verdicts} <= set(official_order) else (None, ())
 
 
 def source_of(benchmark_dir: str | None, *, offline: bool) -> Source:

@@ -48,9 +48,9 @@ def _win_rate_lines(numbers: WinRateNumbers) -> list[str]:
 
 def _mark_lines(numbers: MarkNumbers) -> list[str]:
     """One block a model."""
-    repeated = f"; {numbers.n_repeated} repeated judgments left out" if numbers.n_repeated else ""
+    repetitions = f"; {numbers.n_repeated} repeated judgments left out" if numbers.n_repeated else ""
     return [
-        f"{numbers.file}: marks of 1 to 10 on {numbers.n_questions} questions{repeated}",
+        f"{numbers.file}: marks of 1 to 10 on {numbers.n_questions} questions{repetitions}",
         *(line for model in numbers.models for line in _model_lines(model)),
         *(f"note: {note}" for note in numbers.notes),
     ]

@@ -6,24 +6,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from trimtab.config import parsing as written
+from trimtab.config import parsing
 from trimtab.errors import ConfigError, DataError
 from trimtab.judging import official
 from trimtab.judging.answer_files import read_model_answers
 from trimtab.judging.benchmarks import Benchmark, read_benchmark
 from trimtab.judging.files import read_objects
 from trimtab.judging.official_texts import Source
-from trimtab.judging.rows import text_field
+from trimtab.judging.rows import Place, Row, text_field
 from trimtab.runtime.folder import Folder
 from trimtab.studies.arena import Match
 
-_BASELINE, _UNALIGNED = "baseline", "unaligned"
+Key: TypeAlias = str | tuple[str, ...]  # a prompt id, or where there is none the prompt itself
+_BASELINE_PART, _UNALIGNED_PART = "baseline", "unaligned"
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class SharedPrompts:
     """The prompts that both sides answered, and how many only one did. `names` are never the same."""
 
     matches: tuple[Match, ...]
@@ -33,31 +34,31 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """A word of the command: `root` is its run folder, None for a file; `which` is "", "baseline" or "unaligned"."""
+    """A word of the command: `root` is its run folder, None for a file; `part` is "", "baseline" or "unaligned"."""
 
     word: str
     root: Path | None
-    which: str = ""
+    part: str = ""
 
     def benchmarks(self) -> set[str]:
         """Those that the run has answered."""
         assert self.root is not None
         stems = {file.stem for file in Folder(self.root).answers("x").parent.glob("*.json*")}
-        return {stem for stem in stems if not stem.endswith((f".{_BASELINE}", f".{_UNALIGNED}"))}
+        return {stem for stem in stems if not stem.endswith((f".{_BASELINE_PART}", f".{_UNALIGNED_PART}"))}
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _PromptAnswer:
     """One answer, a text a turn."""
 
     prompt_id: str
-    asked: tuple[str, ...]
+    prompt: tuple[str, ...]
     answer: tuple[str, ...]
     generator: str
     dataset: str
 
 
-def meet(a: str, b: str, *, benchmark: str | None, benchmark_dir: str | None) -> Meeting:
+def meet(a: str, b: str, *, benchmark: str | None, benchmark_dir: str | None) -> SharedPrompts:
     """Pair the answers of A and B by prompt id, or by the prompt itself where one side brings no ids.
 
     `benchmark` names the runs' benchmark, or is the file of questions that FastChat answer files leave out;
@@ -65,16 +66,16 @@ def meet(a: str, b: str, *, benchmark: str | None, benchmark_dir: str | None) ->
     """
     sides = (_side(a), _side(b))
     name, questions = _benchmark(sides, benchmark), None
-    given: list[list[_Given]] = []
+    answers: list[list[_PromptAnswer]] = []
     for side in sides:
         path = _path(side, name)
         rows = read_objects(path)
         if "choices" in rows[0][1]:
             questions = questions or _questions(sides, benchmark, benchmark_dir)
-            given.append(_conversations(path, questions))
+            answers.append(_conversations(path, questions))
         else:
-            given.append([_single(row, place=place, fallback=side.word) for place, row in rows])
-    return _pair(given[0], given[1], words=(a, b))
+            answers.append([_single(row, place=place, fallback=side.word) for place, row in rows])
+    return _pair(answers[0], answers[1], words=(a, b))
 
 
 def _side(word: str) -> _Side:
@@ -83,13 +84,11 @@ def _side(word: str) -> _Side:
         return _Side(word, None)
     if path.is_dir():
         return _Side(word, _run(path))
-    folder, colon, which = word.rpartition(":")
+    folder, colon, part = word.rpartition(":")
     if colon and Path(folder).is_dir():
-        if which not in {_BASELINE, _UNALIGNED}:
-            raise ConfigError(
-                f"{word}: a run has no {which!r}", remedy=f"write {folder}:baseline or {folder}:unaligned"
-            )
-        return _Side(word, _run(Path(folder)), which)
+        if part not in {_BASELINE_PART, _UNALIGNED_PART}:
+            raise ConfigError(f"{word}: a run has no {part!r}", remedy=f"write {folder}:baseline or {folder}:unaligned")
+        return _Side(word, _run(Path(folder)), part)
     raise ConfigError(
         f"no such run folder or file of answers: {word}",
         remedy="name a run folder, RUN:baseline, RUN:unaligned or a model_outputs.json",
@@ -104,19 +103,19 @@ def _run(root: Path) -> Path:
     raise ConfigError(f"{root} has no answers yet", remedy=f"run `trimtab generate {root}` first")
 
 
-def _benchmark(sides: Sequence[_Side], told: str | None) -> str:
+def _benchmark(sides: Sequence[_Side], name: str | None) -> str:
     """The name under which the runs' answers lie; any where both sides are files."""
     runs = [side for side in sides if side.root is not None]
-    if told is not None:
-        return read_benchmark(Path(told)).name if Path(told).is_file() else told
+    if name is not None:
+        return read_benchmark(Path(name)).name if Path(name).is_file() else name
     if not runs:
         return ""
     common = set.intersection(*(side.benchmarks() for side in runs))
     if len(common) == 1:
         return common.pop()
-    each = "; ".join(f"{side.word} has {', '.join(sorted(side.benchmarks())) or 'none'}" for side in runs)
+    by_run = "; ".join(f"{side.word} has {', '.join(sorted(side.benchmarks())) or 'none'}" for side in runs)
     raise ConfigError(
-        f"{'several' if common else 'no'} benchmarks were answered by all runs: {each}",
+        f"{'several' if common else 'no'} benchmarks were answered by all runs: {by_run}",
         remedy="name one with --benchmark" if common else "let both answer the same benchmark",
     )
 
@@ -125,7 +124,7 @@ def _path(side: _Side, benchmark: str) -> Path:
     if side.root is None:
         return Path(side.word)
     folder = Folder(side.root)
-    match side.which:
+    match side.part:
         case "":
             places = [folder.answers(benchmark), folder.answers(benchmark, turns=True)]
         case "baseline":
@@ -148,7 +147,7 @@ def _baseline_is_unaligned(folder: Folder, benchmark: str) -> bool:
     path = folder.baseline_answers(benchmark)
     if not path.is_file() or not folder.config.is_file():
         return False
-    config = written.read_file(folder.config)
+    config = parsing.read_file(folder.config)
     own = {config.get("model", {}).get("name"), config.get("generate", {}).get("unaligned_served_as")} - {None}
     return read_objects(path)[0][1].get("generator") in own
 
@@ -158,8 +157,8 @@ def _questions(sides: Sequence[_Side], benchmark: str | None, benchmark_dir: str
     name, folder = "mt_bench", benchmark_dir
     for side in sides:
         if side.root is not None and Folder(side.root).config.is_file():
-            told: dict[str, Any] = written.read_file(Folder(side.root).config).get("benchmark", {})
-            name, folder = told.get("name") or name, folder or told.get("dir")
+            section: dict[str, Any] = parsing.read_file(Folder(side.root).config).get("benchmark", {})
+            name, folder = section.get("name") or name, folder or section.get("dir")
             break
     if benchmark is not None and (benchmark in official.names() or Path(benchmark).is_file()):
         name = benchmark
@@ -169,33 +168,39 @@ def _questions(sides: Sequence[_Side], benchmark: str | None, benchmark_dir: str
     return official.benchmark(name, source=Source(folder=Path(folder) if folder else None, offline=offline))
 
 
-def _conversations(path: Path, questions: Benchmark) -> list[_Given]:
-    asked = {prompt.id: prompt for prompt in questions.prompts}
+def _conversations(path: Path, questions: Benchmark) -> list[_PromptAnswer]:
+    prompts = {prompt.id: prompt for prompt in questions.prompts}
     return [
-        _Given(one.prompt_id, asked[one.prompt_id].turns, one.turns, one.generator, asked[one.prompt_id].dataset)
-        for one in read_model_answers(path, benchmark=questions, allow_missing=True)
+        _PromptAnswer(
+            answer.prompt_id,
+            prompts[answer.prompt_id].turns,
+            answer.turns,
+            answer.generator,
+            prompts[answer.prompt_id].dataset,
+        )
+        for answer in read_model_answers(path, benchmark=questions, allow_missing=True)
     ]
 
 
-def _single(row: Any, *, place: Any, fallback: str) -> _Given:
+def _single(row: Row, *, place: Place, fallback: str) -> _PromptAnswer:
     instruction = text_field(row, "instruction", place=place)
-    return _Given(
+    return _PromptAnswer(
         prompt_id=str(row.get("prompt_id", instruction)),
-        asked=(instruction,),
+        prompt=(instruction,),
         answer=(text_field(row, "output", place=place),),
         generator=str(row.get("generator") or fallback),
         dataset=str(row.get("dataset", "")),
     )
 
 
-def _pair(first: list[_Given], second: list[_Given], *, words: tuple[str, str]) -> Meeting:
-    ids = {one.prompt_id for one in first} & {one.prompt_id for one in second}
-    a, b = (_keyed(given, word, by_id=bool(ids)) for given, word in zip((first, second), words, strict=True))
+def _pair(first: list[_PromptAnswer], second: list[_PromptAnswer], *, words: tuple[str, str]) -> SharedPrompts:
+    ids = {answer.prompt_id for answer in first} & {answer.prompt_id for answer in second}
+    a, b = (_by_key(answers, word, by_id=bool(ids)) for answers, word in zip((first, second), words, strict=True))
     common = [key for key in a if key in b]
     if not common:
         raise DataError(f"{words[0]} and {words[1]} answer no prompt in common", remedy="compare the same benchmark")
     for key in common:
-        if a[key].asked != b[key].asked:
+        if a[key].prompt != b[key].prompt:
             raise DataError(
                 f"prompt {a[key].prompt_id!r} of {words[0]} is not what {words[1]} was asked under that name",
                 remedy="compare answers to the same version of the benchmark",
@@ -205,18 +210,20 @@ def _pair(first: list[_Given], second: list[_Given], *, words: tuple[str, str]) 
         names = f"{names[0]} ({words[0]})", f"{names[1]} ({words[1]})"
     if names[0] == names[1]:
         raise ConfigError(f"{words[0]} and {words[1]} are the same answers", remedy="name two different ones")
-    return Meeting(
-        tuple(Match(a[key].prompt_id, a[key].asked, a[key].answer, b[key].answer, a[key].dataset) for key in common),
+    return SharedPrompts(
+        tuple(Match(a[key].prompt_id, a[key].prompt, a[key].answer, b[key].answer, a[key].dataset) for key in common),
         names,
         n_one_sided=len(a.keys() ^ b.keys()),
     )
 
 
-def _keyed(given: list[_Given], word: str, *, by_id: bool) -> dict[object, _Given]:
-    keyed: dict[object, _Given] = {}
-    for one in given:
-        key = one.prompt_id if by_id else one.asked
-        if key in keyed:
-            raise DataError(f"{word} answers prompt {one.prompt_id!r} twice", remedy="keep one answer to each prompt")
-        keyed[key] = one
-    return keyed
+def _by_key(answers: list[_PromptAnswer], word: str, *, by_id: bool) -> dict[Key, _PromptAnswer]:
+    by_key: dict[Key, _PromptAnswer] = {}
+    for answer in answers:
+        key = answer.prompt_id if by_id else answer.prompt
+        if key in by_key:
+            raise DataError(
+                f"{word} answers prompt {answer.prompt_id!r} twice", remedy="keep one answer to each prompt"
+            )
+        by_key[key] = answer
+    return by_key
