@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab import cli, windtunnel
+from trimtab import cli, config, windtunnel
 
 PAIR = {"prompt": "What is two plus two?", "chosen": "Four.", "rejected": "Five."}
 
@@ -43,10 +44,10 @@ def test_help_answers_at_once() -> None:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "trimtab.cli", "--help"], capture_output=True, check=True)
+        done = subprocess.run([sys.executable, "-m", "trimtab", "--help"], capture_output=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert b"run" in done.stdout
-    assert min(seconds) < 0.7
+    assert min(seconds) < 0.5
 
 
 def test_the_fast_path_imports_nothing_heavy() -> None:
@@ -56,6 +57,22 @@ def test_the_fast_path_imports_nothing_heavy() -> None:
         "assert not {'torch', 'transformers', 'peft', 'datasets', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_help_of_run_lists_every_key_with_its_meaning_default_and_choices(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = call(["run", "--help"], capsys)[1]
+    for key in config.keys():  # noqa: SIM118  # a function of the module, no mapping
+        field, default = config.field_of(key), config.default_of(key)
+        [line] = [line for line in shown.splitlines() if re.match(rf"│ --{config.flag_name(key)}[ │]", line)]
+        assert field.description, key
+        assert field.description[:40] in line
+        if default not in (None, "", "required"):
+            assert f"[default: {str(default).lower() if isinstance(default, bool) else default}]" in line
+    assert "--engine.screening auto|on|off" in shown
+    assert all(f"─ {section} ─" in shown for section in ("run", "data", "train", "judge", "windtunnel"))
 
 
 def test_objectives_prints_formulas_and_dead_zones(capsys: pytest.CaptureFixture[str]) -> None:

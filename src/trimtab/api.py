@@ -12,7 +12,7 @@ from typing import Any
 
 from trimtab import config as configuration
 from trimtab import store
-from trimtab.config import parsing as written
+from trimtab.config import files
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.records import Pair, digest
@@ -41,7 +41,7 @@ def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = T
     if isinstance(config, Mapping):
         base = config
     else:
-        base = written.grounded({} if config is None else written.read_file(Path(config)), keys)
+        base = files.on_recipe({} if config is None else files.read_file(Path(config)), keys)
     resolved = configuration.resolve(configuration.merge(base, keys))
     folder = command.main(resolved, reporter=reporter(quiet=quiet))
     report = store.read_json(folder.report("json")) if folder.report("json").is_file() else None

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from trial_runs import call, tree_of
-from trimtab import cli, config
-from trimtab.config import parsing as written
+from trimtab import config
+from trimtab.cli.configuration import base_tree
+from trimtab.config import files
 from trimtab.engine import memory
 from trimtab.studies.sweep import command, recipe
 from trimtab.studies.sweep.grid import Sweep
@@ -25,7 +26,7 @@ ON_THEIR_OWN = {"dead-zone", "dead-zone-sigmoid", "tuning", "noise", "regimes"}
 
 
 def tree(path: Path) -> dict[str, Any]:
-    return cli.words.base(str(path), {})
+    return base_tree(str(path), {})
 
 
 def sweep_of(path: Path) -> Sweep:
@@ -45,7 +46,7 @@ def test_a_head_names_command_hardware_time_and_twin(path: Path) -> None:
     assert list(told) == ["command", "hardware", "time", "twin"]
     word, verb, file, *_ = shlex.split(told["command"])
     assert (word, ROOT / file) == ("trimtab", path)
-    assert verb == ("sweep" if recipe.holds_sweep(written.read_file(path)) else "run")
+    assert verb == ("sweep" if recipe.holds_sweep(files.read_file(path)) else "run")
     assert re.match(r"about \d+ (min|h|days)", told["time"])
     if path.stem in ON_THEIR_OWN and path in TWINS:
         assert told["twin"].startswith("none")
@@ -60,10 +61,8 @@ def test_a_head_names_command_hardware_time_and_twin(path: Path) -> None:
 @pytest.mark.parametrize("path", [*PAPER, *TWINS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_resolves_offline(path: Path) -> None:
     words = shlex.split(head(path)["command"])[3:]
-    axes, workers, rest = command.read_words(words)
-    assert (axes, rest) == ([], [])
-    assert workers == (2 if words else 1)
-    if recipe.holds_sweep(written.read_file(path)):
+    assert words in ([], ["--workers", "2"])
+    if recipe.holds_sweep(files.read_file(path)):
         sweep = sweep_of(path)
         runs = len(sweep.points) * len(sweep.seeds)
         assert sweep.out.endswith(path.stem)

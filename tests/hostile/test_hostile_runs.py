@@ -14,8 +14,7 @@ import pytest
 from hostile_calls import harmless, nothing_new, put, refused
 
 from trimtab import store
-from trimtab.config import parsing as written
-from trimtab.config import resolve
+from trimtab.config import files, resolve
 from trimtab.errors import ConfigError
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
@@ -133,7 +132,7 @@ def test_servers_that_need_no_word(run: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def told(url: str) -> None:
         put(run / "config.json", json.loads((run / "config.json").read_text()) | {"base_url": url})
-        written.refuse_unnamed_servers(run, said={})
+        files.refuse_unnamed_servers(run, flags={})
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     told("https://models.example/v1")

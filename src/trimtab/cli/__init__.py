@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from trimtab.cli import judgments, pipeline, questions, results  # noqa: F401  # each hangs its commands on the app
 from trimtab.cli.app import app
 from trimtab.errors import StopError, TrimtabError
 
@@ -23,11 +22,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        app(words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value")
+        _call(words)
     except TrimtabError as error:
         _fail(str(error), error.exit_code, debug)
     except CycloptsError as error:
-        _fail(f"{error}\n  → `trimtab --help` lists the commands and `trimtab COMMAND --help` their words", 2, debug)
+        from trimtab.config.flags import as_config_error
+
+        _fail(str(as_config_error(error)), 2, debug)
     except KeyboardInterrupt:
         _fail("stopped", 130, debug)
     except BrokenPipeError:
@@ -47,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             1,
             debug,
         )
+
+
+def _call(words: list[str]) -> None:
+    """Find the command, read its flags and call it; parameters that are not parsed are the words themselves."""
+    flags = words
+    if any(word.lower() in ("true", "false") for word in words):
+        from trimtab.config.flags import join_booleans
+
+        flags = join_booleans(words)
+    command, bound, unparsed = app.parse_args(flags, exit_on_error=False, print_error=False, help_on_error=False)
+    command(*bound.args, **bound.kwargs, **dict.fromkeys(unparsed, tuple(words)))
 
 
 _OF_THE_SYSTEM = "the system refused that: check the name, its length, its permissions and the disk"

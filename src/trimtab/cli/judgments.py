@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from trimtab.cli.app import AsJson, app
-from trimtab.cli.words import reporter, show
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from trimtab.cli.app import AsJson
+from trimtab.cli.terminal import reporter, show
 
 
-@app.command
 def winrate(
     file: str,
     *,
@@ -19,7 +22,6 @@ def winrate(
     offline: bool = False,
     as_json: AsJson = False,
 ) -> None:
-    """Win rate, raw and length-controlled, of any AlpacaEval annotations file; mean marks with --kind mt_bench."""
     from trimtab.studies.winrate import command, words
 
     numbers = command.main(
@@ -35,7 +37,6 @@ def winrate(
     show(numbers, as_json, words.lines)
 
 
-@app.command
 def compare(
     a: str,
     b: str,
@@ -45,32 +46,25 @@ def compare(
     questions: str | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Is A better than B? Runs (RUN, RUN:unaligned) or files of judgments (FILE, FILE:MODEL), paired by prompt."""
     from trimtab.studies.comparison import command, words
 
     show(command.main(a, b, benchmark=benchmark, judge=judge, questions=questions), as_json, words.lines)
 
 
-@app.command
 def arena(
     a: str,
     b: str,
     *,
     benchmark: str | None = None,
     benchmark_dir: str | None = None,
-    out: str | None = None,
+    out: Annotated[str | None, Parameter(help="where the verdicts are written")] = None,
     port: int = 0,
-    limit: int | None = None,
+    limit: Annotated[int | None, Parameter(help="judge a random N of the prompts")] = None,
     seed: int = 0,
-    name: str = "anonymous",
+    name: Annotated[str, Parameter(help="who judges")] = "anonymous",
     browser: bool = True,
     as_json: AsJson = False,
 ) -> None:
-    """Judge two runs by eye, blind, on a local page. A, B: RUN, RUN:baseline, RUN:unaligned or a file of answers.
-
-    Every choice is kept at once; the same command goes on. --limit N judges a random N of the prompts, --name WHO says
-    who judged, --out FILE where the verdicts are written.
-    """
     from trimtab.studies.arena import command, words
 
     numbers = command.main(
@@ -84,15 +78,13 @@ def arena(
         seed=seed,
         name=name,
         browser=browser,
-        reporter=reporter(quiet=False),
+        reporter=reporter(),
     )
     show(numbers, as_json, words.lines)
 
 
-@app.command
 def power(*, n: int, delta: float, as_json: AsJson = False) -> None:
-    """What a number of prompts can show: --n 805 --delta 2.0 (points of win rate)."""
-    from trimtab.analysis.comparison import power
+    from trimtab.analysis import comparison
     from trimtab.studies.comparison.words import lines
 
-    show(power(n, delta=delta), as_json, lines)
+    show(comparison.power(n, delta=delta), as_json, lines)

@@ -2,172 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import shlex
+from importlib import import_module
+from typing import Annotated
 
-from trimtab.cli.app import AsJson, Words, app
-from trimtab.cli.words import base, read, reporter, show, take_switches
+from cyclopts import Parameter
+
+from trimtab import config as configuration
+from trimtab.cli.app import AsJson
+from trimtab.cli.configuration import NONE, Source, base_tree, read
+from trimtab.cli.terminal import reporter, show
+from trimtab.config import Config
+from trimtab.config.flags import Keys, tree
 from trimtab.errors import ConfigError
 
-if TYPE_CHECKING:
-    from trimtab.config import Config
+Quiet = Annotated[bool, Parameter(negative=(), show_default=False, help="plain lines, no bars")]
+ResumeAnyway = Annotated[
+    bool,
+    Parameter(
+        negative=(),
+        show_default=False,
+        help="train on also where the length, the learning rate or the schedule of the training changed",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    Parameter(negative=(), show_default=False, help="say what the judge would be asked and what that costs, and stop"),
+]
 
 
-@app.command
-def run(*words: Words) -> None:
-    """Prepare, reference, train, generate, judge and report: [CONFIG] [--model M] [--data D] [--section.key VALUE].
-
-    Without CONFIG, --model and --data it runs the embedded wind tunnel, offline, in minutes.
-    `trimtab keys` lists every key. --resume goes on with a stopped run, --resume-anyway also where the
-    length, learning rate or schedule of its training changed; --quiet prints plain lines, no bars;
-    --dry-run says what the judge would be asked and what that costs (add --json for one JSON object), and stops there.
-    """
+def run(
+    source: Source = None,
+    /,
+    *,
+    resume: Annotated[bool, Parameter(negative=(), show_default=False, help="go on with a stopped run")] = False,
+    resume_anyway: ResumeAnyway = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    keys: Keys = NONE,
+) -> None:
+    config = read(source, keys, sends_requests=True)
+    if dry_run or as_json:
+        _estimate(config, dry_run, as_json)
+        return
     from trimtab.commands import run as command
 
-    config, switches = read(words, allow=frozenset({"resume", "resume-anyway", "quiet", "dry-run", "json"}), asks=True)
-    if _told_only(config, switches):
+    command.main(config, reporter=reporter(quiet=quiet), resume=resume, resume_anyway=resume_anyway)
+
+
+def _estimate(config: Config, dry_run: bool, as_json: bool) -> None:
+    """What judging would take; nothing is asked and nothing is written."""
+    if not dry_run:
+        raise ConfigError("--json has no effect here", remedy="use it with --dry-run, or with a reporting command")
+    from trimtab.commands import dry_run as command
+
+    show(command.main(config), as_json, command.lines)
+
+
+def prepare(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+    _run_stage("prepare", read(source, keys), quiet=quiet)
+
+
+def reference(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+    _run_stage("reference", read(source, keys), quiet=quiet)
+
+
+def train(
+    source: Source = None, /, *, resume_anyway: ResumeAnyway = False, quiet: Quiet = False, keys: Keys = NONE
+) -> None:
+    _run_stage("train", read(source, keys), quiet=quiet, resume_anyway=resume_anyway)
+
+
+def generate(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+    _run_stage("generate", read(source, keys, sends_requests=True), quiet=quiet)
+
+
+def report(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+    _run_stage("report", read(source, keys), quiet=quiet)
+
+
+def judge(
+    source: Source = None,
+    /,
+    *,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    keys: Keys = NONE,
+) -> None:
+    from trimtab.studies.winrate import judge_file
+
+    if source is not None and judge_file.holds_answers(source):
+        if dry_run:
+            raise ConfigError("--dry-run needs a run or a configuration", remedy="leave it out for a file of answers")
+        from trimtab.studies.winrate.words import lines
+
+        config = judge_file.resolve(source, tree(keys))
+        show(judge_file.main(source, config, reporter=reporter(quiet=quiet)), as_json, lines)
         return
-    command.main(
-        config,
-        reporter=reporter("quiet" in switches),
-        resume="resume" in switches,
-        resume_anyway="resume-anyway" in switches,
-    )
+    config = read(source, keys, sends_requests=True)
+    if dry_run or as_json:
+        _estimate(config, dry_run, as_json)
+    else:
+        _run_stage("judge", config, quiet=quiet)
 
 
-def _told_only(config: Config, switches: set[str]) -> bool:
-    """With --dry-run: say what judging would take, and do nothing."""
-    if "dry-run" not in switches:
-        if "json" in switches:
-            raise ConfigError("--json has no effect here", remedy="use it with --dry-run, or with a reporting command")
-        return False
-    from trimtab.commands import dry_run
-
-    show(dry_run.main(config), "json" in switches, dry_run.lines)
-    return True
-
-
-def _stage(name: str, summary: str) -> None:
-    def command(*words: Words) -> None:
-        allow = frozenset({"quiet", *(["resume-anyway"] if name == "train" else [])})
-        config, switches = read(words, allow=allow, asks=name == "generate")
-        _run_stage(name, config, reporter("quiet" in switches), anyway="resume-anyway" in switches)
-
-    command.__doc__ = f"{summary}: CONFIG or a run folder, then --section.key VALUE."
-    app.command(command, name=name)
-
-
-def _run_stage(name: str, config: Config, reporter: Any, *, anyway: bool = False) -> None:
-    from importlib import import_module
-
+def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = False) -> None:
     from trimtab.runtime import set_up
 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
-    setup = set_up(config)
+    own, setup = reporter(quiet=quiet), set_up(config)
     if name == "judge":  # before the folder is told of another judge
         runner.judge_setup.require(config)
-    options = {"resume_anyway": True} if anyway else {}  # of train alone
-    with runner.begun(setup, reporter=reporter, **options):
-        for single in runner.seeds(setup, reporter=reporter):
-            stage.main(single, reporter=reporter, **options)
+    options = {"resume_anyway": True} if resume_anyway else {}  # of train alone
+    with runner.begun(setup, reporter=own, **options):
+        for single in runner.seeds(setup, reporter=own):
+            stage.main(single, reporter=own, **options)
             if name == "judge":
                 stage.refuse_if_incomplete(single)
         if name == "report" and config.seeds > 1:
-            stage.main(setup, reporter=reporter)
+            stage.main(setup, reporter=own)
 
 
-for _name, _summary in {
-    "prepare": "Read, audit and tokenise the pairs",
-    "reference": "Cache the frozen model's log-probs",
-    "train": "Train, resuming from the newest checkpoint (--resume-anyway: though its course changed)",
-    "generate": "Answer the benchmark's prompts, before and after",
-    "report": "Write report.html, report.md and report.json",
-}.items():
-    _stage(_name, _summary)
+def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NONE) -> None:
+    flags = tree(keys)
+    base = base_tree(source, flags)
+    if "sweep" in base:
+        from trimtab.studies.sweep import command as sweep_command
+        from trimtab.studies.sweep import plan as sweep_plan
 
-
-@app.command
-def judge(*words: Words) -> None:
-    """Judge the answers: CONFIG, a run folder or a file of answers, then --section.key VALUE.
-
-    A file of answers (AlpacaEval's model_outputs, FastChat's model_answer) needs --benchmark and --judge.
-    --dry-run says what the judge would be asked and what that costs, and asks nothing (--json: as one JSON object).
-    """
-    from trimtab.studies.winrate import judge_file
-
-    if words and judge_file.holds_answers(words[0]):
-        _judge_file(words[0], words[1:])
+        prediction = sweep_plan.plan(sweep_command.expand(base, flags), reporter=reporter())
+        show(prediction, as_json, sweep_plan.lines)
         return
-    config, switches = read(words, allow=frozenset({"quiet", "dry-run", "json"}), asks=True)
-    if not _told_only(config, switches):
-        _run_stage("judge", config, reporter("quiet" in switches))
-
-
-def _judge_file(file: str, words: Sequence[str]) -> None:
-    from trimtab.config import parsing as written
-    from trimtab.studies.winrate import judge_file
-    from trimtab.studies.winrate.words import lines
-
-    switches, rest = take_switches(words, allow=frozenset({"quiet", "json"}))
-    named, flags = written.read_flags(rest)
-    if named:
-        raise ConfigError(f"unexpected word {named[0]!r}", remedy="keys are written --section.key VALUE")
-    numbers = judge_file.main(file, judge_file.resolve(file, flags), reporter=reporter("quiet" in switches))
-    show(numbers, "json" in switches, lines)
-
-
-@app.command
-def plan(*words: Words, as_json: AsJson = False) -> None:
-    """Say what a run or a sweep would do and need, without starting it: CONFIG, or the keys of `run`."""
-    from trimtab import config
+    config = configuration.resolve(configuration.merge(base, flags))
     from trimtab.commands import plan as command
-    from trimtab.config import parsing as written
     from trimtab.runtime import set_up
-    from trimtab.studies.sweep import command as sweep
-    from trimtab.studies.sweep import plan as planning
-    from trimtab.studies.sweep import recipe
 
-    named, flags = written.read_flags(words)
-    tree = base(_only(named), flags)
-    if recipe.holds_sweep(tree):
-        told = planning.plan(sweep.expand(tree, flags), reporter=reporter(quiet=False))
-        show(told, as_json, planning.lines)
-        return
-    resolved = config.resolve(config.merge(tree, flags))
-    show(command.plan(set_up(resolved), reporter=reporter(quiet=False)), as_json, command.lines)
+    show(command.plan(set_up(config), reporter=reporter()), as_json, command.lines)
 
 
-def _only(named: Sequence[str]) -> str | None:
-    """The one word that may stand before the flags."""
-    if len(named) > 1:
-        raise ConfigError(f"unexpected word {named[1]!r}", remedy="keys are written --section.key VALUE")
-    return named[0] if named else None
-
-
-@app.command
-def sweep(*words: Words) -> None:
-    """Map a grid: [CONFIG] [--grid KEY=V1,V2] [--grid KEY=V1,V2] [--seeds K] [--section.key VALUE].
-
-    CONFIG may hold the sweep itself ([sweep.grid], [[sweep.points]]); --grid replaces an axis of it or adds one. Every
-    point is a run like any other, below --out; the same command goes on with a stopped sweep. --workers N makes N runs
-    at once, --storage URL shares the runs with other machines through a database (pip install 'trimtab[sweep]').
-    --retry-failed tries failed runs again, --stop-starved ends a run early in which nothing is active.
-    """
-    from trimtab.config import parsing as written
+def sweep(
+    source: Source = None,
+    /,
+    *,
+    grid: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), show_default=False, help="an axis, such as objective.margin=0.5,1,2; may be repeated"),
+    ] = (),
+    workers: Annotated[int, Parameter(help="runs made at once")] = 1,
+    storage: Annotated[
+        str | None,
+        Parameter(
+            env_var="TRIMTAB_STORAGE",
+            help="address of a database through which machines share the runs; needs pip install 'trimtab[sweep]'",
+        ),
+    ] = None,
+    retry_failed: Annotated[bool, Parameter(negative=(), show_default=False, help="try failed runs again")] = False,
+    stop_starved: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="end a run early in which nothing is active")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    keys: Keys = NONE,
+    words: Annotated[tuple[str, ...], Parameter(parse=False)] = (),
+) -> None:
     from trimtab.studies.sweep import command
+    from trimtab.studies.sweep import grid as axes
 
-    switches, rest = take_switches(words, allow=frozenset({"json", "quiet", "retry-failed", "stop-starved"}))
-    storage, rest = command.read_storage(rest)
-    axes, workers, rest = command.read_words(rest)
-    named, flags = written.read_flags(rest)
-    told = command.main(
-        command.expand(base(_only(named), flags), flags, axes=axes),
-        words=words,
-        reporter=reporter("quiet" in switches),
+    if workers < 1:
+        raise ConfigError(f"--workers {workers} is no number of workers", remedy="write --workers 2")
+    if storage and "://" not in storage:
+        raise ConfigError("--storage has no address", remedy="write --storage sqlite:////folder/sweep.db")
+    flags = tree(keys)
+    expansion = command.expand(base_tree(source, flags), flags, axes=[axes.read_axis(axis) for axis in grid])
+    result = command.main(
+        expansion,
+        command=shlex.join(["trimtab", *words]),
+        reporter=reporter(quiet=quiet),
         workers=workers,
-        storage=storage,
-        retry_failed="retry-failed" in switches,
-        stop_starved="stop-starved" in switches,
+        storage=storage or None,
+        retry_failed=retry_failed,
+        stop_starved=stop_starved,
     )
-    show(told, "json" in switches, command.lines)
-    command.require_whole(told)
+    show(result, as_json, command.lines)
+    command.require_whole(result)

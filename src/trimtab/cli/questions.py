@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
-from trimtab.cli.app import AsJson, Words, app
-from trimtab.cli.words import show
+from trimtab import config
+from trimtab import objectives as losses
+from trimtab.cli.app import AsJson
+from trimtab.cli.configuration import NONE
+from trimtab.cli.terminal import show
+from trimtab.config.flags import DataKeys, tree
 
-if TYPE_CHECKING:
-    pass
 
-
-@app.command
 def keys(*, as_json: AsJson = False) -> None:
-    """Every configuration key with its default and meaning."""
-    from trimtab import config
-
     rows = [
-        {
-            "key": name,
-            "default": config.default_of(name),
-            "meaning": section.model_fields[name.split(".")[-1]].description,
-        }
-        for name, section in config.keys().items()
+        {"key": name, "default": config.default_of(name), "meaning": config.field_of(name).description}
+        for name in config.keys()  # noqa: SIM118  # a function of the module, no mapping
     ]
     show(rows, as_json, lambda rows: [f"--{r['key']:30} {r['default']!s:16} {r['meaning'] or ''}" for r in rows])
 
 
-@app.command
-def audit(data: str, *words: Words, as_json: AsJson = False) -> None:
-    """Read preference pairs and say what is wrong with them: DATA [--model M] [--data.KEY VALUE]."""
+def audit(data: str, /, *, as_json: AsJson = False, keys: DataKeys = NONE) -> None:
     from trimtab.commands import audit as command
-    from trimtab.config import parsing as written
 
-    _, flags = written.read_flags(words)
-    show(command.main(data, flags), as_json, command.lines)
+    show(command.main(data, tree(keys)), as_json, command.lines)
 
 
-@app.command
 def objectives(*, as_json: AsJson = False) -> None:
-    """Every objective with its formula, parameters and dead zone."""
-    from dataclasses import asdict
-
-    from trimtab import objectives as module
-
-    rows = [asdict(row) | {"parameters": dict(row.parameters)} for row in module.table()]
+    rows = [asdict(row) | {"parameters": dict(row.parameters)} for row in losses.table()]
     show(rows, as_json, _objective_lines)
 
 
-@app.command
 def doctor(*, as_json: AsJson = False) -> None:
-    """Versions, hardware, folders: what a bug report needs and what a run will use."""
     from trimtab.commands import doctor as command
 
     show(command.main(), as_json, command.lines)

@@ -1,4 +1,4 @@
-"""Frozen, strict configuration: `written` reads what people write, the run folder keeps the resolved JSON.
+"""Frozen, strict configuration: `files` and `flags` read what people write, the run folder keeps the resolved JSON.
 
 A section given as a bare word sets its main field: `model = "Qwen/Qwen2.5-0.5B-Instruct"`, `--objective dpo`.
 No key is accepted and ignored, none edits another. `None` means "decided when the run starts"; `plan` prints what
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from trimtab.config import rules
 from trimtab.config.sections import (
@@ -79,6 +80,50 @@ MAIN_FIELD = {
 }
 
 
+# what other trainers (TRL, transformers, PEFT, LLaMA-Factory) call a key
+SYNONYMS = {
+    "lr": "train.learning_rate",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "n_epochs": "train.epochs",
+    "steps": "train.max_steps",
+    "batch_size": "train.batch_pairs",
+    "per_device_train_batch_size": "train.batch_pairs",
+    "gradient_accumulation_steps": "train.batch_pairs",
+    "lr_scheduler_type": "train.schedule",
+    "scheduler": "train.schedule",
+    "warmup_ratio": "train.warmup",
+    "optim": "train.optimizer",
+    "save_steps": "train.save_every",
+    "save_total_limit": "train.keep_checkpoints",
+    "gradient_checkpointing": "engine.checkpointing",
+    "bf16": "engine.dtype",
+    "fp16": "engine.dtype",
+    "loss": "objective.name",
+    "loss_type": "objective.name",
+    "model_name": "model.name",
+    "model_name_or_path": "model.name",
+    "dataset": "data.source",
+    "dataset_name": "data.source",
+    "max_samples": "data.limit",
+    "max_length": "data.max_response_tokens",
+    "max_completion_length": "data.max_response_tokens",
+    "max_prompt_length": "data.max_prompt_tokens",
+    "r": "adapter.rank",
+    "lora_r": "adapter.rank",
+    "lora_rank": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "lora_target": "adapter.targets",
+    "target_modules": "adapter.targets",
+    "use_dora": "adapter.dora",
+    "load_in_4bit": "adapter.quantize",
+    "max_tokens": "generate.max_new_tokens",
+    "output_dir": "out",
+    "output": "out",
+}
+
+
 def keys() -> dict[str, type[Section]]:
     """Every key a user may set, dotted, with the section that owns it."""
     found: dict[str, type[Section]] = {}
@@ -91,14 +136,35 @@ def keys() -> dict[str, type[Section]]:
     return found
 
 
+def field_of(dotted: str) -> FieldInfo:
+    """The pydantic field of a key: its type, default and meaning."""
+    return keys()[dotted].model_fields[dotted.rpartition(".")[2]]
+
+
+def default_of(dotted: str) -> Any:
+    """The default of a key, or the word `required`."""
+    field = field_of(dotted)
+    return "required" if field.is_required() else field.default
+
+
+def flag_name(dotted: str) -> str:
+    """A key as people write it after two hyphens: `train.max-steps`; a section's main field by the section alone."""
+    section, _, key = dotted.partition(".")
+    return section if key and MAIN_FIELD.get(section) == key else dotted.replace("_", "-")
+
+
 def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
     """The error for a key that does not exist, naming the nearest that does."""
-    near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
-        name.rpartition(".")[2], [key.rpartition(".")[2] for key in known], n=1, cutoff=0.5
-    )
-    full = next((key for key in known if near and key.rpartition(".")[2] == near[0]), near[0] if near else "")
+    last = name.rpartition(".")[2]
+    by_last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    if last in SYNONYMS:
+        near = SYNONYMS[last]
+    elif close := get_close_matches(name, known, n=1, cutoff=0.5):
+        near = close[0]
+    else:
+        near = next((by_last[word] for word in get_close_matches(last, list(by_last), n=1, cutoff=0.5)), "")
     return ConfigError(
-        f"unknown key {name!r}", remedy=f"did you mean {full!r}?" if full else "`trimtab keys` lists them"
+        f"unknown key {name!r}", remedy=f"did you mean {near!r}?" if near else "`trimtab keys` lists them"
     )
 
 
@@ -140,7 +206,7 @@ def _explained(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return ConfigError(f"{where} is not set", remedy=f"add --{_flag(where)} or write it in the file")
+        return ConfigError(f"{where} is not set", remedy=f"add --{flag_name(where)} or write it in the file")
     told = first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_brief(first['input'])}"
     return ConfigError(f"{where}{shown}: {told}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
@@ -182,11 +248,6 @@ def _known_only(tree: Mapping[str, Any]) -> None:
                 raise unknown_key(f"{name}.{key}", known)
 
 
-def _flag(dotted: str) -> str:
-    section, _, key = dotted.partition(".")
-    return section if not key or MAIN_FIELD.get(section) == key else dotted.replace("_", "-")
-
-
 def to_json(config: Config) -> dict[str, Any]:
     """The resolved configuration as the run folder keeps it."""
     tree: dict[str, Any] = config.model_dump(mode="json")
@@ -197,12 +258,6 @@ def config_digest(config: Config, *sections: str) -> str:
     """sha256 of the named sections (all of them when none is named): what an artefact is keyed by."""
     tree = to_json(config)
     return digest({name: tree[name] for name in sections} if sections else tree)
-
-
-def default_of(dotted: str) -> Any:
-    """The default of a key, as text for people."""
-    field = keys()[dotted].model_fields[dotted.rpartition(".")[2]]
-    return "required" if field.is_required() else field.default
 
 
 __all__ = [
@@ -224,6 +279,8 @@ __all__ = [
     "WindTunnelSection",
     "config_digest",
     "default_of",
+    "field_of",
+    "flag_name",
     "keys",
     "merge",
     "resolve",

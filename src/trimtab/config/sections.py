@@ -4,11 +4,18 @@ other is in `rules`."""
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-Switch = Literal["auto", "on", "off"]
+
+def _switch_word(value: object) -> object:
+    """TOML and JSON have true and false where a choice says on and off."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+OnOff = Annotated[Literal["on", "off"], BeforeValidator(_switch_word)]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch_word)]
 
 
 class Section(BaseModel):
@@ -52,17 +59,19 @@ class WindTunnelSection(Section):
 class ObjectiveSection(Section):
     """Only the keys that the named objective has may be set; `trimtab objectives` lists them."""
 
-    name: str = "apo_hinge_zero"
-    beta: float | None = None
-    margin: float | None = None
-    temperature: float | None = None
-    delta: float | None = None
-    delta_warmup: float | None = None
-    label_smoothing: float | None = None
-    gamma: float | None = None
-    length_normalize: bool | None = None
-    ld_alpha: float | None = None
-    sft_weight: float | None = None
+    name: str = Field("apo_hinge_zero", description="which loss; `trimtab objectives` lists them with their formulas")
+    beta: float | None = Field(None, description="reward a nat of log-ratio; larger keeps the model nearer to itself")
+    margin: float | None = Field(None, description="reward, or gap of rewards, from which a hinge has no gradient")
+    temperature: float | None = Field(None, description="width of the softplus in place of a hinge")
+    delta: float | None = Field(None, description="loss below which margin_sigmoid has no gradient")
+    delta_warmup: float | None = Field(None, description="epochs over which delta rises from zero")
+    label_smoothing: float | None = Field(None, description="share of labels taken to be wrong")
+    gamma: float | None = Field(None, description="margin of the mean log-probs, of reference-free objectives")
+    length_normalize: bool | None = Field(None, description="divide each log-ratio by its response's length")
+    ld_alpha: float | None = Field(
+        None, description="LD-DPO: weight of the tokens beyond the shorter response's length"
+    )
+    sft_weight: float | None = Field(None, description="weight of the chosen response's mean cross-entropy added")
 
     @model_validator(mode="after")
     def _applies(self) -> ObjectiveSection:
@@ -78,25 +87,38 @@ class ObjectiveSection(Section):
 
 class AdapterSection(Section):
     kind: Literal["none", "lora"] = Field("none", description="full fine-tuning, or a LoRA adapter")
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear")
-    dora: bool = False
+    rank: int = Field(16, ge=1, description="rank of the adapter's two factors")
+    alpha: float = Field(32.0, gt=0, description="the adapter is scaled by alpha over rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input; with it nothing can be screened")
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description="modules: all-linear, names such as q_proj,v_proj, or a regular expression"
+    )
+    dora: bool = Field(False, description="DoRA: learn the norm of each row of weights beside its direction")
     quantize: Literal["none", "nf4"] = Field(
         "none", description="nf4 (QLoRA): the frozen matrices in 4 bit; needs pip install trimtab[qlora]"
     )
 
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _as_names(cls, value: Any) -> Any:
+        """`q_proj,v_proj` is a list of names; PEFT takes a text as a regular expression, which matches whole paths."""
+        is_names = (
+            isinstance(value, str) and value != "all-linear" and re.fullmatch(r"[\w.\-]+(\s*,\s*[\w.\-]+)*", value)
+        )
+        return [name.strip() for name in value.split(",")] if is_names else value
+
 
 class TrainSection(Section):
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, description="passes over the pairs; .5 is half of one")
     max_steps: int | None = Field(None, ge=1, description="stop after N optimizer steps")
     batch_pairs: int = Field(16, ge=1, description="pairs an optimizer step")
     learning_rate: float | None = Field(None, gt=0, description="default 1e-6 full, 1e-5 with an adapter")
-    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "linear", description="how the learning rate falls after the warm-up"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, as in AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled down to this norm")
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="adamw_8bit: moments in 2 bytes a weight for 8, rounded; needs pip install trimtab[qlora]"
     )
@@ -106,7 +128,7 @@ class TrainSection(Section):
         "but the best reachable loss is another one",
     )
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints; default ten a run")
-    keep_checkpoints: int = Field(2, ge=2)
+    keep_checkpoints: int = Field(2, ge=2, description="how many of the newest checkpoints stay")
 
 
 class SelectSection(Section):
@@ -121,8 +143,10 @@ class SelectSection(Section):
 
 
 class EngineSection(Section):
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: the fastest there is")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of weights and products; auto: bfloat16 where the accelerator has it"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
     pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
     checkpointing: Literal["auto", "off", "selective", "on"] = Field(
@@ -136,14 +160,9 @@ class EngineSection(Section):
         description="skip the backward pass of responses whose gradient is exactly zero; auto also weighs what the "
         "calls of a further pass cost a small model",
     )
-    shrinking: Literal["on", "off"] = Field(
+    shrinking: OnOff = Field(
         "off", description="approximate: pass over responses far inside the dead zone; what that missed is reported"
     )
-
-    @field_validator("shrinking", mode="before")
-    @classmethod
-    def _as_word(cls, value: Any) -> Any:
-        return _word_of(value)
 
 
 class GenerateSection(Section):
@@ -153,12 +172,12 @@ class GenerateSection(Section):
     base_url: str | None = Field(None, description="the sampler's server, where it is not base_url")
     served_as: str | None = Field(None, description="the aligned model's name at that server")
     unaligned_served_as: str | None = Field(None, description="the unaligned model's name at that server")
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: int = Field(512, ge=1, description="an answer is cut there")
     temperature: float | None = Field(
         None, ge=0, description="0 is greedy; default .7, and MT-Bench's own by category there"
     )
-    top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1, description="sample among the likeliest tokens of this total probability")
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens already there become less likely")
     batch_tokens: int = Field(32_768, ge=1, description="KV-cache positions of one decoding batch")
     seed: int = Field(0, ge=0, description="of decoding; the same for every training seed")
 
@@ -169,14 +188,9 @@ class BenchmarkSection(Section):
     )
     limit: int | None = Field(None, ge=1, description="only the first N prompts")
     dir: str | None = Field(None, description="folder with the official texts, instead of fetching them")
-    unaligned: Literal["on", "off"] = Field(
+    unaligned: OnOff = Field(
         "on", description="where answers are judged against a published baseline, judge the unaligned model's too"
     )
-
-    @field_validator("unaligned", mode="before")
-    @classmethod
-    def _as_word(cls, value: Any) -> Any:
-        return _word_of(value)
 
 
 class JudgeSection(Section):
@@ -218,8 +232,3 @@ class JudgeSection(Section):
     def model(self) -> str:
         """What comes after the colon."""
         return self.name.partition(":")[2]
-
-
-def _word_of(value: Any) -> Any:
-    """YAML reads `on` and `off` as true and false."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

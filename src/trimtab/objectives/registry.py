@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import cast
@@ -71,8 +72,21 @@ def table() -> tuple[Row, ...]:
 def _class(name: str) -> Callable[..., Objective]:
     if name in _CLASSES:
         return _CLASSES[name]
-    near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
-    raise ConfigError(f"there is no objective {name!r}", remedy=f"did you mean {near!r}? Known: {', '.join(NAMES)}")
+    word = re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
+    if word in _ELSEWHERE:
+        raise ConfigError(f"there is no objective {name!r}: {_ELSEWHERE[word]}", remedy=f"known: {', '.join(NAMES)}")
+    near = difflib.get_close_matches(word, NAMES, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"there is no objective {name!r}", remedy=f"{hint}Known: {', '.join(NAMES)}")
+
+
+# what people ask for, and why it is not here
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("grpo", "ppo", "rloo", "reinforce"), "it samples answers while it trains, and trimtab learns from pairs"
+    ),
+    **dict.fromkeys(("kto", "orpo", "cpo"), "apo_zero, sft_weight and simpo are what comes nearest"),
+}
 
 
 def _misplaced_key_error(name: str, key: str, own: tuple[str, ...]) -> ConfigError:

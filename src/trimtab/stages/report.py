@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import store
-from trimtab.config import MAIN_FIELD, Config, config_digest, default_of, keys, merge, resolve, to_json
-from trimtab.config.parsing import read_flags
-from trimtab.errors import TrimtabError
+from trimtab.config import Config, config_digest, to_json
+from trimtab.config.flags import as_words
 from trimtab.progress import Reporter
 from trimtab.records import digest
 from trimtab.reporting import inputs, render, words
@@ -97,37 +96,10 @@ def report_numbers(runs: Sequence[inputs.Run], setup: RunSetup) -> dict[str, Any
 def reproduction(config: Config) -> dict[str, Any]:
     """The commands that repeat this run: from the folder's configuration, and from flags (None: they cannot say it)."""
     again, kept = f"{config.out}-again", Path(config.out) / "config.json"
+    flags = as_words(config.model_copy(update={"out": again}))
     return {
         "from_file": f"trimtab run {shlex.quote(str(kept))} --out {shlex.quote(again)}",
-        "from_flags": _as_flags(config.model_copy(update={"out": again})),
+        "from_flags": shlex.join(["trimtab", "run", *flags]) if flags else None,
         "note": "With the same versions on the same kind of machine the numbers repeat; elsewhere they agree within "
         "rounding and, after many steps, within the spread between seeds. Intervals are resampled with fixed seeds.",
     }
-
-
-def _as_flags(config: Config) -> str | None:
-    """`trimtab run` with every key that differs from its default; checked by reading it back."""
-    tree = to_json(config)
-    tokens: list[str] = []
-    for key in keys():
-        section, _, name = key.rpartition(".")
-        value = tree[section][name] if section else tree[name]
-        if value is not None and value != default_of(key):
-            tokens += [f"--{_flag(key)}", _word(value)]
-    try:
-        _, flags = read_flags(tokens)
-        told = resolve(merge({}, flags))
-    except TrimtabError:
-        return None
-    return shlex.join(["trimtab", "run", *tokens]) if told == config else None
-
-
-def _flag(key: str) -> str:
-    section, _, name = key.rpartition(".")
-    return section if MAIN_FIELD.get(section) == name else key.replace("_", "-")
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return ",".join(f"{name}={column}" for name, column in value.items())
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from trimtab import config, store
-from trimtab.config import parsing as written
+from trimtab import cli, config, store
+from trimtab.config import files
 from trimtab.errors import ConfigError
 from trimtab.progress import SilentReporter
 from trimtab.runtime.signals import Stop
-from trimtab.studies.sweep import command, page
+from trimtab.studies.sweep import page
 from trimtab.studies.sweep import run_progress as watching
 from trimtab.studies.sweep.grid import Axis, expand, read_axis
 from trimtab.studies.sweep.ledger import Ledger, Wanted, is_alive, process_start
@@ -26,15 +26,12 @@ from trimtab.studies.sweep.maps import maps
 
 
 def _recipe(**keys: Any) -> dict[str, Any]:
-    return config.merge(written.read_file(config.EMBEDDED_RECIPE), keys)
+    return config.merge(files.read_file(config.EMBEDDED_RECIPE), keys)
 
 
 def test_a_grid_is_every_combination_in_the_order_of_the_words() -> None:
-    axes, workers, rest = command.read_words(
-        ["--grid", "margin=0.5,1", "--seeds", "2", "--grid=objective.beta=0.1,0.3", "--workers", "3"]
-    )
+    axes = [read_axis(word) for word in ("margin=0.5,1", "objective.beta=0.1,0.3")]
     assert axes == [Axis("objective.margin", ("0.5", "1")), Axis("objective.beta", ("0.1", "0.3"))]
-    assert (workers, rest) == (3, ["--seeds", "2"])
     sweep = expand(_recipe(out="here", seed=5, seeds=2), axes)
     assert [point.name for point in sweep.points] == [
         "margin=0.5,beta=0.1", "margin=0.5,beta=0.3", "margin=1,beta=0.1", "margin=1,beta=0.3",
@@ -87,10 +84,12 @@ def test_words_that_are_no_grid_are_refused(words: list[str], told: str) -> None
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [["--grid"], ["--workers", "0"], ["--workers", "two"]])
-def test_options_without_a_sound_value_are_refused(words: list[str]) -> None:
-    with pytest.raises(ConfigError):
-        command.read_words(words)
+@pytest.mark.parametrize("words", [["--grid"], ["--workers", "0"], ["--workers", "two"], ["--storage", "nowhere"]])
+def test_options_without_a_sound_value_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["sweep", "--grid", "margin=1,2", *words])
+    assert stopped.value.code == 2
+    assert words[0] in capsys.readouterr().err
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------

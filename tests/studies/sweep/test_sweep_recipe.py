@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from trimtab import cli, config
-from trimtab.config import parsing as written
+from trimtab import config
+from trimtab.cli.configuration import base_tree
+from trimtab.config import files
 from trimtab.errors import ConfigError
 from trimtab.studies.sweep import command, maps, page
 from trimtab.studies.sweep.grid import Axis, read_axis
@@ -30,7 +31,7 @@ beta = 0.1
 
 
 def tree(text: str) -> dict[str, Any]:
-    return written.grounded(tomllib.loads(text), {})
+    return files.on_recipe(tomllib.loads(text), {})
 
 
 def test_points_are_multiplied_with_the_grid() -> None:
@@ -122,12 +123,12 @@ def test_a_run_refuses_the_file_of_a_sweep_by_name() -> None:
 def test_only_a_file_without_any_input_stands_on_the_embedded_recipe(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("[train]\nepochs = 7\n", encoding="utf-8")
-    found = config.resolve(cli.words.base(str(path), {}))
+    found = config.resolve(base_tree(str(path), {}))
     assert (found.data.source, found.train.epochs, found.train.learning_rate) == ("windtunnel", 7, 5e-4)
-    assert cli.words.base(str(path), {"data": {"source": "x.jsonl"}}) == {"train": {"epochs": 7}}
+    assert base_tree(str(path), {"data": {"source": "x.jsonl"}}) == {"train": {"epochs": 7}}
     path.write_text("data = 'x.jsonl'\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="model"):
-        config.resolve(cli.words.base(str(path), {}))
+        config.resolve(base_tree(str(path), {}))
 
 
 def test_marks_are_mapped_where_there_are_marks() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from trimtab.config import parsing
+from trimtab.config import files
 from trimtab.errors import ConfigError, DataError
 from trimtab.judging import official
 from trimtab.judging.answer_files import read_model_answers
@@ -147,7 +147,7 @@ def _baseline_is_unaligned(folder: Folder, benchmark: str) -> bool:
     path = folder.baseline_answers(benchmark)
     if not path.is_file() or not folder.config.is_file():
         return False
-    config = parsing.read_file(folder.config)
+    config = files.read_file(folder.config)
     own = {config.get("model", {}).get("name"), config.get("generate", {}).get("unaligned_served_as")} - {None}
     return read_objects(path)[0][1].get("generator") in own
 
@@ -157,7 +157,7 @@ def _questions(sides: Sequence[_Side], benchmark: str | None, benchmark_dir: str
     name, folder = "mt_bench", benchmark_dir
     for side in sides:
         if side.root is not None and Folder(side.root).config.is_file():
-            section: dict[str, Any] = parsing.read_file(Folder(side.root).config).get("benchmark", {})
+            section: dict[str, Any] = files.read_file(Folder(side.root).config).get("benchmark", {})
             name, folder = section.get("name") or name, folder or section.get("dir")
             break
     if benchmark is not None and (benchmark in official.names() or Path(benchmark).is_file()):

@@ -16,8 +16,7 @@ import numpy as np
 from trimtab import config, objectives, store
 from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.token_calibration import tabulate
-from trimtab.config import Config, merge
-from trimtab.config import parsing as written
+from trimtab.config import Config, files, merge
 from trimtab.engine import calibrating, models
 from trimtab.engine.calibrating import NextToken, Reading
 from trimtab.engine.scoring import Scorer
@@ -62,13 +61,13 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def _config_of(run_folder: str, *, trust_remote_code: bool) -> Config:
-    said = {"model": {"trust_remote_code": True}} if trust_remote_code else {}
+    flags = {"model": {"trust_remote_code": True}} if trust_remote_code else {}
     root = Path(run_folder)
     if not root.is_dir():
         raise ConfigError(f"no such run folder: {root}", remedy="name the folder that `trimtab run` printed")
     if not (root / "config.json").is_file():
         raise ConfigError(f"{root} is no run folder: it has no config.json", remedy="name the folder of a run")
-    return config.resolve(merge(written.read_run(root, said=said), said))
+    return config.resolve(merge(files.read_run(root, flags=flags), flags))
 
 
 def _heldout_pairs(single: Config) -> list[TokenPair]:

@@ -19,8 +19,7 @@ import torch
 from trimtab import config, objectives, store
 from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.length_probe import BoolArray, IntArray
-from trimtab.config import Config
-from trimtab.config import parsing as written
+from trimtab.config import Config, files
 from trimtab.engine import gradient, reference
 from trimtab.engine.order import Order
 from trimtab.errors import ConfigError, DataError, StoreError, UserError
@@ -142,7 +141,7 @@ def _configs(run_folder: str) -> tuple[Config, list[Config]]:
 
 
 def _config(root: Path) -> Config:
-    return config.resolve(written.read_file(root / "config.json") | {"out": str(root)})  # also where it was moved
+    return config.resolve(files.read_file(root / "config.json") | {"out": str(root)})  # also where it was moved
 
 
 def _require(folder: Folder) -> None:

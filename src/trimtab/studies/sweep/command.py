@@ -7,8 +7,6 @@ sampled pairs and the unaligned model's answers come from the caches that all ru
 
 from __future__ import annotations
 
-import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,43 +18,6 @@ from trimtab.errors import ConfigError, RunError
 from trimtab.progress import Reporter
 from trimtab.studies.sweep import grid, machines, recipe
 from trimtab.studies.sweep.ledger import NAME, Ledger, Wanted
-
-
-def read_words(words: Sequence[str]) -> tuple[list[grid.Axis], int, list[str]]:
-    """The axes and the number of workers that the words name, and the other words."""
-    axes: list[grid.Axis] = []
-    workers, rest, left = 1, [], list(words)
-    while left:
-        word = left.pop(0)
-        name, equals, value = word.partition("=")
-        if name not in ("--grid", "--workers"):
-            rest.append(word)
-            continue
-        if not equals:
-            if not left:
-                raise ConfigError(f"{name} has no value", remedy="write --grid objective.margin=0.5,1,2 --workers 2")
-            value = left.pop(0)
-        if name == "--grid":
-            axes.append(grid.read_axis(value))
-        elif value.isdecimal() and int(value) >= 1:
-            workers = int(value)
-        else:
-            raise ConfigError(f"--workers {value!r} is no number of workers", remedy="write --workers 2")
-    return axes, workers, rest
-
-
-def read_storage(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The database that `--storage`, or else the environment, names, and the other words."""
-    left = list(words)
-    for at, word in enumerate(left):
-        name, equals, url = word.partition("=")
-        if name == "--storage":
-            taken = 1 if equals else 2
-            url = url if equals else (left[at + 1] if at + 1 < len(left) else "")
-            if "://" not in url:
-                raise ConfigError("--storage has no address", remedy="write --storage sqlite:////folder/sweep.db")
-            return url, left[:at] + left[at + taken :]
-    return os.environ.get(machines.VARIABLE) or None, left
 
 
 def expand(tree: Mapping[str, Any], flags: Mapping[str, Any], *, axes: Sequence[grid.Axis] = ()) -> grid.Sweep:
@@ -80,7 +41,7 @@ def expand(tree: Mapping[str, Any], flags: Mapping[str, Any], *, axes: Sequence[
 def main(
     sweep: grid.Sweep,
     *,
-    words: Sequence[str],
+    command: str,
     reporter: Reporter,
     workers: int = 1,
     storage: str | None = None,
@@ -89,7 +50,7 @@ def main(
 ) -> dict[str, Any]:
     """Make what is left of the sweep and return the tree of `sweep.json`, which `sweep.html` shows.
 
-    words: as they were typed. A run that fails is written down and does not stop the others; see `require_whole`.
+    command: as it was typed. A run that fails is written down and does not stop the others; see `require_whole`.
     Raises ConfigError before anything starts, StopError on a signal.
     """
     root = Path(sweep.out)
@@ -107,7 +68,9 @@ def main(
             rows = ledger.rows()
         from trimtab.studies.sweep import page, result  # with the stages behind them
 
-        told = result.sweep_tree(sweep, rows, command=_command(words), seconds=time.monotonic() - began)
+        told = result.sweep_tree(
+            sweep, rows, command=without_password(command, storage), seconds=time.monotonic() - began
+        )
         store.write_json(root / "sweep.json", told)
         store.write_text(root / "sweep.html", page.html(told))
     reporter.say(f"sweep: {root / 'sweep.html'}")
@@ -127,11 +90,9 @@ def _joined(
         yield machines.Shared(ledger, meeting, root=root), {machines.VARIABLE: storage, machines.STUDY: name}
 
 
-def _command(words: Sequence[str]) -> str:
-    """As typed, but for a database's password."""
-    url, rest = read_storage(words)
-    given = ["--storage", machines.shown(url)] if url and len(rest) < len(words) else []
-    return shlex.join(["trimtab", "sweep", *rest, *given])
+def without_password(command: str, storage: str | None) -> str:
+    """The command as typed, but for a database's password."""
+    return command.replace(storage, machines.shown(storage)) if storage else command
 
 
 def _work(

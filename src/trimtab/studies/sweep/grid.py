@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from trimtab.config import Config, config_digest, merge, resolve, to_json
-from trimtab.config.parsing import read_flags
+from trimtab.config.flags import full_name, setting
 from trimtab.errors import ConfigError
 from trimtab.records import digest
 
@@ -77,20 +77,13 @@ def read_axis(word: str) -> Axis:
 
 def text_axis(name: str, values: Sequence[str]) -> Axis:
     """An axis from texts, its key as in a flag. Raises ConfigError for a key that is unknown or no axis."""
-    return Axis(_free(_placed(name, values[0])[0]), tuple(values))
+    return Axis(_free(full_name(name)), tuple(values))
 
 
 def _free(key: str) -> str:
     if why := _NO_AXIS.get(key):
         raise ConfigError(f"{key} is no axis of a grid", remedy=why)
     return key
-
-
-def _placed(name: str, value: str) -> tuple[str, dict[str, Any]]:
-    """The dotted key and the tree of a flag."""
-    _, tree = read_flags([f"--{name}={value}"])
-    ((section, inner),) = tree.items()
-    return (f"{section}.{next(iter(inner))}" if isinstance(inner, dict) else section), tree
 
 
 def expand(tree: Mapping[str, Any], axes: Sequence[Axis], *, points: Sequence[Named] = ()) -> Sweep:
@@ -159,7 +152,7 @@ def _identity(base: Mapping[str, Any], axes: Sequence[Axis], points: Sequence[Na
 def _laid(tree: Mapping[str, Any], values: Sequence[tuple[str, str]]) -> dict[str, Any]:
     laid = dict(tree)
     for key, value in values:
-        laid = merge(laid, _placed(key, value)[1])
+        laid = merge(laid, setting(full_name(key), value))
     return laid
 
 

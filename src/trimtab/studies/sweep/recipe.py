@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import Any
 
 from trimtab.config import MAIN_FIELD, keys
-from trimtab.config.parsing import full_name
+from trimtab.config.flags import full_name
 from trimtab.errors import ConfigError
 from trimtab.studies.sweep.grid import Axis, Named, text_axis
 

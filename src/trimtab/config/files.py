@@ -1,0 +1,160 @@
+"""Configuration files and run folders as a tree of keys. `config.resolve` makes the tree strict."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trimtab.config import EMBEDDED_RECIPE, MAIN_FIELD, merge
+from trimtab.errors import ConfigError
+
+LARGEST_FILE = 1_000_000  # bytes
+MOST_DOTS = 2_000  # in one line
+# plain scalars as YAML 1.2's core schema reads them; PyYAML's YAML 1.1 makes `off` a boolean and `1e-5` a text
+_YAML_SCALARS = (
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN"),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("tag:yaml.org,2002:merge", r"<<", "<"),
+)
+_DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".parquet", ".gz", ".arrow"}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tree written in a TOML, YAML or JSON file."""
+    if path.suffix.lower() in _DATA_SUFFIXES:
+        raise ConfigError(f"{path} is no configuration", remedy=f"if it holds preference pairs, write --data {path}")
+    if not path.is_file():
+        raise ConfigError(f"no such configuration file: {path}", remedy="check the path, or see recipes/")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ConfigError(
+            f"{path} is larger than {LARGEST_FILE:,} bytes: no configuration is", remedy="name a configuration file"
+        )
+    try:
+        tree = _parse(path)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply", remedy="write sections and their keys, no deeper") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} does not parse: {error}", remedy="mend the syntax at that place") from error
+    if isinstance(tree, list) and path.suffix.lower() == ".json":
+        raise ConfigError(
+            f"{path} holds a list, no keys",
+            remedy=f"if these are preference pairs, write --data {path}; a configuration has sections such as [model]",
+        )
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no table of keys", remedy="write sections such as [model] and [data]")
+    for name, section in tree.items():  # YAML has keys of other kinds
+        if odd := [key for key in (name, *(section if isinstance(section, dict) else ())) if not isinstance(key, str)]:
+            raise ConfigError(f"{path}: {odd[0]!r} is no key", remedy="keys are words")
+    return tree
+
+
+def _parse(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    match path.suffix.lower():
+        case ".toml":
+            if max(map(str.count, text.split("\n"), repeat("."))) > MOST_DOTS:  # tomllib takes the square of it
+                raise ValueError(f"a line holds more than {MOST_DOTS:,} dots")
+            return tomllib.loads(text)
+        case ".json":
+            return json.loads(text)
+        case ".yaml" | ".yml":
+            return _parse_yaml(text)
+        case suffix:
+            raise ConfigError(
+                f"{path}: {suffix or 'no suffix'} is no configuration", remedy="use .toml, .yaml or .json"
+            )
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    class CoreSchemaLoader(yaml.SafeLoader):
+        """PyYAML's loader with YAML 1.2's meaning of plain scalars."""
+
+        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  # PyYAML's own form
+
+    for tag, pattern, first in _YAML_SCALARS:
+        CoreSchemaLoader.add_implicit_resolver(tag, re.compile(f"^(?:{pattern})$"), [*first])
+    CoreSchemaLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
+    try:
+        return yaml.load(text, CoreSchemaLoader)  # noqa: S506  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(error) from error
+
+
+def read_run(folder: Path, *, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved configuration in a run folder, wherever the folder was moved; `flags` stand beside it.
+
+    A folder may come from anybody: that its model's own code may run has to be said by the user each time.
+    """
+    tree = merge({}, read_file(folder / "config.json"))
+    model = tree.get("model")
+    trusts = isinstance(model, dict) and model.get("trust_remote_code") not in (None, False)
+    if trusts and "trust_remote_code" not in merge({}, flags).get("model", {}):
+        raise ConfigError(
+            f"{folder} wants the model's own code to be run, and a run folder's word is not enough for that",
+            remedy="read that code; if you trust it, add --model.trust-remote-code true",
+        )
+    return tree | {"out": str(folder)}
+
+
+def refuse_unnamed_servers(folder: Path, *, flags: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a secret would go to a server that a run folder alone names, and not the user.
+
+    For commands that send requests. This machine, OpenAI and $OPENAI_BASE_URL need no word of the user's.
+    """
+    if not os.environ.get("OPENAI_API_KEY"):
+        return
+    tree, named = merge({}, read_file(folder / "config.json")), merge({}, flags)
+    for dotted in ("base_url", "generate.base_url"):
+        url = _value_at(tree, dotted)
+        if isinstance(url, str) and _value_at(named, dotted) is None and not _is_trusted(url):
+            raise ConfigError(
+                f"{folder} wants your OPENAI_API_KEY sent to {urlsplit(url).hostname}, and a run folder's word is not "
+                "enough for that",
+                remedy=f"if that server may have the key, add --{dotted.replace('_', '-')} {url}",
+            )
+
+
+def _value_at(tree: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = tree
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_trusted(url: str) -> bool:
+    trusted = ("https://api.openai.com", os.environ.get("OPENAI_BASE_URL", ""))
+    try:
+        address = urlsplit(url)
+        return address.hostname in ("localhost", "127.0.0.1", "::1") or any(
+            (address.scheme, address.netloc) == urlsplit(server)[:2] for server in trusted
+        )
+    except ValueError:  # no address: `config.resolve` says so
+        return True
+
+
+def names_an_input(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree of keys says which model or which data; if not, the embedded world's recipe is meant."""
+    opened = merge({}, tree)
+    return any(MAIN_FIELD[name] in opened[name] for name in ("model", "data") if name in opened)
+
+
+def on_recipe(tree: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's tree (or none) on the embedded world's recipe, unless it or the flags name a model or data."""
+    if names_an_input(tree) or names_an_input(flags):
+        return dict(tree)
+    return merge(read_file(EMBEDDED_RECIPE), tree)
