@@ -87,7 +87,7 @@ Script = Callable[[Seen], Action]
 
 
 def ok(  # what a server that works replies
-    text: str | None = "m",
+    text: str | list[dict[str, Any]] | None = "m",
     *,
     logprobs: Logprobs | None = None,
     finish_reason: str = "stop",
@@ -96,14 +96,17 @@ def ok(  # what a server that works replies
     usage: bool = True,
     model: str = "",
     wait: float = 0.0,
+    reasoning: str = "",
+    refusal: str = "",
 ) -> Action:
     """A whole reply. `logprobs`: one mapping token → log-prob a position, the sampled token first.
 
-    `model` is the one asked for unless it is given; `text` None is JSON's null.
+    `model` is the one asked for unless it is given; `text` None is JSON's null, and a list is content in parts.
     """
+    more = {"reasoning_content": reasoning} if reasoning else {}
     choice: dict[str, Any] = {
         "index": 0,
-        "message": {"role": "assistant", "content": text},
+        "message": {"role": "assistant", "content": text, **more, **({"refusal": refusal} if refusal else {})},
         "finish_reason": finish_reason,
         "logprobs": None,
     }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import json
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 import pytest
@@ -29,7 +33,7 @@ from scripted_server import (
     status,
     too_many,
 )
-from trimtab.endpoint import OPENAI_URL, Endpoint, Failure, Reply, Request, Waiting
+from trimtab.endpoint import OPENAI_URL, Backoff, Endpoint, Failure, Reply, Request
 from trimtab.errors import ConfigError, EndpointError, UserError
 from trimtab.records import Message
 
@@ -43,12 +47,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
-def quick(**more: Any) -> Waiting:
-    return Waiting(**{"base": 0.001, "cap": 0.01, "chance": Random(0)} | more)  # noqa: S311  # jitter, no secret
-
-
 def endpoint(server: ScriptedServer, **more: Any) -> Endpoint:
-    return Endpoint("judge", base_url=server.url, **{"timeout": 5.0, "waiting": quick()} | more)
+    return Endpoint("judge", base_url=server.url, **{"timeout": 5.0, "backoff": Backoff(0.001, 0.01)} | more)
 
 
 def requests(n: int, **more: Any) -> list[Request]:
@@ -336,7 +336,7 @@ def test_a_server_that_does_not_count_tokens_is_noted_once(scripted_server: Serv
     told = endpoint(scripted_server(ok(usage=False)))
     assert Heard().ask(told, requests(3)).replies["0"].prompt_tokens == 0
     assert len(told.notes) == 1
-    assert "counted as 0" in told.notes[0]
+    assert "the cost is unknown" in told.notes[0]
 
 
 def test_prose_and_empty_text_are_replies(scripted_server: Server) -> None:
@@ -415,3 +415,100 @@ def test_importing_it_costs_no_client_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def big(n_bytes: int, *, code: int = 200) -> Action:
+    return Action(code=code, body=json.dumps({"error": {"message": "x" * n_bytes}}).encode())
+
+
+@pytest.mark.parametrize("code", [200, 500, 401])
+def test_a_reply_is_read_up_to_a_bound(scripted_server: Server, code: int) -> None:
+    """Whatever its status, an error's body too; the request is tried again."""
+    server = scripted_server([ok(), big(20_000, code=code), ok()])
+    told = endpoint(server, concurrency=1, most_bytes=10_000)
+    assert len(Heard().ask(told, requests(2)).replies) == 2
+    assert told.retried == {"reply": 1}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_packed_reply_is_unpacked_up_to_the_same_bound(scripted_server: Server, encoding: str) -> None:
+    pack = gzip.compress if encoding == "gzip" else zlib.compress
+    header = {"Content-Encoding": encoding}
+    small = Action(body=pack(json.dumps({**ok("M").body, "model": "x"}).encode()), headers=header)
+    bomb = Action(body=pack(b" " * 3_000_000), headers=header)
+    assert len(bomb.body) < 10_000, "small as it travels"
+    server = scripted_server([small, bomb, small])
+    told = endpoint(server, concurrency=1, most_bytes=10_000)
+    assert [reply.text for reply in Heard().ask(told, requests(2)).replies.values()] == ["M", "M"]
+    assert told.retried == {"reply": 1}
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Encoding": "gzip, gzip"}, {"Content-Encoding": "br"}, {"Content-Encoding": "gzip"}]
+)
+def test_what_cannot_be_unpacked_is_a_failed_request(scripted_server: Server, headers: dict[str, str]) -> None:
+    server = scripted_server([ok(), Action(body=b"no archive", headers=headers), ok()])
+    told = endpoint(server, concurrency=1)
+    assert len(Heard().ask(told, requests(2)).replies) == 2
+    assert told.retried == {"reply": 1}
+
+
+@pytest.mark.parametrize(
+    "odd", [b"<html>log in to the guest network</html>", b"[" * 50_000, b'{"a":' * 50_000, b"data: {}\n\n"]
+)
+def test_a_reply_of_another_type_costs_one_attempt(scripted_server: Server, odd: bytes) -> None:
+    server = scripted_server([ok(), Action(body=odd), ok()])
+    told = endpoint(server, concurrency=1)
+    assert len(Heard().ask(told, requests(3)).replies) == 3
+    assert told.retried == {"reply": 1}
+
+
+def test_an_error_with_status_200_is_the_error_that_it_carries(scripted_server: Server) -> None:
+    """Case J4_error200: retried as a rate limit; in the end none is missing. No credit stops everything at once."""
+    limited = Action(body={"error": {"code": 429, "message": "Provider returned error"}, "user_id": "u"})
+    told = endpoint(scripted_server([ok(), limited, ok()]), concurrency=1)
+    assert len(Heard().ask(told, requests(2)).replies) == 2
+    assert told.retried == {"rate limit": 1}
+
+    server = scripted_server(Action(body={"error": {"code": 402, "message": "Insufficient credits"}}))
+    with pytest.raises(EndpointError, match="402 Payment Required: Insufficient credits") as caught:
+        Heard().ask(endpoint(server, concurrency=2), requests(50))
+    assert "credit" in caught.value.remedy
+    assert len(server.requests) <= 4
+
+
+def test_a_reply_that_broke_off_is_tried_again(scripted_server: Server) -> None:
+    """Case J4d_partial_mark: finish reason "error", with half a text that holds the mark of an example."""
+    half = ok("The format is [[rating]], e.g. [[5]]. The answer is", finish_reason="error")
+    told = endpoint(scripted_server([half, ok("[[8]]")]), concurrency=1)
+    assert Heard().ask(told, requests(1)).replies["0"].text == "[[8]]"
+    assert told.retried == {"server": 1}
+
+
+def test_callbacks_run_in_the_callers_thread_beside_a_running_loop(scripted_server: Server) -> None:
+    """As in a notebook, whose cells run within a loop."""
+    server, threads = scripted_server(ok()), set()
+
+    async def cell() -> None:
+        endpoint(server).ask(
+            requests(9),
+            on_reply=lambda _request, _reply: threads.add(threading.current_thread()),
+            on_failure=lambda _request, _failure: None,
+            stop=lambda: threads.add(threading.current_thread()) is not None,
+        )
+
+    asyncio.run(cell())
+    assert threads == {threading.current_thread()}
+
+
+def test_an_interrupt_cancels_what_is_under_way(scripted_server: Server) -> None:
+    server = scripted_server(lambda seen: ok() if seen.nth == 0 else hang())
+
+    def interrupted(_request: Request, _reply: Reply) -> None:
+        raise KeyboardInterrupt
+
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        endpoint(server, timeout=60).ask(requests(9), on_reply=interrupted, on_failure=lambda _request, _failure: None)
+    assert time.monotonic() - before < 10
+    assert "trimtab-endpoint" not in {thread.name for thread in threading.enumerate()}

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ from scripted_server import (
     status,
 )
 from trimtab import store
-from trimtab.endpoint import OPENAI_URL, Endpoint, Reply, Request, Waiting
+from trimtab.endpoint import OPENAI_URL, Backoff, Endpoint, Reply, Request
 from trimtab.errors import ConfigError, EndpointError, RunError
 from trimtab.judging.prices import LIST_PRICES, Prices, prices_for
 from trimtab.judging.questions import Outcome, Question, ask_all, estimate
@@ -43,8 +42,8 @@ JUDGE = "gpt-x (chosen)"
 
 
 def endpoint(server: ScriptedServer, **more: Any) -> Endpoint:
-    waiting = Waiting(base=0.001, cap=0.01, chance=Random(0))  # noqa: S311  # jitter, no secret
-    return Endpoint("gpt-x", base_url=server.url, **{"timeout": 5.0, "waiting": waiting} | more)
+    backoff = Backoff(base=0.001, cap=0.01)
+    return Endpoint("gpt-x", base_url=server.url, **{"timeout": 5.0, "backoff": backoff} | more)
 
 
 def letter(reply: Reply) -> float | None:

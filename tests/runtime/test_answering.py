@@ -14,7 +14,7 @@ from stage_runs import Recorder
 from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.config import Config
-from trimtab.endpoint import Endpoint, Waiting
+from trimtab.endpoint import Backoff, Endpoint
 from trimtab.errors import NumericsError, StopError
 from trimtab.records import Message
 from trimtab.runtime import answering, set_up
@@ -202,7 +202,7 @@ def test_equal_prompts_are_not_answered_alike(tmp_path: Path) -> None:
 
 
 def a_server(url: str) -> Endpoint:
-    return Endpoint("aligned-7b", base_url=url, waiting=Waiting(base=0.001), attempts=2, timeout=5)
+    return Endpoint("aligned-7b", base_url=url, backoff=Backoff(base=0.001), attempts=2, timeout=5)
 
 
 def echo(seen: Seen) -> Action:
@@ -294,3 +294,41 @@ def test_a_signal_stops_the_asking(tmp_path: Path, scripted_server: Any) -> None
     assert stopped.value.exit_code == 143
     [log] = (store.home() / "answers").glob("*.jsonl")
     assert 2 <= len(store.read_jsonl(log)) <= 3
+
+
+def test_only_what_the_model_ended_is_a_whole_answer_without_its_thoughts(tmp_path: Path, scripted_server: Any) -> None:
+    """Case G1_served_answers: what gateways and servers of other families reply. Only `eos_token` and `end_turn` are
+    whole answers there; what broke off, was filtered, called a tool or only thought is missing."""
+    replies = {
+        "broke": ok("Tom saw the ball and then he", finish_reason="error"),
+        "filtered": ok("Mia put on the", finish_reason="content_filter"),
+        "tool": ok("Lily went to the park.", finish_reason="tool_calls"),
+        "eos": ok("Ben had a small dog.", finish_reason="eos_token"),
+        "turn": ok("Anna kept the stone.", finish_reason="end_turn"),
+        "thinks": ok("<think>A story. Perhaps two lines. No, one.</think>\n\nSam slept."),
+        "swallowed": ok("", reasoning="The tree was tall and green."),
+        "cut": ok("Tom and", finish_reason="length"),
+        "only thinks": ok("<think>Let me", finish_reason="length"),
+        "empty": ok(""),
+    }
+    reporter = Recorder()
+    said = answer_turns(
+        windtunnel.model_folder(),
+        [(name,) for name in replies],
+        temperatures=[0.7] * len(replies),
+        config=a_config(tmp_path),
+        reporter=reporter,
+        what="answers",
+        endpoint=a_server(scripted_server(lambda seen: replies[seen.text]).url),
+    )
+    answers = {name: (turns[0].text, turns[0].finished) for name, turns in zip(replies, said, strict=True) if turns}
+    assert answers == {
+        "eos": ("Ben had a small dog.", True),
+        "turn": ("Anna kept the stone.", True),
+        "thinks": ("Sam slept.", True),
+        "cut": ("Tom and", False),
+        "empty": ("", True),
+    }
+    lines = "\n".join(reporter.lines)
+    assert "('filtered'), turn 1: refused: the server filtered the answer" in lines
+    assert "5 of 10 prompts are not answered" in lines

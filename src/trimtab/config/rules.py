@@ -52,7 +52,7 @@ def _impossible(config: Config) -> str:
 
 
 def _holds_secret(url: str) -> bool:
-    from trimtab.endpoint.address import holds_secret
+    from trimtab.endpoint.base_url import holds_secret
 
     return holds_secret(url)
 

@@ -115,7 +115,7 @@ def _ask(
     said: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float], decoding: GenerateSection, stop: Stop
 ) -> None:
     def heard(number: int, reply: Reply) -> None:
-        said.add(number, Spoken(reply.text.strip(), reply.completion_tokens, reply.finish_reason == "stop"))
+        said.add(number, Spoken(reply.answer, reply.completion_tokens, reply.ending == "whole"))
 
     for turn in range(said.longest):
         remote_turn(

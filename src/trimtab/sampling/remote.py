@@ -31,18 +31,18 @@ def remote_turn(
     """Ask for the answers that come next; keys are the caller's numbers of the conversations.
 
     Each prompt ends in one call of `on_answer` or, with the reason, of `on_missing`, in this thread. A reply without
-    text counts as an answer only where the model ended it by itself. Once `stop()` is true nothing new is asked.
-    Raises what `Endpoint.ask` raises; whatever was answered before has been handed over.
+    text counts as an answer only where the model ended it by itself, without having thought. Once `stop()` is true
+    nothing new is asked. Raises what `Endpoint.ask` raises; whatever was answered before has been handed over.
     """
 
-    def heard(request: Request, reply: Reply) -> None:
-        number = int(request.id)
-        if reply.text.strip() or reply.finish_reason == "stop":
+    def on_reply(request: Request, reply: Reply) -> None:
+        number, reason = int(request.id), _no_answer(reply)
+        if reason is None:
             on_answer(number, reply)
         else:
-            on_missing(number, f"a reply without text (finish reason {reply.finish_reason or 'not given'})")
+            on_missing(number, reason)
 
-    def failed(request: Request, failure: Failure) -> None:
+    def on_failure(request: Request, failure: Failure) -> None:
         on_missing(int(request.id), f"{failure.kind}: {failure.message}")
 
     requests = [
@@ -56,4 +56,20 @@ def remote_turn(
         )
         for number, messages in prompts.items()
     ]
-    endpoint.ask(requests, on_reply=heard, on_failure=failed, stop=stop)
+    endpoint.ask(requests, on_reply=on_reply, on_failure=on_failure, stop=stop)
+
+
+def _no_answer(reply: Reply) -> str | None:
+    """Why a reply is no answer of the model; None where it is one, which may be cut by the limit or be empty."""
+    match reply.ending:
+        case "refused":
+            return f"refused: {reply.refusal or 'the server filtered the answer'}"
+        case "tool call":
+            return "the model called a tool instead of answering"
+        case "whole" if not reply.text.strip() and not reply.thought:
+            return None  # the model's own word
+        case _ if not reply.answer:
+            what = "a reply of thoughts alone" if reply.thought or reply.text.strip() else "a reply without text"
+            return f"{what} (finish reason {reply.finish_reason or 'not given'})"
+        case _:
+            return None
