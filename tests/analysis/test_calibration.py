@@ -14,12 +14,12 @@ from trimtab.errors import DataError
 
 
 def test_bins_by_hand() -> None:
-    bins = reliability_bins([0.1, 0.2, 0.5, 0.9, 1.0], [0, 1, 1, 1, 0], n_bins=2)
+    bins = reliability_bins(np.array([0.1, 0.2, 0.5, 0.9, 1.0]), np.array([0.0, 1, 1, 1, 0]), n_bins=2)
     assert [(b.low, b.high, b.count) for b in bins] == [(0.0, 0.5, 2), (0.5, 1.0, 3)]  # .5 belongs to the upper bin
-    assert bins[0].predicted == pytest.approx(0.15)
-    assert bins[0].observed == pytest.approx(0.5)
-    assert bins[1].predicted == pytest.approx(0.8)
-    assert bins[1].observed == pytest.approx(2 / 3)
+    assert bins[0].confidence == pytest.approx(0.15)
+    assert bins[0].accuracy == pytest.approx(0.5)
+    assert bins[1].confidence == pytest.approx(0.8)
+    assert bins[1].accuracy == pytest.approx(2 / 3)
     # (2·.35 + 3·.1333)/5
     assert expected_calibration_error(bins) == pytest.approx((0.7 + 0.4) / 5)
 
@@ -43,8 +43,8 @@ def test_sampled_from_its_own_probabilities_it_is_calibrated_and_tripled_it_is_n
     rng = np.random.default_rng(0)
     size = rng.normal(0, 1.5, 20_000)
     gaps = np.where(rng.random(20_000) < 1 / (1 + np.exp(-np.abs(size))), np.abs(size), -np.abs(size))
-    assert calibration(gaps.tolist()).ece < 0.012
-    assert calibration((3 * gaps).tolist()).ece > 0.1
+    assert calibration(gaps).ece < 0.012
+    assert calibration(3 * gaps).ece > 0.1
 
 
 def test_far_gaps_do_not_overflow() -> None:
@@ -60,9 +60,9 @@ def test_nothing_to_calibrate() -> None:
 
 def test_what_is_no_probability_is_refused() -> None:
     with pytest.raises(DataError, match="outside"):
-        reliability_bins([1.2], [1])
+        reliability_bins(np.array([1.2]), np.array([1.0]))
     with pytest.raises(DataError, match="2 predictions for 1 outcomes"):
-        reliability_bins([0.2, 0.3], [1])
+        reliability_bins(np.array([0.2, 0.3]), np.array([1.0]))
     with pytest.raises(DataError, match="not finite"):
         calibration([0.3, math.nan])
 
@@ -74,7 +74,7 @@ def test_bounds(gaps: list[float], n_bins: int) -> None:
     assert sum(b.count for b in told.bins) == len(gaps)
     assert 0 <= told.ece <= 1
     assert 0 <= told.brier <= 1
-    assert all(b.low - 1e-12 <= b.predicted <= b.high + 1e-12 for b in told.bins)
+    assert all(b.low - 1e-12 <= b.confidence <= b.high + 1e-12 for b in told.bins)
 
 
 def test_chance_by_hand() -> None:
@@ -93,7 +93,7 @@ def test_chance_covers_what_is_calibrated_and_not_what_is_not() -> None:
         size = np.abs(rng.normal(0, 1.5, 80))
         gaps = np.where(rng.random(80) < 1 / (1 + np.exp(-size)), size, -size)
         for stretched in within:
-            scaled = (stretched * gaps).tolist()
+            scaled = stretched * gaps
             within[stretched] += calibration(scaled).ece < chance_error(scaled, n_draws=200).below95
     assert within[1] >= 52  # 95 of 100 in the long run
     assert within[4] <= 3

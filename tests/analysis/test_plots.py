@@ -44,8 +44,10 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "saved": lambda: plots.saved_plot(ONE),
     "length": lambda: plots.length_plot([0, 10, 20, 30], [0.5, 0.5, 0], [0, 0.25, 0.75], unit="tokens"),
     "interval": lambda: plots.interval_plot(BARS),
-    "reliability": lambda: plots.reliability_plot(calibration([0.1, -0.2, 0.3]), calibration([1.0, 2.0, -0.5])),
-    "token reliability": lambda: plots.token_reliability_plot(None, calibration([1.0, 2.0, -0.5])),
+    "reliability": lambda: plots.reliability_plot(
+        calibration([0.1, -0.2, 0.3]).bins, calibration([1.0, 2.0, -0.5]).bins
+    ),
+    "token reliability": lambda: plots.token_reliability_plot((), calibration([1.0, 2.0, -0.5]).bins),
 }
 
 

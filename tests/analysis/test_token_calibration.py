@@ -7,50 +7,59 @@ import math
 import numpy as np
 import pytest
 
-from trimtab.analysis.calibration import calibration
+from trimtab.analysis.calibration import calibration, expected_calibration_error
 from trimtab.analysis.intervals import paired_interval
 from trimtab.analysis.token_calibration import (
+    Predictions,
     TokenTable,
-    Values,
     chance_error_of_tokens,
+    join,
     per_token,
     tabulate,
-    token_calibration,
+    token_bins,
 )
 from trimtab.errors import DataError
 
-Response = tuple[Values, Values, Values, Values]
+
+def predictions(*columns: list[float]) -> Predictions:
+    return Predictions(*(np.array(column, dtype=float) for column in columns))
 
 
 def world(n: int, *, over: float, rng: np.random.Generator, spread: float = 0.05) -> TokenTable:
     """Responses of 5 to 39 tokens, right less often than said by `over`; some responses are luckier than others."""
 
-    def response() -> Response:
-        said = rng.uniform(0.2, 0.9, rng.integers(5, 40))
-        truth = np.clip(said - over + rng.normal(0, spread), 0, 1)
-        return np.log(said), said, (rng.random(len(said)) < truth).astype(float), said
+    def response() -> Predictions:
+        confidence = rng.uniform(0.2, 0.9, rng.integers(5, 40))
+        truth = np.clip(confidence - over + rng.normal(0, spread), 0, 1)
+        return Predictions(
+            np.log(confidence), confidence, (rng.random(len(confidence)) < truth).astype(float), confidence
+        )
 
     return tabulate(response() for _ in range(n))
 
 
 def test_by_hand() -> None:
     # Response 1: confidences .9 right, .9 wrong; response 2: .6 right. Bins: .9 → 2 tokens, half right; .6 → 1 of 1.
-    table = tabulate([([-1.0, -3.0], [0.9, 0.9], [1, 0], [0.5, 0.7]), ([-2.0], [0.6], [1], [0.9])])
-    told = token_calibration(table)
-    assert (told.n, told.accuracy) == (3, pytest.approx(2 / 3))
-    assert [(b.low, b.count, b.observed) for b in told.bins] == [(0.6, 1, 1.0), (0.9, 2, 0.5)]
-    # (2·|.9 − .5| + 1·|1 − .6|)/3 and (.1² + .9² + .4²)/3
-    assert told.ece == pytest.approx((2 * 0.4 + 0.4) / 3)
-    assert told.brier == pytest.approx((0.01 + 0.81 + 0.16) / 3)
+    responses = [
+        predictions([-1.0, -3.0], [0.9, 0.9], [1, 0], [0.5, 0.7]),
+        predictions([-2.0], [0.6], [1], [0.9]),
+    ]
+    table = tabulate(responses)
+    bins = token_bins(table)
+    assert [(b.low, b.count, b.accuracy) for b in bins] == [(0.6, 1, 1.0), (0.9, 2, 0.5)]
+    # (2·|.9 − .5| + 1·|1 − .6|)/3; .1² + .9² and .4²
+    assert expected_calibration_error(bins) == pytest.approx((2 * 0.4 + 0.4) / 3)
+    assert table.brier_P == pytest.approx([0.01 + 0.81, 0.16])
+    assert token_bins(join([tabulate(responses[:1]), tabulate(responses[1:])])) == bins
     assert table.nll_P.tolist() == [4.0, 2.0]
     assert table.entropy_P == pytest.approx([1.2, 0.9])
     assert table.over_P == pytest.approx([0.8, -0.4])  # 1.8 expected, 1 came; .6 expected, 1 came
 
 
 def test_a_sure_token_belongs_to_the_last_bin() -> None:
-    told = token_calibration(tabulate([([0.0], [1.0], [1], [0.0])]))
-    assert [(b.low, b.high) for b in told.bins] == [(0.9, 1.0)]
-    assert told.ece == 0.0
+    bins = token_bins(tabulate([predictions([0.0], [1.0], [1], [0.0])]))
+    assert [(b.low, b.high) for b in bins] == [(0.9, 1.0)]
+    assert expected_calibration_error(bins) == 0.0
 
 
 def test_the_mean_over_tokens_is_a_ratio_of_sums() -> None:
@@ -78,13 +87,14 @@ def test_chance_knows_noise_from_error() -> None:
     for over in within:
         for _ in range(60):
             table = world(40, over=over, rng=rng)
-            within[over] += token_calibration(table).ece < chance_error_of_tokens(table, n_draws=300).below95
+            error = expected_calibration_error(token_bins(table))
+            within[over] += error < chance_error_of_tokens(table, n_draws=300).below95
     assert within[0.0] >= 52
     assert within[0.15] <= 3
 
 
 def test_one_response_shows_no_noise() -> None:
-    table = tabulate([([-1.0], [0.5], [1], [0.7])])
+    table = tabulate([predictions([-1.0], [0.5], [1], [0.7])])
     assert math.isnan(chance_error_of_tokens(table).mean)
     assert chance_error_of_tokens(table).to_json() == {"mean": None, "below95": None}
 
@@ -98,9 +108,9 @@ def test_tokens_and_gaps_agree_where_they_are_the_same_thing() -> None:
     # A coin's two sides: confidence σ(|gap|), right where the gap is positive.
     gaps = np.random.default_rng(2).normal(0.3, 1.0, 500)
     confidence = 1 / (1 + np.exp(-np.abs(gaps)))
-    told = token_calibration(
-        tabulate([(np.log(confidence), confidence, (gaps > 0).astype(float), confidence)], n_bins=20)
-    )
-    other = calibration(gaps.tolist(), n_bins=10)
-    assert (told.accuracy, told.ece) == (pytest.approx(other.accuracy), pytest.approx(other.ece))
-    assert told.brier == pytest.approx(other.brier)
+    response = Predictions(np.log(confidence), confidence, (gaps > 0).astype(float), confidence)
+    table = tabulate([response], n_bins=20)
+    by_gap = calibration(gaps, n_bins=10)
+    assert expected_calibration_error(token_bins(table)) == pytest.approx(by_gap.ece)
+    assert table.right_P / table.tokens_P == pytest.approx(by_gap.accuracy)
+    assert table.brier_P / table.tokens_P == pytest.approx(by_gap.brier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,10 +14,11 @@ import pytest
 from hostile_calls import harmless, put, put_as_left
 
 from devtools import CHROMIUM, Browser, browser
-from trimtab.progress import printable
+from trimtab.progress import SilentReporter, printable
 from trimtab.reporting import render
 from trimtab.studies.arena import ArenaServer, Choice, Match, Session
-from trimtab.studies.calibration import page as calibration_page
+from trimtab.studies.calibration import command as calibrate
+from trimtab.studies.calibration.page import page as calibration_page
 from trimtab.studies.sweep import page as sweep_page
 
 HOSTILE = (
@@ -98,12 +100,14 @@ def test_an_answer_of_a_megabyte(chromium: Browser, finished: Path, tmp_path: Pa
 
 def test_the_pages_of_calibration_and_probe(chromium: Browser, finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
-    assert harmless("calibrate", run, seconds=120).code == 0
-    numbers = poisoned(
-        json.loads((run / "calibration.json").read_text()), "model", "data", "command", "trimtab", "text"
-    )
-    made = render.html(calibration_page.page(numbers), template="calibration.html.j2")
-    inert(chromium, put(tmp_path / "calibration.html", made))
+    numbers = calibrate.main(str(run), reporter=SilentReporter()).numbers
+    config = numbers.run.setup.config
+    names = {"model": config.model.model_copy(update={"name": HOSTILE}), "out": f"{config.out}{HOSTILE}",
+             "data": config.data.model_copy(update={"source": HOSTILE})}  # fmt: skip
+    setup = dataclasses.replace(numbers.run.setup, config=config.model_copy(update=names))
+    hostile = dataclasses.replace(numbers, run=dataclasses.replace(numbers.run, setup=setup))
+    text = inert(chromium, put(tmp_path / "calibration.html", render.page_html(calibration_page(hostile))))
+    assert "<script>window.pwned=1</script>" in text
 
 
 def test_the_page_of_a_sweep_whose_every_word_is_hostile(chromium: Browser, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ confidence σ(|gap|), and is right when gap > 0 (half right at 0). Shapes: N row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trimtab.analysis.intervals import FloatArray, Interval, finite, rate_interval
 from trimtab.errors import DataError
@@ -18,13 +19,16 @@ from trimtab.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One bin of predicted probability, [low, high): how many rows, mean prediction, share that came true."""
+    """One bin of confidence, [low, high): how many rows, their mean confidence, and the share that was right."""
 
     low: float
     high: float
     count: int
-    predicted: float
-    observed: float
+    confidence: float
+    accuracy: float
+
+    def to_json(self) -> list[float | None]:
+        return [self.low, self.high, self.count, finite(self.confidence), finite(self.accuracy)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,67 +43,81 @@ class Calibration:
     brier: float
     bins: tuple[Bin, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "n": self.n,
             "accuracy": finite(self.accuracy),
-            "accuracy_ci95": [finite(bound) for bound in self.accuracy_ci95],
+            "accuracy_ci95": [finite(end) for end in self.accuracy_ci95],
             "ece": finite(self.ece),
             "brier": finite(self.brier),
-            "bins": [[b.low, b.high, b.count, finite(b.predicted), finite(b.observed)] for b in self.bins],
+            "bins": [reliability_bin.to_json() for reliability_bin in self.bins],
         }
 
 
-def reliability_bins(
-    predicted: Sequence[float], outcomes: Sequence[float], *, low: float = 0.0, high: float = 1.0, n_bins: int = 10
-) -> tuple[Bin, ...]:
-    """Equal-width bins over [low, high] of predicted probabilities and their outcomes in [0, 1]; empty bins left out.
+@dataclass(frozen=True, slots=True)
+class GapScores:
+    """Of each reward gap: σ(|gap|), whether its sign is right (½ at 0), and the squared error of σ(gap) against 1."""
 
-    A prediction on an inner edge belongs to the upper bin, one at `high` to the last. Raises DataError for others.
-    """
-    p, y = np.asarray(predicted, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    if len(p) != len(y):
-        raise DataError(f"{len(p)} predictions for {len(y)} outcomes", remedy="give one outcome a prediction")
-    if len(p) and not (np.isfinite(y).all() and np.isfinite(p).all() and p.min() >= low and p.max() <= high):
-        raise DataError(f"predictions outside [{low}, {high}] or not finite", remedy="give probabilities")
-    edges = np.linspace(low, high, n_bins + 1)
-    which = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, n_bins - 1)
-    bins = []
-    for k in range(n_bins):
-        inside = which == k
-        count = int(inside.sum())
-        if count:
-            bins.append(
-                Bin(float(edges[k]), float(edges[k + 1]), count, float(p[inside].mean()), float(y[inside].mean()))
-            )
-    return tuple(bins)
+    confidence: FloatArray
+    right: FloatArray
+    squared_error: FloatArray
 
 
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Σ (count / n) · |observed − predicted|; NaN without rows."""
-    n = sum(b.count for b in bins)
-    return sum(b.count * abs(b.observed - b.predicted) for b in bins) / n if n else float("nan")
-
-
-def calibration(reward_gaps: Sequence[float], *, n_bins: int = 10) -> Calibration:
-    """Calibration of σ(reward(chosen) − reward(rejected)) on pairs, gaps in nats.
-
-    Raises DataError for a non-finite gap.
-    """
+def score_gaps(reward_gaps: npt.ArrayLike) -> GapScores:
+    """Gaps in nats, of any shape. Raises DataError for one that is not finite."""
     gaps: FloatArray = np.asarray(reward_gaps, dtype=np.float64)
     if not np.isfinite(gaps).all():
         raise DataError("a reward gap is not finite", remedy="look for the pair whose log-probability is not finite")
     confidence = 1 / (1 + np.exp(-np.abs(gaps)))
-    right = np.where(gaps > 0, 1.0, np.where(gaps < 0, 0.0, 0.5))
-    wrongness = np.where(gaps >= 0, 1 - confidence, confidence)  # 1 − σ(gap), exact for large gaps
-    bins = reliability_bins(confidence.tolist(), right.tolist(), low=0.5, high=1.0, n_bins=n_bins)
-    empty = not len(gaps)
+    shortfall = np.where(gaps >= 0, 1 - confidence, confidence)  # 1 − σ(gap), exact for large gaps
+    return GapScores(confidence, np.where(gaps > 0, 1.0, np.where(gaps < 0, 0.0, 0.5)), shortfall**2)
+
+
+def reliability_bins(
+    confidence_N: FloatArray, right_N: FloatArray, *, low: float = 0.0, high: float = 1.0, n_bins: int = 10
+) -> tuple[Bin, ...]:
+    """Equal-width bins over [low, high] of confidences and whether each was right, in [0, 1]; empty bins left out.
+
+    A confidence on an inner edge belongs to the upper bin, one at `high` to the last. Raises DataError for others.
+    """
+    if len(confidence_N) != len(right_N):
+        raise DataError(f"{len(confidence_N)} predictions for {len(right_N)} outcomes", remedy="give one a prediction")
+    if not (np.isfinite(right_N).all() and ((confidence_N >= low) & (confidence_N <= high)).all()):
+        raise DataError(f"predictions outside [{low}, {high}] or not finite", remedy="give probabilities")
+    edges = np.linspace(low, high, n_bins + 1)
+    bin_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, n_bins - 1)
+    return tuple(
+        Bin(
+            float(edges[k]),
+            float(edges[k + 1]),
+            int((bin_N == k).sum()),
+            float(confidence_N[bin_N == k].mean()),
+            float(right_N[bin_N == k].mean()),
+        )
+        for k in np.unique(bin_N)
+    )
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
+    """Σ (count / n) · |accuracy − confidence|; NaN without rows."""
+    n = sum(b.count for b in bins)
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / n if n else math.nan
+
+
+def calibration(reward_gaps: npt.ArrayLike, *, n_bins: int = 10) -> Calibration:
+    """Calibration of σ(reward(chosen) − reward(rejected)) on pairs, gaps in nats.
+
+    Raises DataError for a non-finite gap.
+    """
+    scores = score_gaps(reward_gaps)
+    n = len(scores.right)
+    bins = reliability_bins(scores.confidence, scores.right, low=0.5, high=1.0, n_bins=n_bins)
     return Calibration(
-        n=len(gaps),
-        accuracy=float("nan") if empty else float(right.mean()),
-        accuracy_ci95=rate_interval(right),
+        n=n,
+        accuracy=float(scores.right.mean()) if n else math.nan,
+        accuracy_ci95=rate_interval(scores.right),
         ece=expected_calibration_error(bins),
-        brier=float("nan") if empty else float((wrongness**2).mean()),
+        brier=float(scores.squared_error.mean()) if n else math.nan,
         bins=bins,
     )
 
@@ -112,24 +130,23 @@ class Chance:
     mean: float
     below95: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, float | None]:
         return {"mean": finite(self.mean), "below95": finite(self.below95)}
 
 
-def chance_error(reward_gaps: Sequence[float], *, n_bins: int = 10, seed: int = 0, n_draws: int = 2000) -> Chance:
+def chance_error(reward_gaps: npt.ArrayLike, *, n_bins: int = 10, seed: int = 0, n_draws: int = 2000) -> Chance:
     """Consistency resampling (Bröcker and Smith 2007, Weather and Forecasting 22:651): the confidences stay, each sign
     is right with exactly that probability. Pairs are taken as independent of each other. NaN without pairs."""
-    gaps: FloatArray = np.asarray(reward_gaps, dtype=np.float64)
-    n = len(gaps)
+    scores = score_gaps(reward_gaps)
+    n = len(scores.right)
     if n == 0:
-        return Chance(float("nan"), float("nan"))
-    confidence = 1 / (1 + np.exp(-np.abs(gaps)))
-    which = np.minimum(((confidence - 0.5) * 2 * n_bins).astype(np.int64), n_bins - 1)
+        return Chance(math.nan, math.nan)
+    bin_N = np.minimum(((scores.confidence - 0.5) * 2 * n_bins).astype(np.int64), n_bins - 1)
     members_NB = np.zeros((n, n_bins))
-    members_NB[np.arange(n), which] = 1.0
+    members_NB[np.arange(n), bin_N] = 1.0
     rng = np.random.default_rng(seed)
     errors = []
     for _ in range(n_draws):
-        right = np.where(gaps == 0, 0.5, rng.random(n) < confidence)
-        errors.append(np.abs((right - confidence) @ members_NB).sum() / n)
+        right_N = np.where(scores.right == 0.5, 0.5, rng.random(n) < scores.confidence)  # a gap of 0 stays half right
+        errors.append(np.abs((right_N - scores.confidence) @ members_NB).sum() / n)
     return Chance(float(np.mean(errors)), float(np.quantile(errors, 0.95)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.analysis.calibration import Calibration
+from trimtab.analysis.calibration import Bin
 from trimtab.analysis.intervals import FloatArray, Interval
 from trimtab.analysis.svg import INK, PALETTE, drawing_style, new_figure, to_svg
 from trimtab.errors import DataError
@@ -137,40 +137,41 @@ def interval_plot(bars: Sequence[Bar], *, even: float = 50.0, title: str = "Win 
         return to_svg(figure, title=title)
 
 
-def reliability_plot(before: Calibration | None, after: Calibration) -> str:
-    """Observed against predicted accuracy of the reward gap's sign; the diagonal is perfect, dots grow with rows."""
+def reliability_plot(before: Sequence[Bin], after: Sequence[Bin]) -> str:
+    """How often the reward gap's sign is right, by its confidence; the diagonal is perfect, dots grow with rows."""
     return _reliability_plot(
-        before, after, low=0.5, predicted="confidence σ(|reward gap|)", observed="share with chosen above rejected",
+        before, after, low=0.5, x_label="confidence σ(|reward gap|)", y_label="share with chosen above rejected",
         title="Reliability of the reward gap",
     )  # fmt: skip
 
 
-def token_reliability_plot(before: Calibration | None, after: Calibration) -> str:
+def token_reliability_plot(before: Sequence[Bin], after: Sequence[Bin]) -> str:
     """`reliability_plot` of the most likely next token: how often it came against its probability."""
     return _reliability_plot(
-        before, after, low=0.0, predicted="probability of the most likely token", observed="share in which it came",
+        before, after, low=0.0, x_label="probability of the most likely token", y_label="share in which it came",
         title="Reliability of the most likely next token",
     )  # fmt: skip
 
 
 def _reliability_plot(
-    before: Calibration | None, after: Calibration, *, low: float, predicted: str, observed: str, title: str
+    before: Sequence[Bin], after: Sequence[Bin], *, low: float, x_label: str, y_label: str, title: str
 ) -> str:
     with drawing_style():
         figure = new_figure(height=230)
         axes = figure.subplots()
         axes.plot([low, 1], [low, 1], color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.6)
         ends = []
-        for role, told in (("before", before), ("after", after)):
-            if told is not None and told.bins:
-                points = [(b.predicted, b.observed) for b in told.bins]
+        for role, bins in (("before", before), ("after", after)):
+            if bins:
+                points = [(b.confidence, b.accuracy) for b in bins]
+                n = sum(b.count for b in bins)
                 axes.plot(*zip(*points, strict=True), color=PALETTE[role])
-                sizes = [6 + 200 * b.count / told.n for b in told.bins]  # a bin of few rows is a small dot
+                sizes = [6 + 200 * b.count / n for b in bins]  # a bin of few rows is a small dot
                 axes.scatter(*zip(*points, strict=True), s=sizes, color=PALETTE[role], linewidths=0, zorder=3)
                 ends.append((role, points[-1][1], PALETTE[role]))
         axes.set_xlim(1.02 * low - 0.02, 1.01)
-        axes.set_xlabel(predicted)
-        axes.set_ylabel(observed)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
         label_ends(axes, ends)
         return to_svg(figure, title=title)
 

@@ -1,4 +1,4 @@
-"""Next tokens of held-out responses: calibration of a model's first choice, and means over tokens.
+"""Next tokens of held-out responses: how sure a model is of its first choice, and means over tokens.
 
 Tokens of one response hang together, so responses are what is resampled, and a table of sums by response is all that is
 kept. The mean of a value over all tokens is a ratio of two sums over responses, Σ S_p / Σ n_p; `per_token` gives values
@@ -9,19 +9,27 @@ section 6.3), so that every interval made for means serves. Shapes: P responses,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
-from trimtab.analysis.calibration import Bin, Calibration, Chance, expected_calibration_error
-from trimtab.analysis.intervals import FloatArray, rate_interval
+from trimtab.analysis.calibration import Bin, Chance
+from trimtab.analysis.intervals import FloatArray
 from trimtab.errors import DataError
 
 N_BINS = 10
-Values = npt.ArrayLike
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """One model along one response, each [N]: log p of the token that came and entropy (nats), probability of the most
+    likely token, and whether that one came (0 or 1)."""
+
+    logp_N: FloatArray
+    confidence_N: FloatArray
+    right_N: FloatArray
+    entropy_N: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +54,32 @@ class TokenTable:
         return over_P
 
 
-def tabulate(responses: Iterable[tuple[Values, Values, Values, Values]], *, n_bins: int = N_BINS) -> TokenTable:
-    """From (log p of the token that came, probability of the most likely one, whether that came, entropy), each [N]."""
-    rows = [_row(response, n_bins) for response in responses]
+def tabulate(responses: Iterable[Predictions], *, n_bins: int = N_BINS) -> TokenTable:
+    """Sums by response. Raises DataError where there is none."""
+    rows = []
+    for response in responses:
+        bin_N = np.clip((response.confidence_N * n_bins).astype(np.int64), 0, n_bins - 1)
+        rows.append(
+            (
+                len(response.logp_N),
+                -response.logp_N.sum(),
+                response.entropy_N.sum(),
+                response.right_N.sum(),
+                ((response.confidence_N - response.right_N) ** 2).sum(),
+                np.bincount(bin_N, minlength=n_bins),
+                np.bincount(bin_N, weights=response.confidence_N, minlength=n_bins),
+                np.bincount(bin_N, weights=response.right_N, minlength=n_bins),
+            )
+        )
     if not rows:
         raise DataError("there is no response to measure", remedy="hold some pairs out")
-    columns = [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
-    return TokenTable(*columns)
+    return TokenTable(*(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
 
 
-def _row(response: tuple[Values, Values, Values, Values], n_bins: int) -> tuple[Any, ...]:
-    logp_N, confidence_N, right_N, entropy_N = (np.asarray(values, dtype=np.float64) for values in response)
-    which_N = np.clip((confidence_N * n_bins).astype(np.int64), 0, n_bins - 1)
-    return (
-        float(len(logp_N)),
-        float(-logp_N.sum()),
-        float(entropy_N.sum()),
-        float(right_N.sum()),
-        float(((confidence_N - right_N) ** 2).sum()),
-        np.bincount(which_N, minlength=n_bins).astype(np.float64),
-        np.bincount(which_N, weights=confidence_N, minlength=n_bins),
-        np.bincount(which_N, weights=right_N, minlength=n_bins),
-    )
+def join(tables: Sequence[TokenTable]) -> TokenTable:
+    """The responses of all tables in one."""
+    columns = ([getattr(table, field.name) for table in tables] for field in fields(TokenTable))
+    return TokenTable(*map(np.concatenate, columns))
 
 
 def per_token(sums_P: FloatArray, tokens_P: FloatArray) -> FloatArray:
@@ -77,28 +89,15 @@ def per_token(sums_P: FloatArray, tokens_P: FloatArray) -> FloatArray:
     return values_P
 
 
-def token_calibration(table: TokenTable) -> Calibration:
-    """Calibration of the most likely token's probability over all tokens; `accuracy` is how often it came.
-
-    The interval of the accuracy counts responses, not tokens: it is Wilson's at what their spread is worth.
-    """
-    n_bins = table.tokens_PB.shape[1]
-    tokens_B, confidence_B, right_B = (
-        values.sum(axis=0) for values in (table.tokens_PB, table.confidence_PB, table.right_PB)
-    )
-    bins = tuple(
+def token_bins(table: TokenTable) -> tuple[Bin, ...]:
+    """Bins of the most likely token's probability over all tokens: how often it was the one that came."""
+    tokens_B = table.tokens_PB.sum(axis=0)
+    confidence_B, right_B = table.confidence_PB.sum(axis=0), table.right_PB.sum(axis=0)
+    n_bins = len(tokens_B)
+    return tuple(
         Bin(b / n_bins, (b + 1) / n_bins, int(n), float(confidence_B[b] / n), float(right_B[b] / n))
         for b, n in enumerate(tokens_B)
         if n
-    )
-    n_tokens = float(table.tokens_P.sum())
-    return Calibration(
-        n=int(n_tokens),
-        accuracy=float(table.right_P.sum() / n_tokens),
-        accuracy_ci95=rate_interval(per_token(table.right_P, table.tokens_P)),
-        ece=expected_calibration_error(bins),
-        brier=float(table.brier_P.sum() / n_tokens),
-        bins=bins,
     )
 
 

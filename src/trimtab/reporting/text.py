@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.progress import printable
 from trimtab.records import Estimate
@@ -112,6 +112,15 @@ def shown(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
     if bounds is None or any(bound is None for bound in bounds):
         return centre
     return f"{centre} [{number(bounds[0], digits=digits)},\u00a0{number(bounds[1], digits=digits)}]"
+
+
+def columns(rows: Sequence[Sequence[str]], *, align: Literal["<", ">"] = "<") -> list[str]:
+    """A table for a terminal, indented, its columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(f"{visible(cell):{align}{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def duration(seconds: float | None) -> str:

@@ -171,7 +171,7 @@ def test_the_page_and_the_terminal(runs: Path, capsys: pytest.CaptureFixture[str
     assert code == 0, said
     told = tree_of(runs / "full" / "calibration.json")
     page = (runs / "full" / "calibration.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 2
+    assert page.count("<figure>") == 2
     assert not re.search(r"<script|https?://|<link|@import", page)
     assert "default-src 'none'" in page
     for sentence in told["headline"]:
@@ -237,6 +237,41 @@ def test_what_cannot_be_calibrated_says_why(runs: Path, tmp_path: Path, capsys: 
     assert not (unfinished / "calibration.json").exists()
 
 
+def with_gaps(folder: Path, gaps: list[float]) -> None:
+    """As if the run had recorded these reward gaps after training."""
+    heldout = tree_of(folder / "heldout.json")
+    heldout["after"]["reward_gaps"] = gaps
+    rewritten(folder, "heldout.json", json.dumps(heldout))
+
+
+def test_over_and_under_confidence_that_cancel_are_no_calibration(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the pairs sure (σ(5) = .993) and right half of the time, half unsure (σ(.02) = .505) and always right:
+    confidence and accuracy are both near 75 %, and the error is .49 where chance alone stays below about .2."""
+    folder = shutil.copytree(runs / "full", tmp_path / "run")
+    n = len(rows_of(folder / "data" / "heldout.jsonl"))
+    assert n % 4 == 0
+    with_gaps(folder, [5.0, -5.0, 0.02, 0.02] * (n // 4))
+    code, printed, said = call(["calibrate", folder, "--json"], capsys)
+    assert code == 0, said
+    tree = json.loads(printed)
+    after, sentence = tree["reward_gap"]["after"], tree["headline"][0]
+    low, high = after["over_confidence"]["ci95"]
+    assert low < 0 < high
+    assert after["ece"] == pytest.approx(0.49, abs=0.01)
+    assert after["ece"] > after["ece_by_chance"]["below95"]
+    assert "**miscalibrated**" in sentence["text"]
+    assert "not distinguishable" not in sentence["text"]
+    assert sentence["tone"] == "warn"
+    with_gaps(folder, [1.0986, 1.0986, 1.0986, -1.0986] * (n // 4))  # σ(ln 3) = .75, three of four right
+    code, printed, said = call(["calibrate", folder, "--json"], capsys)
+    assert code == 0, said
+    text = json.loads(printed)["headline"][0]["text"]
+    assert "**not distinguishable**" in text
+    assert "miscalibrated" not in text
+
+
 def test_one_pair_has_no_interval(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = shutil.copytree(runs / "full", tmp_path / "one")
     rows = (folder / "data" / "heldout.jsonl").read_text().splitlines(keepends=True)
@@ -252,6 +287,7 @@ def test_one_pair_has_no_interval(runs: Path, tmp_path: Path, capsys: pytest.Cap
     assert told["reward_gap"]["after"]["accuracy"]["ci95"] is None
     assert told["next_token"]["aligned"]["ece_by_chance"]["mean"] is None
     assert "no interval" in told["headline"][1]["text"]
+    assert "too few pairs to tell over- from under-confidence" in told["headline"][0]["text"]
 
 
 def test_a_moved_run_folder_is_read_where_it_is(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

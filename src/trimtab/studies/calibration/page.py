@@ -1,286 +1,140 @@
-"""What `trimtab calibrate` shows: sentences, terminal lines, and the page. No number is made here."""
+"""The page of `trimtab calibrate`. No number is made here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from trimtab.analysis import plots
-from trimtab.analysis.calibration import Bin, Calibration
-from trimtab.analysis.intervals import NO_INTERVAL
-from trimtab.reporting.estimates import direction, scaled
-from trimtab.reporting.sentences import Sentence, Tone, sentence, signed
-from trimtab.reporting.text import interval, number, shown, significant
-from trimtab.version import __version__
-
-Numbers = Mapping[str, Any]
+from trimtab.analysis.calibration import Bin
+from trimtab.reporting.sections import Bullets, Code, Figures, Heading, Page, Plot, Section, Table, Text
+from trimtab.reporting.text import estimate_text, number
+from trimtab.studies.calibration.numbers import BY_CONSTRUCTION, CalibrationNumbers, Drift, Measures
+from trimtab.studies.calibration.words import drift_rows, error_text, gap_rows, headline, token_rows
 
 _NOTES = (
     "σ(gap) is read as Bradley and Terry do: the probability that the chosen response is preferred. Only the sigmoid "
-    "losses are trained to make it one; a hinge stops at its margin, so its gaps say where training stopped.",
+    "losses are trained to make it so; a hinge stops at its margin, so its gaps say where training stopped.",
     "The most likely token's probability is compared with how often it is the token that comes, over all tokens of the "
     "chosen responses. Negative log-likelihood, entropy and divergence are in nats a token, over the whole vocabulary.",
-    "Intervals resample held-out pairs (and seeds, where there are several), never tokens, which hang together. "
-    "Changes are paired: the same responses under both models.",
-    "The expected calibration error has no interval: next to 0 a bootstrap of it misleads. Beside it stands what "
-    "chance alone would show on this sample, were the model perfectly calibrated. Several seeds: the mean of theirs.",
-    "The held-out responses are the data's, not the model's own: one may move away from them and still answer well.",
+    "Intervals resample held-out pairs (and seeds, where there are several), never single tokens, because the tokens "
+    "of a response depend on each other. Changes are paired: the same responses under both models.",
+    "The expected calibration error has no interval: close to 0 a bootstrap of it is misleading. Beside it stands what "
+    "chance alone would show on this sample if the model were perfectly calibrated. Several seeds: the mean of theirs.",
+    "The held-out responses are the data's, not the model's own: it may move away from them and still answer well.",
 )
 
 
-_CONFIDENCE: dict[str, tuple[str, Tone]] = {
-    "above": ("it is **over-confident**", "warn"),
-    "below": ("it is **under-confident**", "warn"),
-}
-_LIKELIHOOD: dict[str, tuple[str, Tone]] = {
-    "above": ("**worse** than the unaligned one", "warn"),
-    "below": ("**better** than the unaligned one", "good"),
-}
-_WIDTH = 42
-
-
-def headline(told: Numbers) -> list[Sentence]:
-    """The answers, in three sentences."""
-    return [_reward_sentence(told), _token_sentence(told["next_token"]), _drift_sentence(told["drift"])]
-
-
-def _reward_sentence(told: Numbers) -> Sentence:
-    after = told["reward_gap"]["after"]
-    right, sure = scaled(after["accuracy"], 100), scaled(after["confidence"], 100)
-    over = direction(after["over_confidence"], 0.0)
-    said, tone = _CONFIDENCE.get(
-        over, ("on so many pairs over- or under-confidence is **not distinguishable**", "even")
-    )
-    return sentence(
-        f"The reward is right on **{number(right['value'])} %** of {number(told['n_pairs'])} held-out pairs "
-        f"({interval(right['ci95'])}) and {number(sure['value'])} % sure of itself on average: {said}. "
-        f"{_error(after)}, Brier score {number(after['brier']['value'], digits=3)}.",
-        tone,
-    )
-
-
-def _token_sentence(told: Numbers) -> Sentence:
-    change, before, after = told["change"]["nll"], told["unaligned"], told["aligned"]
-    said, tone = _LIKELIHOOD.get(direction(change, 0.0), ("**not distinguishable** from the unaligned one", "even"))
-    over = {side: 100 * (told[side]["over_confidence"]["value"] or 0.0) for side in ("unaligned", "aligned")}
-    return sentence(
-        f"At the next token of chosen responses the aligned model is {said}: perplexity "
-        f"{significant(before['perplexity']['value'])} before, {significant(after['perplexity']['value'])} after "
-        f"({signed(change['value'], digits=4)} nats a token, {interval(change['ci95'], digits=4)}). Its calibration "
-        f"error is {number(after['ece'], digits=4)} against {number(before['ece'], digits=4)}, its over-confidence "
-        f"{signed(over['aligned'], digits=2)} against {signed(over['unaligned'], digits=2)} points, its entropy "
-        f"{significant(after['entropy']['value'])} against {significant(before['entropy']['value'])} nats.",
-        tone,
-    )
-
-
-def _drift_sentence(told: Numbers) -> Sentence:
-    chosen, rejected, apart = told["log_ratio_chosen"], told["log_ratio_rejected"], told["divergence"]
-    return sentence(
-        f"It moved **{significant(apart['value'])} nats a token** from its starting point (KL on chosen responses); "
-        f"the log-ratio is {signed(chosen['value'], digits=4)} nats a token on chosen and "
-        f"{signed(rejected['value'], digits=4)} on rejected responses.",
-        "plain",
-    )
-
-
-def _error(side: Numbers) -> str:
-    chance = side["ece_by_chance"]
-    by_chance = "" if chance["mean"] is None else (
-        f" (chance alone: {number(chance['mean'], digits=3)}, up to {number(chance['below95'], digits=3)})"
-    )  # fmt: skip
-    return f"Expected calibration error {number(side['ece'], digits=3)}{by_chance}"
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _reward_rows(told: Numbers) -> list[list[str]]:
-    sides = [side for side in (told["before"], told["after"]) if side is not None]
-    return [
-        ["pairs it gets right, %", *(shown(scaled(side["accuracy"], 100)) for side in sides)],
-        ["mean confidence, %", *(shown(scaled(side["confidence"], 100)) for side in sides)],
-        ["over-confidence, points", *(shown(scaled(side["over_confidence"], 100)) for side in sides)],
-        ["Brier score", *(shown(side["brier"], digits=4) for side in sides)],
-        *_error_rows(sides),
-        ["mean reward gap, nats", *(shown(side["reward_gap"], digits=3) for side in sides)],
+def page(numbers: CalibrationNumbers) -> Page:
+    run, measures = numbers.run, numbers.measures
+    objective = run.setup.objective.name
+    sections = [
+        _gap_section(measures),
+        _token_section(measures, n_tokens=run.n_chosen_tokens),
+        _drift_section(measures.drift),
+        *([_seed_section(run.seeds, numbers.by_seed)] if numbers.by_seed else []),
+        Section(
+            "how",
+            "How it is measured",
+            "How it is measured",
+            [Bullets(_NOTES), Heading("Repeat it"), Code(run.command)],
+        ),
     ]
-
-
-def _error_rows(sides: Sequence[Numbers]) -> list[list[str]]:
-    return [
-        ["expected calibration error", *(number(side["ece"], digits=4) for side in sides)],
-        ["… by chance alone, mean", *(number(side["ece_by_chance"]["mean"], digits=4) for side in sides)],
-        ["… by chance alone, 95 % below", *(number(side["ece_by_chance"]["below95"], digits=4) for side in sides)],
-    ]
-
-
-_TOKEN_ROWS = (
-    ("negative log-likelihood, nats a token", "nll", 1, 4),
-    ("entropy, nats a token", "entropy", 1, 4),
-    ("most likely token came, %", "accuracy", 100, 2),
-    ("over-confidence, points", "over_confidence", 100, 3),
-    ("Brier score of the most likely", "brier", 1, 4),
-)
-
-
-def _token_rows(told: Numbers) -> list[list[str]]:
-    before, after, change = told["unaligned"], told["aligned"], told["change"]
-    rows = [
-        ["perplexity", shown(before["perplexity"], digits=3), shown(after["perplexity"], digits=3),
-         f"× {shown(change['perplexity_ratio'], digits=4)}"],
-    ]  # fmt: skip
-    rows += [
-        [label, *(shown(scaled(side[name], factor), digits=digits) for side in (before, after, change))]
-        for label, name, factor, digits in _TOKEN_ROWS
-    ]
-    return [*rows, *([*row, ""] for row in _error_rows([before, after]))]
-
-
-def _drift_rows(told: Numbers) -> list[list[str]]:
-    return [
-        ["KL(aligned ‖ unaligned), chosen responses", shown(told["divergence"], digits=5)],
-        ["log-ratio, chosen responses", shown(told["log_ratio_chosen"], digits=5)],
-        ["log-ratio, rejected responses", shown(told["log_ratio_rejected"], digits=5)],
-    ]
-
-
-def lines(told: Numbers) -> list[str]:
-    """The measurement for a terminal."""
-    tokens = told["next_token"]
-    before = told["reward_gap"]["before"] is not None
-    said = [*(one["text"].replace("**", "") for one in told["headline"]), ""]
-    said += [f"σ(reward gap) on held-out pairs: {'before, after' if before else 'after'}"]
-    said += [] if before else [f"  {told['reward_gap']['note']}"]
-    said += _laid(_reward_rows(told["reward_gap"]))
-    said += ["", f"next token of chosen responses, {number(told['n_tokens']['chosen'])} tokens: before, after, change"]
-    said += _laid(_token_rows(tokens))
-    said += ["", "drift from the starting point, nats a token", *_laid(_drift_rows(told["drift"]))]
-    return said
-
-
-def _laid(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart; the labels of all three tables take the same width."""
-    _, *cells = (max(map(len, column)) for column in zip(*rows, strict=True))
-    widths = (_WIDTH, *cells)
-    return ["  " + "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-# --- the page --------------------------------------------------------------------------------------------------------
-
-
-def page(told: Numbers) -> dict[str, Any]:
-    """Everything that the template prints."""
-    return {
-        "title": f"{told['model']} aligned with {told['objective']['name']}: calibration",
-        "subject": [
-            ("objective", told["objective"]["name"]),
-            ("data", told["data"]),
-            ("adapter", told["adapter"]),
-            ("held-out pairs", number(told["n_pairs"])),
-            ("seeds" if len(told["seeds"]) > 1 else "seed", ", ".join(str(seed) for seed in told["seeds"])),
+    return Page(
+        kind="calibrate",
+        title=f"{run.setup.config.model.name} aligned with {objective}: calibration",
+        subject=[
+            ("objective", objective),
+            ("data", run.setup.config.data.source),
+            ("adapter", run.setup.config.adapter.kind),
+            ("held-out pairs", number(len(run.pairs))),
+            ("seeds" if len(run.seeds) > 1 else "seed", ", ".join(str(seed) for seed in run.seeds)),
         ],
-        "headline": told["headline"],
-        "sections": [_reward_section(told), _token_section(told), _drift_section(told), *_seed_section(told)],
-        "notes": _NOTES,
-        "command": told["command"],
-        "trimtab": __version__,
-    }
+        question="Does it know how right it is?",
+        sentences=headline(numbers),
+        sections=sections,
+        json_name="calibration.json",
+    )
 
 
-def _reward_section(told: Numbers) -> dict[str, Any]:
-    before, after = told["reward_gap"]["before"], told["reward_gap"]["after"]
+def _gap_section(measures: Measures) -> Section:
+    before, after = measures.gaps_before, measures.gaps_after
     lead = "Of every held-out pair the reward gap predicts which response is preferred, with confidence σ(|gap|)."
-    return {
-        "anchor": "reward",
-        "name": "Reward gap",
-        "title": "Does the reward gap mean what it says?",
-        "lead": lead if before is not None else f"{lead} {told['reward_gap']['note']}",
-        "plot": {
-            "title": "Reliability",
-            "note": f"{_error(after)}; a dot grows with its pairs",
-            "svg": plots.reliability_plot(None if before is None else _for_plot(before), _for_plot(after)),
-        },
-        "table": {
-            "head": ["", *([] if before is None else ["before"]), "after"],
-            "rows": _reward_rows(told["reward_gap"]),
-        },
-        "folded": [{"title": "Table: reliability", "table": _bins({"before": before, "after": after}, "pairs")}],
-    }
+    bins_before = before.error.bins if before else ()
+    plot = Plot(
+        plots.reliability_plot(bins_before, after.error.bins),
+        "Reliability",
+        f"{error_text(after.error)}; a dot grows with its pairs",
+    )
+    table = Table(["", *(["before"] if before else []), "after"], gap_rows([*([before] if before else []), after]))
+    return Section(
+        "reward",
+        "Reward gap",
+        "Does the reward gap mean what it says?",
+        [
+            Text(lead if before else f"{lead} {BY_CONSTRUCTION}", "lead"),
+            Figures([plot], beside=table),
+            _reliability_table(bins_before, after.error.bins, rows_name="pairs"),
+        ],
+    )
 
 
-def _token_section(told: Numbers) -> dict[str, Any]:
-    before, after = told["next_token"]["unaligned"], told["next_token"]["aligned"]
-    return {
-        "anchor": "tokens",
-        "name": "Next token",
-        "title": "Is the model as sure of the next token as it is right?",
-        "lead": f"{number(told['n_tokens']['chosen'])} tokens of held-out chosen responses, under the unaligned and "
-        "the aligned model. A negative change of likelihood, entropy or Brier score is a fall.",
-        "plot": {
-            "title": "Reliability",
-            "note": "how often the most likely token came, against its probability; a dot grows with its tokens",
-            "svg": plots.token_reliability_plot(_for_plot(before), _for_plot(after)),
-        },
-        "table": {"head": ["", "before", "after", "change, paired"], "rows": _token_rows(told["next_token"])},
-        "folded": [{"title": "Table: reliability", "table": _bins({"before": before, "after": after}, "tokens")}],
-    }
+def _token_section(measures: Measures, *, n_tokens: int) -> Section:
+    before, after = measures.reference_error.bins, measures.policy_error.bins
+    plot = Plot(
+        plots.token_reliability_plot(before, after),
+        "Reliability",
+        "how often the most likely token came, against its probability; a dot grows with its tokens",
+    )
+    return Section(
+        "tokens",
+        "Next token",
+        "Is the model as sure of the next token as it is right?",
+        [
+            Text(
+                f"{number(n_tokens)} tokens of held-out chosen responses, under the unaligned and the aligned model. "
+                "A negative change of likelihood, entropy or Brier score is a fall.",
+                "lead",
+            ),
+            Figures([plot]),
+            Table(["", "before", "after", "change, paired"], token_rows(measures)),
+            _reliability_table(before, after, rows_name="tokens"),
+        ],
+    )
 
 
-def _drift_section(told: Numbers) -> dict[str, Any]:
-    return {
-        "anchor": "drift",
-        "name": "Drift",
-        "title": "How far did it go?",
-        "lead": "Aligned against unaligned model along held-out responses, in nats a token. The divergence is exact: "
-        "over the whole vocabulary before every token of the chosen responses.",
-        "plot": None,
-        "table": {"head": ["", "nats a token"], "rows": _drift_rows(told["drift"])},
-        "folded": [],
-    }
+def _drift_section(drift: Drift) -> Section:
+    lead = (
+        "Aligned against unaligned model along held-out responses, in nats a token. The divergence is exact: over the "
+        "whole vocabulary before every token of the chosen responses."
+    )
+    table = Table(["", "nats a token"], drift_rows(drift))
+    return Section("drift", "Drift", "How far did it go?", [Text(lead, "lead"), table])
 
 
-def _seed_section(told: Numbers) -> list[dict[str, Any]]:
-    if not told["by_seed"]:
-        return []
-    by = told["by_seed"]
+def _seed_section(seeds: Sequence[int], measures: Sequence[Measures]) -> Section:
+    gaps = [seed.gaps_after for seed in measures]
     rows = [
-        ["pairs it gets right, %", *(shown(scaled(one["reward_gap"]["after"]["accuracy"], 100)) for one in by)],
-        ["calibration error, σ(gap)", *(number(one["reward_gap"]["after"]["ece"], digits=3) for one in by)],
-        ["Brier score, σ(gap)", *(shown(one["reward_gap"]["after"]["brier"], digits=3) for one in by)],
-        ["perplexity after", *(shown(one["next_token"]["aligned"]["perplexity"], digits=3) for one in by)],
-        ["calibration error, next token", *(number(one["next_token"]["aligned"]["ece"], digits=4) for one in by)],
-        ["KL, nats a token", *(shown(one["drift"]["divergence"], digits=5) for one in by)],
+        ["pairs it gets right, %", *(estimate_text(gap.accuracy.scaled(100)) for gap in gaps)],
+        ["calibration error, σ(gap)", *(number(gap.error.ece, digits=3) for gap in gaps)],
+        ["Brier score, σ(gap)", *(estimate_text(gap.brier, digits=3) for gap in gaps)],
+        ["perplexity after", *(estimate_text(seed.policy.perplexity, digits=3) for seed in measures)],
+        ["calibration error, next token", *(number(seed.policy_error.ece, digits=4) for seed in measures)],
+        ["KL, nats a token", *(estimate_text(seed.drift.divergence, digits=5) for seed in measures)],
     ]
-    return [
-        {
-            "anchor": "seeds",
-            "name": "Seeds",
-            "title": "Seed by seed",
-            "lead": "The intervals of one seed speak of other pairs, not of other seeds; those above speak of both.",
-            "plot": None,
-            "table": {"head": ["", *(f"seed {one['seed']}" for one in by)], "rows": rows},
-            "folded": [],
-        }
-    ]
+    lead = "The intervals of one seed speak of other pairs, not of other seeds; those above speak of both."
+    table = Table(["", *(f"seed {seed}" for seed in seeds)], rows)
+    return Section("seeds", "Seeds", "Seed by seed", [Text(lead, "lead"), table])
 
 
-def _bins(sides: Mapping[str, Numbers | None], what: str) -> dict[str, Any]:
+def _reliability_table(before: Sequence[Bin], after: Sequence[Bin], *, rows_name: str) -> Table:
     rows = [
         [
-            f"{side}, {number(low, digits=2)} to {number(high, digits=2)}", number(n),
-            number(predicted, digits=3), number(observed, digits=3),
+            f"{side}, {number(b.low, digits=2)} to {number(b.high, digits=2)}",
+            number(b.count),
+            number(b.confidence, digits=3),
+            number(b.accuracy, digits=3),
         ]
-        for side, told in sides.items()
-        if told is not None
-        for low, high, n, predicted, observed in told["bins"]
-    ]  # fmt: skip
-    return {"head": ["confidence", what, "mean confidence", "share right"], "rows": rows}
-
-
-def _for_plot(side: Numbers) -> Calibration:
-    bins: Sequence[Bin] = tuple(Bin(*row) for row in side["bins"])
-    return Calibration(
-        n=sum(one.count for one in bins), accuracy=side["accuracy"]["value"], accuracy_ci95=NO_INTERVAL,
-        ece=side["ece"], brier=side["brier"]["value"], bins=tuple(bins),
-    )  # fmt: skip
+        for side, bins in (("before", before), ("after", after))
+        for b in bins
+    ]
+    return Table(["confidence", rows_name, "mean confidence", "share right"], rows, title="reliability")

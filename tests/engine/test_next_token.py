@@ -9,22 +9,23 @@ import pytest
 import torch
 from engine_families import VOCABULARY, build, pairs
 
-from trimtab.analysis.token_calibration import tabulate, token_calibration
-from trimtab.engine import calibrating, models
-from trimtab.engine.calibrating import NextToken, Reading, divergence, next_token, read
+from trimtab.analysis.calibration import expected_calibration_error
+from trimtab.analysis.token_calibration import Predictions, tabulate, token_bins
+from trimtab.engine import models, next_token
+from trimtab.engine.next_token import NextToken, Reading, divergence, read
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError
 from trimtab.records import TokenPair
 
 
-def readings(aligned: Scorer, unaligned: Scorer, given: list[TokenPair], *, pack_tokens: int = 64) -> list[Reading]:
-    return sorted(read(aligned, unaligned, given, pack_tokens=pack_tokens), key=lambda one: one.index)
+def readings(policy: Scorer, reference: Scorer, given: list[TokenPair], *, pack_tokens: int = 64) -> list[Reading]:
+    return sorted(read(policy, reference, given, pack_tokens=pack_tokens), key=lambda one: one.index)
 
 
 def test_next_token_by_hand() -> None:
     # p = (1/2, 1/4, 1/4); the token that came is the second, then the first. Entropy ½ ln 2 + 2·¼ ln 4 = 1.5 ln 2.
     logps = torch.tensor([[0.5, 0.25, 0.25]] * 2).log()
-    told = next_token(logps, torch.tensor([1, 0]))
+    told = NextToken.of(logps, torch.tensor([1, 0]))
     assert told.logp_N.tolist() == pytest.approx([-math.log(4), -math.log(2)])
     assert told.confidence_N.tolist() == pytest.approx([0.5, 0.5])
     assert told.right_N.tolist() == [0.0, 1.0]
@@ -55,7 +56,7 @@ def test_divergence_of_near_and_of_far_models() -> None:
 def test_tokens_that_no_model_allows_are_no_difference() -> None:
     p, q = (torch.tensor([[a, 1.0, -math.inf]]).log_softmax(-1) for a in (0.0, 0.5))
     assert divergence(p, q).item() == pytest.approx(divergence(p[:, :2], q[:, :2]).item())
-    assert next_token(p, torch.tensor([1])).entropy_N.isfinite().all()
+    assert NextToken.of(p, torch.tensor([1])).entropy_N.isfinite().all()
     assert divergence(p, torch.tensor([[0.0, -math.inf, 0.0]]).log_softmax(-1)).item() == math.inf
 
 
@@ -63,21 +64,21 @@ def test_tokens_that_no_model_allows_are_no_difference() -> None:
 @pytest.mark.parametrize("rows", [1, 1000])
 def test_as_plain_forwards_say(family: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed, soft-capped, or on the padded path with the model's own logits; row by row or all at once."""
-    monkeypatch.setattr(calibrating, "chunk_rows", lambda *_: rows * calibrating.SHARES_OF_A_CHUNK)
-    aligned, unaligned = build(family, seed=0), build(family, seed=1)
+    monkeypatch.setattr(next_token, "chunk_rows", lambda *_: rows * next_token.SHARES_OF_A_CHUNK)
+    policy, reference = build(family, seed=0), build(family, seed=1)
     given = pairs(6)
-    found = readings(Scorer(aligned), Scorer(unaligned), given)
+    found = readings(Scorer(policy), Scorer(reference), given)
     for one, pair in zip(found, given, strict=True):
-        own, other = (plain(model, pair.prompt_ids, pair.chosen_ids) for model in (aligned, unaligned))
+        own, other = (plain(model, pair.prompt_ids, pair.chosen_ids) for model in (policy, reference))
         targets = torch.tensor(pair.chosen_ids)
-        for told, logps in ((one.aligned, own), (one.unaligned, other)):
+        for told, logps in ((one.policy, own), (one.reference, other)):
             p = logps.exp()
             assert told.logp_N.numpy() == pytest.approx(logps[range(len(targets)), targets].numpy(), abs=1e-5)
             assert told.confidence_N.numpy() == pytest.approx(p.amax(-1).numpy(), abs=1e-5)
             assert told.right_N.tolist() == (p.argmax(-1) == targets).float().tolist()
             assert told.entropy_N.numpy() == pytest.approx(-(p * logps).sum(-1).numpy(), abs=1e-5)
         assert one.divergence_N.numpy() == pytest.approx((own.exp() * (own - other)).sum(-1).numpy(), abs=1e-5)
-        for values, model in ((one.rejected_aligned_N, aligned), (one.rejected_unaligned_N, unaligned)):
+        for values, model in ((one.rejected_policy_N, policy), (one.rejected_reference_N, reference)):
             logps = plain(model, pair.prompt_ids, pair.rejected_ids)
             truth = logps[range(len(pair.rejected_ids)), torch.tensor(pair.rejected_ids)]
             assert values.numpy() == pytest.approx(truth.numpy(), abs=1e-5)
@@ -106,9 +107,9 @@ def same(a: NextToken, b: NextToken) -> bool:
 def test_a_model_beside_itself_has_not_moved() -> None:
     given = pairs(4)
     for one in readings(Scorer(build("Qwen2")), Scorer(build("Qwen2")), given):
-        assert same(one.aligned, one.unaligned)
+        assert same(one.policy, one.reference)
         assert not one.divergence_N.any()
-        assert torch.equal(one.rejected_aligned_N, one.rejected_unaligned_N)
+        assert torch.equal(one.rejected_policy_N, one.rejected_reference_N)
 
 
 def test_an_adapter_is_read_against_its_own_base() -> None:
@@ -121,7 +122,7 @@ def test_an_adapter_is_read_against_its_own_base() -> None:
     scorer = Scorer(moved)
     found = readings(scorer, scorer, given)
     truth = readings(Scorer(base), Scorer(base), given)
-    assert all(same(one.unaligned, other.unaligned) for one, other in zip(found, truth, strict=True))
+    assert all(same(one.reference, other.reference) for one, other in zip(found, truth, strict=True))
     assert all(one.divergence_N.sum() > 0.01 for one in found)
 
 
@@ -132,9 +133,10 @@ def test_an_overconfident_model_has_the_larger_error() -> None:
     tokens = torch.distributions.Categorical(logits=logits).sample()
     errors = {}
     for temperature in (0.5, 1.0, 2.0):
-        told = next_token((logits / temperature).log_softmax(-1), tokens)
-        table = tabulate([(told.logp_N, told.confidence_N, told.right_N, told.entropy_N)])
-        errors[temperature] = token_calibration(table).ece
+        told = NextToken.of((logits / temperature).log_softmax(-1), tokens)
+        values = (told.logp_N, told.confidence_N, told.right_N, told.entropy_N)
+        table = tabulate([Predictions(*(array.double().numpy() for array in values))])
+        errors[temperature] = expected_calibration_error(token_bins(table))
         over = float(table.over_P[0])
         assert (over > 100) if temperature < 1 else (over < -100) if temperature > 1 else abs(over) < 100
     assert errors[1.0] < 0.03
@@ -145,7 +147,7 @@ def test_an_overconfident_model_has_the_larger_error() -> None:
 def test_numbers_that_are_not_finite_name_the_pair() -> None:
     model = build("Qwen2")
     scorer, given = Scorer(model), pairs(3)
-    scorer.prepare([calibrating.Group.of_pair(given[0], 0)])
+    scorer.prepare([next_token.Group.of_pair(given[0], 0)])
     with torch.no_grad():
         model.lm_head.weight[5] = math.nan
     with pytest.raises(NumericsError, match=r"pairs.jsonl:\d"):
