@@ -64,7 +64,7 @@ def a_session(
         asked,
         seed=seed,
         keeper=keeper,
-        chosen={m.content: keeper.chosen[m.content] for m in asked if m.content in keeper.chosen},
+        choices={m.content: keeper.chosen[m.content] for m in asked if m.content in keeper.chosen},
         skips=keeper.skipped,
         clock=clock or Clock(),
     )

@@ -137,7 +137,7 @@ class _Keeper:
 
 def test_the_arena_page_with_a_megabyte_of_it(chromium: Browser) -> None:
     asked = [Match(f"p {HOSTILE}", (HOSTILE,), (LONG,), (HOSTILE,), HOSTILE)]
-    session = Session(asked, seed=0, keeper=_Keeper(), chosen={}, skipped=set())
+    session = Session(asked, seed=0, keeper=_Keeper(), choices={}, skips=set())
     with ArenaServer(session, summary=lambda: {"headline": HOSTILE, "details": [HOSTILE]}).serve() as server:
         page = chromium.open(server.url)
         page.until("view !== null")
