@@ -209,14 +209,14 @@ def test_a_limit_of_costs_stops_and_goes_on(tmp_path: Path, scripted_server: Ser
 def test_the_estimate_is_what_is_then_asked(tmp_path: Path, scripted_server: Servers) -> None:
     server = scripted_server(longer)
     config = compared(tmp_path, server.url, canaries=5, input_price=1.0, output_price=1.0)
-    told = dry_run.main(config)
+    told = dry_run.main(config).to_json()
     assert not server.requests
     assert told["answers"] == "read"
     said = judged(config).said
     assert told["n_calls"] == len(server.requests)
     assert any("calls to" in line and "US dollars" in line for line in said)
     after = dry_run.main(config)
-    assert (after["n_calls"], after["cost_usd"]) == (0, 0.0)
+    assert (after.estimate.n_calls, after.estimate.cost_usd) == (0, 0.0)
     assert any("0 to make" in line for line in dry_run.lines(after))
 
 
@@ -238,7 +238,7 @@ def test_marks_of_both_models_and_turns(tmp_path: Path, scripted_server: Servers
         ("constant", "empty", "instructing"), True
     )  # a 7 for nothing
     before = len(server.requests)
-    assert dry_run.main(config)["n_calls"] == 0
+    assert dry_run.main(config).estimate.n_calls == 0
     Folder.of(config).judge("turns").unlink()
     judged(config)
     assert len(server.requests) == before

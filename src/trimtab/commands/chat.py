@@ -20,10 +20,10 @@ def main(run_folder: str, *, temperature: float = 0.7, seed: int = 0) -> None:
     """Read lines from standard input, print the model's answers; the whole conversation is the prompt."""
     loaded = models.load(str(finished_model(run_folder)), offline=True)
     template = chat.ChatTemplate.of(loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id)
-    said: list[Message] = []
+    conversation: list[Message] = []
     for turn, line in enumerate(_lines()):
-        said.append(Message("user", line))
-        ids = template.prompt_ids(tuple(said), max_prompt_tokens=MAX_PROMPT_TOKENS)
+        conversation.append(Message("user", line))
+        ids = template.prompt_ids(tuple(conversation), max_prompt_tokens=MAX_PROMPT_TOKENS)
         [answer] = sample(
             loaded.model,
             [ids],
@@ -33,7 +33,7 @@ def main(run_folder: str, *, temperature: float = 0.7, seed: int = 0) -> None:
             seed=seed + turn,
         )
         text = loaded.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
-        said.append(Message("assistant", text))
+        conversation.append(Message("assistant", text))
         sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()
 

@@ -6,6 +6,8 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,58 +21,103 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def main() -> dict[str, Any]:
-    """Everything a bug report needs; no secrets, no environment."""
-    return versions() | {"folders": _folders()}
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """`bf16` says whether an accelerator computes in it."""
+
+    system: str
+    processor: str
+    cores: int | None
+    memory_gb: float
+    accelerators: tuple[str, ...]
+    bf16: bool
 
 
-def versions() -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Versions:
     """Packages and hardware, as kept in a run folder."""
-    return {
-        "trimtab": __version__,
-        "python": sys.version.split()[0],
-        "packages": _packages(),
-        "hardware": _hardware(),
-    }
+
+    trimtab: str
+    python: str
+    packages: Mapping[str, str]
+    hardware: Hardware
+
+    def to_json(self) -> dict[str, Any]:
+        hardware = asdict(self.hardware) | {"accelerators": list(self.hardware.accelerators)}
+        return {
+            "trimtab": self.trimtab,
+            "python": self.python,
+            "packages": dict(self.packages),
+            "hardware": hardware,
+        }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    hardware = told["hardware"]
-    accelerators = ", ".join(hardware["accelerators"]) or "none"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder and the space that its disk has left."""
+
+    name: str
+    path: Path
+    free_gb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Everything a bug report needs; no secrets, no environment."""
+
+    versions: Versions
+    places: tuple[Place, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        folders = {place.name: {"path": str(place.path), "free_gb": place.free_gb} for place in self.places}
+        return self.versions.to_json() | {"folders": folders}
+
+
+def main() -> Diagnosis:
+    return Diagnosis(versions(), _places())
+
+
+def versions() -> Versions:
+    return Versions(__version__, sys.version.split()[0], _packages(), _hardware())
+
+
+def lines(diagnosis: Diagnosis) -> list[str]:
+    versions, hardware = diagnosis.versions, diagnosis.versions.hardware
+    packages = ", ".join(f"{name} {version}" for name, version in versions.packages.items())
     return [
-        f"trimtab {told['trimtab']} on Python {told['python']}, {hardware['system']}",
-        "packages     " + ", ".join(f"{name} {version}" for name, version in told["packages"].items()),
-        f"processor    {hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gb']:.1f} GB",
-        f"accelerators {accelerators}",
-        f"bf16         {'yes' if hardware['bf16'] else 'no: float32 is used'}",
-        *(f"{name:12} {entry['path']} ({entry['free_gb']:.1f} GB free)" for name, entry in told["folders"].items()),
+        f"trimtab {versions.trimtab} on Python {versions.python}, {hardware.system}",
+        f"packages     {packages}",
+        f"processor    {hardware.processor}, {hardware.cores} cores, {hardware.memory_gb:.1f} GB",
+        f"accelerators {', '.join(hardware.accelerators) or 'none'}",
+        f"bf16         {'yes' if hardware.bf16 else 'no: float32 is used'}",
+        *(f"{place.name:12} {place.path} ({place.free_gb:.1f} GB free)" for place in diagnosis.places),
     ]
 
 
 def _packages() -> dict[str, str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
-def _hardware() -> dict[str, Any]:
+def _hardware() -> Hardware:
     import torch
 
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         accelerators.append("Apple MPS")
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": _memory_bytes() / 1e9,
-        "accelerators": accelerators,
-        "bf16": bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported()),
-    }
+    return Hardware(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        memory_gb=_memory_bytes() / 1e9,
+        accelerators=tuple(accelerators),
+        bf16=bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported()),
+    )
 
 
 def _processor() -> str:
@@ -89,10 +136,9 @@ def _memory_bytes() -> int:
         return 0
 
 
-def _folders() -> dict[str, dict[str, Any]]:
-    places = {"here": Path.cwd(), "cache": store.home()}
-    found: dict[str, dict[str, Any]] = {}
-    for name, path in places.items():
-        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-        found[name] = {"path": str(path), "free_gb": shutil.disk_usage(existing).free / 1e9}
-    return found
+def _places() -> tuple[Place, ...]:
+    places = []
+    for name, path in (("here", Path.cwd()), ("cache", store.home())):
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        places.append(Place(name, path, shutil.disk_usage(existing).free / 1e9))
+    return tuple(places)

@@ -19,7 +19,7 @@ def main(run_folder: str, *, format: str, to: str | None) -> str:
         raise ConfigError(f"{target} is there already", remedy="choose another folder with --to")
     match format:
         case "hf":
-            store.commit_folder(target, lambda folder: _copied(model, folder))
+            store.commit_folder(target, lambda folder: _copy(model, folder))
         case "merged":
             loaded = models.load(str(model), device="cpu", offline=True)
             store.commit_folder(target, lambda folder: models.save(loaded.model, loaded.tokenizer, folder))
@@ -33,7 +33,7 @@ def main(run_folder: str, *, format: str, to: str | None) -> str:
     return str(target)
 
 
-def _copied(source: Path, folder: Path) -> None:
+def _copy(source: Path, folder: Path) -> None:
     for path in source.iterdir():
         if path.is_symlink() and path.resolve().parent not in (source.resolve(), *_blobs(source)):
             raise ConfigError(

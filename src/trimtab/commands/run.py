@@ -99,7 +99,7 @@ def seeds(setup: RunSetup, *, reporter: Reporter) -> Iterator[RunSetup]:
 
 def _describe(setup: RunSetup, planned: dict[str, Any], inputs: str) -> None:
     folder = setup.folder
-    store.write_json(folder.versions, doctor.versions())
+    store.write_json(folder.versions, doctor.versions().to_json())
     store.write_json(folder.plan, planned)
     store.write_json(folder.config, to_json(setup.config))
     folder.finish("plan", inputs, [folder.plan])
