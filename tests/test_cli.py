@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -73,6 +74,91 @@ def test_the_help_of_run_lists_every_key_with_its_meaning_default_and_choices(
             assert f"[default: {str(default).lower() if isinstance(default, bool) else default}]" in line
     assert "--engine.screening auto|on|off" in shown
     assert all(f"─ {section} ─" in shown for section in ("run", "data", "train", "judge", "windtunnel"))
+
+
+# each is a mistake of one letter, which nobody should wait seconds for
+TYPOS = [
+    "run --lr 3",
+    "run --objective dpoo",
+    "run --train.schedule lineer",
+    "run --adapter lorra",
+    "train --data.limti 3",
+    "generate --benchmrk x",
+    "judge --judge gpt-4",
+    "plan --epoch 2",
+    "sweep --grid margn=1,2",
+    "audit pairs.jsonl --data.limti 3",
+    "compare a b --judg x",
+    "run pairs.csv",
+    "frobnicate",
+]
+
+
+def test_a_typing_mistake_is_answered_before_torch_loads(tmp_path: Path) -> None:
+    script = (
+        "import sys, trimtab\n"
+        "from trimtab.cli import main\n"
+        f"for line in {TYPOS!r}:\n"
+        "    try: main(line.split())\n"
+        "    except SystemExit as stopped: assert stopped.code == 2, (line, stopped.code)\n"
+        "    else: raise AssertionError(line)\n"
+        "    assert 'torch' not in sys.modules, line\n"
+        "try: trimtab.run(train={'lr': 1})\n"
+        "except trimtab.TrimtabError as error: assert 'train.learning_rate' in str(error)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["objectives"], ["objectives", "--json"], ["run", "--help"], ["frobé"], ["doctor"]])
+def test_a_terminal_that_knows_ascii_only_gets_the_nearest_letters(words: list[str]) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "trimtab", *words], capture_output=True, env=environment, check=False)
+    text = (done.stdout + done.stderr).decode("ascii")
+    assert done.returncode == (2 if words == ["frobé"] else 0), text
+    assert "defect" not in text
+    assert "r_w >= m/" in text or words != ["objectives"]
+    if "--json" in words:
+        assert "β" in json.loads(done.stdout)[0]["formula"] + json.loads(done.stdout)[4]["formula"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "No module named 'torch'"),
+        (
+            "OSError('libcudart.so.12: cannot open shared object file: No such file or directory')",
+            "libcudart.so.12: cannot open",
+        ),
+    ],
+    ids=["not installed", "CUDA's libraries missing"],
+)
+def test_without_torch_there_is_one_message(tmp_path: Path, pairs: Path, raised: str, said: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, importlib.abc\n"
+        "class Missing(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name.partition('.')[0] == 'torch': raise {raised}\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from trimtab.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    doctor = run("doctor")
+    assert doctor.returncode == 0, doctor.stderr
+    assert f"torch        cannot be used: {said}" in doctor.stdout
+    for words in (["audit", str(pairs), "--model", "windtunnel"], ["run"]):
+        done = run(*words)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "defect" not in done.stderr
+        assert done.stderr.count("trimtab:") == 1
 
 
 def test_objectives_prints_formulas_and_dead_zones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,3 +296,51 @@ def test_audit_counts_every_row_and_speaks_json(
     with_model = call(["audit", str(pairs), "--model", str(windtunnel.model_folder())], capsys)
     assert with_model[0] == 0
     assert "tokens, median" in with_model[1]
+    assert with_model[1].splitlines()[-1] == "a run would start on these data"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "5 of 40 rows (12.5%) are bad"),
+        (["--data.max-rejected", "1", "--data.holdout", "0.9999"], "all 35 are held out"),
+        (["--data.max-rejected", "0.2"], None),
+    ],
+)
+def test_an_audit_ends_as_a_run_on_the_same_data_would_begin(
+    tmp_path: Path, pairs: Path, more: list[str], said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    pairs.write_text("".join(json.dumps(row | ({"chosen": ""} if n < 5 else {})) + "\n" for n, row in enumerate(rows)))
+    code, _, complaint = call(["audit", str(pairs), *more], capsys)
+    verdict = json.loads(call(["audit", str(pairs), "--json", *more], capsys)[1])["verdict"]
+    assert code == (0 if said is None else 1)
+    assert verdict["starts"] == (said is None)
+    assert said is None or (said in complaint and said in verdict["reason"] and "→" in complaint)
+    words = ["run", "--model", "windtunnel", "--data", str(pairs), *more, "--out", str(tmp_path / "run"), "--quiet"]
+    run_code, _, run_complaint = call([*words, "--train.max-steps", "1"], capsys)
+    assert run_code == (0 if said is None else 2), run_complaint
+    assert said is None or said in run_complaint
+
+
+def test_a_stage_alone_runs_what_it_needs_and_says_when_it_has_nothing_to_do(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["--model", "windtunnel", "--data", str(pairs), "--out", str(out), "--train.max-steps", "1", "--quiet"]
+    code, _, complaint = call(["train", *words], capsys)
+    assert code == 0, complaint
+    assert (out / "model" / "model.safetensors").is_file()
+    for command, remedy in (("generate", "--benchmark"), ("judge", "--benchmark")):
+        code, _, complaint = call([command, str(out)], capsys)
+        assert code == 2
+        assert "has no benchmark" in complaint
+        assert remedy in complaint
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps(["What is one plus one?", "What is two plus three?"]))
+    code, _, complaint = call(["judge", str(out), "--benchmark", str(prompts)], capsys)
+    assert code == 2
+    assert "has no judge" in complaint
+    code, _, complaint = call(["generate", str(out), "--benchmark", str(prompts), "--quiet"], capsys)
+    assert code == 0, complaint
+    assert (out / "answers" / "prompts.json").is_file()

@@ -34,15 +34,15 @@ def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = T
     sections as mappings (`train={"epochs": 2}`), main fields as bare words (`objective="dpo"`).
     Raises `UserError` for what cannot be run, `RunError` when the run fails.
     """
-    from trimtab.commands import run as command
-    from trimtab.progress import reporter
-
     base: Mapping[str, Any]
     if isinstance(config, Mapping):
         base = config
     else:
         base = files.on_recipe({} if config is None else files.read_file(Path(config)), keys)
     resolved = configuration.resolve(configuration.merge(base, keys))
+    from trimtab.commands import run as command  # with torch: a typing mistake is answered before that
+    from trimtab.progress import reporter
+
     folder = command.main(resolved, reporter=reporter(quiet=quiet))
     report = store.read_json(folder.report("json")) if folder.report("json").is_file() else None
     return Run(folder.root, folder.model, report)

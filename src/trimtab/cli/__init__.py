@@ -5,7 +5,9 @@ Nothing heavy is imported before a command needs it: `trimtab --help` must answe
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    _allow_any_letter()
     try:
         _call(words)
     except TrimtabError as error:
@@ -34,20 +37,56 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}\n  → {_OF_THE_SYSTEM}", _code_of(error), debug)
-    except RecursionError:
-        _fail("what was read is nested too deeply\n  → write it flat, or make it again", 2, debug)
     except Exception as error:
-        if isinstance(error, ValueError) and "null byte" in str(error):
-            _fail("a name holds a NUL, which no path may\n  → write it without", 2, debug)
-        if isinstance(error, ValueError) and "integer string conversion" in str(error):
-            _fail("a number has more digits than can be read\n  → write a smaller one", 2, debug)
-        _fail(
-            f"unexpected {type(error).__name__}: {error}\n  → this is a defect of trimtab; --debug shows where",
-            1,
-            debug,
-        )
+        _fail(*_foreign(error), debug)
+
+
+def _allow_any_letter() -> None:
+    """Let a terminal or pipe that knows fewer letters than UTF-8 show the others as what comes nearest."""
+    codecs.register_error("trimtab", _nearest_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="trimtab")
+
+
+_NEAREST = {"→": "->", "…": "...", "–": "-", "—": "-", "−": "-", "·": "*", "×": "x", "≥": ">=", "≤": "<=", "’": "'"}
+
+
+def _nearest_letters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    escape = "".join(_NEAREST.get(c, c.encode("ascii", "backslashreplace").decode()) for c in letters)
+    return escape, error.end
+
+
+def _foreign(error: Exception) -> tuple[str, int]:
+    """What an error that is not trimtab's own means, with its remedy, and the exit code."""
+    if _is_of_a_package(error):
+        return f"a package cannot be loaded: {error}\n  → {_OF_PACKAGES}", 1
+    match error:
+        case OSError():
+            return f"{error.filename or 'a file'}: {error.strerror or error}\n  → {_OF_THE_SYSTEM}", _code_of(error)
+        case RecursionError():
+            return "what was read is nested too deeply\n  → write it flat, or make it again", 2
+        case ValueError() if "null byte" in str(error):
+            return "a name holds a NUL, which no path may\n  → write it without", 2
+        case ValueError() if "integer string conversion" in str(error):
+            return "a number has more digits than can be read\n  → write a smaller one", 2
+        case _:
+            defect = "this is a defect of trimtab; --debug shows where"
+            return f"unexpected {type(error).__name__}: {error}\n  → {defect}", 1
+
+
+def _is_of_a_package(error: Exception) -> bool:
+    """Whether a package, or a library that it loads (torch's of CUDA), is not there."""
+    if isinstance(error, ImportError):
+        return not (error.name or "").startswith("trimtab")
+    return isinstance(error, OSError) and error.errno is None and "shared object" in str(error)
+
+
+_OF_PACKAGES = "`trimtab doctor` lists what is installed; `pip install trimtab` installs what is not"
+_OF_THE_SYSTEM = "the system refused that: check the name, its length, its permissions and the disk"
 
 
 def _call(words: list[str]) -> None:
@@ -59,9 +98,6 @@ def _call(words: list[str]) -> None:
         flags = join_booleans(words)
     command, bound, unparsed = app.parse_args(flags, exit_on_error=False, print_error=False, help_on_error=False)
     command(*bound.args, **bound.kwargs, **dict.fromkeys(unparsed, tuple(words)))
-
-
-_OF_THE_SYSTEM = "the system refused that: check the name, its length, its permissions and the disk"
 
 
 def _code_of(error: OSError) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from importlib import import_module
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -15,6 +15,9 @@ from trimtab.cli.terminal import reporter, show
 from trimtab.config import Config
 from trimtab.config.flags import Keys, tree
 from trimtab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trimtab.runtime.folder import Folder
 
 Quiet = Annotated[bool, Parameter(negative=(), show_default=False, help="plain lines, no bars")]
 ResumeAnyway = Annotated[
@@ -109,6 +112,7 @@ def judge(
 
 
 def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = False) -> None:
+    _require_work(name, config)
     from trimtab.runtime import set_up
 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
@@ -118,11 +122,35 @@ def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = 
     options = {"resume_anyway": True} if resume_anyway else {}  # of train alone
     with runner.begun(setup, reporter=own, **options):
         for single in runner.seeds(setup, reporter=own):
+            for earlier in _missing_before(name, single.folder):
+                import_module(f"trimtab.stages.{earlier}").main(single, reporter=own)
             stage.main(single, reporter=own, **options)
             if name == "judge":
                 stage.refuse_if_incomplete(single)
         if name == "report" and config.seeds > 1:
             stage.main(setup, reporter=own)
+
+
+def _require_work(name: str, config: Config) -> None:
+    """Raises ConfigError where a stage would have nothing to do."""
+    if name not in ("generate", "judge"):
+        return
+    if config.benchmark.name == "none":
+        raise ConfigError(
+            f"{config.out} has no benchmark: there is nothing to {'answer' if name == 'generate' else 'judge'}",
+            remedy="add --benchmark NAME or a file of prompts",
+        )
+    if name == "judge" and config.judge.kind == "none":
+        raise ConfigError(f"{config.out} has no judge", remedy="add --judge openai:MODEL or reward:MODEL")
+
+
+def _missing_before(name: str, folder: Folder) -> list[str]:
+    """The stages whose results a stage reads and that are not there, in the order in which they have to run."""
+    prepare, reference, train = (("prepare", folder.data), ("reference", folder.reference), ("train", folder.model))
+    needs = {"reference": [prepare], "train": [prepare, reference], "generate": [prepare, reference, train]}
+    if name == "generate" and folder.model.exists():
+        return []  # whatever became of what it was made from
+    return [stage for stage, result in needs.get(name, []) if not result.exists()]
 
 
 def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NONE) -> None:

@@ -24,7 +24,9 @@ def keys(*, as_json: AsJson = False) -> None:
 def audit(data: str, /, *, as_json: AsJson = False, keys: DataKeys = NONE) -> None:
     from trimtab.commands import audit as command
 
-    show(command.main(data, tree(keys)), as_json, command.lines)
+    result = command.main(data, tree(keys))
+    show(result, as_json, command.lines)
+    result.require_start()
 
 
 def objectives(*, as_json: AsJson = False) -> None:

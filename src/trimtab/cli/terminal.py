@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -36,7 +37,8 @@ def show(value: T, as_json: bool, lines: Callable[[T], list[str]]) -> None:
     """Print a command's result: one JSON object (a tree, or what its `to_json` makes), or its lines for people."""
     if as_json:
         tree = value.to_json() if hasattr(value, "to_json") else value
-        text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
+        ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        text = json.dumps(tree, ensure_ascii=ascii_only, allow_nan=False)
         print(text.encode("utf-8", "backslashreplace").decode("utf-8"))  # a lone surrogate as JSON writes it
         return
     for line in lines(value):

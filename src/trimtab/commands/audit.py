@@ -1,8 +1,8 @@
-"""What is wrong with a set of preference pairs, before an hour is spent on it."""
+"""What is wrong with a set of preference pairs, and whether a run would start on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,25 @@ from trimtab.data import audit as auditing
 from trimtab.data.formats import detect_format
 from trimtab.data.problems import RowProblem
 from trimtab.data.sources import read_rows
-from trimtab.errors import ConfigError
+from trimtab.errors import DataError, RunError
 from trimtab.records import Pair, TokenPair
 from trimtab.runtime import set_up
-from trimtab.stages.prepare import split_name, template_of
+from trimtab.stages import prepare
+
+ENOUGH_PAIRS = 10_000  # training pairs remembered, to know that one of them is left; more are not needed for that
 
 
 @dataclass(frozen=True, slots=True)
 class SourceAudit:
-    """The audit of one source. `template` says how rows were tokenised; None where no model was named."""
+    """The audit of one source. `template` says how rows were tokenised; None where no model was named.
+
+    `refusal` is why a run would not start on these rows; None where it would.
+    """
 
     source: str
     format: str
     audit: auditing.Audit
+    refusal: DataError | None
     template: str | None = None
 
     def lines(self) -> list[str]:
@@ -35,34 +41,59 @@ class SourceAudit:
         if self.template is not None:
             head["template"] = self.template
         rejected = [row.to_json() for row in self.audit.dropped]
-        return head | self.audit.to_json() | {"rejected": rejected, "lines": self.lines()}
+        verdict = {"starts": self.refusal is None, "reason": None if self.refusal is None else self.refusal.message}
+        return head | self.audit.to_json() | {"rejected": rejected, "lines": self.lines(), "verdict": verdict}
+
+    def require_start(self) -> None:
+        """Raises RunError where a run would refuse these rows."""
+        if self.refusal is not None:
+            reason = self.refusal.message.partition("\n")[0]  # the rest stands above
+            raise RunError(f"a run would refuse these data: {reason}", remedy=self.refusal.remedy)
 
 
 def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
-    """The audit of `source`; on tokens too when `flags` name a model."""
-    if foreign := sorted(set(flags) - {"data", "model", "offline"}):
-        raise ConfigError(f"an audit has no use for {foreign[0]}", remedy="give --model and --data.KEY only")
+    """The audit of `source`; on tokens too when `flags`, of data, model and offline, name a model."""
     data = section(DataSection, "data", {**flags.get("data", {}), "source": source})
     assert isinstance(data, DataSection)
     offline = str(flags.get("offline", "false")).lower() == "true"
-    rows = read_rows(source, split=split_name(data), limit=data.limit, offline=offline)
+    rows = read_rows(source, split=prepare.split_name(data), limit=data.limit, offline=offline)
     shape = detect_format(rows.head, source=source, columns=data.columns)
-    outcomes = (shape.to_pair(row_id, row) for row_id, row in rows)
+    train_ids: set[str] = set()
+
+    def outcomes() -> Iterator[Pair | RowProblem]:
+        for row_id, row in rows:
+            outcome = shape.to_pair(row_id, row)
+            enough = len(train_ids) >= ENOUGH_PAIRS
+            if isinstance(outcome, Pair) and not enough and not prepare.is_heldout(outcome, share=data.holdout):
+                train_ids.add(outcome.id)
+            yield outcome
+
     if "model" not in flags:
-        return SourceAudit(source, shape.name, auditing.audit(outcomes))
+        audit = auditing.audit(outcomes())
+        return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids))
     model = section(ModelSection, "model", flags["model"])
     assert isinstance(model, ModelSection)
-    template, limits = template_of(set_up(Config(model=model, data=data, offline=offline)))
+    template, limits = prepare.template_of(set_up(Config(model=model, data=data, offline=offline)))
 
     def tokenize(pair: Pair) -> TokenPair | RowProblem:
         return template.tokenize_pair(pair, **limits)
 
-    audit = auditing.audit(outcomes, tokenize=tokenize, decode=template.decode)
-    return SourceAudit(source, shape.name, audit, template=template.sentence)
+    audit = auditing.audit(outcomes(), tokenize=tokenize, decode=template.decode)
+    return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids), template=template.sentence)
+
+
+def _refusal(audit: auditing.Audit, data: DataSection, train_ids: set[str]) -> DataError | None:
+    """What the stage `prepare` would stop with."""
+    try:
+        prepare.refuse_if_bad(audit, max_rejected=data.max_rejected)
+        prepare.refuse_without_training(len(train_ids - audit.dropped_ids), audit.n_kept)
+    except DataError as error:
+        return error
+    return None
 
 
 def lines(result: SourceAudit) -> list[str]:
-    """The audit for a terminal, with the first kept row as the model will see it."""
+    """The audit for a terminal, with the first kept row as the model will see it, and the verdict last."""
     text = [f"{result.source} ({result.format})", *result.lines()]
     if (sample := result.audit.sample) is not None:
         text += [
@@ -71,4 +102,4 @@ def lines(result: SourceAudit) -> list[str]:
             f"  chosen   {sample.chosen!r}",
             f"  rejected {sample.rejected!r}",
         ]
-    return text
+    return [*text, "a run would start on these data"] if result.refusal is None else text

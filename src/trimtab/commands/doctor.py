@@ -23,7 +23,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """`bf16` says whether an accelerator computes in it."""
+    """`bf16`: whether an accelerator computes in it. `torch_problem`: why torch cannot say, where it cannot."""
 
     system: str
     processor: str
@@ -31,6 +31,7 @@ class Hardware:
     memory_gb: float
     accelerators: tuple[str, ...]
     bf16: bool
+    torch_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Versions:
 
     def to_json(self) -> dict[str, Any]:
         hardware = asdict(self.hardware) | {"accelerators": list(self.hardware.accelerators)}
+        if self.hardware.torch_problem is None:
+            del hardware["torch_problem"]
         return {
             "trimtab": self.trimtab,
             "python": self.python,
@@ -90,6 +93,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         f"processor    {hardware.processor}, {hardware.cores} cores, {hardware.memory_gb:.1f} GB",
         f"accelerators {', '.join(hardware.accelerators) or 'none'}",
         f"bf16         {'yes' if hardware.bf16 else 'no: float32 is used'}",
+        *([f"torch        cannot be used: {hardware.torch_problem}"] if hardware.torch_problem else []),
         *(f"{place.name:12} {place.path} ({place.free_gb:.1f} GB free)" for place in diagnosis.places),
     ]
 
@@ -105,19 +109,29 @@ def _packages() -> dict[str, str]:
 
 
 def _hardware() -> Hardware:
-    import torch
-
-    accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        accelerators.append("Apple MPS")
+    accelerators, bf16, problem = _accelerators()
     return Hardware(
         system=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         memory_gb=_memory_bytes() / 1e9,
-        accelerators=tuple(accelerators),
-        bf16=bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported()),
+        accelerators=accelerators,
+        bf16=bf16,
+        torch_problem=problem,
     )
+
+
+def _accelerators() -> tuple[tuple[str, ...], bool, str | None]:
+    """Their names, whether they have bfloat16 units, and why torch cannot say, where it cannot."""
+    try:
+        import torch
+
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch.backends.mps.is_available():
+            names.append("Apple MPS")
+        return tuple(names), bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported()), None
+    except (ImportError, OSError, RuntimeError) as error:  # not installed, or CUDA's libraries or driver are not there
+        return (), False, f"{error}".partition("\n")[0]
 
 
 def _processor() -> str:

@@ -80,14 +80,14 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
             if pair.id in on_text.dropped_ids:
                 continue
             pairs.append(pair.to_json())
-            is_heldout = _is_heldout(pair, share=setup.config.data.holdout)
-            (heldout if is_heldout else train).append(tokens.to_json())
-            n_heldout, n_train = n_heldout + is_heldout, n_train + (not is_heldout)
+            held_out = is_heldout(pair, share=setup.config.data.holdout)
+            (heldout if held_out else train).append(tokens.to_json())
+            n_heldout, n_train = n_heldout + held_out, n_train + (not held_out)
     found = auditor.finish(decode=template.decode)
     if n_train + n_heldout != found.n_kept:
         raise DataError(f"{setup.config.data.source} changed while it was read", remedy="run the same command again")
     refuse_if_bad(found, max_rejected=setup.config.data.max_rejected)
-    _refuse_without_training(n_train, n_heldout)
+    refuse_without_training(n_train, n_heldout)
     store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in found.dropped))
     told = {"train": n_train, "heldout": n_heldout, "template": template.digest, "template_sentence": template.sentence}
     store.write_json(into / "audit.json", found.to_json() | told)
@@ -130,16 +130,18 @@ def split(prepared: Prepared, *, share: float) -> tuple[list[TokenPair], list[To
     train: list[TokenPair] = []
     heldout: list[TokenPair] = []
     for pair, tokens in zip(prepared.pairs, prepared.tokens, strict=True):
-        (heldout if _is_heldout(pair, share=share) else train).append(tokens)
-    _refuse_without_training(len(train), len(heldout))
+        (heldout if is_heldout(pair, share=share) else train).append(tokens)
+    refuse_without_training(len(train), len(heldout))
     return train, heldout
 
 
-def _is_heldout(pair: Pair, *, share: float) -> bool:
+def is_heldout(pair: Pair, *, share: float) -> bool:
+    """Whether a pair's prompt is among the `share` of prompts that are held out of training."""
     return int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32 < share
 
 
-def _refuse_without_training(n_train: int, n_heldout: int) -> None:
+def refuse_without_training(n_train: int, n_heldout: int) -> None:
+    """Raises DataError where all pairs are held out."""
     if not n_train:
         raise DataError(
             f"no pair is left to train on: all {n_heldout} are held out",
