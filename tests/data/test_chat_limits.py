@@ -87,9 +87,9 @@ def test_a_prompt_loses_whole_turns_from_its_start_and_nothing_else(
     template: ChatTemplate, prompt: tuple[Message, ...], limit: int
 ) -> None:
     system, turns = (prompt[:1], prompt[1:]) if prompt[0].role == "system" else ((), prompt)
-    labelled = len(prompt) > 1
+    multi_turn = len(prompt) > 1
     kept = [(*system, *turns[start:]) for start in range(0, len(turns), 2)] + [turns[-1:]] * len(system)
-    allowed = [template._encode([template.form.prompt(messages, labelled=labelled)])[0] for messages in kept]
+    allowed = [template._encode([template.form.prompt(messages, multi_turn=multi_turn)])[0] for messages in kept]
     fitting = [ids for ids in allowed if len(ids) <= limit]
     if not fitting:
         with pytest.raises(DataError, match="does not fit"):

@@ -16,7 +16,16 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from trimtab.engine.models import attach_lora, load, pick_device, pick_dtype, reference_mode, save, weights_digest
+from trimtab.engine.models import (
+    attach_lora,
+    end_generation_at,
+    load,
+    pick_device,
+    pick_dtype,
+    reference_mode,
+    save,
+    weights_digest,
+)
 from trimtab.errors import ModelError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -236,3 +245,22 @@ def test_real_models_go_through_save_and_plain_transformers(shared_data: Path, t
     assert torch.equal(_logits(again), _logits(loaded.model))
     text = "Once upon a time"
     assert AutoTokenizer.from_pretrained(out)(text).input_ids == loaded.tokenizer(text).input_ids
+
+
+def test_a_saved_model_says_where_its_answers_end(folder: Path, tmp_path: Path) -> None:
+    """open-r1 PR#663, LlamaFactory#7454: a base model's generation config names the end of a text alone, and
+    plain `generate` never stops at the end of turn that was trained. Right: both ids, as a list, the trained one
+    first; the merged adapter too."""
+    model = load(str(folder), device="cpu").model
+    model.generation_config.eos_token_id = 90
+    end_generation_at(model, (90,))
+    assert model.generation_config.eos_token_id == 90, "what is right already stays as it is"
+    end_generation_at(model, (92, 90))
+    for name, policy in (("full", model), ("adapter", attach_lora(model, rank=2, alpha=4))):
+        (tmp_path / name).mkdir()
+        save(policy, _tokenizer(), tmp_path / name)
+        saved = json.loads((tmp_path / name / "generation_config.json").read_text())
+        assert saved["eos_token_id"] == [92, 90]
+    policy.peft_config["default"].base_model_name_or_path = str(folder)
+    save(policy, _tokenizer(), tmp_path / "adapter")
+    assert load(str(tmp_path / "adapter"), device="cpu").model.generation_config.eos_token_id == [92, 90]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hostile_calls import harmless, jsonl, nothing_new, put, refused
 
-from trimtab.data import fence
+from trimtab.data import template_limits
 from trimtab.data.loading import load_chat_template
 from trimtab.engine import models
 from trimtab.engine.reward import RewardModel
@@ -252,7 +252,7 @@ def test_templates_that_would_escape(folder: Path, marker: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", COSTLY)
 def test_templates_that_would_never_end(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fence, "CPU_SECONDS", 0.5)
+    monkeypatch.setattr(template_limits, "CPU_SECONDS", 0.5)
     assert "chat template" in tricked(folder, COSTLY[name] + TURNS)
 
 
@@ -266,4 +266,4 @@ def test_templates_that_would_never_end(folder: Path, name: str, monkeypatch: py
     ],
 )  # fmt: skip
 def test_which_products_a_template_may_have(text: str, good: bool) -> None:
-    assert (fence.fault(text) == "") is good
+    assert (template_limits.fault(text) == "") is good

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -312,13 +314,11 @@ def test_only_what_the_model_ended_is_a_whole_answer_without_its_thoughts(tmp_pa
         "empty": ok(""),
     }
     reporter = Recorder()
-    said = answer_turns(
-        windtunnel.model_folder(),
-        [(name,) for name in replies],
+    said = asked(
+        a_config(tmp_path),
+        conversations=[(name,) for name in replies],
         temperatures=[0.7] * len(replies),
-        config=a_config(tmp_path),
         reporter=reporter,
-        what="answers",
         endpoint=a_server(scripted_server(lambda seen: replies[seen.text]).url),
     )
     answers = {name: (turns[0].text, turns[0].finished) for name, turns in zip(replies, said, strict=True) if turns}
@@ -332,3 +332,15 @@ def test_only_what_the_model_ended_is_a_whole_answer_without_its_thoughts(tmp_pa
     lines = "\n".join(reporter.lines)
     assert "('filtered'), turn 1: refused: the server filtered the answer" in lines
     assert "5 of 10 prompts are not answered" in lines
+
+
+def test_other_stop_ids_are_other_answers(tmp_path: Path) -> None:
+    """An answer is decoded up to a stop id, and no digest of the model's files names those."""
+    setup, folder = set_up(a_config(tmp_path)), tmp_path / "model"
+    shutil.copytree(windtunnel.model_folder(), folder)
+    keys = set()
+    for ends in (2, [2, 0], None):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
+        decoding = setup.config.generate
+        keys.add(answering._key(folder, [("Hi",)], temperatures=[0.0], decoding=decoding, setup=setup, endpoint=None))
+    assert len(keys) == 3

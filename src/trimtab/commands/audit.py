@@ -78,7 +78,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     def tokenize(pair: Pair) -> TokenPair | RowProblem:
         return template.tokenize_pair(pair, **limits)
 
-    audit = auditing.audit(outcomes(), tokenize=tokenize, decode=template.decode)
+    audit = auditing.audit(outcomes(), tokenize=tokenize, decode=template.decode, notes=lambda: template.loss.sentences)
     return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids), template=template.sentence)
 
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 
 from trimtab.commands.finished import finished_model
-from trimtab.data import chat
 from trimtab.engine import models
 from trimtab.progress import printable
 from trimtab.records import Message
+from trimtab.runtime.model_loading import chat_template
 from trimtab.sampling import sample
 
 MAX_NEW_TOKENS = 512
@@ -19,7 +19,7 @@ MAX_PROMPT_TOKENS = 2048
 def main(run_folder: str, *, temperature: float = 0.7, seed: int = 0) -> None:
     """Read lines from standard input, print the model's answers; the whole conversation is the prompt."""
     loaded = models.load(str(finished_model(run_folder)), offline=True)
-    template = chat.ChatTemplate.of(loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id)
+    template = chat_template(loaded)
     conversation: list[Message] = []
     for turn, line in enumerate(_lines()):
         conversation.append(Message("user", line))
@@ -32,7 +32,7 @@ def main(run_folder: str, *, temperature: float = 0.7, seed: int = 0) -> None:
             temperature=temperature,
             seed=seed + turn,
         )
-        text = loaded.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+        text = template.answer_text(answer.ids)
         conversation.append(Message("assistant", text))
         sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()

@@ -67,7 +67,8 @@ class Audit:
 
     `lengths` and `bias` are by unit, `characters` and, when tokens were seen, `tokens`, over the kept rows; token
     lengths are those after cutting. `cut` are shares of kept responses that were cut. `overlap` names the kept rows
-    with a user message that is an evaluation prompt (None when there was nothing to compare with).
+    with a user message that is an evaluation prompt (None when there was nothing to compare with). `notes` are further
+    sentences: what was left out where rows were read and tokenised.
     """
 
     n_rows: int
@@ -77,6 +78,7 @@ class Audit:
     cut: dict[str, float]
     overlap: tuple[str, ...] | None
     sample: Sample | None
+    notes: tuple[str, ...] = ()
 
     @property
     def n_kept(self) -> int:
@@ -112,6 +114,7 @@ class Audit:
             if self.overlap is None
             else {"rows": len(self.overlap), "first_ids": list(self.overlap[:10])},
             "sample": None if self.sample is None else self.sample.to_json(),
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:
@@ -133,7 +136,7 @@ class Audit:
         if self.overlap is not None:
             first = f" (first: {self.overlap[0]})" if self.overlap else ""
             lines.append(f"{len(self.overlap):,} kept rows hold an evaluation prompt{first}")
-        return lines
+        return [*lines, *self.notes]
 
 
 class Auditor:
@@ -191,7 +194,7 @@ class Auditor:
             self._samples.append((place, outcome))
         return outcome
 
-    def finish(self, *, decode: Callable[[Sequence[int]], str] | None = None) -> Audit:
+    def finish(self, *, decode: Callable[[Sequence[int]], str] | None = None, notes: Iterable[str] = ()) -> Audit:
         """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample."""
         alive, has_tokens, overlaps = map(_flags, (self._alive, self._has_tokens, self._overlaps))
         units = [unit for unit in _UNITS if unit == "characters" or has_tokens.any()] if alive.any() else []
@@ -207,6 +210,7 @@ class Auditor:
             cut={side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()} if by_tokens else {},
             overlap=None if self._evaluation_prompts is None else overlapping,
             sample=self._sample(decode),
+            notes=tuple(notes),
         )
 
     def _place(self, pair: Pair) -> int:
@@ -256,14 +260,17 @@ def audit(
     tokenize: Callable[[Pair], TokenPair | RowProblem] | None = None,
     decode: Callable[[Sequence[int]], str] | None = None,
     evaluation_prompts: Set[str] | None = None,
+    notes: Callable[[], Iterable[str]] = tuple,
 ) -> Audit:
-    """Audit a whole source where the kept pairs themselves are not wanted: on text, and on tokens with `tokenize`."""
+    """Audit a whole source where the kept pairs themselves are not wanted: on text, and on tokens with `tokenize`.
+
+    `notes` is asked once all rows were read."""
     auditor = Auditor(evaluation_prompts=evaluation_prompts)
     for outcome in outcomes:
         pair = auditor.see(outcome)
         if pair is not None and tokenize is not None:
             auditor.see_tokens(tokenize(pair))
-    return auditor.finish(decode=decode)
+    return auditor.finish(decode=decode, notes=notes())
 
 
 def normalise_prompt(text: str) -> str:

@@ -2,7 +2,10 @@
 
 With a chat template, a prompt is rendered with the assistant's header, and a response is what the template adds to
 that when the assistant's message is appended. Prompt and response are tokenised as one text, and the prompt's tokens
-are proved to be its prefix. A response ends with the first end-of-turn token that the template writes after it.
+are proved to be its prefix. A response ends with the first token behind it that ends generation (`turn_end`).
+
+Nothing may be lost between a row and its ids: the text of a message has to stand in what the template renders, the ids
+have to decode to that, and each id has to have a row in the model's embedding.
 
 Without one, the plain form is used, behind whatever the tokenizer itself puts first (a BOS, or nothing):
   - one user message: its text and a line feed (unless it ends in white space), then the response;
@@ -18,14 +21,18 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.rendering import DEFAULT_VARIABLES, Form, PlainForm, TemplateForm
-from trimtab.errors import DataError, ModelError
+from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, size
+from trimtab.data.turn_end import TurnEnd, find_turn_end
+from trimtab.errors import DataError
 from trimtab.records import Message, Pair, TokenPair, digest
 
 if TYPE_CHECKING:
@@ -41,15 +48,15 @@ _ANCHORS = ("\n", "a", ":", "1")
 class ChatTemplate:
     """What one tokenizer's model sees of a conversation. Make it with `ChatTemplate.of`.
 
-    `end_id` closes every response that was not cut; `stop_ids` are all ids at which generation ends, `end_id` first.
+    `turn_end` closes every response that was not cut. `loss` counts what the tokenizer lost of the pairs' texts.
     """
 
     tokenizer: PreTrainedTokenizerBase
     form: Form
-    end_id: int
-    stop_ids: Ids
+    turn_end: TurnEnd
+    embedding_rows: int | None
     _first_ids: Ids
-    _writes_end: bool
+    loss: TextLoss = field(default_factory=TextLoss)
 
     @classmethod
     def of(
@@ -57,31 +64,27 @@ class ChatTemplate:
         tokenizer: PreTrainedTokenizerBase,
         *,
         generation_end_ids: int | Sequence[int] | None = None,
+        embedding_rows: int | None = None,
         variables: Mapping[str, object] = DEFAULT_VARIABLES,
     ) -> ChatTemplate:
-        """Probe a tokenizer. `generation_end_ids` is `eos_token_id` of the model's generation config, as it stands.
+        """Probe a tokenizer. `generation_end_ids` is `eos_token_id` of the model's generation config, as it stands;
+        `embedding_rows` is the number of tokens that the model knows.
 
         `variables` are given to the chat template. Raises `ModelError` when the template cannot be used or nothing ends
         a response.
         """
-        ends = _as_ids(generation_end_ids)
-        if tokenizer.chat_template is None:
-            form: Form = PlainForm()
-            end_id = ends[0] if ends else tokenizer.eos_token_id
-            writes_end = False
-        else:
-            form = TemplateForm.probe(tokenizer, variables=variables)
-            written = _first_added_token(tokenizer, form.closing)
-            writes_end = written is not None
-            end_id = written if writes_end else tokenizer.eos_token_id
-        if end_id is None:
-            raise ModelError(
-                "the tokenizer has no end token, so the model could never learn to stop",
-                remedy="set eos_token in tokenizer_config.json (and eos_token_id in generation_config.json)",
-            )
-        others = (*ends, *(() if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)))
-        first_ids = _first_ids(tokenizer) if isinstance(form, PlainForm) else ()
-        return cls(tokenizer, form, end_id, tuple(dict.fromkeys((end_id, *others))), first_ids, writes_end)
+        plain = tokenizer.chat_template is None
+        form = PlainForm() if plain else TemplateForm.probe(tokenizer, variables=variables)
+        turn_end = find_turn_end(tokenizer, form, generation_end_ids=generation_end_ids)
+        return cls(tokenizer, form, turn_end, embedding_rows, _first_ids(tokenizer) if plain else ())
+
+    @property
+    def end_id(self) -> int:
+        return self.turn_end.id
+
+    @property
+    def stop_ids(self) -> Ids:
+        return self.turn_end.stop_ids
 
     # ---- prompts
 
@@ -100,29 +103,31 @@ class ChatTemplate:
                 remedy="raise the prompt's token limit, or shorten or correct this prompt",
             ) from None
 
-    def _fit(self, messages: Sequence[Message], *, limit: int | None) -> _FittedPrompt:
+    def _fit(self, messages: Sequence[Message], *, limit: int | None) -> _RenderedPrompt:
         """The longest form of a prompt that fits: everything, or fewer and fewer of its turns, oldest first."""
         if not messages:
             raise RowFaultError(Reason.EMPTY_PROMPT, "there is no message")
         self._refuse_control_tokens(messages)
         whole = self._prompt(messages, messages)
+        self._refuse_unknown_ids(whole.ids)
         if limit is None or len(whole.ids) <= limit:
             return whole
-        shortened = _shortened(messages)
+        shorter = _shorter_prompts(messages)
         # Lengths fall from one to the next, so the first that fits is found by bisection.
-        place = bisect_left(shortened, True, key=lambda kept: len(self._prompt(kept, messages).ids) <= limit)
+        place = bisect_left(shorter, True, key=lambda left: len(self._prompt(left, messages).ids) <= limit)
         # Without its system message a prompt may get longer (templates write one of their own), so that comes last.
-        kept = shortened[place] if place < len(shortened) else _last_turn(messages)
-        fitted = self._prompt(kept, messages)
-        if len(fitted.ids) > limit:
-            detail = f"the last user message takes {len(fitted.ids)} tokens with its marks, the limit is {limit}"
+        left = shorter[place] if place < len(shorter) else _last_turn(messages)
+        prompt = self._prompt(left, messages)
+        if len(prompt.ids) > limit:
+            detail = f"the last user message takes {len(prompt.ids)} tokens with its marks, the limit is {limit}"
             raise RowFaultError(Reason.PROMPT_TOO_LONG, detail)
-        return fitted
+        return prompt
 
-    def _prompt(self, kept: Sequence[Message], whole: Sequence[Message]) -> _FittedPrompt:
-        labelled = len(whole) > 1
-        text = self.form.prompt(kept, labelled=labelled)
-        return _FittedPrompt(tuple(kept), labelled, text, self._encode([text])[0])
+    def _prompt(self, messages: Sequence[Message], whole: Sequence[Message]) -> _RenderedPrompt:
+        """`messages` are what is left of the `whole` prompt."""
+        multi_turn = len(whole) > 1
+        text = self.form.prompt(messages, multi_turn=multi_turn)
+        return _RenderedPrompt(tuple(messages), multi_turn, text, self._encode([text])[0])
 
     # ---- pairs
 
@@ -145,9 +150,12 @@ class ChatTemplate:
         window = max_tokens if max_tokens is not None else max_prompt_tokens + max_response_tokens
         try:
             prompt = self._fit_with_room(pair.prompt, max_prompt_tokens, window, min_response_tokens)
-            chosen, rejected = self._responses(prompt, (pair.chosen, pair.rejected))
+            lost = self._loss_of_prompt(prompt)
+            chosen, rejected = self._responses(prompt, (pair.chosen, pair.rejected), lost=lost)
         except RowFaultError as fault:
             return fault.at(pair.id)
+        texts = (*(message.content for message in prompt.messages), pair.chosen, pair.rejected)
+        self.loss.add(pair.id, lost, n_characters=sum(map(size, texts)))
         room = min(max_response_tokens, window - len(prompt.ids))
         if room < min_response_tokens and max(len(chosen), len(rejected)) > room:
             detail = f"the prompt takes {len(prompt.ids)} of {window} tokens, which leaves {room} for a response"
@@ -156,7 +164,7 @@ class ChatTemplate:
 
     def _fit_with_room(
         self, messages: Sequence[Message], max_prompt_tokens: int, window: int, min_response_tokens: int
-    ) -> _FittedPrompt:
+    ) -> _RenderedPrompt:
         """Leave out turns until a response of the least length fits; if it never does, until the prompt fits."""
         try:
             return self._fit(messages, limit=min(max_prompt_tokens, window - min_response_tokens))
@@ -165,22 +173,31 @@ class ChatTemplate:
                 raise
             return self._fit(messages, limit=min(max_prompt_tokens, window - 1))
 
-    def _responses(self, prompt: _FittedPrompt, responses: Sequence[str]) -> list[Ids]:
-        """Ids of each response to one prompt, closed by the end-of-turn id."""
+    def _responses(self, prompt: _RenderedPrompt, responses: Sequence[str], *, lost: Counter[str]) -> list[Ids]:
+        """Ids of each response to one prompt, closed by the end of its turn. What they lose is added to `lost`."""
         self._refuse_control_tokens([Message("assistant", response) for response in responses])
-        texts = [
-            self.form.exchange(prompt.messages, response=response, labelled=prompt.labelled) for response in responses
-        ]
-        if not self._writes_end and self.form.closing:
-            texts = [text.removesuffix(self.form.closing) for text in texts]
-        continuations = [_continuation(prompt.text, text) for text in texts]
+        continuations = [self._continuation(prompt, response) for response in responses]
         whole = self._encode([prompt.text + continuation for continuation in continuations])
-        return [
-            self._closed(self._after(prompt, ids, continuation))
-            for ids, continuation in zip(whole, continuations, strict=True)
-        ]
+        closed = []
+        for ids, continuation, response in zip(whole, continuations, responses, strict=True):
+            after = self._after(prompt, ids, continuation)
+            lost += self._loss(continuation, after, of=response, what="a response")
+            closed.append(self._with_end(after))
+            self._refuse_unknown_ids(closed[-1])
+        return closed
 
-    def _after(self, prompt: _FittedPrompt, whole: Ids, continuation: str) -> Ids:
+    def _continuation(self, prompt: _RenderedPrompt, response: str) -> str:
+        """The text of a response and what ends its turn, as the template writes it behind the prompt."""
+        text = self.form.exchange(prompt.messages, response=response, multi_turn=prompt.multi_turn)
+        if self.turn_end.text != self.form.closing:
+            text = text.removesuffix(self.form.closing) + self.turn_end.text
+        continuation = _behind(prompt.text, text)
+        if not is_within(response, continuation):
+            detail = "the template leaves out or changes a part of the response (reasoning marks in the text?)"
+            raise RowFaultError(Reason.TEXT_LOST, detail)
+        return continuation
+
+    def _after(self, prompt: _RenderedPrompt, whole: Ids, continuation: str) -> Ids:
         """The part of `whole` behind the prompt.
 
         Where tokens of prompt and response merge in the joint text, generation could never produce them, so the
@@ -188,15 +205,15 @@ class ChatTemplate:
         """
         if whole[: len(prompt.ids)] == prompt.ids:
             return whole[len(prompt.ids) :]
-        spelled = self.decode(whole)
+        text = self.decode(whole)
         for anchor in _ANCHORS:
-            alone, anchored = self._encode([anchor, anchor + continuation])
-            ids = anchored[len(alone) :]
-            if anchored[: len(alone)] == alone and self.decode(prompt.ids + ids) == spelled:
+            before, both = self._encode([anchor, anchor + continuation])
+            ids = both[len(before) :]
+            if both[: len(before)] == before and self.decode(prompt.ids + ids) == text:
                 return ids
         raise RowFaultError(Reason.TEMPLATE_REFUSED, "the response's first token cannot be told from the prompt's last")
 
-    def _closed(self, ids: Ids) -> Ids:
+    def _with_end(self, ids: Ids) -> Ids:
         return ids[: ids.index(self.end_id) + 1] if self.end_id in ids else (*ids, self.end_id)
 
     # ---- text and ids
@@ -205,6 +222,11 @@ class ChatTemplate:
         """Text of ids with every special token spelled out."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
+
+    def answer_text(self, ids: Sequence[int]) -> str:
+        """The text of a sampled answer for people: without special tokens, and without the marks of its end."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text.strip().removesuffix(self.turn_end.marks).rstrip()
 
     def _encode(self, texts: list[str]) -> list[Ids]:
         encoded = self.tokenizer(
@@ -216,21 +238,62 @@ class ChatTemplate:
         )
         return [(*self._first_ids, *ids) for ids in encoded["input_ids"]]
 
+    # ---- what must not happen between text and ids
+
     def _refuse_control_tokens(self, messages: Sequence[Message]) -> None:
         """A message that spells `<|im_end|>` would end a turn that goes on."""
         for message in messages:
-            if found := self._control_tokens.search(message.content):
-                raise RowFaultError(Reason.CONTROL_TOKEN, f"a message of the {message.role} holds {found[0]!r}")
+            if match := self._control_tokens.search(message.content):
+                raise RowFaultError(Reason.CONTROL_TOKEN, f"a message of the {message.role} holds {match[0]!r}")
 
     @cached_property
     def _control_tokens(self) -> re.Pattern[str]:
-        added = self.tokenizer.added_tokens_decoder
-        spelled = {token.content for number, token in added.items() if token.special or number == self.end_id}
-        return re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
+        return control_tokens(self.tokenizer, stop_ids=self.stop_ids, written=self.form.frame + self.turn_end.text)
+
+    def _refuse_unknown_ids(self, ids: Ids) -> None:
+        """An id without a row in the embedding is an IndexError in the middle of training."""
+        if self.embedding_rows is not None and max(ids, default=0) >= self.embedding_rows:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            detail = f"token {token!r} has id {max(ids)}, but the model's embedding has {self.embedding_rows} rows"
+            raise RowFaultError(Reason.UNKNOWN_TO_MODEL, detail)
+
+    def _loss_of_prompt(self, prompt: _RenderedPrompt) -> Counter[str]:
+        for message in prompt.messages:
+            # templates leave the reasoning of earlier turns out, in generation as well
+            text = message.content.rpartition("</think>")[2] if message.role == "assistant" else message.content
+            if not is_within(text, prompt.text):
+                detail = f"the template leaves out or changes a part of a message of the {message.role}"
+                raise RowFaultError(Reason.TEXT_LOST, detail)
+        contents = "".join(message.content for message in prompt.messages)
+        return self._loss(prompt.text, prompt.ids, of=contents, what="the prompt")
+
+    def _loss(self, text: str, ids: Ids, *, of: str, what: str) -> Counter[str]:
+        """The characters that `ids`, made from `text`, do not hold. Raises `RowFaultError` when they are many."""
+        if (unknown := self._unknown_id) is not None and self.decode([unknown]) not in text:
+            ids = tuple(number for number in ids if number != unknown)
+        lost = lost_characters(text, self.decode(ids))
+        if lost.total() > MOST_LOST * size(of):
+            character = lost.most_common(1)[0][0]
+            detail = f"the tokenizer cannot write {lost.total()} of {size(of)} characters of {what}: {character!r}, …"
+            raise RowFaultError(Reason.TEXT_LOST, detail)
+        return lost
+
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        """What stands for all that the vocabulary lacks."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        unknown: int | None = self.tokenizer.unk_token_id
+        if unknown is not None or backend is None:
+            return unknown
+        model = json.loads(backend.to_str())["model"]
+        if model.get("unk_id") is not None:
+            return int(model["unk_id"])
+        return None if model.get("unk_token") is None else backend.token_to_id(model["unk_token"])
 
     @cached_property
     def digest(self) -> str:
         """sha256 of all that turns messages into ids: tokenizer, rendered form, end id, and the ids of a probe."""
+        end = {"end_text": self.turn_end.text} if self.turn_end.text not in ("", self.form.closing) else {}
         probe = (Message("user", "Hi, 12 é?\n"), Message("assistant", " Yes. "), Message("user", "Why"))
         return digest(
             {
@@ -238,6 +301,7 @@ class ChatTemplate:
                 "form": self.form.identity,
                 "first_ids": self._first_ids,
                 "end_id": self.end_id,
+                **end,
                 "probe": [self._prompt(probe[-1:], probe[-1:]).ids, self._prompt(probe, probe).ids],
             }
         )
@@ -253,14 +317,14 @@ class ChatTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class _FittedPrompt:
+class _RenderedPrompt:
     messages: tuple[Message, ...]
-    labelled: bool
+    multi_turn: bool
     text: str
     ids: Ids
 
 
-def _shortened(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+def _shorter_prompts(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
     """What may be left of a prompt, longest first: (the system message and) the turns from a later user message on."""
     system, turns = _system_and_turns(messages)
     starts = [number for number, message in enumerate(turns) if message.role == "user"]
@@ -278,7 +342,7 @@ def _system_and_turns(messages: Sequence[Message]) -> tuple[Sequence[Message], S
     return (messages[:1], messages[1:]) if messages[0].role == "system" else ((), messages)
 
 
-def _continuation(prompt: str, whole: str) -> str:
+def _behind(prompt: str, whole: str) -> str:
     """What the whole text has behind the prompt. The header may differ in its last white space, nowhere else."""
     if whole.startswith(prompt):
         return whole[len(prompt) :]
@@ -290,35 +354,22 @@ def _continuation(prompt: str, whole: str) -> str:
     )
 
 
-def _as_ids(ids: int | Sequence[int] | None) -> Ids:
-    if ids is None:
-        return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)
-
-
-def _first_added_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """The first token of a text that was added to the vocabulary on purpose: the mark that ends a turn."""
-    added = tokenizer.added_tokens_decoder
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-    return next((number for number in ids if number in added and not added[number].content.isspace()), None)
-
-
 def _first_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """What the tokenizer itself puts in front of a text; what it may put behind one is left out."""
     bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
-    start = next((at for at in range(len(dressed)) if dressed[at : at + len(bare)] == bare), 0)
-    return tuple(dressed[:start])
+    framed: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
+    start = next((at for at in range(len(framed)) if framed[at : at + len(bare)] == bare), 0)
+    return tuple(framed[:start])
+
+
+_CALL_STATE = ("truncation", "padding")  # what a call may leave behind in a tokenizer
 
 
 def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What decides a tokenizer's ids, without the truncation and padding state that a call may leave behind."""
+    """What decides a tokenizer's ids."""
     identity: dict[str, Any] = {"special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()}}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return identity | {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
-    described = json.loads(backend.to_str())
-    return identity | {"backend": {name: value for name, value in described.items() if name not in _CALL_STATE}}
-
-
-_CALL_STATE = ("truncation", "padding")
+    pipeline = json.loads(backend.to_str())
+    return identity | {"backend": {part: value for part, value in pipeline.items() if part not in _CALL_STATE}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimtab import store
 from trimtab.data.chat import ChatTemplate
 from trimtab.errors import ModelError
 from trimtab.tokenizer_files import load_tokenizer
@@ -13,16 +14,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_chat_template(model: str, *, revision: str | None = None, offline: bool = False) -> ChatTemplate:
+def load_chat_template(
+    model: str, *, revision: str | None = None, offline: bool = False, embedding_rows: int | None = None
+) -> ChatTemplate:
     """Tokenizer and end ids of a model: a transformers folder, or a name on the Hub (its local cache when `offline`).
 
     Runs no code from the model. Raises `ModelError` when there is no such model, it has no tokenizer, or its chat
     template cannot be used.
     """
     tokenizer = _load_tokenizer(model, revision=revision, offline=offline)
-    ends = _generation_end_ids(model, revision=revision, offline=offline)
+    ends = generation_end_ids(model, revision=revision, offline=offline)
     try:
-        return ChatTemplate.of(tokenizer, generation_end_ids=ends)
+        return ChatTemplate.of(tokenizer, generation_end_ids=ends, embedding_rows=embedding_rows)
     except ModelError as error:
         raise ModelError(f"{model}: {error.message}", remedy=error.remedy) from None
 
@@ -48,13 +51,16 @@ def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTr
         ) from error
 
 
-def _generation_end_ids(model: str, *, revision: str | None, offline: bool) -> int | list[int] | None:
-    """The ids at which the model's own `generate` ends: `eos_token_id` of generation_config.json; None without one."""
+def generation_end_ids(model: str, *, revision: str | None = None, offline: bool) -> int | list[int] | None:
+    """The ids at which the model's own `generate` ends: `eos_token_id` of generation_config.json; in a folder without
+    that file of config.json, where transformers looks then; None where neither names one."""
     from transformers import GenerationConfig
 
     folder = Path(model).expanduser()
     if folder.is_dir() and not (folder / "generation_config.json").is_file():
-        return None
+        config_json = folder / "config.json"
+        described = store.read_json(config_json) if config_json.is_file() else None
+        return described.get("eos_token_id") if isinstance(described, dict) else None
     try:
         config = GenerationConfig.from_pretrained(
             str(folder) if folder.is_dir() else model, revision=revision, local_files_only=offline

@@ -19,6 +19,8 @@ class Reason(StrEnum):
     CONTRADICTORY = "contradictory"
     CONTROL_TOKEN = "control_token"  # noqa: S105 - the name of a reason, no secret
     TEMPLATE_REFUSED = "template_refused"
+    TEXT_LOST = "text_lost"
+    UNKNOWN_TO_MODEL = "unknown_to_model"
     PROMPT_TOO_LONG = "prompt_too_long"
     CUT_BELOW_MINIMUM = "cut_below_minimum"
     IDENTICAL_AFTER_CUT = "identical_after_cut"
@@ -39,6 +41,8 @@ _SENTENCES: dict[Reason, str] = {
     Reason.CONTRADICTORY: "another row prefers the opposite (neither is kept)",
     Reason.CONTROL_TOKEN: "the text spells one of the model's control tokens",
     Reason.TEMPLATE_REFUSED: "the chat template does not render this conversation",
+    Reason.TEXT_LOST: "the template or the tokenizer loses a part of the text",
+    Reason.UNKNOWN_TO_MODEL: "the tokenizer writes a token that the model's embedding does not have",
     Reason.PROMPT_TOO_LONG: "the last user message alone does not fit the prompt's limit",
     Reason.CUT_BELOW_MINIMUM: "the window leaves too little room for a response",
     Reason.IDENTICAL_AFTER_CUT: "chosen and rejected are the same tokens",

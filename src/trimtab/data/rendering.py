@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trimtab.data import fence
+from trimtab.data import template_limits
 from trimtab.data.problems import Reason, RowFaultError
 from trimtab.errors import ModelError
 from trimtab.records import Message
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Marks that no template trims, folds or translates; they only ever pass through the probes below.
-USER_MARK, SYSTEM_MARK, ASSISTANT_MARK = "Zq-user-Zq", "Zq-system-Zq", "Zq-assistant-Zq"
+USER_MARK, SYSTEM_MARK, ASSISTANT_MARK, NEXT_MARK = "Zq-user-Zq", "Zq-system-Zq", "Zq-assistant-Zq", "Zq-next-Zq"
 # Preference data holds answers, not reasoning: templates that can switch reasoning off (Qwen3, SmolLM3) put the empty
 # reasoning block into the prompt. `date_string` is what Llama 3.x asks for before it looks at the clock.
 DEFAULT_VARIABLES: Mapping[str, object] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
@@ -29,20 +29,28 @@ _STOPPED_CLOCK = (
 
 
 class Form(Protocol):
-    """How messages become text. `labelled` says whether the whole prompt, before any cut, had more than one message."""
+    """How messages become text. `multi_turn`: whether the whole prompt, before any cut, had more than one message."""
 
     @property
     def closing(self) -> str:
-        """What the form writes after a response; it holds the end-of-turn token, if the form writes one."""
+        """What the form writes behind a last response; it holds the end-of-turn token, if the form writes one there."""
+
+    @property
+    def between(self) -> str:
+        """What the form writes between a response and the question that follows it."""
+
+    @property
+    def frame(self) -> str:
+        """Some of what the form writes around messages, for a look at the marks in it."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides the text, as JSON."""
 
-    def prompt(self, messages: Sequence[Message], *, labelled: bool) -> str:
+    def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:
         """Text of a prompt up to where the assistant's response starts. Raises `RowFaultError` when it is refused."""
 
-    def exchange(self, messages: Sequence[Message], *, response: str, labelled: bool) -> str:
+    def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:
         """Text of the prompt, the response and the closing."""
 
 
@@ -51,13 +59,15 @@ class PlainForm:
     """For tokenizers without a chat template; see the module docstring of `chat`."""
 
     closing: str = ""
+    between: str = ""
+    frame: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
         return {"plain": 1}
 
-    def prompt(self, messages: Sequence[Message], *, labelled: bool) -> str:
-        if not labelled:
+    def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:
+        if not multi_turn:
             (message,) = messages
             return message.content if message.content[-1:].isspace() else message.content + "\n"
         turns = [
@@ -66,8 +76,8 @@ class PlainForm:
         ]
         return "\n\n".join([*turns, "Assistant:"])
 
-    def exchange(self, messages: Sequence[Message], *, response: str, labelled: bool) -> str:
-        return self.prompt(messages, labelled=labelled) + (" " if labelled else "") + response
+    def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:
+        return self.prompt(messages, multi_turn=multi_turn) + (" " if multi_turn else "") + response
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,8 @@ class TemplateForm:
     header: str = ""
     folds_system: bool = False
     closing: str = ""
+    between: str = ""
+    frame: str = ""
 
     @classmethod
     def probe(cls, tokenizer: PreTrainedTokenizerBase, *, variables: Mapping[str, object]) -> TemplateForm:
@@ -88,16 +100,16 @@ class TemplateForm:
         Raises `ModelError` when it cannot render one exchange or does not begin an answer where its prompt ends.
         """
         form = cls(tokenizer, _template_text(tokenizer), variables)
-        if why := fence.fault(form.text):
+        if why := template_limits.fault(form.text):
             raise _unusable(why)
         user = [Message("user", USER_MARK)]
         try:
-            prompt = form.prompt(user, labelled=False)
-            whole = form.exchange(user, response=ASSISTANT_MARK, labelled=False)
+            prompt = form.prompt(user, multi_turn=False)
+            whole = form.exchange(user, response=ASSISTANT_MARK, multi_turn=False)
         except RowFaultError as fault:
             raise _unusable(f"it does not render a question and its answer: {fault.detail}") from None
-        before, found, closing = whole.partition(ASSISTANT_MARK)
-        if not found or USER_MARK not in prompt:
+        before, mark, closing = whole.partition(ASSISTANT_MARK)
+        if not mark or USER_MARK not in prompt:
             raise _unusable("the text of a message does not appear in what it renders")
         if not before.startswith(prompt.rstrip()):
             raise _unusable("an answer does not follow the prompt that it renders for generation")
@@ -105,17 +117,26 @@ class TemplateForm:
         if form._render(user, header=False) == prompt and before.rstrip() != prompt.rstrip():
             # The template ignores add_generation_prompt: the header is what it writes before an answer.
             header = before.removeprefix(prompt).rstrip(" ")
-        return replace(form, header=header, closing=closing, folds_system=not form._knows_system())
+        with_system = form._attempt([Message("system", SYSTEM_MARK), *user])
+        with_next = form._attempt([*user, Message("assistant", ASSISTANT_MARK), Message("user", NEXT_MARK)])
+        return replace(
+            form,
+            header=header,
+            closing=closing,
+            between=with_next.partition(ASSISTANT_MARK)[2].partition(NEXT_MARK)[0] if NEXT_MARK in with_next else "",
+            folds_system=SYSTEM_MARK not in with_system or USER_MARK not in with_system,
+            frame=prompt + whole + with_system + with_next,
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
         variables = {name: str(value) for name, value in self.variables.items()}
         return {"text": self.text, "header": self.header, "folds_system": self.folds_system, "variables": variables}
 
-    def prompt(self, messages: Sequence[Message], *, labelled: bool) -> str:  # noqa: ARG002 - the protocol's parameter
+    def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:  # noqa: ARG002 - the protocol's parameter
         return self._render(self._folded(messages), header=True) + self.header
 
-    def exchange(self, messages: Sequence[Message], *, response: str, labelled: bool) -> str:  # noqa: ARG002 - as above
+    def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:  # noqa: ARG002 - as above
         return self._render([*self._folded(messages), Message("assistant", response)], header=False)
 
     def _folded(self, messages: Sequence[Message]) -> list[Message]:
@@ -124,29 +145,29 @@ class TemplateForm:
         system, first, *rest = messages
         return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]
 
-    def _knows_system(self) -> bool:
+    def _attempt(self, messages: Sequence[Message]) -> str:
+        """The text of a conversation, or nothing where the template refuses it."""
         try:
-            rendered = self._render([Message("system", SYSTEM_MARK), Message("user", USER_MARK)], header=True)
+            return self._render(messages, header=True)
         except RowFaultError:
-            return False
-        return SYSTEM_MARK in rendered and USER_MARK in rendered
+            return ""
 
     def _render(self, messages: Sequence[Message], *, header: bool) -> str:
         try:
-            with fence.around(sum(len(message.content) for message in messages)) as made:
-                rendered: str = self.tokenizer.apply_chat_template(
+            with template_limits.around(sum(len(message.content) for message in messages)) as outputs:
+                text: str = self.tokenizer.apply_chat_template(
                     [message.to_json() for message in messages],
                     chat_template=self.text,
                     add_generation_prompt=header,
                     tokenize=False,
                     **self.variables,
                 )
-                made.append(rendered)
+                outputs.append(text)
         except Exception as error:  # a program that somebody else wrote speaks here, with any error there is
             raise RowFaultError(
                 Reason.TEMPLATE_REFUSED, str(error).splitlines()[0] if str(error) else repr(error)
             ) from None
-        return rendered
+        return text
 
 
 def _template_text(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -162,6 +162,7 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     An adapter trained against 4-bit matrices is merged into matrices rounded likewise, which is what it was trained on.
     """
     from peft import PeftModel
+    from transformers import GenerationConfig
 
     base = _adapter_config(folder).get("base_model_name_or_path")
     if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
@@ -173,6 +174,8 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
         peft_model = PeftModel.from_pretrained(base_model.model, str(folder))
         refuse_not_finite(peft_model, str(folder))
         model = peft_model.merge_and_unload()
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         tokenizer = base_model.tokenizer
         if (folder / "tokenizer_config.json").is_file():
             tokenizer = load_tokenizer(str(folder), offline=True)
@@ -340,6 +343,14 @@ def _has_adapter(model: Any) -> bool:
 # --- out ---------------------------------------------------------------------------------------------------------
 
 
+def end_generation_at(model: Any, stop_ids: Sequence[int]) -> None:
+    """Let the generation config name every id at which an answer ends: base models name the end of a text only, and
+    plain `generate` would run past the end of turn that was trained. Left as it is where it names them already."""
+    ends = model.generation_config.eos_token_id
+    if set(stop_ids) != set([ends] if isinstance(ends, int) else ends or ()):
+        model.generation_config.eos_token_id = list(stop_ids)
+
+
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Writes a folder that plain transformers loads (with an adapter: a PEFT folder) into the existing `folder`.
 
@@ -353,6 +364,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub
     with _quiet():
         model.save_pretrained(str(folder), **adapter)
+        if adapter:  # PEFT saves no generation config, and the base's does not know where answers end now
+            causal_lm_of(model).generation_config.save_pretrained(str(folder))
         save_tokenizer(tokenizer, folder)
     if quantized.is_quantized(model):
         store.write_json(folder / quantized.MARK, {"quantize": quantized.KIND})

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 from trimtab import store
 from trimtab.config import GenerateSection
 from trimtab.data.chat import ChatTemplate
+from trimtab.data.loading import generation_end_ids
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
 from trimtab.records import digest
+from trimtab.runtime.model_loading import chat_template
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
 from trimtab.runtime.transcript import Spoken, Transcript, transcript
@@ -93,7 +95,8 @@ def _key(
     endpoint: Endpoint | None,
 ) -> str:
     model, engine = identity.identify(str(folder)), setup.config.engine
-    here = [engine.dtype, engine.device, decoding.repetition_penalty, NUMERICS]
+    ends = generation_end_ids(str(folder), offline=True)  # no digest of the model's files holds them
+    here = [engine.dtype, engine.device, decoding.repetition_penalty, NUMERICS, ends]
     return digest(
         {
             "weights": [model.weights, model.adapter],
@@ -193,8 +196,7 @@ class _Speaker:
             offline=True,
         )
         lay_for_decoding(loaded.model)
-        template = ChatTemplate.of(loaded.tokenizer, generation_end_ids=loaded.model.generation_config.eos_token_id)
-        return cls(loaded, template, said, temperatures, decoding, on_step)
+        return cls(loaded, chat_template(loaded), said, temperatures, decoding, on_step)
 
     def rendered(self, turn: int) -> dict[int, Sequence[int]]:
         """The prompts of a turn as the model reads them, the oldest messages left out where its window is too small.
@@ -222,8 +224,7 @@ class _Speaker:
         numbers = list(prompts)
 
         def done(index: int, one: Sampled) -> None:
-            text = self.loaded.tokenizer.decode(one.ids, skip_special_tokens=True).strip()
-            self.said.add(numbers[index], Spoken(text, len(one.ids), one.finished))
+            self.said.add(numbers[index], Spoken(self.template.answer_text(one.ids), len(one.ids), one.finished))
 
         sample(
             self.loaded.model,

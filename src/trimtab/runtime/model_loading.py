@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab import windtunnel
 from trimtab.config import Config, Switch
+from trimtab.data.chat import ChatTemplate
 from trimtab.engine import models, quantized, recompute
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
@@ -36,6 +37,15 @@ def load_unaligned(setup: RunSetup) -> models.Loaded:
     if config.adapter.quantize != "none":
         quantized.quantize(loaded.model)
     return loaded
+
+
+def chat_template(loaded: models.Loaded) -> ChatTemplate:
+    """What a loaded model sees of a conversation, and where its answers end."""
+    return ChatTemplate.of(
+        loaded.tokenizer,
+        generation_end_ids=loaded.model.generation_config.eos_token_id,
+        embedding_rows=loaded.model.get_input_embeddings().weight.shape[0],
+    )
 
 
 def checked_scorer(model: Any, *, packed: Switch, checkpointing: recompute.Mode, pairs: Sequence[TokenPair]) -> Scorer:

@@ -83,7 +83,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
             held_out = is_heldout(pair, share=setup.config.data.holdout)
             (heldout if held_out else train).append(tokens.to_json())
             n_heldout, n_train = n_heldout + held_out, n_train + (not held_out)
-    found = auditor.finish(decode=template.decode)
+    found = auditor.finish(decode=template.decode, notes=template.loss.sentences)
     if n_train + n_heldout != found.n_kept:
         raise DataError(f"{setup.config.data.source} changed while it was read", remedy="run the same command again")
     refuse_if_bad(found, max_rejected=setup.config.data.max_rejected)
@@ -91,7 +91,11 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
     store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in found.dropped))
     told = {"train": n_train, "heldout": n_heldout, "template": template.digest, "template_sentence": template.sentence}
     store.write_json(into / "audit.json", found.to_json() | told)
-    return [*found.lines(), template.sentence, f"{n_train} pairs to train on, {n_heldout} held out"]
+    return [
+        *found.lines(),
+        template.sentence,
+        f"{n_train} pairs to train on, {n_heldout} held out",
+    ]
 
 
 def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) -> Prepared:
@@ -100,7 +104,7 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     source = _source(setup, limit=limit, reporter=reporter)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     kept = list(_sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter))
-    found = auditor.finish(decode=template.decode)
+    found = auditor.finish(decode=template.decode, notes=template.loss.sentences)
     lost = found.dropped_ids
     kept = [both for both in kept if both[0].id not in lost]
     return Prepared([pair for pair, _ in kept], [tokens for _, tokens in kept], found)
@@ -266,7 +270,8 @@ def template_of(setup: RunSetup) -> tuple[ChatTemplate, dict[str, int]]:
         "max_tokens": min(asked, window(described) or asked),
         "min_response_tokens": config.data.min_response_tokens,
     }
-    return load_chat_template(str(folder), offline=True), limits
+    rows: int | None = getattr(described, "vocab_size", None)
+    return load_chat_template(str(folder), offline=True, embedding_rows=rows), limits
 
 
 def _evaluation_prompts(setup: RunSetup) -> frozenset[str] | None:

@@ -30,7 +30,7 @@ from trimtab.runtime import memory_fit, model_card, resuming
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.milestones import lines as milestone_lines
 from trimtab.runtime.milestones import steps as milestone_steps
-from trimtab.runtime.model_loading import checked_scorer, load_unaligned
+from trimtab.runtime.model_loading import chat_template, checked_scorer, load_unaligned
 from trimtab.runtime.notices import notices
 from trimtab.runtime.run_identity import reference_key, run_identity
 from trimtab.runtime.run_setup import RunSetup
@@ -136,6 +136,7 @@ def _begin(setup: RunSetup, identity: dict[str, Any], reporter: Reporter, anyway
         reporter.say(f"train: activation checkpointing is {fit.checkpointing}: less memory, more time")
     loaded = load_unaligned(setup)
     model = loaded.model
+    models.end_generation_at(model, chat_template(loaded).stop_ids)  # what is saved says where it learned to stop
     if config.train.freeze_embeddings:
         models.freeze_embeddings(model)
     if (lora := setup.lora_options) is not None:
