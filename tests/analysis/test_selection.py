@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimtab.analysis.selection import MIN_PAIRS, Milestone, choose, numbers, outdone
+from trimtab.analysis.selection import MIN_PAIRS, Measure, Milestone, MilestoneNumbers, choose, numbers, outdone
 
 N = 40
 
@@ -79,25 +79,32 @@ def test_a_fair_coin_is_seldom_taken_for_a_better_milestone() -> None:
     assert taken <= 12
 
 
+def value_of(row: MilestoneNumbers, name: str) -> float | None:
+    measure = row.measures[name]
+    return None if measure is None else measure.value
+
+
 def test_numbers_by_hand() -> None:
     early = milestone(9, [1.0, 2.0, 3.0, 2.0], gaps=[0.0, 1.0, -1.0, 2.0])
     last = milestone(30, [0.0, 2.0, 2.0, 0.0], gaps=[1.0, 1.0, -1.0, 3.0], drift=0.25)
     first, second = numbers([early, last], picked=30)
-    assert (first["step"], first["picked"], first["n"], first["epoch"]) == (9, False, 4, 0.9)
-    assert first["accuracy"]["value"] == (0.5 + 1 + 0 + 1) / 4
-    assert first["loss"]["value"] == 2.0
-    assert first["reward_gap"]["value"] == 0.5
-    assert first["log_loss"]["value"] == pytest.approx(
+    assert MilestoneNumbers.from_json(first.to_json()) == first
+    assert first.against_picked is not None
+    assert (first.step, first.picked, first.n, first.epoch) == (9, False, 4, 0.9)
+    assert value_of(first, "accuracy") == (0.5 + 1 + 0 + 1) / 4
+    assert value_of(first, "loss") == 2.0
+    assert value_of(first, "reward_gap") == 0.5
+    assert value_of(first, "log_loss") == pytest.approx(
         sum(math.log1p(math.exp(-gap)) for gap in (0.0, 1.0, -1.0, 2.0)) / 4
     )
-    assert first["drift"] is None
-    assert first["against_picked"]["loss"]["value"] == 1.0
-    assert first["against_picked"]["accuracy"]["value"] == -0.125
-    assert "drift" not in first["against_picked"]
-    low, high = first["against_picked"]["loss"]["ci95"]
+    assert first.measures["drift"] is None
+    assert first.against_picked["loss"].value == 1.0
+    assert first.against_picked["accuracy"].value == -0.125
+    assert "drift" not in first.against_picked
+    low, high = first.against_picked["loss"].ci95 or (2.0, 0.0)
     assert low <= 1.0 <= high
-    assert second["against_picked"] is None
-    assert second["drift"] == {"value": 0.25, "ci95": [0.25, 0.25]}
+    assert second.against_picked is None
+    assert second.measures["drift"] == Measure(0.25, (0.25, 0.25))
 
 
 def told_apart(step: int, right: int, *, loss: float) -> Milestone:

@@ -27,7 +27,7 @@ from trimtab.config import Config
 from trimtab.errors import StoreError
 from trimtab.judging.official import LengthTables
 from trimtab.records import Answer
-from trimtab.reporting import inputs
+from trimtab.reporting import read
 from trimtab.runtime.folder import Folder
 
 UP = [WIN] * 30 + [LOSS] * 30
@@ -223,7 +223,7 @@ def test_official_tables_make_the_full_variant(tmp_path: Path, monkeypatch: pyte
         [0.1 * (i % 7) for i in range(805)],
         {"preference": [0.6, 0.2], "std_delta_len": [-1.0, 1.0], "instruction_difficulty": [0.0, 0.5]},
     )
-    monkeypatch.setattr(inputs, "length_tables", lambda _config: tables)
+    monkeypatch.setattr(read, "length_tables", lambda _name, source: tables)
     a_judged_run(tmp_path, UP, DOWN, longer=2)
     controlled = reported(of_alpaca(tmp_path))["benchmark"]["judges"][0]["length_controlled"]
     assert controlled["variant"] == "length_controlled_v1"

@@ -29,7 +29,7 @@ def a_selected_run(root: Path, *, seed: int = 0, drift: bool = True, **told: Any
     base_told = {
         "by": "held_out", "rule": RULE, "last": 30, "n": 40, "ids": [f"h{i}" for i in range(40)], "lost": [],
         "picked": choice.step, "why": choice.why, "drift_note": "half squares" if drift else "no reference",
-        "milestones": selection.numbers(found, picked=choice.step),
+        "milestones": [row.to_json() for row in selection.numbers(found, picked=choice.step)],
     }  # fmt: skip
     put(folder.selection, base_told | told)
     return folder

@@ -36,6 +36,7 @@ from trimtab.config import flags as config_flags
 from trimtab.config import resolve
 from trimtab.errors import StoreError
 from trimtab.records import digest
+from trimtab.reporting.numbers.report import reproduction
 from trimtab.reporting.text import emphasis, fence, markdown
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
@@ -452,9 +453,10 @@ def test_a_prompt_that_one_seed_lacks_is_missing_for_all(tmp_path: Path) -> None
 )
 def test_the_printed_command_gives_the_same_configuration(tmp_path: Path, tree: dict[str, Any]) -> None:
     config = a_config(tmp_path / "a run", **tree)
-    commands = report.reproduction(config)
-    assert shlex.split(commands["from_file"])[:3] == ["trimtab", "run", str(tmp_path / "a run" / "config.json")]
-    words = shlex.split(commands["from_flags"])
+    commands = reproduction(config)
+    assert shlex.split(commands.from_file)[:3] == ["trimtab", "run", str(tmp_path / "a run" / "config.json")]
+    assert commands.from_flags is not None
+    words = shlex.split(commands.from_flags)
     assert words[:2] == ["trimtab", "run"]
     _, flags = config_flags.parse(words[2:])
     assert resolve(configuration.merge({}, flags)) == config.model_copy(update={"out": f"{config.out}-again"})

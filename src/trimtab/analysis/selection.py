@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trimtab.analysis.intervals import FloatArray, bootstrap_interval, finite, paired_interval, rate_interval
+from trimtab.analysis.intervals import FloatArray, Interval, bootstrap_interval, finite, paired_interval, rate_interval
 
 By = Literal["held_out", "last"]
 
@@ -71,10 +71,10 @@ def choose(milestones: Sequence[Milestone], *, by: By) -> Choice:
         return Choice(last.step, f"{n} held-out pairs are too few to compare milestones on")
     if len(milestones) == 1:
         return Choice(last.step, "there is no earlier milestone")
-    better = [one for one in milestones[:-1] if _lower(one.losses_P, last.losses_P)]
+    better = [earlier for earlier in milestones[:-1] if _lower(earlier.losses_P, last.losses_P)]
     if not better:
         return Choice(last.step, f"no earlier milestone has a distinguishably lower loss on the {n} held-out pairs")
-    best = min(better, key=lambda one: (float(one.losses_P.mean()), _mean(one.drift_P)))
+    best = min(better, key=lambda earlier: (float(earlier.losses_P.mean()), _mean(earlier.drift_P)))
     return Choice(best.step, f"its loss on the {n} held-out pairs is distinguishably lower than the last step's")
 
 
@@ -89,69 +89,135 @@ def _mean(values_P: FloatArray | None) -> float:
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
+MEASURES = ("accuracy", "loss", "log_loss", "reward_gap", "drift", "log_ratio_chosen", "log_ratio_rejected")
 
-def numbers(milestones: Sequence[Milestone], *, picked: int) -> list[dict[str, Any]]:
-    """Every milestone with each of its measures and the paired difference to the picked one; intervals over pairs."""
-    chosen = _measures(next(one for one in milestones if one.step == picked))
-    return [
-        {
-            "step": one.step,
-            "epoch": one.epoch,
-            "picked": one.step == picked,
-            "n": len(one.gaps_P),
-            **{name: _estimate(name, values_P) for name, values_P in _measures(one).items()},
-            "against_picked": None
-            if one.step == picked
-            else {
-                name: _value(values_P - chosen_P, paired_interval(values_P - chosen_P))
-                for name, values_P in _measures(one).items()
-                if values_P is not None and (chosen_P := chosen[name]) is not None
-            },
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A mean over the held-out pairs and its 95 % interval; None where they could not be computed."""
+
+    value: float | None
+    ci95: Interval | None
+
+    @classmethod
+    def of(cls, values_P: FloatArray, bounds: Interval) -> Measure:
+        low, high = (finite(bound) for bound in bounds)
+        return cls(finite(float(values_P.mean())), None if low is None or high is None else (low, high))
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any] | None) -> Measure | None:
+        if tree is None:
+            return None
+        bounds = tree["ci95"]
+        return cls(tree["value"], None if bounds is None else (bounds[0], bounds[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value, "ci95": None if self.ci95 is None else list(self.ci95)}
+
+
+@dataclass(frozen=True, slots=True)
+class MilestoneNumbers:
+    """A row of `selection.json`: each of `MEASURES` (None without a reference) over `n` held-out pairs, and its paired
+    difference to the picked milestone (None for the picked one itself).
+    """
+
+    step: int
+    epoch: float
+    picked: bool
+    n: int
+    measures: Mapping[str, Measure | None]
+    against_picked: Mapping[str, Measure] | None
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> MilestoneNumbers:
+        against = tree["against_picked"]
+        return cls(
+            tree["step"],
+            tree["epoch"],
+            tree["picked"],
+            tree["n"],
+            {name: Measure.from_json(tree[name]) for name in MEASURES},
+            None if against is None else {name: of for name in against if (of := Measure.from_json(against[name]))},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        against = self.against_picked
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "picked": self.picked,
+            "n": self.n,
+            **{name: None if of is None else of.to_json() for name, of in self.measures.items()},
+            "against_picked": None if against is None else {name: of.to_json() for name, of in against.items()},
         }
-        for one in milestones
-    ]
 
 
-def outdone(told: Sequence[Mapping[str, Any]]) -> str | None:
+def numbers(milestones: Sequence[Milestone], *, picked: int) -> list[MilestoneNumbers]:
+    """Every milestone with each of its measures and the paired difference to the picked one; intervals over pairs."""
+    chosen = _values(next(milestone for milestone in milestones if milestone.step == picked))
+    rows = []
+    for milestone in milestones:
+        values = _values(milestone)
+        differences = {
+            name: values_P - chosen_P
+            for name, values_P in values.items()
+            if values_P is not None and (chosen_P := chosen[name]) is not None
+        }
+        rows.append(
+            MilestoneNumbers(
+                milestone.step,
+                milestone.epoch,
+                milestone.step == picked,
+                len(milestone.gaps_P),
+                {name: _measure(name, values_P) for name, values_P in values.items()},
+                None
+                if milestone.step == picked
+                else {name: Measure.of(of_P, paired_interval(of_P)) for name, of_P in differences.items()},
+            )
+        )
+    return rows
+
+
+def outdone(rows: Sequence[MilestoneNumbers]) -> str | None:
     """A warning where an earlier milestone told held-out pairs apart distinguishably better than the picked one.
 
-    `told`: of `numbers`. A loss without a floor goes on falling while pairs are confused, so that the rule keeps what
-    training has ruined; accuracy shows it. It is no rule of its own: it is blind to how far apart pairs are.
+    A loss without a floor goes on falling while pairs are confused, so that the rule keeps what training has ruined;
+    accuracy shows it. It is no rule of its own: it is blind to how far apart pairs are.
     """
-    picked = next(one for one in told if one["picked"])
-    better = [
-        one
-        for one in told
-        if one["step"] < picked["step"] and ((one["against_picked"]["accuracy"]["ci95"] or (0.0, 0.0))[0] > 0)
-    ]
+    picked = next(row for row in rows if row.picked)
+    better = [row for row in rows if row.step < picked.step and _is_more_accurate(row)]
     if not better:
         return None
-    best = max(better, key=lambda one: float(one["accuracy"]["value"]))
+    best = max(better, key=_accuracy)
     return (
-        f"held-out accuracy was distinguishably higher after step {best['step']}: {best['accuracy']['value']:.3f} "
-        f"against {picked['accuracy']['value']:.3f} after step {picked['step']}. The loss does not show it; train for "
+        f"held-out accuracy was distinguishably higher after step {best.step}: {_accuracy(best):.3f} "
+        f"against {_accuracy(picked):.3f} after step {picked.step}. The loss does not show it; train for "
         f"fewer epochs, at a smaller learning rate, or with a nearer dead zone"
     )
 
 
-def _measures(one: Milestone) -> Mapping[str, FloatArray | None]:
-    return {
-        "accuracy": one.right_P,
-        "loss": one.losses_P,
-        "log_loss": one.log_losses_P,
-        "reward_gap": one.gaps_P,
-        "drift": one.drift_P,
-        "log_ratio_chosen": one.chosen_P,
-        "log_ratio_rejected": one.rejected_P,
-    }
+def _is_more_accurate(row: MilestoneNumbers) -> bool:
+    """Whether the whole interval of the difference to the picked milestone lies above zero."""
+    bounds = None if row.against_picked is None else row.against_picked["accuracy"].ci95
+    return bounds is not None and bounds[0] > 0
 
 
-def _estimate(name: str, values_P: FloatArray | None) -> dict[str, Any] | None:
+def _accuracy(row: MilestoneNumbers) -> float:
+    measure = row.measures["accuracy"]
+    assert measure is not None
+    assert measure.value is not None
+    return measure.value
+
+
+def _values(milestone: Milestone) -> Mapping[str, FloatArray | None]:
+    columns = (
+        milestone.right_P, milestone.losses_P, milestone.log_losses_P, milestone.gaps_P, milestone.drift_P,
+        milestone.chosen_P, milestone.rejected_P,
+    )  # fmt: skip
+    return dict(zip(MEASURES, columns, strict=True))
+
+
+def _measure(name: str, values_P: FloatArray | None) -> Measure | None:
     if values_P is None:
         return None
-    return _value(values_P, rate_interval(values_P) if name == "accuracy" else bootstrap_interval(values_P))
-
-
-def _value(values_P: FloatArray, bounds: tuple[float, float]) -> dict[str, Any]:
-    low, high = (finite(bound) for bound in bounds)
-    return {"value": finite(float(values_P.mean())), "ci95": None if low is None or high is None else [low, high]}
+    return Measure.of(values_P, rate_interval(values_P) if name == "accuracy" else bootstrap_interval(values_P))

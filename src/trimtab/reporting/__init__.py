@@ -1,13 +1,14 @@
-"""The parts of a report, in the order in which it is made.
+"""The report, in the order in which it is made.
 
-inputs      the artefacts of a run, each of which may be absent
-estimates   a number with its n, interval and method, for one seed or several
-numbers     win rates, lengths, true scores, families
-training    curves, regime, held-out accuracy
-saved       what screening left out, and the time it is estimated to have saved
-samples     which answers are shown side by side
-words       numbers to sentences
-page        numbers and sentences to what the page shows: plots, tables
-render      the page as HTML and as Markdown (templates/)
-text        how text and numbers look
+read       the artefacts of a run, each of which may be absent
+numbers    what report.json holds: frozen values, every figure an `Estimate`
+words      numbers to sentences
+page       numbers and sentences to sections of blocks
+
+The vocabulary of every page, the report's and the studies':
+
+sections   what a page is made of
+forest     where a forest plot's rows lie
+text       how text and numbers look
+render     a page as HTML and as Markdown (templates/)
 """

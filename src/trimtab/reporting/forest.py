@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trimtab.reporting.sections import Forest
 from trimtab.reporting.text import interval, number
 
 EVEN = 50.0
-
-
-def forest(rows: Sequence[Mapping[str, Any]], *, label: str, even: float | None, digits: int = 1) -> dict[str, Any]:
-    """Rows with `estimate` (and `was`, the value before) placed on one scale; places are percent of its width."""
-    ends: list[float | None] = [even]
-    for row in rows:
-        ends += [row["estimate"]["value"], *(row["estimate"]["ci95"] or []), row.get("was")]
-    low, high, step = _scale([end for end in ends if end is not None] or [0.0, 1.0], even)
-
-    def place(value: float | None) -> float | None:
-        return None if value is None else round(100 * (value - low) / (high - low), 2)
-
-    laid = []
-    for row in rows:
-        bounds = row["estimate"]["ci95"] or [None, None]
-        laid.append(
-            {
-                "name": row["name"], "note": row["note"], "kind": row["kind"], "was": place(row.get("was")),
-                "at": place(row["estimate"]["value"]), "lo": place(bounds[0]), "hi": place(bounds[1]),
-                "figure": number(row["estimate"]["value"], digits=digits),
-                "interval": interval(row["estimate"]["ci95"], digits=digits),
-            }
-        )  # fmt: skip
-    n_ticks = round((high - low) / step)
-    ticks = [{"at": place(low + i * step), "label": f"{low + i * step:g}"} for i in range(n_ticks + 1)]
-    return {"rows": laid, "even": place(even), "ticks": ticks, "label": label}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +41,10 @@ class Layout:
     rows: Sequence[LaidRow]
     even: float | None
     ticks: Sequence[Tick]
+
+    @property
+    def has_before(self) -> bool:
+        return any(row.was is not None for row in self.rows)
 
 
 def forest_layout(plot: Forest) -> Layout:

@@ -6,6 +6,7 @@ nothing. The only markup that is let through as it is are our own drawings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ from trimtab.reporting.sections import Page
 from trimtab.reporting.text import emphasis, fence, markdown, visible
 from trimtab.version import __version__
 
+_FENCE_OR_BLANK_LINES = re.compile(r"^(?P<fence>`{3,})text\n.*?^(?P=fence)$|\n{3,}", re.DOTALL | re.MULTILINE)
 _NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # HTML knows it; without it the page names no address at all
 
 
@@ -28,17 +30,13 @@ def page_html(page: Page) -> str:
 
 def page_md(page: Page) -> str:
     """The same in Markdown, without the plots."""
-    return _environment().get_template("page.md.j2").render(page=page, version=__version__)
+    text = _environment().get_template("page.md.j2").render(page=page, version=__version__)
+    return _FENCE_OR_BLANK_LINES.sub(lambda match: match[0] if match["fence"] else "\n\n", text)
 
 
-def html(page: Mapping[str, Any], *, template: str = "report.html.j2") -> str:
+def html(page: Mapping[str, Any], *, template: str) -> str:
     """One file without script and without a fetch; its policy forbids both."""
     return _environment().get_template(template).render(page=page)
-
-
-def md(page: Mapping[str, Any]) -> str:
-    """The same in Markdown, without the plots."""
-    return _environment().get_template("report.md.j2").render(page=page)
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Literal
 from trimtab.records import Estimate
 
 Tone = Literal["good", "bad", "even", "warn", "plain"]
+ForestKind = Literal["truth", "judge", "lc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`rows` have as many cells as `head`; the first column names the row. `title` set: folded under it."""
+    """`rows` have as many cells as `head`; the first column names the row. `title` set: folded under it.
+
+    A `detail` is left out of the Markdown, as plots are.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
     title: str = ""
     open: bool = False
+    detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +97,16 @@ class ForestRow:
     name: str
     estimate: Estimate
     note: str = ""
-    kind: Literal["truth", "judge", "lc"] = "judge"
+    kind: ForestKind = "judge"
     was: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """A dot and its interval a row, on one scale; `even` is where nothing has changed."""
+    """A dot and its interval a row, on one scale; `even` is where nothing has changed.
+
+    Rows that have a value before get a legend.
+    """
 
     rows: Sequence[ForestRow]
     label: str
@@ -205,11 +213,12 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Blocks under a title that opens."""
+    """Blocks under a title that opens. A `detail` is left out of the Markdown."""
 
     title: str
     blocks: Sequence[Block]
     open: bool = False
+    detail: bool = False
 
 
 Block = (

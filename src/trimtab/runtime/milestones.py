@@ -113,7 +113,7 @@ class Milestones:
             "drift_note": _NO_DRIFT if found[-1].drift_P is None else _DRIFT,
             "warning": selection.outdone(numbers),
             "lost": lost,
-            "milestones": numbers,
+            "milestones": [row.to_json() for row in numbers],
         }
 
     def rewards(self, step: int) -> dict[str, Any] | None:

@@ -17,10 +17,11 @@ from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.length_probe import Bins, quantile_bins
 from trimtab.analysis.rank_correlation import rank_correlation
 from trimtab.records import Answer
-from trimtab.reporting import estimates, inputs
+from trimtab.reporting import estimates, read
 from trimtab.reporting.estimates import Estimate
-from trimtab.reporting.judged import LABELS
+from trimtab.reporting.judge_record import LABELS
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.run_setup import set_up
 from trimtab.studies.length_probe.numbers import pooled
 from trimtab.studies.length_probe.read import Probed
 
@@ -29,7 +30,7 @@ N_BINS = 5
 
 def answer_numbers(probed: Probed) -> dict[str, Any] | None:
     """Win rate of every judge and number of answers in each bin; None where no seed has answers and verdicts."""
-    runs = [inputs.read(Folder(one.root), one.single) for one in probed.seeds]
+    runs = [read.read(Folder(one.root), set_up(one.single)) for one in probed.seeds]
     if any(not run.after or not run.baseline or not run.verdicts for run in runs):
         return None
     common = [id for id in runs[0].after if all(id in run.after and id in run.baseline for run in runs)]

@@ -13,7 +13,9 @@ from trimtab.analysis import sweep as sweeping
 from trimtab.commands import run
 from trimtab.config import Config, resolve, to_json
 from trimtab.progress import SilentReporter
-from trimtab.reporting import estimates, inputs
+from trimtab.reporting import estimates, read
+from trimtab.reporting.json_form import fields_form
+from trimtab.reporting.numbers.report import report_of
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.run_setup import set_up
 from trimtab.stages import report
@@ -163,8 +165,8 @@ def _tree(config: Config, done: Sequence[Row], *, whole: bool) -> dict[str, Any]
             report.main(set_up(config), reporter=SilentReporter())
         return _report_of(own.root)
     singles = [resolve(row.config) for row in done]
-    runs = [inputs.read(Folder.of(single), single) for single in singles]
-    return report.report_numbers(runs, set_up(config))
+    runs = [read.read(single.folder, single) for single in map(set_up, singles)]
+    return fields_form(report_of(runs, set_up(config)))
 
 
 # --- the sweep -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,231 @@
+"""How training went: its regime, its symptoms, the curves behind the plots, and what held-out pairs said.
+
+Shapes: K seeds, P held-out pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.analysis import estimates, regime
+from trimtab.analysis.calibration import Calibration, calibration
+from trimtab.analysis.intervals import FloatArray, finite
+from trimtab.analysis.symptoms import Symptom, symptoms
+from trimtab.config import Config
+from trimtab.errors import DataError
+from trimtab.objectives import Objective
+from trimtab.records import Estimate
+from trimtab.reporting.json_form import fields_form
+from trimtab.reporting.metrics import Metrics
+from trimtab.reporting.read import Run, Selection
+from trimtab.runtime.symptom_watch import course
+
+CURVES = (
+    "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
+    "logps/chosen", "logps/rejected", "active/chosen", "active/rejected", "active/pair", "pull/chosen", "pull/rejected",
+    "skipped_backward", "skipped_forward", "promoted",
+)  # fmt: skip
+SIDES = ("active/chosen", "active/rejected", "pull/chosen", "pull/rejected")
+PAIRS = "pairs"
+
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RegimeNumbers:
+    """`name` is None where the rows cannot tell; `*_at_end` are shares over the last tenth of the steps."""
+
+    name: str | None
+    sentence: str
+    share_at_end: float | None = None
+    chosen_at_end: float | None = None
+    rejected_at_end: float | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return {"name": None, "sentence": self.sentence} if self.name is None else fields_form(self)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochNumbers:
+    """Mean active fraction and pull of each side in one epoch; None where rows have none."""
+
+    epoch: int
+    n_steps: int
+    sides: Figures
+
+    def to_json(self) -> dict[str, object]:
+        return {"epoch": self.epoch, "n_steps": self.n_steps} | dict(self.sides)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedTraining:
+    """One seed: `first` and `last_tenth` are the metrics of its first step and the means of its last tenth."""
+
+    seed: int
+    n_steps: int
+    epochs: float | None
+    seconds: float | None
+    tokens_per_second: float | None
+    peak_memory_bytes: float | None
+    first: Figures
+    last_tenth: Figures
+    regime: RegimeNumbers
+    symptoms: tuple[Symptom, ...]
+    sides_by_epoch: tuple[EpochNumbers, ...]
+    curves: Mapping[str, Sequence[float | None]]
+
+    def to_json(self) -> dict[str, object]:
+        found = [symptom.to_json() | {"sentence": symptom.sentence} for symptom in self.symptoms]
+        return fields_form(self) | {"symptoms": found}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingNumbers:
+    """`step_zero` is the loss of a policy equal to its reference."""
+
+    step_zero: float | None
+    has_dead_zone: bool
+    seeds: tuple[SeedTraining, ...]
+
+
+def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) -> TrainingNumbers | None:
+    """One entry a seed; None when no run recorded a step."""
+    seeds = tuple(_seed(run, objective, config) for run in runs if len(run.metrics))
+    return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, seeds) if seeds else None
+
+
+def _seed(run: Run, objective: Objective, config: Config) -> SeedTraining:
+    metrics = run.metrics
+    tail = metrics.part(-max(1, len(metrics) // 10))
+    first, last = metrics.part(0, 1), metrics.part(-1)
+    return SeedTraining(
+        seed=run.seed,
+        n_steps=len(metrics),
+        epochs=metrics.last("epoch"),
+        seconds=metrics.last("seconds"),
+        tokens_per_second=metrics.median("tokens_per_second"),
+        peak_memory_bytes=max(metrics.known("peak_memory_bytes"), default=None),
+        first={name: first.last(name) for name in CURVES if first.has(name)},
+        last_tenth={name: tail.mean(name) for name in CURVES if last.has(name)},
+        regime=_regime(metrics, objective),
+        symptoms=_symptoms(run, objective, config),
+        sides_by_epoch=tuple(
+            EpochNumbers(epoch, len(rows), {side: rows.mean(side) for side in SIDES})
+            for epoch, rows in metrics.by_epoch().items()
+        ),
+        curves=metrics.curves(CURVES),
+    )
+
+
+def _regime(metrics: Metrics, objective: Objective) -> RegimeNumbers:
+    try:
+        named = regime.name_regime(metrics.rows, has_dead_zone=objective.has_dead_zone)
+    except DataError as error:
+        return RegimeNumbers(None, f"The regime cannot be named: {error.message}.")
+    ends = (finite(share) for share in (named.share_at_end, named.chosen_at_end, named.rejected_at_end))
+    return RegimeNumbers(named.name, named.sentence, *ends)
+
+
+def _symptoms(run: Run, objective: Objective, config: Config) -> tuple[Symptom, ...]:
+    """What the log said while it trained; the plan has what `auto` became."""
+    plan = run.plan or {}
+    steps = plan.get("train", {}).get("steps") or len(run.metrics)
+    dtype = plan.get("engine", {}).get("dtype") or config.engine.dtype
+    return tuple(symptoms(run.metrics.rows, course(config, objective, steps=steps, dtype=dtype)))
+
+
+# --- held-out pairs --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutSide:
+    """Reward accuracy, a share, and reward gap in nats."""
+
+    accuracy: Estimate
+    reward_gap: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class SeedHeldout:
+    seed: int
+    accuracy: Estimate
+    reward_gap: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSides:
+    before: Calibration | None
+    after: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutNumbers:
+    """After training, over all seeds: every seed holds out the same pairs, pooled as prompts are; and before it."""
+
+    accuracy: Estimate
+    reward_gap: Estimate
+    before: HeldoutSide | None
+    calibration: CalibrationSides
+    by_seed: tuple[SeedHeldout, ...]
+
+
+def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
+    """None where a seed did not look at pairs kept out of training."""
+    heldouts = [run.heldout for run in runs if run.heldout is not None]
+    if len(heldouts) < len(runs):
+        return None
+    pairs = [pair for pair in heldouts[0].after if all(pair in heldout.after for heldout in heldouts)]
+    after_KP = _table([heldout.after for heldout in heldouts], pairs)
+    befores = [heldout.before for heldout in heldouts if heldout.before is not None]
+    before_KP = _table(befores, pairs) if len(befores) == len(heldouts) else None
+    whole = _side(after_KP)
+    sides = [_side(after_KP[k : k + 1]) for k in range(len(runs))]
+    return HeldoutNumbers(
+        accuracy=whole.accuracy,
+        reward_gap=whole.reward_gap,
+        before=None if before_KP is None else _side(before_KP),
+        calibration=CalibrationSides(
+            before=None if before_KP is None else calibration(before_KP.ravel().tolist()),
+            after=calibration(after_KP.ravel().tolist()),
+        ),
+        by_seed=tuple(
+            SeedHeldout(run.seed, side.accuracy, side.reward_gap) for run, side in zip(runs, sides, strict=True)
+        ),
+    )
+
+
+def _table(gaps: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> FloatArray:
+    return np.array([[of_seed[pair] for pair in pairs] for of_seed in gaps], dtype=np.float64)
+
+
+def _side(gaps_KP: FloatArray) -> HeldoutSide:
+    right_KP = np.where(gaps_KP > 0, 1.0, np.where(gaps_KP < 0, 0.0, 0.5))  # a tie is half right
+    return HeldoutSide(estimates.rate(right_KP, rows=PAIRS), estimates.mean(gaps_KP, unit="nats", rows=PAIRS))
+
+
+# --- milestones ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SeedMilestones:
+    """A seed's `selection.json`; its JSON leaves out the names of the held-out pairs."""
+
+    seed: int
+    selection: Selection
+
+    def to_json(self) -> dict[str, object]:
+        return {"seed": self.seed} | {key: of for key, of in self.selection.document.items() if key != "ids"}
+
+
+@dataclass(frozen=True, slots=True)
+class MilestoneNumbers:
+    seeds: tuple[SeedMilestones, ...]
+
+
+def milestone_numbers(runs: Sequence[Run]) -> MilestoneNumbers | None:
+    """None where no run chose among milestones."""
+    seeds = tuple(SeedMilestones(run.seed, run.selection) for run in runs if run.selection is not None)
+    return MilestoneNumbers(seeds) if seeds else None

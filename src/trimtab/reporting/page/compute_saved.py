@@ -1,0 +1,123 @@
+"""Compute saved: what was left out, the time that is estimated to have been saved, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from trimtab.analysis import plots
+from trimtab.analysis.compute_saved import Saving
+from trimtab.reporting.numbers.compute_saved import SavedNumbers, SeedSaved, ShrinkingNumbers
+from trimtab.reporting.numbers.training import TrainingNumbers
+from trimtab.reporting.sections import Block, Figures, Plot, Section, Sentence, Sentences, Table, Text
+from trimtab.reporting.text import duration, number, significant
+
+LEAD = (
+    "A response whose gradient is exactly zero needs no backward pass. Leaving it out changes nothing but rounding; "
+    "shrinking, where it was turned on, leaves out forward passes too and is an approximation."
+)
+
+
+def saved(saved: SavedNumbers | None, training: TrainingNumbers | None) -> Section | None:
+    """Sentences, the curves of active rates and skipped shares, and a table by seed."""
+    if saved is None or training is None:
+        return None
+    entries = saved.seeds
+    names = ["" if len(training.seeds) == 1 else f"Seed {entry.seed}: " for entry in entries]
+    seeds = {entry.seed for entry in entries}
+    blocks: list[Block] = [Text(LEAD, "lead")]
+    for name, entry in zip(names, entries, strict=True):
+        blocks += [Text(name + _left_out(entry)), Text(name + _time(entry.time))]
+    if approximate := [
+        Sentence(name + _approximate(entry.shrinking), "warn")
+        for name, entry in zip(names, entries, strict=True)
+        if entry.shrinking
+    ]:
+        blocks.append(Sentences(approximate))
+    plot = Plot(
+        plots.saved_plot([entry.curves for entry in training.seeds if entry.seed in seeds]),
+        "Active and skipped",
+        "active responses by side; response tokens skipped (no backward pass) and shrunk (not computed)",
+    )
+    blocks += [Figures([plot]), _table(entries)]
+    return Section("saved", "Compute saved", "Compute saved", blocks)
+
+
+def _left_out(entry: SeedSaved) -> str:
+    shares = entry.shares
+    text = f"{_percent(shares['skipped_backward'])} of the response tokens took no backward pass"
+    if shares["skipped_forward"]:
+        text += f"; {_percent(shares['skipped_forward'])} of all were not even computed"
+    if entry.promoted_share is not None:
+        text += (
+            f". Of {number(entry.responses_screened)} responses screened by a forward pass alone, "
+            f"{number(entry.responses_promoted)} ({_percent(entry.promoted_share)}) turned out active and were "
+            "computed again"
+        )
+    return f"{text}."
+
+
+def _time(time: Saving) -> str:
+    if time.share is None:
+        return "Time saved: not known; the steps' speeds are not recorded, or nearly everything was left out."
+    outcome = f"{_percent(abs(time.share), digits=0)} of the time was {'saved' if time.share >= 0 else 'lost'}"
+    return (
+        f"The steps took {duration(time.seconds)}; dense they would have taken about "
+        f"{duration(time.dense_seconds)}, so about {outcome}. {_source(time)}"
+    )
+
+
+def _source(time: Saving) -> str:
+    match time.method:
+        case "measured":
+            n = time.n_dense_steps
+            return (
+                f"An estimate: all tokens at the run's own speed in the {number(n)} {'step' if n == 1 else 'steps'} "
+                f"that left nothing out, {significant(time.dense_tokens_per_second)} tokens a second."
+            )
+        case "cost model":
+            return (
+                "An estimate by counting, since every step left something out: forward 1, backward 2, on response "
+                "tokens alone. Prompts are left out less often, so this is an upper bound."
+            )
+        case "unknown":
+            return ""
+        case _:
+            assert_never(time.method)
+
+
+def _approximate(shrinking: ShrinkingNumbers) -> str:
+    if shrinking.rate is None:
+        return "approximate: no response that was passed over was checked again, so what was missed is not known."
+    return (
+        f"approximate: {number(shrinking.missed)} of {number(shrinking.rechecked)} re-checked responses had become "
+        f"active unseen (missed-violation rate {_percent(shrinking.rate)}), after {number(shrinking.visits)} visits "
+        "passed over."
+    )
+
+
+def _table(entries: Sequence[SeedSaved]) -> Table:
+    times = [entry.time for entry in entries]
+    columns = {
+        "response tokens without a backward pass": [_percent(entry.shares["skipped_backward"]) for entry in entries],
+        "response tokens not computed at all": [_percent(entry.shares["skipped_forward"]) for entry in entries],
+        "response tokens computed twice (promoted)": [_percent(entry.shares["promoted"]) for entry in entries],
+        "responses screened": [number(entry.responses_screened) for entry in entries],
+        "of these found active (promoted)": [_percent(entry.promoted_share) for entry in entries],
+        "time of the steps": [duration(time.seconds) for time in times],
+        "estimated dense time": [duration(time.dense_seconds) for time in times],
+        "estimated from": [str(time.method) for time in times],
+        "dense steps measured": [number(time.n_dense_steps) for time in times],
+        "tokens a second": [significant(time.tokens_per_second) for time in times],
+        "tokens a second, dense steps": [significant(time.dense_tokens_per_second) for time in times],
+    }
+    if any(entry.shrinking for entry in entries):
+        columns["missed-violation rate (approximate)"] = [
+            _percent(entry.shrinking.rate if entry.shrinking else None) for entry in entries
+        ]
+    head = ["", *(f"seed {entry.seed}" for entry in entries)]
+    return Table(head, [[name, *cells] for name, cells in columns.items()], title="compute saved in figures")
+
+
+def _percent(share: float | None, *, digits: int = 1) -> str:
+    return number(None) if share is None else f"{number(100.0 * share, digits=digits)}\u00a0%"

@@ -1,0 +1,61 @@
+"""The audit of the data: rows in, rows out, why; what lengths alone give away; the first pair as the model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.reporting.page.answers import LONGEST_TEXT
+from trimtab.reporting.sections import Block, Code, Fold, Heading, Section, Table, Text
+from trimtab.reporting.text import number, shortened
+
+_LENGTHS = {"median": "median", "mean": "mean", "p95": "95th percentile", "maximum": "maximum"}
+
+
+def data(audit: Mapping[str, Any] | None) -> Section:
+    """From `data/audit.json` as `data.audit.Audit` writes it; what an older version left out is not shown."""
+    if audit is None:
+        absent = Text("The audit of the data (data/audit.json) is not in this run folder.")
+        return Section("data", "Data", "Data", [absent])
+    blocks: list[Block] = [Text(_lead(audit), "lead")]
+    if template := audit.get("template_sentence"):
+        blocks.append(Text(template))
+    reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
+    if reasons:
+        blocks.append(Table(["dropped because", "rows"], [[name, number(count)] for name, count in reasons]))
+    lengths = [
+        [f"{part}, {unit}", *(number(summary.get(key)) for key in _LENGTHS)]
+        for unit, parts in audit.get("lengths", {}).items()
+        for part, summary in parts.items()
+    ]
+    if lengths:
+        blocks += [
+            Heading("Lengths of the pairs and what they give away"),
+            Table(["", *_LENGTHS.values()], lengths),
+            Text(" ".join(_bias(unit, bias) for unit, bias in audit.get("length_bias", {}).items()), "note"),
+        ]
+    sample = audit.get("sample") or {}
+    texts = [(name, str(sample[name])) for name in ("prompt", "chosen", "rejected") if name in sample]
+    if texts:
+        pair = [block for name, text in texts for block in (Heading(name), Code(shortened(text, limit=LONGEST_TEXT)))]
+        blocks.append(Fold("The first pair as the model sees it", pair, detail=True))
+    return Section("data", "Data", "Data", blocks)
+
+
+def _lead(audit: Mapping[str, Any]) -> str:
+    rows, kept, dropped = (number(audit.get(key)) for key in ("rows", "kept", "dropped"))
+    lead = f"{rows} rows read, {kept} kept, {dropped} dropped."
+    if audit.get("train") is not None:
+        lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out."
+    overlap = audit.get("overlap_with_evaluation")
+    if overlap is not None:
+        lead += f" {number(overlap['rows'])} kept rows hold a prompt of the benchmark."
+    return lead
+
+
+def _bias(unit: str, bias: Mapping[str, Any]) -> str:
+    return (
+        f"In {unit}: the chosen response is the longer one in {number(100 * bias['chosen_longer'])} % of the pairs; "
+        f"length alone tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} "
+        f"(0.5 is no information), Cohen's d {number(bias['cohens_d'], digits=2)}."
+    )

@@ -1,0 +1,225 @@
+"""How training went: curves, held-out pairs, milestones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trimtab.analysis import plots
+from trimtab.analysis.calibration import Calibration
+from trimtab.analysis.milestone_plot import milestone_plot
+from trimtab.analysis.selection import MEASURES, Measure, MilestoneNumbers
+from trimtab.reporting.forest import EVEN
+from trimtab.reporting.numbers import training as numbers
+from trimtab.reporting.numbers.report import ObjectiveNumbers
+from trimtab.reporting.numbers.training import SIDES, HeldoutNumbers, SeedTraining, TrainingNumbers
+from trimtab.reporting.read import Selection
+from trimtab.reporting.sections import Block, Figures, Forest, ForestRow, Plot, Section, Table, Text
+from trimtab.reporting.text import duration, estimate_text, number, significant, size, value_text
+
+_LAST_TENTH = {
+    "loss": "loss", "reward, chosen": "rewards/chosen", "reward, rejected": "rewards/rejected",
+    "reward gap": "rewards/margins", "reward accuracy": "rewards/accuracies", "active, chosen": "active/chosen",
+    "active, rejected": "active/rejected", "backward skipped": "skipped_backward",
+}  # fmt: skip
+
+
+def training(training: TrainingNumbers | None, objective: ObjectiveNumbers) -> Section:
+    """Curves of all seeds, their summary, and the numbers behind the curves."""
+    if training is None:
+        return Section("training", "Training", "Training", [Text("No training step is recorded in this run folder.")])
+    blocks: list[Block] = [
+        Text(f"Loss of one pair: {objective.formula}. Dead zone: {objective.dead_zone}.", "lead"),
+        Figures(_plots(training)),
+        _summary(training.seeds),
+        *_epochs(training.seeds),
+        *(_curve_table(entry) for entry in training.seeds),
+    ]
+    return Section("training", "Training", "Training", blocks)
+
+
+def _plots(training: TrainingNumbers) -> list[Plot]:
+    curves = [entry.curves for entry in training.seeds]
+    columns = {name for table in curves for name in table}
+    drawings = []
+    if "loss" in columns:
+        svg = plots.loss_plot(curves, step_zero=training.step_zero)
+        drawings.append(Plot(svg, "Loss", "mean over the pairs of a step"))
+    if {"rewards/chosen", "rewards/rejected"} <= columns:
+        note = "β · log-ratio, by side, and the gap between them"
+        drawings.append(Plot(plots.reward_plot(curves), "Rewards", note))
+    if {"pull/chosen", "pull/rejected"} <= columns and not training.has_dead_zone:
+        note = "gradient of a response against its own at the start, by side"
+        drawings.append(Plot(plots.pull_plot(curves), "Pull", note))
+    elif {"active/chosen", "active/rejected"} <= columns:
+        note = "share with a gradient that is not exactly zero, by side"
+        drawings.append(Plot(plots.active_plot(curves), "Active responses", note))
+    return drawings
+
+
+def _summary(entries: Sequence[SeedTraining]) -> Table:
+    rows: list[list[str]] = [
+        ["regime", *(entry.regime.name or "not named" for entry in entries)],
+        ["optimizer steps", *(number(entry.n_steps) for entry in entries)],
+        ["epochs", *(significant(entry.epochs) for entry in entries)],
+        ["loss, first step", *(significant(entry.first.get("loss")) for entry in entries)],
+        *(
+            [f"{label}, last tenth", *(significant(entry.last_tenth.get(name)) for entry in entries)]
+            for label, name in _LAST_TENTH.items()
+        ),
+        ["time", *(duration(entry.seconds) for entry in entries)],
+        ["tokens a second, median", *(significant(entry.tokens_per_second) for entry in entries)],
+        ["peak memory", *(size(entry.peak_memory_bytes) for entry in entries)],
+    ]
+    return Table(["", *(f"seed {entry.seed}" for entry in entries)], rows, title="training in figures")
+
+
+def _epochs(entries: Sequence[SeedTraining]) -> list[Table]:
+    """None where no row names its epoch."""
+    rows = [
+        [
+            f"seed {entry.seed}, epoch {row.epoch}",
+            number(row.n_steps),
+            *(significant(row.sides[side]) for side in SIDES),
+        ]
+        for entry in entries
+        for row in entry.sides_by_epoch
+    ]
+    return [Table(["", "steps", *SIDES], rows, title="active fraction and pull by epoch and side")] if rows else []
+
+
+def _curve_table(entry: SeedTraining) -> Table:
+    names = [name for name in entry.curves if name != "step"]
+    rows = [
+        [f"{step:g}", *(significant(figure) for figure in figures)]
+        for step, *figures in zip(entry.curves["step"], *(entry.curves[name] for name in names), strict=True)
+    ]
+    title = f"the curves of seed {entry.seed} (means over stretches of steps)"
+    return Table(["step", *names], rows, title=title, detail=True)
+
+
+# --- held-out pairs --------------------------------------------------------------------------------------------------
+
+
+def heldout(heldout: HeldoutNumbers | None) -> Section | None:
+    """Reward accuracy and calibration after training, each seed and pooled."""
+    if heldout is None:
+        return None
+    sides = {f"Seed {entry.seed}": numbers.HeldoutSide(entry.accuracy, entry.reward_gap) for entry in heldout.by_seed}
+    if len(sides) > 1:
+        sides["Pooled"] = numbers.HeldoutSide(heldout.accuracy, heldout.reward_gap)
+    rows = [
+        ForestRow(name, side.accuracy.scaled(100), f"{number(side.accuracy.n)} pairs", "truth")
+        for name, side in sides.items()
+    ]
+    before = {} if heldout.before is None else {"before training": heldout.before}
+    table = [
+        [
+            name,
+            estimate_text(side.accuracy, digits=3),
+            estimate_text(side.reward_gap, digits=3),
+            number(side.accuracy.n),
+        ]
+        for name, side in (before | sides).items()
+    ]
+    started_even = heldout.before is not None and heldout.before.reward_gap.value == 0
+    lead = (
+        "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
+        "above the rejected one, in percent; 50 is chance."
+        + (" Before training every reward is zero, so there was nothing to rank." if started_even else "")
+        + f" Intervals: {heldout.accuracy.method}."
+    )
+    calibration = heldout.calibration
+    blocks: list[Block] = [
+        Text(lead, "lead"),
+        Forest(rows, "Held-out reward accuracy", EVEN),
+        Table(["", "accuracy", "reward gap (nats)", "n"], table, title="held-out pairs"),
+        *_reliability(None if started_even else calibration.before, calibration.after),
+    ]
+    return Section("heldout", "Held-out", "Held-out reward accuracy", blocks)
+
+
+def _reliability(before: Calibration | None, after: Calibration) -> list[Block]:
+    """The reliability diagram of the reward gap and its table."""
+    errors = f"expected calibration error {number(after.ece, digits=3)}, Brier score {number(after.brier, digits=3)}"
+    rows = [
+        [
+            f"{number(each.low, digits=2)} to {number(each.high, digits=2)}",
+            number(each.count),
+            number(each.confidence, digits=3),
+            number(each.accuracy, digits=3),
+        ]
+        for each in after.bins
+    ]
+    plot = Plot(
+        plots.reliability_plot(() if before is None else before.bins, after.bins),
+        "Does the reward gap mean what it says?",
+        f"σ(|gap|) against how often its sign is right; {errors}, {number(after.n)} gaps of all seeds",
+    )
+    head = ["confidence", "gaps", "mean confidence", "share right"]
+    return [Figures([plot]), Table(head, rows, title="reliability", detail=True)]
+
+
+# --- milestones ------------------------------------------------------------------------------------------------------
+
+
+def milestones(milestones: numbers.MilestoneNumbers | None) -> Section | None:
+    """Quality against drift, the rule, and a table a seed."""
+    entries = [] if milestones is None else [entry for entry in milestones.seeds if entry.selection.milestones]
+    if milestones is None or not entries:
+        return None
+    several = len(milestones.seeds) > 1
+    rule = entries[0].selection
+    seeds = [(f"Seed {entry.seed}" if several else "", entry.selection) for entry in entries]
+    lead = (
+        f"Rule: {rule.rule}. Held-out rewards say how well the labels were learned, not how good the "
+        f"answers are. Drift: {rule.drift_note}."
+    )
+    blocks: list[Block] = [
+        *(
+            Text(
+                f"{seed + ': step' if seed else 'Step'} {number(selection.picked)} of {number(selection.last)}, "
+                f"because {selection.why}."
+            )
+            for seed, selection in seeds
+        ),
+        Text(lead, "lead"),
+        Figures(_milestone_plots([selection.milestones for _, selection in seeds], several=several)),
+        *(_milestone_table(selection, title=seed or "Milestones") for seed, selection in seeds),
+    ]
+    return Section("milestones", "Milestones", "Milestones", blocks)
+
+
+def _milestone_plots(seeds: Sequence[Sequence[MilestoneNumbers]], *, several: bool) -> list[Plot]:
+    note = "ring: picked" if several else "ring: picked; numbers: steps; bars: 95 % over pairs"
+    accuracy = milestone_plot(seeds, measure="accuracy", label="held-out reward accuracy, %", scale=100.0)
+    loss = milestone_plot(seeds, measure="loss", label="held-out loss, nats")
+    return [Plot(accuracy, "Accuracy against drift", note), Plot(loss, "Loss against drift", note)]
+
+
+def _milestone_table(selection: Selection, *, title: str) -> Table:
+    known = [name for name in MEASURES if name in _MEASURES and selection.milestones[0].measures[name] is not None]
+    rows = [
+        [
+            f"{number(row.step)}{' (picked)' if row.picked else ''}",
+            significant(row.epoch),
+            *(_measure_text(row.measures, name) for name in known),
+            *("" if row.against_picked is None else _measure_text(row.against_picked, name) for name in _COMPARED),
+            number(row.n),
+        ]
+        for row in selection.milestones
+    ]
+    names = [_MEASURES[name] for name in known]
+    head = ["step", "epoch", *names, *(f"{name} less the picked one's" for name in _COMPARED), "pairs"]
+    return Table(head, rows, title=title)
+
+
+_MEASURES = {
+    "accuracy": "accuracy", "loss": "loss", "log_loss": "log-loss", "drift": "drift",
+    "log_ratio_chosen": "log-ratio, chosen", "log_ratio_rejected": "log-ratio, rejected",
+}  # fmt: skip
+_COMPARED = ("accuracy", "loss")
+
+
+def _measure_text(measures: Mapping[str, Measure | None], name: str) -> str:
+    measure = measures[name]
+    return value_text(None, None) if measure is None else value_text(measure.value, measure.ci95, digits=3)

@@ -1,0 +1,104 @@
+"""The sentences about the regime, symptoms, milestones and held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.reporting.numbers.training import HeldoutNumbers, MilestoneNumbers, RegimeNumbers, TrainingNumbers
+from trimtab.reporting.sections import Sentence, Tone, sentence
+from trimtab.reporting.text import interval, number
+
+
+def regime(training: TrainingNumbers | None) -> list[Sentence]:
+    """The regime in one sentence: of the seed, or of all seeds where they agree, else one a seed."""
+    if training is None:
+        return [sentence("No training step is recorded in this run folder, so no regime can be named.", "warn")]
+    regimes = [entry.regime for entry in training.seeds]
+    names = {each.name for each in regimes}
+    tone: Tone = "warn" if names & {None, "starved"} else "plain"
+    if len(regimes) == 1:
+        return [sentence(regimes[0].sentence, tone)]
+    if len(names) == 1 and regimes[0].share_at_end is not None:
+        return [sentence(_in_all_seeds(regimes, has_dead_zone=training.has_dead_zone), tone)]
+    return [sentence(f"Seed {entry.seed}. {entry.regime.sentence}", tone) for entry in training.seeds]
+
+
+def _in_all_seeds(regimes: Sequence[RegimeNumbers], *, has_dead_zone: bool) -> str:
+    sides = {
+        "both sides": [each.share_at_end for each in regimes],
+        "chosen": [each.chosen_at_end for each in regimes],
+        "rejected": [each.rejected_at_end for each in regimes],
+    }
+    ranges = ", ".join(f"{side} {_range(shares)}" for side, shares in sides.items())
+    what = "share of responses still active" if has_dead_zone else "share of the first pull left"
+    return f"{str(regimes[0].name).capitalize()} in all {len(regimes)} seeds: {what} at the end, {ranges}."
+
+
+def _range(shares: Sequence[float | None]) -> str:
+    known = [share for share in shares if share is not None]
+    low, high = (number(100 * end(known), digits=0) for end in (min, max))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def symptoms(training: TrainingNumbers | None) -> list[Sentence]:
+    """What went wrong in training without a number that is not finite, each kind once a seed."""
+    entries = () if training is None else training.seeds
+    return [
+        sentence(
+            (f"Seed {entry.seed}. " if len(entries) > 1 else "")
+            + f"**{symptom.seen}.** Likely cause: {symptom.cause}. {symptom.remedy}.",
+            "warn",
+        )
+        for entry in entries
+        for symptom in entry.symptoms
+    ]
+
+
+def milestones(numbers: MilestoneNumbers | None) -> list[Sentence]:
+    """Which weights these are, where they are not simply the last step's; what was lost, and what the rule misses."""
+    if numbers is None:
+        return []
+    several = len(numbers.seeds) > 1
+    selections = [(f"Seed {entry.seed}: " if several else "", entry.selection) for entry in numbers.seeds]
+    picks = [
+        sentence(
+            f"{seed or 'The '}{'the ' if several else ''}model is that of **step {number(selection.picked)} of "
+            f"{number(selection.last)}**: {selection.why}."
+        )
+        for seed, selection in selections
+        if selection.picked != selection.last
+    ]
+    losses = [
+        sentence(
+            "Milestones of an earlier life were gone or damaged and could not be picked: "
+            f"{', '.join(number(step) for step in selection.lost)}.",
+            "warn",
+        )
+        for _, selection in selections
+        if selection.lost
+    ]
+    warnings = [
+        sentence(f"{seed}{selection.warning if several else _capital(selection.warning)}.", "warn")
+        for seed, selection in selections
+        if selection.warning
+    ]
+    return picks + losses + warnings
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
+    """How many held-out pairs the model's reward ranks as their labels do."""
+    if numbers is None or numbers.accuracy.value is None:
+        return []
+    accuracy = numbers.accuracy.scaled(100)
+    whose = f"{accuracy.n_seeds} models' own rewards rank" if accuracy.n_seeds > 1 else "the model's own reward ranks"
+    return [
+        sentence(
+            f"On {number(accuracy.n)} preference pairs kept out of training {whose} "
+            f"**{number(accuracy.value)} %** as their labels do "
+            f"(95 % CI {interval(accuracy.ci95)}; 50 % is chance)."
+        )
+    ]
