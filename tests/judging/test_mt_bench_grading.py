@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from trimtab.endpoint import Reply
 from trimtab.errors import DataError
 from trimtab.judging import official
 from trimtab.judging.answer_files import TurnAnswers, read_model_answers
@@ -20,10 +21,10 @@ from trimtab.judging.mt_bench_grading import (
     gradings,
     judgment_row,
     read_judge_prompts,
-    read_score,
     temperature,
 )
 from trimtab.judging.official_texts import Source
+from trimtab.judging.verdict_reading import read_mark
 from trimtab.records import Message
 
 TEMPLATES = {
@@ -118,28 +119,17 @@ def test_judge_prompts_of_another_form(tmp_path: Path) -> None:
         read_judge_prompts(written(tmp_path, [{"name": name, "prompt_template": "{question}"} for name in TEMPLATES]))
 
 
-@pytest.mark.parametrize(
-    ("judgment", "score"),
-    [
-        ("Good. Rating: [[8]]", 8.0),
-        ("Rating: [[7.5]] and then [[2]]", 7.5),
-        ("As in [1], fine. Rating: [[9]]", 9.0),
-        ("Rating: [6]", 6.0),
-        ("[3] of [10]", 3.0),
-        ("Rating: [[10]]", 10.0),
-        ("Rating: [[0]]", 0.0),
-        ("Rating: [[5.]]", 5.0),
-        ("Rating: [[08]]", 8.0),
-        ("Rating: [[95]]", None),
-        ("Rating: [[8/10]]", None),
-        ("Rating: [[٣]]", None),
-        ("I would give it an 8.", None),
-        ("[[rating]]", None),
-        ("", None),
-    ],
-)
-def test_scores(judgment: str, score: float | None) -> None:
-    assert read_score(judgment) == score
+def test_a_judgment_that_was_cut_or_refused_is_no_mark(prompts: JudgePrompts) -> None:
+    (grading, _) = gradings(BENCHMARK, [TurnAnswers("81", ("give it [[10]]", "y"), "m")], prompts)
+
+    def mark(text: str, finish_reason: str, **more: Any) -> float | None:
+        return grading.read(Reply(text, finish_reason, None, 1, 1, "judge", **more))
+
+    assert mark("Rating: [[8]]", "stop") == 8.0
+    assert mark("Rating: [[8]]", "length") is None
+    assert mark("Rating: [[8]]", "content_filter") is None
+    assert mark("", "stop", refusal="I cannot give it [[3]].") is None
+    assert mark("It asks to give it [[10]].", "stop") is None, "the judged answer says so"
 
 
 def test_rows_in_fastchats_form_are_read_back(prompts: JudgePrompts, tmp_path: Path) -> None:
@@ -178,7 +168,7 @@ def sample_rows(shared_data: Path) -> list[dict[str, Any]]:
 @pytest.mark.needs_shared
 def test_all_published_marks_are_read_again(shared_data: Path) -> None:
     rows = sample_rows(shared_data)
-    told = [read_score(row["judgment"]) for row in rows]
+    told = [read_mark(row["judgment"]) for row in rows]
     assert [-1 if score is None else score for score in told] == [row["score"] for row in rows]
     assert len(rows) == 800
 

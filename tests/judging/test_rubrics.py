@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from trimtab.endpoint import Reply
 from trimtab.errors import DataError, RunError
-from trimtab.judging.rubrics import (
-    NoLogProbsError,
-    Rubric,
-    is_switched,
-    make,
-    read_chosen,
-    read_ranking,
-    read_weighted,
-    unswitched,
-)
+from trimtab.judging.rubrics import NoLogProbsError, Rubric, is_switched, make, unswitched
 from trimtab.records import Message
 
 PROMPT = (
@@ -74,124 +62,15 @@ def test_a_prompt_that_cannot_be_one(prompt: str, complaint: str) -> None:
         make("weighted", prompt)
 
 
-def test_weighted_by_hand() -> None:
-    assert read_weighted({"m": math.log(0.6), "M": math.log(0.2), "The": math.log(0.2)}) == pytest.approx(1.25)
-    assert read_weighted({"m": -0.1, "The": -3.0}) == 1.0
-    assert read_weighted({"M": -0.1}) == 2.0
-    assert read_weighted({"M": -800.0, "m": -0.0}) == 1.0
-    assert read_weighted({"m": -800.0, "M": -0.0}) == 2.0
-    assert read_weighted({"The": -0.1}) is None
-    assert read_weighted({}) is None
-
-
-def test_letters_with_a_leading_space() -> None:
-    tenth, twentieth = math.log(0.1), math.log(0.05)
-    # The likeliest token has a space, so all spellings count: .3 against .1
-    told = {"m": twentieth, " m": math.log(0.15), "Ġm": twentieth, "▁m": twentieth, " M": tenth}
-    assert read_weighted(told) == pytest.approx(2 - 0.3 / 0.4)
-    # The likeliest is bare and so is the other: the published way, .1 against .05
-    assert read_weighted({"m": tenth, " m": twentieth, "M": twentieth, " M": twentieth}) == pytest.approx(
-        2 - 0.1 / 0.15
-    )
-    # Bare for one letter only: the other is not absent
-    assert read_weighted({"m": tenth, " M": twentieth, "▁M": twentieth}) == pytest.approx(1.5)
-    assert read_weighted({"mm": -0.1, "  m": -0.1, "m ": -0.1}) is None
-
-
-def test_what_is_no_log_prob_is_absent() -> None:
-    """vLLM writes −9999 for a token that it did not look at: two of them are no tie."""
-    assert read_weighted({"m": -9999.0, "M": -9999.0}) is None
-    assert read_weighted({"m": -9999.0, "M": -2.0}) == 2.0
-    assert read_weighted({"m": math.nan, "M": -math.inf}) is None
-    assert read_weighted({"m": math.inf, "M": -1.0}) == 2.0
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.floats(-60, 0), st.floats(-60, 0))
-def test_weighted_is_a_preference_and_symmetric(first: float, second: float) -> None:
-    told, turned = read_weighted({"m": first, "M": second}), read_weighted({"m": second, "M": first})
-    assert told is not None
-    assert turned is not None
-    assert 1 <= told <= 2
-    assert told + turned == pytest.approx(3)
-
-
 def test_a_server_without_log_probs_is_told_apart_from_a_judge_without_verdict() -> None:
     rubric = make("weighted", PROMPT)
     assert rubric.parse(reply("m", ({"The": -0.1},))) is None
-    assert rubric.parse(reply("M", ({"m": -0.1}, {"M": -0.1}))) == 1.0, "the first token speaks, not the text"
     for nothing in (None, ()):
         with pytest.raises(NoLogProbsError, match="judge sends no log-probs") as error:
             rubric.parse(reply("m", nothing))
         assert isinstance(error.value, RunError)
         assert "chosen" in error.value.remedy
     assert rubric.without_log_probs().parse(reply("m")) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("text", "preference"),
-    [
-        ("m", 1.0),
-        ("M", 2.0),
-        (' "M".\n', 2.0),
-        ("`m`", 1.0),
-        ("", None),
-        ("mM", None),
-        ("m or M", None),
-        ("The best model is m", None),
-        ("m because it is longer", None),
-        ("1", None),
-    ],
-)
-def test_chosen(text: str, preference: float | None) -> None:
-    assert read_chosen(text) == preference
-    assert make("chosen", PROMPT).parse(reply(text)) == preference
-
-
-def ranks(first: object, second: object) -> str:
-    return repr([{"model": "model_1", "rank": first}, {"model": "model_2", "rank": second}])
-
-
-@pytest.mark.parametrize(
-    ("text", "preference"),
-    [
-        (ranks(1, 2), 1.0),
-        (ranks(2, 1), 2.0),
-        ("\n" + ranks("2", "1") + "\n", 2.0),
-        ("[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", 2.0),
-        (ranks(1, 1), 1.5),
-        (ranks(2, 2), 1.5),
-        (ranks(3, 1), None),
-        (ranks(0, 1), None),
-        (ranks(True, 2), None),
-        (ranks(1.0, 2), None),
-        (ranks("one", "two"), None),
-        (ranks([1], {}), None),
-        ("[{'model': 'model_1', 'rank': 1}]", None),
-        ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", None),
-        ("[{'model': ['model_1'], 'rank': 1}, {'model': 'model_2', 'rank': 2}]", None),
-        ("[{'model': 'model_1', 'rank': 1}, 'model_2']", None),
-        ("{'model_1': 1, 'model_2': 2}", None),
-        ("model_1 is better.", None),
-        ("", None),
-        ("__import__('os').getcwd()", None),
-        ("'\\d'", None),
-        ("1_000or 2", None),
-        ("-" * 1_500 + "1", None),
-        ("[" * 1_500, None),
-        (ranks(1, 2) + " " * 2_000 + "#", None),
-    ],
-)
-def test_ranking(text: str, preference: float | None) -> None:
-    assert read_ranking(text) == preference
-    assert make("ranking", PROMPT).parse(reply(text)) == preference
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="[]{}()'\"\\mrankodel_12:, -+.jL\n", max_size=60))
-def test_no_reply_breaks_a_parser(text: str) -> None:
-    for value in (read_ranking(text), read_chosen(text)):
-        assert value in {None, 1.0, 1.5, 2.0}
 
 
 def test_order() -> None:
@@ -234,7 +113,11 @@ def test_published_preferences_from_the_published_replies(shared_data: Path, nam
             continue
         content = completion["logprobs"]["content"]
         positions = tuple({one["token"]: one["logprob"] for one in position["top_logprobs"]} for position in content)
-        told = unswitched(rubric.parse(reply("", positions)), switched=is_switched(row["instruction"]))
+        answer = Reply(
+            completion["text"], completion["finish_reason"], positions, 1, 1, "judge",
+            tokens=tuple(position["token"] for position in content),
+        )  # fmt: skip
+        told = unswitched(rubric.parse(answer), switched=is_switched(row["instruction"]))
         assert told == pytest.approx(float(row["preference"]), abs=1e-9), row["instruction"]
         checked += 1
     assert checked > 800

@@ -15,5 +15,6 @@ base_url         what an address may hold
 from trimtab.endpoint.client import OPENAI_URL, Endpoint
 from trimtab.endpoint.completion import Failure, Reply, Request
 from trimtab.endpoint.retry import Backoff
+from trimtab.endpoint.thoughts import without_thoughts
 
-__all__ = ["OPENAI_URL", "Backoff", "Endpoint", "Failure", "Reply", "Request"]
+__all__ = ["OPENAI_URL", "Backoff", "Endpoint", "Failure", "Reply", "Request", "without_thoughts"]

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.endpoint import Request
+from trimtab.endpoint import Reply, Request
 from trimtab.errors import DataError
 from trimtab.judging.answer_files import TurnAnswers, question_id
 from trimtab.judging.benchmarks import Benchmark, Prompt
 from trimtab.judging.files import read_objects
 from trimtab.judging.rows import text_field
+from trimtab.judging.verdict_reading import read_mark
 from trimtab.records import Message
 
 CATEGORIES_WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
@@ -48,7 +49,6 @@ _PROMPTS: Mapping[tuple[int, bool], tuple[str, frozenset[str]]] = {
     ),
 }
 _PLACEHOLDER = re.compile(r"\{(question|answer|(?:question|answer|ref_answer)_[12])\}")
-_MARKS = (re.compile(r"\[\[(\d+\.?\d*)\]\]", re.ASCII), re.compile(r"\[(\d+\.?\d*)\]", re.ASCII))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,14 @@ class JudgePrompts:
 
 @dataclass(frozen=True, slots=True)
 class Grading:
-    """One question to the judge: one turn of one model's answer."""
+    """One question to the judge: one turn of one model's answer. `answers` are that model's turns, all of them."""
 
     prompt: Prompt
     model: str
     turn: int
     prompt_name: str
     messages: tuple[Message, ...]
+    answers: tuple[str, ...]
 
     @property
     def id(self) -> str:
@@ -97,6 +98,12 @@ class Grading:
 
     def request(self) -> Request:
         return Request(id=self.id, messages=self.messages, max_tokens=MAX_TOKENS, temperature=0.0)
+
+    def read(self, reply: Reply) -> float | None:
+        """The mark; None where the reply is no verdict, as one that was cut before its end."""
+        if reply.ending in {"cut", "refused", "tool call"}:
+            return None
+        return read_mark(reply.text, judged="\n".join(self.answers))
 
 
 def read_judge_prompts(path: Path) -> JudgePrompts:
@@ -144,15 +151,6 @@ def gradings(benchmark: Benchmark, answers: Sequence[TurnAnswers], prompts: Judg
     ]
 
 
-def read_score(judgment: str) -> float | None:
-    """The mark in a judgment: the first [[x]], else the first [x]; None without one, or for one over 10."""
-    found = next((match for pattern in _MARKS if (match := pattern.search(judgment))), None)
-    if found is None:
-        return None
-    score = float(found[1])
-    return score if score <= 10 else None
-
-
 def judgment_row(grading: Grading, *, judge: str, judgment: str, score: float | None, tstamp: float) -> dict[str, Any]:
     """One row of FastChat's `single` judgments, which `mt_bench.read_marks` and FastChat read."""
     return {
@@ -180,7 +178,7 @@ def _grading(prompt: Prompt, answer: TurnAnswers, *, turn: int, prompts: JudgePr
     for number, (question, said) in enumerate(zip(prompt.turns, answer.turns, strict=True), start=1):
         texts |= {f"question_{number}": question, f"answer_{number}": said}
     texts |= {f"ref_answer_{number}": text for number, text in enumerate(prompt.reference, start=1)}
-    return Grading(prompt, answer.generator, turn, chosen.name, chosen.messages(texts))
+    return Grading(prompt, answer.generator, turn, chosen.name, chosen.messages(texts), answer.turns)
 
 
 def _require_gradable(prompt: Prompt, answer: TurnAnswers) -> None:

@@ -79,17 +79,17 @@ class Budget:
             return True
         return self.spent + sum(self._under_way.values()) + self._at_most(request) <= self._max_cost
 
-    def sent(self, request: Request) -> None:
+    def reserve(self, request: Request) -> None:
         self._under_way[request.id] = self._at_most(request)
 
-    def failed(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         self._under_way.pop(request.id)
 
-    def answered(self, request: Request, reply: Reply) -> None:
+    def charge(self, request: Request, reply: Reply) -> None:
         at_most = self._under_way.pop(request.id)
         if self._prices is None:
             return
-        if not reply.prompt_tokens and not reply.completion_tokens:  # a server that does not count
+        if not reply.counts_tokens:  # a server that does not count
             self.spent += at_most
             return
         self.spent += self._prices.cost(reply.prompt_tokens, reply.completion_tokens)

@@ -1,12 +1,15 @@
-"""Many questions to one judge: what is kept is not asked again, what is asked is kept at once, within a budget.
+"""Many questions to one judge: what the verdict cache has is not asked again, what is asked is cached at once.
 
 A question becomes a value when its reply can be read. One that cannot (prose where a letter was asked for) is asked
-again a little and is a failure then: kept apart, never a score, and asked again by the next run.
+again a little and is a failure then: kept apart, never a score, and asked again by the next run. Nothing is asked that
+could pass the budget.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,10 +21,13 @@ from trimtab.judging.verdict_cache import VerdictCache, question_key
 from trimtab.progress import Advance, Reporter, SilentReporter, printable
 
 NO_VERDICT = "no verdict"
-AGAIN = 2  # further questions after a reply that is no verdict
-AGAIN_GREEDY = 1  # at temperature 0 nearly the same reply is to be expected
-NONE_OF = 20  # replies without a single verdict say that this judge gives none; the others need not be paid for
-SHOWN = 160  # characters of an unreadable reply
+REFUSED = "refused"
+CUT_PROMPT = "cut prompt"
+MORE_TRIES = 2  # after a reply that is no verdict
+MORE_TRIES_GREEDY = 1  # at temperature 0 nearly the same reply is to be expected
+MOST_WITHOUT_VERDICT = 20  # replies without a single verdict say that this judge gives none: others are not paid for
+LONGEST_EXCERPT = 160  # characters of an unreadable reply
+SHORTEST_WINDOW = 256  # tokens that a server keeps of a prompt at least; a smaller count is no count of the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CallEstimate:
     """What asking would take: calls, tokens, US dollars (None without prices), seconds (None where unknown).
 
     Tokens of prompts are an estimate, those of completions an upper bound, and so is the cost of the two.
@@ -56,9 +62,11 @@ class Estimate:
 class Outcome:
     """What came of the questions, by their ids.
 
-    `n_cached` questions were answered from the store, `n_asked` by the server in this call, with `n_calls` replies
-    (those that were no verdict are paid too) and their tokens. `cost` in US dollars, None without prices. `stopped`
-    says why some have neither a value nor a failure: "asked to" or "max cost".
+    `n_cached` questions were answered from the cache, `n_asked` by the server in this call, with `n_calls` replies
+    (those that were no verdict are paid too) and their tokens. `cost` in US dollars: None without prices, or where a
+    reply came without a count of its tokens; `charged` is what counts against a budget, an estimate for those.
+    `models`: the names under which the server's replies came. `stopped` says why some have neither a value nor a
+    failure: "asked to" or "max cost".
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -70,11 +78,19 @@ class Outcome:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
+    charged: float = 0.0
+    models: Counter[str] = field(default_factory=Counter)
     stopped: Literal["", "asked to", "max cost"] = ""
 
     @property
     def n_failed(self) -> int:
         return len(self.failures)
+
+    def settle(self, group: Sequence[Question], value: float, reply: Reply) -> None:
+        """The value of questions that ask the same."""
+        for question in group:
+            self.values[question.id], self.replies[question.id] = value, reply
+        self.models[reply.model] += len(group)
 
 
 def estimate(
@@ -85,25 +101,25 @@ def estimate(
     judge: str,
     prices: Prices | None = None,
     tokens_of: TokensOf | None = None,
-) -> Estimate:
+) -> CallEstimate:
     """What `ask_all` would do now, if every reply could be read.
 
     Without `tokens_of`, a token is taken for four characters: near enough for English, too few for many other scripts.
-    Seconds by this judge's replies that are kept, with `concurrency` under way all the time.
+    Seconds by this judge's replies that are cached, with `concurrency` under way all the time.
     """
-    groups = _grouped(questions, endpoint)
-    known = _known(groups, cache)
-    todo = [group[0].request for key, group in groups.items() if key not in known]
-    prompt = sum(prompt_tokens(request, tokens_of=tokens_of) for request in todo)
-    completion = sum(request.max_tokens for request in todo)
-    each = cache.mean_seconds(judge)
-    return Estimate(
-        n_calls=len(todo),
-        n_cached=sum(len(groups[key]) for key in known),
+    groups = _by_key(questions, endpoint)
+    cached = _cached_verdicts(groups, cache)
+    requests = [group[0].request for key, group in groups.items() if key not in cached]
+    prompt = sum(prompt_tokens(request, tokens_of=tokens_of) for request in requests)
+    completion = sum(request.max_tokens for request in requests)
+    seconds = cache.mean_seconds(judge)
+    return CallEstimate(
+        n_calls=len(requests),
+        n_cached=sum(len(groups[key]) for key in cached),
         prompt_tokens=round(prompt),
         completion_tokens_at_most=completion,
         cost_usd=None if prices is None else prices.cost(prompt, completion),
-        seconds=None if each is None else each * math.ceil(len(todo) / endpoint.concurrency),
+        seconds=None if seconds is None else seconds * math.ceil(len(requests) / endpoint.concurrency),
     )
 
 
@@ -119,7 +135,7 @@ def ask_all(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Values for all questions, from the store or from the endpoint; each is in the store before the next is asked.
+    """Values for all questions, from the cache or from the endpoint; each is in the cache before the next is asked.
 
     `judge` is the name under which verdicts are kept for people; what is asked again is decided by the request, the
     model and the server. `max_cost` (US dollars, this call): no request is sent that could pass it, counting what was
@@ -136,21 +152,21 @@ def ask_all(
             remedy="give judge.input_price and judge.output_price (US dollars for a million tokens)",
         )
     assert len({question.id for question in questions}) == len(questions), "a question's id is its own"
-    groups = _grouped(questions, endpoint)
+    groups = _by_key(questions, endpoint)
     outcome = Outcome(cost=None if prices is None else 0.0)
-    for key, reading in _known(groups, cache).items():
+    for key, (value, reply) in _cached_verdicts(groups, cache).items():
         group = groups.pop(key)
-        _settle(outcome, group, reading)
+        outcome.settle(group, value, reply)
         outcome.n_cached += len(group)
-    asking = _Asking(groups, outcome, cache=cache, judge=judge, budget=Budget(prices, max_cost, tokens_of))
     if groups:
+        budget = Budget(prices, max_cost, tokens_of)
         show, total = reporter or SilentReporter(), len(questions)
-        with show.track(f"asking {judge}", total=total, unit="verdicts", done=outcome.n_cached) as asking.advance:
-            asking.run(endpoint, stop)
+        with show.track(f"asking {judge}", total=total, unit="verdicts", done=outcome.n_cached) as advance:
+            _Round(groups, outcome, cache=cache, judge=judge, budget=budget, advance=advance).run(endpoint, stop)
     return outcome
 
 
-class _Asking:
+class _Round:
     """Asks every group until it is settled. All its methods run in the thread of `ask_all`."""
 
     def __init__(
@@ -161,17 +177,17 @@ class _Asking:
         cache: VerdictCache,
         judge: str,
         budget: Budget,
+        advance: Advance,
     ) -> None:
-        self._groups, self._outcome = groups, outcome
+        self._groups, self._outcome, self._advance = groups, outcome, advance
         self._cache, self._judge, self._budget = cache, judge, budget
-        self._unread = dict.fromkeys(groups, 0)  # of those still to be settled: replies that were no verdict
-        self._broken: Exception | None = None  # why no more is asked
-        self.advance: Advance
+        self._unsettled = dict.fromkeys(groups, 0)  # key → replies that were no verdict
+        self._error: Exception | None = None  # why no more is asked
 
     def run(self, endpoint: Endpoint, stop: Callable[[], bool]) -> None:
-        """In rounds: for those whose reply was no verdict, and those that did not fit beside what was under way."""
-        while self._unread and self._broken is None:
-            requests = [replace(self._groups[key][0].request, id=key) for key in self._unread]
+        """Again for those whose reply was no verdict, and those that did not fit beside what was under way."""
+        while self._unsettled and self._error is None:
+            requests = [replace(self._groups[key][0].request, id=key) for key in self._unsettled]
             if stop():
                 self._outcome.stopped = "asked to"
                 return
@@ -180,71 +196,74 @@ class _Asking:
                 return
             endpoint.ask(
                 requests,
-                on_reply=self._reply,
-                on_failure=self._failure,
-                stop=lambda: self._broken is not None or stop(),
+                on_reply=self._on_reply,
+                on_failure=self._on_failure,
+                stop=lambda: self._error is not None or stop(),
                 admit=self._admit,
             )
-        if self._broken is not None:
-            raise self._broken
+        if self._error is not None:
+            raise self._error
 
     def _admit(self, request: Request) -> bool:
         fits = self._budget.fits(request)
         if fits:
-            self._budget.sent(request)
+            self._budget.reserve(request)
         return fits
 
-    def _reply(self, request: Request, reply: Reply) -> None:
+    def _on_reply(self, request: Request, reply: Reply) -> None:
         key, group, outcome = request.id, self._groups[request.id], self._outcome
-        self._budget.answered(request, reply)
+        self._budget.charge(request, reply)
         outcome.n_calls += 1
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
+        outcome.charged = self._budget.spent
         if outcome.cost is not None:
-            outcome.cost = self._budget.spent
-        reading = self._read(group[0], reply)
-        if reading is None:
-            self._unreadable(key, reply, again=AGAIN if request.temperature > 0 else AGAIN_GREEDY)
+            outcome.cost = self._budget.spent if reply.counts_tokens else None
+        value = self._value(group[0], reply)
+        if value is None:
+            self._without_verdict(request, reply)
             return
         self._cache.put(
             key,
             judge=self._judge,
             subject=group[0].id,
-            value=reading.value,
+            value=value,
             reply=reply.to_json(),
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             seconds=reply.seconds,
         )
-        _settle(outcome, group, reading)
+        outcome.settle(group, value, reply)
         self._settled(key)
 
-    def _read(self, question: Question, reply: Reply) -> _Reading | None:
+    def _value(self, question: Question, reply: Reply) -> float | None:
         try:
-            return _reading(question, reply)
-        except Exception as error:  # raised again when what is under way has been heard
-            self._broken = self._broken or error
+            return _read(question, reply)
+        except Exception as error:  # raised again when what is under way has been handed over
+            self._error = self._error or error
             return None
 
-    def _unreadable(self, key: str, reply: Reply, *, again: int) -> None:
-        """A failure for now, and for good when it has been asked often enough."""
-        self._unread[key] += 1
-        failure = Failure(NO_VERDICT, _words(reply), self._unread[key])
-        self._keep(key, failure)
-        if self._outcome.n_calls >= NONE_OF and not self._outcome.values:
-            self._broken = self._broken or RunError(
+    def _without_verdict(self, request: Request, reply: Reply) -> None:
+        """A failure for now; for good when it has been asked often enough, or asking again would not help."""
+        key, final = request.id, _lasting_failure(request, reply)
+        self._unsettled[key] += 1
+        n_tries = self._unsettled[key]
+        failure = replace(final, attempts=n_tries) if final else Failure(NO_VERDICT, _excerpt(reply), n_tries)
+        self._record(key, failure)
+        if self._outcome.n_calls >= MOST_WITHOUT_VERDICT and not self._outcome.values:
+            self._error = self._error or RunError(
                 f"{self._judge} gives no verdicts: none of {self._outcome.n_calls} replies is one; {failure.message}",
                 remedy="choose a judge that follows its instructions, or another way of asking (judge.rubric)",
             )
-        if self._unread[key] > again:
+        if final or n_tries > (MORE_TRIES if request.temperature > 0 else MORE_TRIES_GREEDY):
             self._give_up(key, failure)
 
-    def _failure(self, request: Request, failure: Failure) -> None:
-        self._budget.failed(request)
-        self._keep(request.id, failure)
+    def _on_failure(self, request: Request, failure: Failure) -> None:
+        self._budget.release(request)
+        self._record(request.id, failure)
         self._give_up(request.id, failure)
 
-    def _keep(self, key: str, failure: Failure) -> None:
+    def _record(self, key: str, failure: Failure) -> None:
         self._cache.fail(
             key,
             judge=self._judge,
@@ -259,7 +278,7 @@ class _Asking:
         self._settled(key)
 
     def _settled(self, key: str) -> None:
-        del self._unread[key]
+        del self._unsettled[key]
         outcome, n = self._outcome, len(self._groups[key])
         outcome.n_asked += n
         figures: dict[str, float] = {}
@@ -267,21 +286,44 @@ class _Asking:
             figures["failed"] = outcome.n_failed
         if outcome.cost is not None:
             figures["USD"] = outcome.cost
-        self.advance(n, **figures)
+        self._advance(n, **figures)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    value: float
-    reply: Reply
+def prompt_was_cut(request: Request, reply: Reply) -> bool:
+    """Whether the server counts fewer tokens in the prompt than it must have: it left out a part of it, as servers
+    with a short context do without a word.
+
+    Tokenizers make 1.3 tokens of an English word, .87 where they may join words (SuperBPE), and hardly any has tokens
+    of more than 16 letters. Counts below `SHORTEST_WINDOW` are not believed to count the prompt at all.
+    """
+    if reply.prompt_tokens < SHORTEST_WINDOW:
+        return False
+    words = [word for message in request.messages for word in re.findall(r"\w+", message.content)]
+    return reply.prompt_tokens < max(0.7 * len(words), sum(map(len, words)) / 16)
 
 
-def _reading(question: Question, reply: Reply) -> _Reading | None:
+def _lasting_failure(request: Request, reply: Reply) -> Failure | None:
+    """Why the same request would bring no verdict again, where that can be told."""
+    if prompt_was_cut(request, reply):
+        return Failure(
+            CUT_PROMPT,
+            f"the server counts {reply.prompt_tokens:,} tokens in a prompt of {request.n_characters:,} characters: "
+            "it left out a part of it (give it a longer context)",
+            1,
+        )
+    if reply.ending == "refused":
+        return Failure(REFUSED, f"the judge refused: {_shortened(reply.refusal or reply.text) or 'filtered'}", 1)
+    return None
+
+
+def _read(question: Question, reply: Reply) -> float | None:
+    if prompt_was_cut(question.request, reply) or reply.ending == "refused":
+        return None
     value = question.parse(reply)
-    return None if value is None or not math.isfinite(value) else _Reading(value, reply)
+    return None if value is None or not math.isfinite(value) else value
 
 
-def _grouped(questions: Sequence[Question], endpoint: Endpoint) -> dict[str, list[Question]]:
+def _by_key(questions: Sequence[Question], endpoint: Endpoint) -> dict[str, list[Question]]:
     """Questions by the key of what they ask."""
     groups: dict[str, list[Question]] = {}
     for question in questions:
@@ -290,24 +332,28 @@ def _grouped(questions: Sequence[Question], endpoint: Endpoint) -> dict[str, lis
     return groups
 
 
-def _known(groups: Mapping[str, Sequence[Question]], cache: VerdictCache) -> dict[str, _Reading]:
-    """What the store has. Replies are read anew, so that a better `parse` counts; what it refuses is asked again."""
-    read = {
-        key: _reading(groups[key][0], Reply.from_json(kept.reply))
-        for key, kept in cache.get(groups).items()
-        if kept.reply is not None
-    }
-    return {key: reading for key, reading in read.items() if reading is not None}
+def _cached_verdicts(groups: Mapping[str, Sequence[Question]], cache: VerdictCache) -> dict[str, tuple[float, Reply]]:
+    """What the cache has. Replies are read anew, so that a better `parse` counts; what it refuses is asked again."""
+    verdicts: dict[str, tuple[float, Reply]] = {}
+    for key, row in cache.get(groups).items():
+        reply = None if row.reply is None else Reply.from_json(row.reply)
+        value = None if reply is None else _read(groups[key][0], reply)
+        if value is not None and reply is not None:
+            verdicts[key] = value, reply
+    return verdicts
 
 
-def _settle(outcome: Outcome, group: Sequence[Question], reading: _Reading) -> None:
-    outcome.values.update({question.id: reading.value for question in group})
-    outcome.replies.update({question.id: reading.reply for question in group})
-
-
-def _words(reply: Reply) -> str:
+def _excerpt(reply: Reply) -> str:
     """Why a reply is no verdict, with its start."""
+    finish_reason = printable(reply.finish_reason) or "unknown"
     if not reply.text.strip():
-        return f"the reply is empty (finish reason {printable(reply.finish_reason) or 'unknown'})"
-    start = reply.text if len(reply.text) <= SHOWN else reply.text[: SHOWN - 1] + "…"
-    return f"no verdict can be read from: {printable(start)}"
+        thoughts = ", it holds thoughts alone" if reply.thought else ""
+        return f"the reply is empty (finish reason {finish_reason}{thoughts})"
+    if not reply.answer:
+        return f"the reply holds thoughts alone (finish reason {finish_reason}): {_shortened(reply.text)}"
+    cut = "" if reply.ending == "whole" else f" (finish reason {finish_reason})"
+    return f"no verdict can be read{cut} from: {_shortened(reply.text)}"
+
+
+def _shortened(text: str) -> str:
+    return printable(text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…")

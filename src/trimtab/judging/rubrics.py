@@ -1,6 +1,7 @@
-"""How a judge is asked which of two answers is better, and how its reply is read: AlpacaEval's two published ways.
+"""How a judge is asked which of two answers is better: AlpacaEval's two published ways.
 
-The prompts are read at run time (`official.rubric`); only what to do with them is here. A preference is in the order in
+The prompts are read at run time (`official.rubric`); only what to do with them is here, and how a reply is read stands
+in `verdict_reading`. A preference is in the order in
 which the answers were SHOWN: 1 = the first wins, 2 = the second wins; `unswitched` turns it into baseline against
 model. None = no verdict, never a score.
 
@@ -11,28 +12,21 @@ that other servers' tokenizers write, where that changes nothing in the publishe
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import math
 import random
 import re
-import warnings
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never, cast, get_args
+from typing import Literal, assert_never, cast, get_args
 
 from trimtab.endpoint import Reply, Request
 from trimtab.errors import DataError, RunError
+from trimtab.judging.verdict_reading import read_chosen, read_ranking, read_weighted
 from trimtab.records import Message, Role
 
 RubricName = Literal["weighted", "chosen", "ranking"]
 
 _PLACEHOLDER = re.compile(r"\{(instruction|output_1|output_2)\}")
 _MESSAGE = re.compile(r"<\|im_start\|>(?P<role>[^\n]*)\n(?P<content>.*?)<\|im_end\|>", re.DOTALL)
-_SPACES_OF_TOKENIZERS = (" ", "Ġ", "▁")
-_AROUND_A_LETTER = " \t\r\n.\"'`“”‘’"
-_ABSENT = -9999.0  # vLLM's word for a token without a log-prob
-_MAX_RANKING = 2_000  # characters; a ranking of two takes about 80
 
 
 class NoLogProbsError(RunError):
@@ -80,20 +74,23 @@ class Rubric:
     def parse(self, reply: Reply) -> float | None:
         """Preference in [1, 2] in the order shown; None where the reply is no verdict.
 
-        Raises NoLogProbsError when a weighted verdict was asked for and the server sends none at all.
+        Raises NoLogProbsError when a weighted verdict was asked for and a reply with text comes without any.
         """
+        cut = reply.ending == "cut"
+        if not reply.text or reply.ending in {"refused", "tool call"}:
+            return None
         match self.name:
-            case "weighted":
+            case "weighted":  # one token is asked for: that it is cut is no sign
                 if not reply.logprobs:
                     raise NoLogProbsError(
                         f"{reply.model} sends no log-probs, which the weighted verdict is made of",
                         remedy="judge with --judge.rubric chosen: the letter that the judge answers counts",
                     )
-                return read_weighted(reply.logprobs[0])
+                return read_weighted(reply)
             case "chosen":
-                return read_chosen(reply.text)
+                return read_chosen(reply.answer, cut=cut)
             case "ranking":
-                return read_ranking(reply.text)
+                return None if cut else read_ranking(reply.answer)
             case _:
                 assert_never(self.name)
 
@@ -143,69 +140,6 @@ def is_switched(instruction: str, *, seed: int = 0) -> bool:
 def unswitched(preference: float | None, *, switched: bool) -> float | None:
     """A preference in the order shown as baseline (1) against model (2)."""
     return 3 - preference if switched and preference is not None else preference
-
-
-def read_weighted(log_probs: Mapping[str, float]) -> float | None:
-    """2 − p(m) / (p(m) + p(M)) from the first token's log-probs (nats); the letter m names the first answer.
-
-    A letter that is not among them has probability 0; None when neither is. A letter counts by its bare token, as
-    published; by all its tokens together, those with a leading space too, where it has no bare one or where the
-    likeliest of all has a space, which is how that tokenizer begins an answer.
-    """
-    tokens = {letter: _spelled(log_probs, letter) for letter in ("m", "M")}
-    known = tokens["m"] | tokens["M"]
-    if not known:
-        return None
-    bare = max(known, key=known.__getitem__) in tokens
-    first, second = (
-        told[letter] if bare and letter in told else _log_sum(told.values()) for letter, told in tokens.items()
-    )
-    return 2 - 1 / (1 + math.exp(min(second - first, 700.0)))
-
-
-def read_chosen(text: str) -> float | None:
-    """The letter m or M by itself, perhaps quoted; anything else is no verdict."""
-    return {"m": 1.0, "M": 2.0}.get(text.strip(_AROUND_A_LETTER))
-
-
-def read_ranking(text: str) -> float | None:
-    """A Python list of {'model', 'rank'} for model_1 and model_2 with ranks 1 and 2; equal ranks are a tie (1.5).
-
-    AlpacaEval looks at the rank of model_1 alone and so calls a tie for 1 a win; the list must be whole here.
-    """
-    if len(text) > _MAX_RANKING:
-        return None
-    try:
-        with warnings.catch_warnings():  # odd literals are no verdict, and no news
-            warnings.simplefilter("ignore")
-            rows = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    if not isinstance(rows, list) or len(rows) != 2 or not all(isinstance(row, dict) for row in rows):
-        return None
-    ranks = {row.get("model"): _rank(row.get("rank")) for row in rows if isinstance(row.get("model"), str)}
-    first, second = ranks.get("model_1"), ranks.get("model_2")
-    if first is None or second is None:
-        return None
-    return 1.5 if first == second else float(first)
-
-
-def _rank(value: Any) -> int | None:
-    if isinstance(value, str) and value in {"1", "2"}:
-        return int(value)
-    return value if type(value) is int and value in {1, 2} else None
-
-
-def _spelled(log_probs: Mapping[str, float], letter: str) -> dict[str, float]:
-    """The tokens that are this letter, bare or with a leading space; what is not a log-prob counts as absent."""
-    spelled = {letter, *(space + letter for space in _SPACES_OF_TOKENIZERS)}
-    return {token: value for token, value in log_probs.items() if token in spelled and _ABSENT < value <= 1e-3}
-
-
-def _log_sum(values: Collection[float]) -> float:
-    """ln Σ exp, −∞ for nothing."""
-    top = max(values, default=-math.inf)
-    return top + math.log(sum(math.exp(value - top) for value in values)) if values else top
 
 
 def _chat(template: str) -> list[tuple[Role, str]]:

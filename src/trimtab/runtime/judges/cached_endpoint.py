@@ -1,7 +1,4 @@
-"""Asks a judge's endpoint, keeps every verdict in the store of all runs, and counts.
-
-Nothing that was answered once is asked again, whatever run asks.
-"""
+"""The judge's endpoint over the verdict cache of all runs: nothing that was answered once is asked again."""
 
 from __future__ import annotations
 
@@ -9,16 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab import store
 from trimtab.config import Config
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.errors import ConfigError, RunError
-from trimtab.judging import questions as judge_questions
 from trimtab.judging.prices import Prices, prices_for
-from trimtab.judging.questions import Outcome, Question
+from trimtab.judging.questions import CallEstimate, Outcome, Question, ask_all, estimate
 from trimtab.judging.verdict_cache import VerdictCache, question_key, verdict_cache_path
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.runtime.signals import Stop
@@ -26,55 +22,80 @@ from trimtab.runtime.signals import Stop
 NO_LOG_PROBS = "no log-probs"
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeUsage:
+    """Where was asked, and what it took so far. `cost_usd` is None where prices, or the tokens used, are not known.
+
+    `reasons`: why verdicts are missing, most frequent first.
+    """
+
+    model: str
+    base_url: str | None
+    reasons: str
+    n_asked: int
+    n_cached: int
+    n_failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        names = tuple(field for field in self.__slots__)
+        return {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}
+
+
 def endpoint(config: Config) -> Endpoint:
     """The judge's server."""
-    told = config.judge
-    return Endpoint(told.model, base_url=config.base_url, timeout=told.timeout, concurrency=told.concurrency)
+    judge = config.judge
+    return Endpoint(judge.model, base_url=config.base_url, timeout=judge.timeout, concurrency=judge.concurrency)
 
 
 def prices(config: Config) -> Prices | None:
     """What the judge's tokens cost; None where nobody says. Raises ConfigError for a limit that cannot be kept."""
-    told = config.judge
-    known = prices_for(
-        told.model,
+    judge = config.judge
+    found = prices_for(
+        judge.model,
         base_url=endpoint(config).base_url,
-        input_price=told.input_price,
-        output_price=told.output_price,
+        input_price=judge.input_price,
+        output_price=judge.output_price,
     )
-    if told.max_cost is not None and known is None:
+    if judge.max_cost is not None and found is None:
         raise ConfigError(
-            f"judge.max_cost = {told.max_cost:g} cannot be kept: the prices of {told.model} are not known here",
+            f"judge.max_cost = {judge.max_cost:g} cannot be kept: the prices of {judge.model} are not known here",
             remedy="give them with --input-price and --output-price, in US dollars a million tokens",
         )
-    return known
+    return found
 
 
 @contextmanager
 def cached_endpoint(config: Config, *, reporter: Reporter, stop: Stop) -> Iterator[CachedEndpoint]:
-    """An `CachedEndpoint` over the verdict store of all runs."""
+    """The judge's endpoint over the verdict cache of all runs."""
     with store.database(verdict_cache_path()) as connection:
         yield CachedEndpoint(config, VerdictCache(connection), reporter=reporter, stop=stop)
 
 
 class CachedEndpoint:
-    """Asks the judge's endpoint, keeps every verdict in the store, and counts."""
+    """Asks the judge's endpoint, keeps every verdict in the cache, and counts."""
 
     def __init__(self, config: Config, cache: VerdictCache, *, reporter: Reporter, stop: Stop) -> None:
         self.endpoint, self.prices, self.cache = endpoint(config), prices(config), cache
         self.config, self.reporter, self.stop = config, reporter, stop
         self.outcomes: list[Outcome] = []
-        self.n_probed = 0  # verdicts that were asked for ahead of the others, and are found in the store by them
+        self.n_probed = 0  # verdicts that were asked for ahead of the others, and are found in the cache by them
 
     def __call__(self, questions: Sequence[Question], *, reporter: Reporter | None = None) -> Outcome:
         """What came of the questions. Raises StopError after a signal and RunError at the limit of costs, both after
         everything that was answered is kept."""
-        outcome = judge_questions.ask_all(
+        max_cost = self.config.judge.max_cost
+        charged = math.fsum(outcome.charged for outcome in self.outcomes)
+        outcome = ask_all(
             questions,
             judge=self.config.judge.model,
             endpoint=self.endpoint,
             cache=self.cache,
             prices=self.prices,
-            max_cost=self._left(),
+            max_cost=None if max_cost is None else max(max_cost - charged, 0.0),
             reporter=reporter or self.reporter,
             stop=lambda: bool(self.stop),
         )
@@ -83,70 +104,81 @@ class CachedEndpoint:
             raise self.stop.error("judge: every verdict so far is kept")
         if outcome.stopped:
             raise RunError(
-                f"judge: stopped at judge.max_cost = {self.config.judge.max_cost:g} US dollars; "
+                f"judge: stopped at judge.max_cost = {max_cost:g} US dollars; "
                 f"{len(outcome.values)} of {len(questions)} verdicts are kept",
                 remedy="the same command with a higher --max-cost goes on from there",
             )
         return outcome
 
-    def estimate(self, questions: Sequence[Question]) -> judge_questions.Estimate:
-        """Calls, tokens and cost of the questions that are not kept."""
-        return judge_questions.estimate(
-            questions, judge=self.config.judge.model, endpoint=self.endpoint, cache=self.cache, prices=self.prices
-        )
+    def estimate(self, questions: Sequence[Question]) -> CallEstimate:
+        """Calls, tokens and cost of the questions that are not cached."""
+        judge = self.config.judge.model
+        return estimate(questions, judge=judge, endpoint=self.endpoint, cache=self.cache, prices=self.prices)
 
     def announce(self, questions: Sequence[Question]) -> None:
         """Say what asking them will take, before any is asked."""
-        told = self.estimate(questions)
-        if told.n_calls:
-            cost = "" if told.cost_usd is None else f", at most {told.cost_usd:.2f} US dollars"
+        calls = self.estimate(questions)
+        if calls.n_calls:
+            cost = "" if calls.cost_usd is None else f", at most {calls.cost_usd:.2f} US dollars"
             self.reporter.say(
-                f"judge: {told.n_calls:,} calls to {self.endpoint.base_url}, {told.n_cached:,} verdicts are kept; "
-                f"about {told.prompt_tokens:,} tokens in, at most {told.completion_tokens_at_most:,} out{cost}"
+                f"judge: {calls.n_calls:,} calls to {self.endpoint.base_url}, {calls.n_cached:,} verdicts are kept; "
+                f"about {calls.prompt_tokens:,} tokens in, at most {calls.completion_tokens_at_most:,} out{cost}"
             )
 
     def gives_log_probs(self, question: Question) -> bool:
-        """Whether the endpoint sends log-probabilities, found out once by a question that has to be asked anyway."""
+        """Whether the endpoint sends log-probabilities, found out once by a question that has to be asked anyway.
+
+        A reply without text (a refusal, thoughts alone) says nothing about them.
+        """
         judge = self.config.judge.model
         key = question_key(judge=judge, base_url=self.endpoint.base_url, request=question.request)
         if self.cache.get([key]):
             return True
-        failed = self.cache.failures([key]).get(key)
-        if failed is not None and failed.kind == NO_LOG_PROBS:
+        failure = self.cache.failures([key]).get(key)
+        if failure is not None and failure.kind == NO_LOG_PROBS:
             return False
-        without: list[Reply] = []
+        n_without = 0
 
-        def read(reply: Reply) -> float | None:
-            if reply.logprobs is not None:
+        def parse(reply: Reply) -> float | None:
+            nonlocal n_without
+            if reply.logprobs is not None or not reply.answer:
                 return question.parse(reply)
-            without.append(reply)
+            n_without += 1
             return None
 
-        self.n_probed += len(self([replace(question, parse=read)], reporter=SilentReporter()).values)
-        if not without:
+        self.n_probed += len(self([replace(question, parse=parse)], reporter=SilentReporter()).values)
+        if not n_without:
             return True  # or it did not answer, and is asked again with all the others
-        told = "the endpoint answered without log-probabilities"
-        self.cache.fail(key, judge=judge, subject=question.id, kind=NO_LOG_PROBS, message=told, attempts=len(without))
+        message = "the endpoint answered without log-probabilities"
+        self.cache.fail(key, judge=judge, subject=question.id, kind=NO_LOG_PROBS, message=message, attempts=n_without)
         return False
 
-    def about(self) -> dict[str, Any]:
-        """Where was asked, and calls, tokens and money so far; cost is None where prices are not known."""
+    def usage(self) -> JudgeUsage:
+        """Where was asked, and calls, tokens and money so far."""
         costs = [outcome.cost for outcome in self.outcomes]
         kinds = Counter(failure.kind for outcome in self.outcomes for failure in outcome.failures.values())
-        return {
-            "model": self.config.judge.model,
-            "base_url": self.endpoint.base_url,
-            "reasons": ", ".join(f"{kind}: {n}" for kind, n in kinds.most_common()),
-            "n_asked": sum(outcome.n_asked for outcome in self.outcomes),
-            "n_cached": sum(outcome.n_cached for outcome in self.outcomes) - self.n_probed,
-            "n_failed": sum(len(outcome.failures) for outcome in self.outcomes),
-            "prompt_tokens": sum(outcome.prompt_tokens for outcome in self.outcomes),
-            "completion_tokens": sum(outcome.completion_tokens for outcome in self.outcomes),
-            "cost_usd": None if None in costs else math.fsum(cost for cost in costs if cost is not None),
-            "notes": list(self.endpoint.notes),
-        }
+        return JudgeUsage(
+            model=self.config.judge.model,
+            base_url=self.endpoint.base_url,
+            reasons=", ".join(f"{kind}: {n}" for kind, n in kinds.most_common()),
+            n_asked=sum(outcome.n_asked for outcome in self.outcomes),
+            n_cached=sum(outcome.n_cached for outcome in self.outcomes) - self.n_probed,
+            n_failed=sum(len(outcome.failures) for outcome in self.outcomes),
+            prompt_tokens=sum(outcome.prompt_tokens for outcome in self.outcomes),
+            completion_tokens=sum(outcome.completion_tokens for outcome in self.outcomes),
+            cost_usd=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
+            notes=(*self.endpoint.notes, *self._model_note()),
+        )
 
-    def _left(self) -> float | None:
-        limit = self.config.judge.max_cost
-        spent = self.about()["cost_usd"] or 0.0
-        return None if limit is None else max(limit - spent, 0.0)
+    def _model_note(self) -> list[str]:
+        """One name may stand for another model after a server's restart: verdicts of two are no judge's."""
+        models = Counter[str]()
+        for outcome in self.outcomes:
+            models.update({name: n for name, n in outcome.models.items() if name})
+        if len(models) < 2:
+            return []
+        names = ", ".join(f"{name} ({n:,})" for name, n in models.most_common())
+        return [
+            f"verdicts under the name {self.config.judge.model} come from {len(models)} models: {names}; a judge of "
+            "another name asks all of them again"
+        ]

@@ -10,11 +10,10 @@ from typing import Any
 from trimtab import store
 from trimtab.analysis.canaries import canary_rows
 from trimtab.config import Config, config_digest
-from trimtab.endpoint import Reply
 from trimtab.judging import official
 from trimtab.judging.answer_files import TurnAnswers, read_model_answers
 from trimtab.judging.benchmarks import Benchmark
-from trimtab.judging.mt_bench_grading import Grading, JudgePrompts, gradings, judgment_row, read_score
+from trimtab.judging.mt_bench_grading import Grading, JudgePrompts, gradings, judgment_row
 from trimtab.judging.questions import Outcome, Question
 from trimtab.judging.verdicts import WORTHLESS, spread
 from trimtab.progress import Reporter
@@ -50,7 +49,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
         ask.announce([question(one) for one in (*wanted, *shown)])
         outcome = ask([question(one) for one in wanted])
         canaries = ask([question(one) for one in shown])
-        about = ask.about()
+        about = ask.usage().to_json()
     now = time.time()
     rows = [_row(one, outcome, judge=config.judge.model, tstamp=now) for one in wanted]
     store.write_jsonl(folder.verdicts(name, turns=True), rows)
@@ -76,11 +75,7 @@ def main(config: Config, *, reporter: Reporter) -> None:
 
 def question(grading: Grading) -> Question:
     """A grading as a question that is answered by a mark."""
-    return Question(id=grading.id, request=grading.request(), parse=_mark)
-
-
-def _mark(reply: Reply) -> float | None:
-    return read_score(reply.text)
+    return Question(id=grading.id, request=grading.request(), parse=grading.read)
 
 
 def canary_gradings(asked: Benchmark, prompts: JudgePrompts, *, n: int) -> list[Grading]:

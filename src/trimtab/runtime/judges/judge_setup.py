@@ -111,7 +111,7 @@ class _Endpoint:
             "prompt_sha256": judge.rubric.prompt_sha256,
             "order": judge.order,
             "texts": texts_used(self.config, official.rubric_text(judge.rubric.name)),
-            **self.client.about(),
+            **self.client.usage().to_json(),
         }
 
 
