@@ -12,7 +12,7 @@ from trimtab.judging import official
 from trimtab.judging.answer_files import TurnAnswers, read_model_answers
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.mt_bench_grading import gradings
-from trimtab.judging.questions import Estimate, Question
+from trimtab.judging.questions import CallEstimate, Question
 from trimtab.progress import SilentReporter, duration
 from trimtab.records import Answer
 from trimtab.runtime.folder import Folder, one_a_seed
@@ -34,7 +34,7 @@ class JudgingPlan:
     benchmark: str
     is_assumed: bool
     max_cost: float | None
-    estimate: Estimate
+    estimate: CallEstimate
 
     def to_json(self) -> dict[str, Any]:
         return {
