@@ -84,9 +84,9 @@ def _letter_position(reply: Reply) -> int | None:
     if reply.tokens is None:  # a reply that was kept before tokens were: it has the one position that was asked for
         return 0
     tokens, answer = [token.translate(_WRITTEN_SPACE) for token in reply.tokens], reply.answer
-    only_thoughts = bool(reply.text.strip()) and not answer
-    if len(tokens) == 1 and tokens[0].strip() == reply.text.strip() and not only_thoughts:
-        return 0
+    if len(tokens) == 1 and bool(answer) == bool(reply.text.strip()):  # the text is not thoughts alone
+        names = {tokens[0].strip(), *(name.translate(_WRITTEN_SPACE).strip() for name in reply.logprobs[0])}
+        return 0 if answer in names else None
     spoken = without_thoughts("".join(tokens))
     if answer and not spoken.endswith(answer):
         spoken = _TRAILING_CONTROL.sub("", spoken)
