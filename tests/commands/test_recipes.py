@@ -14,7 +14,7 @@ from trimtab import config
 from trimtab.cli.configuration import base_tree
 from trimtab.config import files
 from trimtab.engine import memory
-from trimtab.studies.sweep import command, recipe
+from trimtab.studies.sweep import command
 from trimtab.studies.sweep.grid import Sweep
 
 ROOT = Path(__file__).parents[2]
@@ -25,33 +25,33 @@ TWINS = sorted((RECIPES / "windtunnel").glob("*.toml"))
 ON_THEIR_OWN = {"dead-zone", "dead-zone-sigmoid", "tuning", "noise", "regimes"}
 
 
-def tree(path: Path) -> dict[str, Any]:
+def config_tree(path: Path) -> dict[str, Any]:
     return base_tree(str(path), {})
 
 
 def sweep_of(path: Path) -> Sweep:
-    return command.expand(tree(path), {})
+    return command.expand(config_tree(path), {})
 
 
 def head(path: Path) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert re.fullmatch(r"# \S.*[.?]", lines[0]), path
-    found = [re.fullmatch(r"# (\w+):\s+(.*)", line) for line in lines[1:5]]
-    return {line[1]: line[2] for line in found if line}
+    matches = [re.fullmatch(r"# (\w+):\s+(.*)", line) for line in lines[1:5]]
+    return {match[1]: match[2] for match in matches if match}
 
 
 @pytest.mark.parametrize("path", [*PAPER, *TWINS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_head_names_command_hardware_time_and_twin(path: Path) -> None:
-    told = head(path)
-    assert list(told) == ["command", "hardware", "time", "twin"]
-    word, verb, file, *_ = shlex.split(told["command"])
+    notes = head(path)
+    assert list(notes) == ["command", "hardware", "time", "twin"]
+    word, verb, file, *_ = shlex.split(notes["command"])
     assert (word, ROOT / file) == ("trimtab", path)
-    assert verb == ("sweep" if recipe.holds_sweep(files.read_file(path)) else "run")
-    assert re.match(r"about \d+ (min|h|days)", told["time"])
+    assert verb == ("sweep" if "sweep" in files.read_file(path) else "run")
+    assert re.match(r"about \d+ (min|h|days)", notes["time"])
     if path.stem in ON_THEIR_OWN and path in TWINS:
-        assert told["twin"].startswith("none")
+        assert notes["twin"].startswith("none")
         return
-    twin = ROOT / told["twin"]
+    twin = ROOT / notes["twin"]
     assert twin.is_file()
     assert twin.parent != path.parent
     assert ROOT / head(twin)["twin"] == path
@@ -62,17 +62,18 @@ def test_a_head_names_command_hardware_time_and_twin(path: Path) -> None:
 def test_every_recipe_resolves_offline(path: Path) -> None:
     words = shlex.split(head(path)["command"])[3:]
     assert words in ([], ["--workers", "2"])
-    if recipe.holds_sweep(files.read_file(path)):
+    if "sweep" in files.read_file(path):
         sweep = sweep_of(path)
         runs = len(sweep.points) * len(sweep.seeds)
         assert sweep.out.endswith(path.stem)
-        assert (told := re.search(r"(\d+) runs", head(path)["time"])) is None or int(told[1]) == runs
+        n_runs = re.search(r"(\d+) runs", head(path)["time"])
+        assert n_runs is None or int(n_runs[1]) == runs
         configs = [point.config for point in sweep.points]
     else:
-        configs = [config.resolve(tree(path))]
+        configs = [config.resolve(config_tree(path))]
     if path in TWINS:
-        assert all(one.data.source == one.benchmark.name == "windtunnel" for one in configs)
-        assert all(one.select.by == "last" for one in configs)
+        assert all(single.data.source == single.benchmark.name == "windtunnel" for single in configs)
+        assert all(single.select.by == "last" for single in configs)
 
 
 def test_the_papers_methods_are_the_same_alone_and_in_the_sweep() -> None:
@@ -81,7 +82,7 @@ def test_the_papers_methods_are_the_same_alone_and_in_the_sweep() -> None:
         "dpo", "dpo_hinge", "apo_zero", "aot", "exo_pair", "margin_sigmoid", "apo_hinge_zero", "apo_hinge_softplus",
     ]  # fmt: skip
     for point in sweep.points:
-        alone = config.resolve(tree(RECIPES / "paper-2508.08466" / f"{point.values['point']}.toml"))
+        alone = config.resolve(config_tree(RECIPES / "paper-2508.08466" / f"{point.values['point']}.toml"))
         assert alone.model_copy(update={"out": ""}) == point.config.model_copy(update={"out": ""})
         assert (alone.objective.name, alone.train.epochs, alone.train.batch_pairs) == (point.values["point"], 3, 8)
         assert (alone.data.max_prompt_tokens, alone.data.max_response_tokens) == (256, 768)
@@ -101,10 +102,10 @@ def test_the_sweeps_behind_the_findings_are_what_they_are_called() -> None:
     assert tuning.base["windtunnel"]["seed"] == 1  # tuned in another world than the ranking's
     assert ranking.base["windtunnel"]["seed"] == 0
     assert {point.values["objective.name"] for point in tuning.points} == {p.values["point"] for p in ranking.points}
-    tried = {tuple(point.settings[key] for key in ("objective.name", *_TUNED)) for point in tuning.points}
-    assert {tuple(point.settings[key] for key in ("objective.name", *_TUNED)) for point in ranking.points} <= tried
-    alike = sweep_of(RECIPES / "windtunnel" / "regimes.toml")
-    assert len(alike.points) == 3 * 2 * 2 * 2
+    candidates = {tuple(point.settings[key] for key in ("objective.name", *_TUNED)) for point in tuning.points}
+    assert {tuple(point.settings[key] for key in ("objective.name", *_TUNED)) for point in ranking.points} <= candidates
+    regimes = sweep_of(RECIPES / "windtunnel" / "regimes.toml")
+    assert len(regimes.points) == 3 * 2 * 2 * 2
 
 
 _TUNED = ("train.learning_rate", "objective.beta")
@@ -116,15 +117,15 @@ def test_a_twin_of_points_runs(
 ) -> None:
     monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path / "home"))
     words = ["sweep", RECIPES / "windtunnel" / "length-probe.toml", *SMALL, "--train.max-steps", "1", "--seeds", "1"]
-    code, out, said = call([*words, "--out", tmp_path / "sweep"], capsys)
-    assert code == 0, said
+    code, out, err = call([*words, "--out", tmp_path / "sweep"], capsys)
+    assert code == 0, err
     assert "3 points with 1 seed each: 3 done" in out
-    told = tree_of(tmp_path / "sweep" / "sweep.json")
-    assert told["grid"] == {"point": ["hinge", "linear", "sigmoid"]}
-    assert [point["settings"].get("objective.margin") for point in told["points"]] == [1.0, 1000.0, None]
-    assert told["points"][2]["settings"] == {"objective.name": "dpo"}
-    shown = (tmp_path / "sweep" / "sweep.html").read_text(encoding="utf-8")
-    assert "Table: what each point sets" in shown
+    tree = tree_of(tmp_path / "sweep" / "sweep.json")
+    assert tree["grid"] == {"point": ["hinge", "linear", "sigmoid"]}
+    assert [point["settings"].get("objective.margin") for point in tree["points"]] == [1.0, 1000.0, None]
+    assert tree["points"][2]["settings"] == {"objective.name": "dpo"}
+    html = (tmp_path / "sweep" / "sweep.html").read_text(encoding="utf-8")
+    assert "Table: what each point sets" in html
     assert (tmp_path / "sweep" / "points" / "sigmoid" / "seed-0" / "report.html").is_file()
     # another margin under the same name is another sweep
     changed = (
@@ -133,9 +134,9 @@ def test_a_twin_of_points_runs(
         .replace("margin = 1\n", "margin = 2\n")
     )
     (tmp_path / "changed.toml").write_text(changed, encoding="utf-8")
-    code, _, said = call(["sweep", tmp_path / "changed.toml", *words[2:], "--out", tmp_path / "sweep"], capsys)
+    code, _, err = call(["sweep", tmp_path / "changed.toml", *words[2:], "--out", tmp_path / "sweep"], capsys)
     assert code == 2
-    assert "point 'hinge'" in said
+    assert "point 'hinge'" in err
 
 
 def test_plan_counts_the_runs_of_a_sweep(
@@ -146,14 +147,14 @@ def test_plan_counts_the_runs_of_a_sweep(
     monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(memory, "matmul_speed", lambda *_: 1e11)  # measured for each plan, and not twice alike
     path = RECIPES / "windtunnel" / "regimes.toml"
-    code, out, said = call(["plan", path, *SMALL[:-1], "--seeds", "2", "--json"], capsys)
-    assert code == 0, said
-    told = json.loads(out)
-    assert (told["kind"], told["runs"], len(told["points"])) == ("sweep", 48, 24)
-    seconds = {point["name"]: point["predicted_training_seconds"] for point in told["points"]}
-    assert told["predicted_training_seconds"] == pytest.approx(2 * sum(seconds.values()))
-    one, three = (seconds[f"name=dpo,beta=0.3,learning-rate=5e-4,epochs={n}"] for n in (1, 3))
-    assert three == pytest.approx(3 * one, rel=0.01)
-    code, _, said = call(["run", path], capsys)
+    code, out, err = call(["plan", path, *SMALL[:-1], "--seeds", "2", "--json"], capsys)
+    assert code == 0, err
+    tree = json.loads(out)
+    assert (tree["kind"], tree["runs"], len(tree["points"])) == ("sweep", 48, 24)
+    seconds = {point["name"]: point["predicted_training_seconds"] for point in tree["points"]}
+    assert tree["predicted_training_seconds"] == pytest.approx(2 * sum(seconds.values()))
+    short, long = (seconds[f"name=dpo,beta=0.3,learning-rate=5e-4,epochs={n}"] for n in (1, 3))
+    assert long == pytest.approx(3 * short, rel=0.01)
+    code, _, err = call(["run", path], capsys)
     assert code == 2
-    assert "trimtab sweep" in said
+    assert "trimtab sweep" in err

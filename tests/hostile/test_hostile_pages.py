@@ -14,12 +14,13 @@ import pytest
 from hostile_calls import harmless, put, put_as_left
 
 from devtools import CHROMIUM, Browser, browser
+from sweep_figures import hostile_sweep
 from trimtab.progress import SilentReporter, printable
 from trimtab.reporting import render
 from trimtab.studies.arena import ArenaServer, Choice, Match, Session
 from trimtab.studies.calibration import command as calibrate
 from trimtab.studies.calibration.page import page as calibration_page
-from trimtab.studies.sweep import page as sweep_page
+from trimtab.studies.sweep.page import sweep_page
 
 HOSTILE = (
     "<script>window.pwned=1</script><img src=http://evil.invalid/x onerror='window.pwned=1'>"
@@ -111,21 +112,8 @@ def test_the_pages_of_calibration_and_probe(chromium: Browser, finished: Path, t
 
 
 def test_the_page_of_a_sweep_whose_every_word_is_hostile(chromium: Browser, tmp_path: Path) -> None:
-    told = {
-        "trimtab": "1", "folder": HOSTILE, "command": f"trimtab sweep {HOSTILE}", "seeds": [0], "notes": [HOSTILE],
-        "grid": {"model.name": [HOSTILE, None]}, "base": {"model": {}, "data": {"source": HOSTILE}},
-        "states": {"failed": 1}, "failed": [{"run": HOSTILE, "error": LONG}], "highest": None,
-        "points": [{"name": HOSTILE, "values": {"model.name": HOSTILE}, "settings": {"model.name": HOSTILE},
-                    "n_done": 0, "n_starved": 0, "numbers": None,
-                    "runs": [{"seed": 0, "state": "failed", "folder": HOSTILE, "error": HOSTILE, "seconds": 1.0,
-                              "computed": {HOSTILE: 1.0}}]}],
-        "maps": [{"title": HOSTILE, "unit": "%", "where": {HOSTILE: HOSTILE},
-                  "rows": {"key": HOSTILE, "values": [HOSTILE]},
-                  "columns": {"key": None, "values": [None]},
-                  "cells": [[{"point": HOSTILE, "figure": None, "starved": 0, "linear": 0, "n_seeds": 0}]]}],
-        "cost": {"seconds": 1.0, "seconds_alone": 1.0, "share": 1.0, "served": {}},
-    }  # fmt: skip
-    text = inert(chromium, put(tmp_path / "sweep.html", sweep_page.html(told)))
+    html = render.page_html(sweep_page(hostile_sweep(HOSTILE, LONG)))
+    text = inert(chromium, put(tmp_path / "sweep.html", html))
     assert "<script>window.pwned=1</script>" in text
 
 

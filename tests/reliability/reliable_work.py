@@ -29,7 +29,7 @@ from trimtab.records import TokenPair
 from trimtab.runtime import set_up
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train as train_stage
-from trimtab.studies.sweep.ledger import Ledger, Wanted
+from trimtab.studies.sweep.run_table import Outcome, Run, RunTable
 
 Tell = Callable[[Any], None]
 IDENTITY = {"objective.beta": 0.1, "data": "a" * 64}
@@ -180,35 +180,35 @@ def verdicts(path: Path, upto: int) -> set[int]:
 def plan_and_work_off_runs(tell: Tell, path: Path) -> None:
     """Never done: twenty runs more are planned whenever none is left."""
     with store.database(path) as connection:
-        ledger = Ledger(connection)
+        table = RunTable(connection)
         tell("ready")
         while True:
-            work_off(ledger, tell)
-            n = len(ledger.rows()) + 20
-            runs = [Wanted(f"p{i}", f"p{i}", 0, str(path.parent / f"p{i}"), {}, {"x": i}, f"kin {i}") for i in range(n)]
-            ledger.plan(runs, retry_failed=False, stop_starved=False)
+            work_off(table, tell)
+            n = len(table.runs()) + 20
+            runs = [Run(f"p{i}", f"p{i}", 0, str(path.parent / f"p{i}"), {}, {"x": i}, f"key {i}") for i in range(n)]
+            table.plan(runs, retry_failed=False, stop_starved=False)
 
 
 def work_off_runs(tell: Tell, path: Path) -> None:
     with store.database(path) as connection:
-        work_off(Ledger(connection), tell)
+        work_off(RunTable(connection), tell)
 
 
-def work_off(ledger: Ledger, tell: Tell) -> None:
-    while (row := ledger.take()) is not None:
-        store.write_json(Path(row.folder) / "report.json", {"of": row.name})  # without it a run is not done
-        ledger.finish(row, "done", seconds=1.0, computed={"training": 1.0}, numbers={"of": row.name})
-        tell(row.name)
+def work_off(table: RunTable, tell: Tell) -> None:
+    while (run := table.take()) is not None:
+        store.write_json(Path(run.folder) / "report.json", {"of": run.name})  # without it a run is not done
+        table.finish(run, Outcome("done", 1.0, {run.name: 1.0}))
+        tell(run.name)
 
 
 def finished_runs(path: Path) -> tuple[set[str], int]:
     """Names of the runs that are done, and how many are planned."""
     with store.database(path) as connection:
-        rows = Ledger(connection).rows()
-    done = {row.name for row in rows if row.state == "done"}
-    assert all(row.numbers == {"of": row.name} and row.seconds == 1.0 for row in rows if row.state == "done")
-    assert all(row.state in ("waiting", "running") for row in rows if row.state != "done")
-    return done, len(rows)
+        runs = RunTable(connection).runs()
+    done = {run.name for run in runs if run.state == "done"}
+    assert all(run.computed == {run.name: 1.0} and run.seconds == 1.0 for run in runs if run.state == "done")
+    assert all(run.state in ("waiting", "running") for run in runs if run.state != "done")
+    return done, len(runs)
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------

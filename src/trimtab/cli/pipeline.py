@@ -161,7 +161,7 @@ def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NONE
         from trimtab.studies.sweep import plan as sweep_plan
 
         prediction = sweep_plan.plan(sweep_command.expand(base, flags), reporter=reporter())
-        show(prediction, as_json, sweep_plan.lines)
+        show(prediction.to_json(), as_json, lambda _: sweep_plan.lines(prediction))
         return
     config = configuration.resolve(configuration.merge(base, flags))
     from trimtab.commands import plan as command
@@ -197,6 +197,7 @@ def sweep(
 ) -> None:
     from trimtab.studies.sweep import command
     from trimtab.studies.sweep import grid as axes
+    from trimtab.studies.sweep.words import lines
 
     if workers < 1:
         raise ConfigError(f"--workers {workers} is no number of workers", remedy="write --workers 2")
@@ -213,5 +214,5 @@ def sweep(
         retry_failed=retry_failed,
         stop_starved=stop_starved,
     )
-    show(result, as_json, command.lines)
+    show(result.to_json(), as_json, lambda _: lines(result))
     command.require_whole(result)

@@ -71,7 +71,7 @@ class Link:
 class Table:
     """`rows` have as many cells as `head`; the first column names the row. `title` set: folded under it.
 
-    A `detail` is left out of the Markdown, as plots are.
+    A `detail` is left out of the Markdown, as plots are. `text`: the other columns hold words, which wrap.
     """
 
     head: Sequence[str]
@@ -79,6 +79,7 @@ class Table:
     title: str = ""
     open: bool = False
     detail: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

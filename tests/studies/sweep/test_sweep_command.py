@@ -18,8 +18,8 @@ import pytest
 from trial_runs import alone, call, contents, rows_of, tree_of
 from trimtab import cli, store
 from trimtab.engine import models
-from trimtab.studies.sweep import run_progress as watching
-from trimtab.studies.sweep.ledger import NAME, Ledger, Row
+from trimtab.studies.sweep import run_progress
+from trimtab.studies.sweep.run_table import FILE_NAME, Run, RunTable
 from trimtab.windtunnel import model_folder
 
 SMALL = (
@@ -30,13 +30,13 @@ SMALL = (
 )
 
 
-def ledger_rows(root: Path) -> list[Row]:
-    with store.database(root / NAME) as connection:
-        return Ledger(connection).rows()
+def runs_of(root: Path) -> list[Run]:
+    with store.database(root / FILE_NAME) as connection:
+        return RunTable(connection).runs()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def sweep_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A grid of 2 × 2 with one seed."""
     parent = tmp_path_factory.mktemp("sweeps")
     root = parent / "sweep"
@@ -47,46 +47,46 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def same_home(made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIMTAB_HOME", str(made["home"]))
+def same_home(sweep_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_HOME", str(sweep_run["home"]))
 
 
-def test_every_point_is_a_run_and_the_reference_is_computed_once(made: dict[str, Any]) -> None:
-    told = tree_of(made["root"] / "sweep.json")
-    assert [point["name"] for point in told["points"]] == [
+def test_every_point_is_a_run_and_the_reference_is_computed_once(sweep_run: dict[str, Any]) -> None:
+    tree = tree_of(sweep_run["root"] / "sweep.json")
+    assert [point["name"] for point in tree["points"]] == [
         "margin=0.5,beta=0.1", "margin=0.5,beta=3", "margin=1,beta=0.1", "margin=1,beta=3",
     ]  # fmt: skip
-    assert told["states"] == {"done": 4}
-    folders = [Path(point["runs"][0]["folder"]) for point in told["points"]]
+    assert tree["states"] == {"done": 4}
+    folders = [Path(point["runs"][0]["folder"]) for point in tree["points"]]
     for folder, margin, beta in zip(folders, (0.5, 0.5, 1, 1), (0.1, 3, 0.1, 3), strict=True):
-        assert folder.is_relative_to(made["root"] / "points")
+        assert folder.is_relative_to(sweep_run["root"] / "points")
         assert (folder / "report.html").is_file()
         section = tree_of(folder / "config.json")["objective"]
         assert (section["margin"], section["beta"]) == (margin, beta)
     computed = [tree_of(folder / "reference.json")["computed"] for folder in folders]
     assert computed == [32, 0, 0, 0]  # forward passes over the responses of 16 pairs
-    work = [point["runs"][0]["computed"] for point in told["points"]]
+    work = [point["runs"][0]["computed"] for point in tree["points"]]
     shared = {"reference", "answers of the unaligned model", *(f"sampling answers to be labelled ({i} of 2)" for i in (1, 2))}  # fmt: skip  # noqa: E501  # one set
     assert shared <= work[0].keys()
-    for later in work[1:]:
-        assert not shared & later.keys()
-        assert "training" in later
+    for served in work[1:]:
+        assert not shared & served.keys()
+        assert "training" in served
 
 
-def test_the_cost_is_what_was_measured(made: dict[str, Any]) -> None:
-    told = tree_of(made["root"] / "sweep.json")
-    runs = [point["runs"][0] for point in told["points"]]
-    own = sum(one["seconds"] for one in runs)
+def test_the_cost_is_what_was_measured(sweep_run: dict[str, Any]) -> None:
+    tree = tree_of(sweep_run["root"] / "sweep.json")
+    runs = [point["runs"][0] for point in tree["points"]]
+    seconds = sum(run["seconds"] for run in runs)
     first = runs[0]["computed"]
-    shared = sum(seconds for task, seconds in first.items() if re.match("sampling|reference|answers of the un", task))
-    assert told["cost"]["seconds"] == pytest.approx(own)
-    assert told["cost"]["seconds_alone"] == pytest.approx(own + 3 * shared)
-    assert 0 < told["cost"]["share"] < 1
+    shared = sum(first[task] for task in first if re.match("sampling|reference|answers of the un", task))
+    assert tree["cost"]["seconds"] == pytest.approx(seconds)
+    assert tree["cost"]["seconds_alone"] == pytest.approx(seconds + 3 * shared)
+    assert 0 < tree["cost"]["share"] < 1
 
 
-def test_the_figures_are_those_of_the_runs_own_reports(made: dict[str, Any]) -> None:
-    told = tree_of(made["root"] / "sweep.json")
-    for point in told["points"]:
+def test_the_figures_are_those_of_the_runs_own_reports(sweep_run: dict[str, Any]) -> None:
+    tree = tree_of(sweep_run["root"] / "sweep.json")
+    for point in tree["points"]:
         folder = Path(point["runs"][0]["folder"])
         report, numbers = tree_of(folder / "report.json"), point["numbers"]
         rates = {(row["judge"], row["kind"]): row["win_rate"] for row in numbers["win_rates"]}
@@ -98,65 +98,65 @@ def test_the_figures_are_those_of_the_runs_own_reports(made: dict[str, Any]) -> 
         assert numbers["active"]["pair"]["value"] == rows[-1]["active/pair"]
         assert numbers["regimes"] == [report["training"]["seeds"][0]["regime"]["name"]]
         assert numbers["length"]["mean"] == report["benchmark"]["lengths"]["tokens"]["after"]
-    titles = [one["title"] for one in told["maps"]]
+    titles = [figure_map["title"] for figure_map in tree["maps"]]
     assert any(title.startswith("True win rate") for title in titles)
     assert any(title.startswith("Length-controlled win rate") for title in titles)
     assert {"Active pairs at the end", "Steps to 90 % of the final reward accuracy"} <= set(titles)
-    by_name = {point["name"]: point for point in told["points"]}
-    cell = told["maps"][0]["cells"][1][0]  # rows are margins, columns betas
+    by_name = {point["name"]: point for point in tree["points"]}
+    cell = tree["maps"][0]["cells"][1][0]  # rows are margins, columns betas
     assert cell["point"] == "margin=1,beta=0.1"
     assert cell["figure"] == by_name["margin=1,beta=0.1"]["numbers"]["win_rates"][0]["win_rate"]
 
 
-def test_the_page_stands_alone(made: dict[str, Any]) -> None:
-    shown = (made["root"] / "sweep.html").read_text(encoding="utf-8")
-    assert "default-src 'none'" in shown
-    assert "<script" not in shown
-    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:|//)", shown)
-    assert "trimtab sweep --windtunnel.pairs 16" in shown
-    assert 'href="points/margin=1,beta=3/seed-0/report.html"' in shown
-    assert shown.count('class="map"') == len(tree_of(made["root"] / "sweep.json")["maps"])
+def test_the_page_stands_alone(sweep_run: dict[str, Any]) -> None:
+    html = (sweep_run["root"] / "sweep.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
+    assert "<script" not in html
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:|//)", html)
+    assert "trimtab sweep --windtunnel.pairs 16" in html
+    assert 'href="points/margin=1,beta=3/seed-0/report.html"' in html
+    assert html.count('class="map"') == len(tree_of(sweep_run["root"] / "sweep.json")["maps"])
 
 
 @pytest.mark.usefixtures("same_home")
 def test_again_makes_nothing_again_and_json_stands_alone(
-    made: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sweep_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import json
 
     monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
-    before = contents(made["root"] / "points")
-    code, out, said = call([*made["words"], "--json"], capsys)
-    assert code == 0, said
-    assert json.loads(out) == tree_of(made["root"] / "sweep.json")
-    assert "4 of them done already" in said
-    assert contents(made["root"] / "points") == before
+    before = contents(sweep_run["root"] / "points")
+    code, out, err = call([*sweep_run["words"], "--json"], capsys)
+    assert code == 0, err
+    assert json.loads(out) == tree_of(sweep_run["root"] / "sweep.json")
+    assert "4 of them done already" in err
+    assert contents(sweep_run["root"] / "points") == before
 
 
 @pytest.mark.usefixtures("same_home")
 def test_another_configuration_in_the_same_folder_is_refused(
-    made: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    sweep_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, said = call([*made["words"], "--train.epochs", "7"], capsys)
+    code, _, err = call([*sweep_run["words"], "--train.epochs", "7"], capsys)
     assert code == 2
-    assert "train.epochs" in said
+    assert "train.epochs" in err
     assert call(["sweep", "--grid", "margn=1,2"], capsys)[0] == 2
 
 
 @pytest.mark.usefixtures("same_home")
 def test_seeds_are_a_factor_and_pooled(
-    made: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["sweep", *SMALL, "--grid", "margin=1", "--seeds", "2", "--out", tmp_path, "--quiet"]
-    code, out, said = call(words, capsys)
-    assert code == 0, said
+    code, out, err = call(words, capsys)
+    assert code == 0, err
     assert "1 point with 2 seeds each: 2 done" in out
     (point,) = tree_of(tmp_path / "sweep.json")["points"]
-    assert [one["seed"] for one in point["runs"]] == [0, 1]
-    singles = [tree_of(Path(one["folder"]) / "report.json")["benchmark"]["judges"][0] for one in point["runs"]]
+    assert [run["seed"] for run in point["runs"]] == [0, 1]
+    singles = [tree_of(Path(run["folder"]) / "report.json")["benchmark"]["judges"][0] for run in point["runs"]]
     pooled = point["numbers"]["win_rates"][0]["win_rate"]
     assert pooled["n_seeds"] == 2
-    assert pooled["value"] == pytest.approx(sum(one["win_rate"]["value"] for one in singles) / 2)
+    assert pooled["value"] == pytest.approx(sum(single["win_rate"]["value"] for single in singles) / 2)
     assert point["numbers"]["steps_to_90"]["n_seeds"] == 2
     assert (tmp_path / "points" / "margin=1" / "report.html").is_file()
 
@@ -167,19 +167,19 @@ def test_a_failing_point_stops_no_other_and_is_tried_again_when_asked(
 ) -> None:
     late = tmp_path / "late"
     words = ["sweep", *SMALL, "--grid", f"model={late},windtunnel", "--out", tmp_path / "sweep", "--quiet"]
-    code, out, said = call(words, capsys)
+    code, out, err = call(words, capsys)
     assert code == 1
-    assert "1 of 2 runs failed" in said
+    assert "1 of 2 runs failed" in err
     assert "2 points with 1 seed each: 1 done, 1 failed" in out
     first, second = tree_of(tmp_path / "sweep" / "sweep.json")["points"]
     assert (first["runs"][0]["state"], second["runs"][0]["state"]) == ("failed", "done")
     assert str(late) in first["runs"][0]["error"]
     shutil.copytree(model_folder(), late)
-    code, _, said = call(words, capsys)
+    code, _, err = call(words, capsys)
     assert code == 1
-    assert "--retry-failed tries it again" in said
-    code, out, said = call([*words, "--retry-failed"], capsys)
-    assert code == 0, said
+    assert "--retry-failed tries it again" in err
+    code, out, err = call([*words, "--retry-failed"], capsys)
+    assert code == 0, err
     assert "2 done" in out
 
 
@@ -187,10 +187,10 @@ def test_a_failing_point_stops_no_other_and_is_tried_again_when_asked(
 def test_a_starving_run_is_ended_early_and_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watching, "STARVED_BELOW", 1.1)  # so that every run starves at its first step
+    monkeypatch.setattr(run_progress, "STARVED_BELOW", 1.1)  # so that every run starves at its first step
     words = ["sweep", *SMALL, "--grid", "margin=1", "--out", tmp_path, "--quiet"]
-    code, out, said = call([*words, "--stop-starved"], capsys)
-    assert code == 0, said
+    code, out, err = call([*words, "--stop-starved"], capsys)
+    assert code == 0, err
     (point,) = tree_of(tmp_path / "sweep.json")["points"]
     assert (point["n_done"], point["n_starved"], point["numbers"]["regimes"]) == (0, 1, ["starved"])
     assert point["runs"][0]["error"].startswith("stopped after step 1 of 2")
@@ -224,24 +224,24 @@ def test_a_killed_sweep_goes_on_where_it_was(
     assert _wait_for_steps(first / "metrics.jsonl", 4, until=time.monotonic() + 60)
     process.kill()
     process.wait()
-    assert [row.state for row in ledger_rows(root)] == ["running", "waiting"]
+    assert [run.state for run in runs_of(root)] == ["running", "waiting"]
 
     def interrupt() -> None:
         if _wait_for_steps(second / "metrics.jsonl", 3, until=time.monotonic() + 60):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    waiting = threading.Thread(target=interrupt)
-    waiting.start()
-    code, out, said = call(words, capsys)
-    waiting.join()
-    assert (code, out) == (143, ""), said
-    assert re.search(r"margin=0\.5/seed-0 \| train: goes on after step \d+", said)
-    assert "→ the same command goes on from there" in said
-    assert [row.state for row in ledger_rows(root)] == ["done", "stopped"]
-    code, _, said = call(words, capsys)
-    assert code == 0, said
-    assert "margin=0.5/seed-0 |" not in said
-    assert "margin=1/seed-0 | train: goes on after step" in said
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    code, out, err = call(words, capsys)
+    interrupter.join()
+    assert (code, out) == (143, ""), err
+    assert re.search(r"margin=0\.5/seed-0 \| train: goes on after step \d+", err)
+    assert "→ the same command goes on from there" in err
+    assert [run.state for run in runs_of(root)] == ["done", "stopped"]
+    code, _, err = call(words, capsys)
+    assert code == 0, err
+    assert "margin=0.5/seed-0 |" not in err
+    assert "margin=1/seed-0 | train: goes on after step" in err
     for folder in (first, second):
         assert [row["step"] for row in rows_of(folder / "metrics.jsonl")] == list(range(1, 17))
 
@@ -249,11 +249,11 @@ def test_a_killed_sweep_goes_on_where_it_was(
 @pytest.mark.slow
 def test_two_workers_share_the_runs(tmp_path: Path) -> None:
     words = ["sweep", *SMALL, "--grid", "margin=0.5,1", "--grid", "beta=0.1,3", "--out", str(tmp_path / "sweep")]
-    own = os.environ | {"TRIMTAB_HOME": str(tmp_path / "home")}
+    environment = os.environ | {"TRIMTAB_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "trimtab.cli", *words, "--workers", "2", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, env=own, check=False)
-    assert done.returncode == 0, done.stderr
-    told = tree_of(tmp_path / "sweep" / "sweep.json")
-    assert told["states"] == {"done": 4}
-    computed = [tree_of(Path(p["runs"][0]["folder"]) / "reference.json")["computed"] for p in told["points"]]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
+    tree = tree_of(tmp_path / "sweep" / "sweep.json")
+    assert tree["states"] == {"done": 4}
+    computed = [tree_of(Path(p["runs"][0]["folder"]) / "reference.json")["computed"] for p in tree["points"]]
     assert computed == [32, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""Parts of a sweep: the grid's words, the ledger's transactions, the look-out for starving runs."""
+"""Parts of a sweep: the grid's words, the run table's transactions, the check for starving runs, maps and page."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweep_figures import hostile_sweep, numbers, point, truth, within
 from trimtab import cli, config, store
 from trimtab.config import files
 from trimtab.errors import ConfigError
 from trimtab.progress import SilentReporter
+from trimtab.reporting.render import page_html
 from trimtab.runtime.signals import Stop
-from trimtab.studies.sweep import page
-from trimtab.studies.sweep import run_progress as watching
+from trimtab.studies.sweep import run_progress, words
 from trimtab.studies.sweep.grid import Axis, expand, read_axis
-from trimtab.studies.sweep.ledger import Ledger, Wanted, is_alive, process_start
-from trimtab.studies.sweep.maps import maps
+from trimtab.studies.sweep.maps import PointResult, figure_maps
+from trimtab.studies.sweep.numbers import Mark, PointNumbers, answer_numbers
+from trimtab.studies.sweep.page import sweep_page
+from trimtab.studies.sweep.result import Cost, SweepResult
+from trimtab.studies.sweep.run_table import Outcome, Run, RunTable, State, is_alive, process_start
 
 # --- the grid --------------------------------------------------------------------------------------------------------
 
@@ -40,13 +46,13 @@ def test_a_grid_is_every_combination_in_the_order_of_the_words() -> None:
     assert sweep.points[2].config.objective.margin == 1.0
     assert sweep.points[2].config.out == "here/points/margin=1,beta=0.1"
     assert sweep.seeds == (5, 6)
-    assert len({point.kin for point in sweep.points}) == 1
+    assert len({point.cache_key for point in sweep.points}) == 1
     assert "margin" not in sweep.base["objective"]
 
 
-def test_points_with_other_data_or_models_are_not_kin() -> None:
+def test_points_with_other_data_or_models_share_no_cache() -> None:
     sweep = expand(_recipe(), [Axis("windtunnel.length_bias", ("0", "0.3")), Axis("train.learning_rate", ("1e-4",))])
-    assert len({point.kin for point in sweep.points}) == 2
+    assert len({point.cache_key for point in sweep.points}) == 2
 
 
 def test_names_are_folders_and_differ() -> None:
@@ -57,14 +63,14 @@ def test_names_are_folders_and_differ() -> None:
 
 
 def test_the_default_folder_is_named_by_what_is_swept() -> None:
-    one, two = (expand(_recipe(), [Axis("objective.beta", values)]) for values in (("0.1", "0.2"), ("0.1", "0.3")))
-    assert one.out.startswith("runs/sweep-")
-    assert one.out != two.out
-    assert one.out == expand(_recipe(), [Axis("objective.beta", ("0.1", "0.2"))]).out
+    first, second = (expand(_recipe(), [Axis("objective.beta", values)]) for values in (("0.1", "0.2"), ("0.1", "0.3")))
+    assert first.out.startswith("runs/sweep-")
+    assert first.out != second.out
+    assert first.out == expand(_recipe(), [Axis("objective.beta", ("0.1", "0.2"))]).out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["objective.margn=1,2"], "objective.margin"),
         (["objective.beta=0.1,fast"], "objective.beta"),
@@ -78,10 +84,10 @@ def test_the_default_folder_is_named_by_what_is_swept() -> None:
         ([], "needs a grid"),
     ],
 )
-def test_words_that_are_no_grid_are_refused(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_words_that_are_no_grid_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
         expand(_recipe(), [read_axis(word) for word in words])
-    assert told in str(caught.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("words", [["--grid"], ["--workers", "0"], ["--workers", "two"], ["--storage", "nowhere"]])
@@ -92,62 +98,62 @@ def test_options_without_a_sound_value_are_refused(words: list[str], capsys: pyt
     assert words[0] in capsys.readouterr().err
 
 
-# --- the ledger ------------------------------------------------------------------------------------------------------
+# --- the run table ---------------------------------------------------------------------------------------------------
 
 
-def _wanted(folder: Path, n: int, *, kin: str | None = None) -> list[Wanted]:
+def _planned(folder: Path, n: int, *, cache_key: str | None = None) -> list[Run]:
     return [
-        Wanted(f"p{i}/seed-0", f"p{i}", 0, str(folder / f"p{i}"), {"x": i}, {"out": "", "x": i}, kin or f"kin {i}")
+        Run(f"p{i}/seed-0", f"p{i}", 0, str(folder / f"p{i}"), {"x": i}, {"out": "", "x": i}, cache_key or f"key {i}")
         for i in range(n)
     ]
 
 
-def _plan(ledger: Ledger, runs: list[Wanted], *, retry_failed: bool = False, stop_starved: bool = False) -> None:
-    ledger.plan(runs, retry_failed=retry_failed, stop_starved=stop_starved)
+def _plan(table: RunTable, runs: list[Run], *, retry_failed: bool = False, stop_starved: bool = False) -> None:
+    table.plan(runs, retry_failed=retry_failed, stop_starved=stop_starved)
 
 
 _TAKER = """
 import sys
 from pathlib import Path
 from trimtab import store
-from trimtab.studies.sweep.ledger import Ledger
+from trimtab.studies.sweep.run_table import Outcome, RunTable
 with store.database(Path(sys.argv[1])) as connection:
-    ledger = Ledger(connection)
-    while (row := ledger.take()) is not None:
-        print(row.name, flush=True)
-        ledger.finish(row, "done", seconds=1.0, computed={})
+    table = RunTable(connection)
+    while (run := table.take()) is not None:
+        print(run.name, flush=True)
+        table.finish(run, Outcome("done", 1.0, {}))
 """
 
 
-def test_two_workers_never_take_one_row(tmp_path: Path) -> None:
+def test_two_workers_never_take_one_run(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with store.database(path) as connection:
-        _plan(Ledger(connection), _wanted(tmp_path, 40))
+        _plan(RunTable(connection), _planned(tmp_path, 40))
     workers = [
         subprocess.Popen([sys.executable, "-c", _TAKER, str(path)], stdout=subprocess.PIPE, text=True) for _ in "ab"
     ]
-    taken = [worker.communicate(timeout=60)[0].split("\n")[:-1] for worker in workers]
+    names = [worker.communicate(timeout=60)[0].split("\n")[:-1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
-    assert sorted(taken[0] + taken[1]) == sorted(f"p{i}/seed-0" for i in range(40))
+    assert sorted(names[0] + names[1]) == sorted(f"p{i}/seed-0" for i in range(40))
     with store.database(path) as connection:
-        assert {(row.state, row.seconds) for row in Ledger(connection).rows()} == {("done", 1.0)}
+        assert {(run.state, run.seconds) for run in RunTable(connection).runs()} == {("done", 1.0)}
 
 
-def test_a_dead_worker_frees_its_row(tmp_path: Path) -> None:
+def test_a_dead_worker_frees_its_run(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    dying = _TAKER.replace("ledger.finish(row", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)  # ")
+    script = _TAKER.replace("table.finish(run", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)  # ")
     with store.database(path) as connection:
-        ledger = Ledger(connection)
-        _plan(ledger, _wanted(tmp_path, 1))
-        killed = subprocess.run([sys.executable, "-c", dying, str(path)], capture_output=True, text=True, check=False)
-        assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "p0/seed-0\n")
-        assert [row.state for row in ledger.rows()] == ["running"]
-        assert not ledger.is_over()
-        mine = ledger.take()
-        assert mine is not None
-        assert mine.name == "p0/seed-0"
-        assert ledger.take() is None  # this process lives
-        assert ledger.rows()[0].pid == os.getpid()
+        table = RunTable(connection)
+        _plan(table, _planned(tmp_path, 1))
+        dying = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+        assert (dying.returncode, dying.stdout) == (-signal.SIGKILL, "p0/seed-0\n")
+        assert [run.state for run in table.runs()] == ["running"]
+        assert not table.is_over()
+        run = table.take()
+        assert run is not None
+        assert run.name == "p0/seed-0"
+        assert table.take() is None  # this process lives
+        assert table.runs()[0].pid == os.getpid()
 
 
 @pytest.mark.skipif(process_start(os.getpid()) is None, reason="this system does not say when a process started")
@@ -156,64 +162,65 @@ def test_a_reused_process_number_is_another_process() -> None:
     assert not is_alive(os.getpid(), "1")
 
 
-def test_the_first_of_a_kin_goes_ahead_alone(tmp_path: Path) -> None:
+def test_of_runs_that_share_a_cache_the_first_goes_ahead_alone(tmp_path: Path) -> None:
     with store.database(tmp_path / "ledger.sqlite") as connection:
-        ledger = Ledger(connection)
-        _plan(ledger, _wanted(tmp_path, 3, kin="same"))
-        first = ledger.take()
+        table = RunTable(connection)
+        _plan(table, _planned(tmp_path, 3, cache_key="same"))
+        first = table.take()
         assert first is not None
-        assert ledger.take() is None
-        assert not ledger.is_over()
-        ledger.finish(first, "done", seconds=2.0, computed={"reference": 1.5}, numbers={"a": 1})
-        assert [row.name for row in (ledger.take(), ledger.take()) if row] == ["p1/seed-0", "p2/seed-0"]
+        assert table.take() is None
+        assert not table.is_over()
+        table.finish(first, Outcome("done", 2.0, {"reference": 1.5}, numbers()))
+        assert [run.name for run in (table.take(), table.take()) if run] == ["p1/seed-0", "p2/seed-0"]
+        assert table.runs()[0].numbers == numbers()
 
 
-def test_states_over_the_lives_of_a_sweep(tmp_path: Path) -> None:
-    runs = _wanted(tmp_path, 4)
+def test_states_over_the_calls_of_a_sweep(tmp_path: Path) -> None:
+    runs = _planned(tmp_path, 4)
+    outcomes: tuple[State, ...] = ("done", "failed", "stopped", "starved")
     with store.database(tmp_path / "ledger.sqlite") as connection:
-        ledger = Ledger(connection)
-        _plan(ledger, runs)
-        for state in ("done", "failed", "stopped", "starved"):
-            row = ledger.take()
-            assert row is not None
-            ledger.finish(row, state, seconds=1.0, computed={"training": 1.0}, error="lone \ud800 surrogate")
+        table = RunTable(connection)
+        _plan(table, runs)
+        for state in outcomes:
+            run = table.take()
+            assert run is not None
+            table.finish(run, Outcome(state, 1.0, {"training": 1.0}, error="lone \ud800 surrogate"))
         (tmp_path / "p0").mkdir()
         (tmp_path / "p0" / "report.json").write_text("{}")
 
-        def states(runs: list[Wanted], **told: bool) -> list[str]:
-            _plan(ledger, runs, **told)
-            return [row.state for row in ledger.rows()]
+        def states(runs: list[Run], *, retry_failed: bool = False, stop_starved: bool = False) -> list[str]:
+            _plan(table, runs, retry_failed=retry_failed, stop_starved=stop_starved)
+            return [run.state for run in table.runs()]
 
         assert states(runs, stop_starved=True) == ["done", "failed", "waiting", "starved"]
-        assert "surrogate" in (ledger.rows()[1].error or "")
+        assert "surrogate" in (table.runs()[1].error or "")
         assert states(runs) == ["done", "failed", "waiting", "waiting"]
         assert states(runs, retry_failed=True) == ["done", "waiting", "waiting", "waiting"]
         assert states(runs[1:]) == ["waiting"] * 3  # a smaller grid looks at its own runs only
-        again = ledger.take()
+        again = table.take()
         assert again is not None
-        ledger.finish(again, "done", seconds=2.0, computed={"training": 0.5, "reference": 1.0})
-        row = next(row for row in ledger.rows() if row.name == again.name)
-        assert (row.seconds, row.computed) == (3.0, {"training": 1.5, "reference": 1.0})
+        table.finish(again, Outcome("done", 2.0, {"training": 0.5, "reference": 1.0}))
+        run = next(run for run in table.runs() if run.name == again.name)
+        assert (run.seconds, run.computed) == (3.0, {"training": 1.5, "reference": 1.0})
         assert states(runs)[:2] == ["done", "waiting"]  # finished, but its report is not there
-        changed = [Wanted(**{f: getattr(runs[0], f) for f in Wanted.__slots__} | {"config": {"out": "", "x": 9}})]
-        assert states(changed) == ["waiting"]
+        assert states([replace(runs[0], config={"out": "", "x": 9})]) == ["waiting"]
 
 
-# --- looking on ------------------------------------------------------------------------------------------------------
+# --- starving runs ---------------------------------------------------------------------------------------------------
 
 
-def _steps_until_starved(actives: list[float], *, total: int, done: int = 0) -> int | None:
-    look = watching.Watching(SilentReporter(), name="x", stop=Stop(), stop_starved=True)
-    with look.track("training", total=total, unit="steps", done=done) as advance:
+def _steps_until_starved(actives: Sequence[float], *, total: int, done: int = 0) -> int | None:
+    progress = run_progress.RunProgress(SilentReporter(), name="x", stop=Stop(), stop_starved=True)
+    with progress.track("training", total=total, unit="steps", done=done) as advance:
         for step, active in enumerate(actives, start=done + 1):
             try:
                 advance(1, loss=1.0, active=active)
-            except watching.Starved:
+            except run_progress.StarvedRun:
                 return step
     return None
 
 
-def test_starving_is_seen_over_a_tenth_of_the_run_and_before_its_middle() -> None:
+def test_a_run_starves_over_a_tenth_of_the_run_and_before_its_middle() -> None:
     """Forty steps, a window of four: one quiet batch is not starving, four of them are; after step 20 none counts."""
     assert _steps_until_starved([1, 1, 1, 0, 1, 1, 1], total=40) is None
     assert _steps_until_starved([1, 1, 0, 0, 0, 0, 1], total=40) == 6
@@ -223,34 +230,74 @@ def test_starving_is_seen_over_a_tenth_of_the_run_and_before_its_middle() -> Non
     assert _steps_until_starved([0, 0, 0, 0], total=40, done=10) == 14  # a resumed run needs a whole window
 
 
-def test_tasks_are_counted_as_work_and_a_signal_is_seen_between_them() -> None:
+def test_tasks_are_counted_as_work_and_a_signal_counts_between_them() -> None:
     stop = Stop()
-    look = watching.Watching(SilentReporter(), name="x", stop=stop, stop_starved=False)
-    with look.track("reference", total=1, unit="rows") as advance:
+    progress = run_progress.RunProgress(SilentReporter(), name="x", stop=stop, stop_starved=False)
+    with progress.track("reference", total=1, unit="rows") as advance:
         advance(1)
-    look.say("from the cache")
-    assert list(look.computed) == ["reference"]
+    progress.say("from the cache")
+    assert list(progress.computed) == ["reference"]
     stop.number = signal.SIGTERM
     with pytest.raises(Exception, match="between two of its stages"):
-        look.say("next")
+        progress.say("next")
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _shrunk_report(*strengths: float, difficulty: bool = False) -> dict[str, Any]:
+    """A report with a length-controlled rate of 50, by seeds with these strengths."""
+    rate = {"value": 50.0, "ci95": [40.0, 60.0], "n": 80, "n_missing": 0, "n_seeds": len(strengths), "method": "m"}
+    weights = [{"length": 0.1, "own": own} | ({"difficulty": 0.2} if difficulty else {}) for own in strengths]
+    controlled = {"win_rate": rate, "by_seed": [{"lc_weights": seed} for seed in weights]}
+    judge = {"judge": "gpt", "label": "GPT", "role": "judge", "win_rate": rate, "length_controlled": controlled}
+    benchmark = {"judges": [judge], "marks": None, "scores": None, "lengths": None}
+    return {"benchmark": benchmark, "training": None, "heldout": None}
+
+
+def test_a_rate_that_the_penalty_shrank_to_50_is_counted_and_said() -> None:
+    """Without difficulties a strength of 0 predicts 50 whatever was judged; with them it does not."""
+    read = {
+        name: answer_numbers(_shrunk_report(*strengths, difficulty=name == "official"))
+        for name, strengths in {"both": (0.0, 0.0), "first": (0.0, 0.4), "none": (0.3, 0.2), "official": (0.0,)}.items()
+    }
+    key = ("gpt", "length-controlled")
+    assert {name: figures.n_shrunk(key) for name, figures in read.items()} == {
+        "both": 2, "first": 1, "none": 0, "official": 0
+    }  # fmt: skip
+    assert PointNumbers.from_json(read["both"].to_json()) == read["both"]
+    assert "n_shrunk" not in str(read["none"].to_json())
+    points = [point(name, figures, x=name) for name, figures in read.items()]
+    (sentence,) = [line for line in words.sentences(_result(*points)) if "L1 penalty" in line]
+    assert (
+        "by GPT: the L1 penalty shrank it to exactly 50 at both (2 of 2 seeds), first (1 of 2 seeds), because"
+        in sentence
+    )
+    html = page_html(sweep_page(_result(*points)))
+    assert html.count("<em>shrunk") == 2
+    assert "L1 penalty" not in page_html(sweep_page(_result(point("none", read["none"], x=1))))
+
+
+def _result(*points: PointResult, base: dict[str, Any] | None = None) -> SweepResult:
+    tree = base or {"model": {"name": "m"}, "data": {"source": "d"}}
+    return SweepResult("here", "trimtab sweep", ("x",), (0,), tree, points, Cost(1.0, {}, 1.0))
+
+
+def test_numbers_that_older_sweeps_wrote_are_read() -> None:
+    """Before there were marks and true scores, a run's numbers did not name them."""
+    tree = numbers(rates=[truth(60.0)], length=within(20.0, 1.0, unit="tokens")).to_json()
+    for key in ("mark", "true_score"):
+        del tree[key]
+    assert PointNumbers.from_json(tree).length == within(20.0, 1.0, unit="tokens")
 
 
 # --- the maps --------------------------------------------------------------------------------------------------------
 
 
-def _told(value: float | None) -> dict[str, Any]:
-    return {"value": value, "ci95": None, "n": 1}
-
-
-def _done_point(name: str, regimes: list[str], **values: Any) -> dict[str, Any]:
-    share = {side: _told(0.25) for side in ("pair", "chosen", "rejected")}
-    numbers = {"win_rates": [], "length": None, "active": share, "steps_to_90": _told(7.0), "regimes": regimes}
-    return {"name": name, "values": values, "numbers": numbers}
-
-
 def test_maps_of_one_key_and_of_three() -> None:
-    line = maps([_done_point("a", ["linear"], b=1), _done_point("c", ["starved", "selective"], b=2)], ["b"])
-    assert [one["title"] for one in line][::3] == [
+    points = [point("a", numbers(regimes=["linear"]), b=1), point("c", numbers(regimes=["starved", "selective"]), b=2)]
+    line = [figures.to_json() for figures in figure_maps(points, ["b"])]
+    assert [figures["title"] for figures in line][::3] == [
         "Active pairs at the end",
         "Steps to 90 % of the final reward accuracy",
     ]
@@ -261,12 +308,26 @@ def test_maps_of_one_key_and_of_three() -> None:
         (0, 1, 2),
     ]
 
-    points = [_done_point(f"{b}{m}{t}", [], b=b, m=m, t=t) for b in (1, 2) for m in "xyz" for t in (None, 0.5)]
-    several = maps(points, ["b", "m", "t"])
-    assert [one["where"] for one in several[:2]] == [{"t": None}, {"t": 0.5}]
-    assert [[cell["point"] for cell in row] for row in several[1]["cells"]] == [
+    points = [point(f"{b}{m}{t}", numbers(), b=b, m=m, t=t) for b in (1, 2) for m in "xyz" for t in (None, 0.5)]
+    several = figure_maps(points, ["b", "m", "t"])
+    assert [figures.where for figures in several[:2]] == [{"t": None}, {"t": 0.5}]
+    assert [[cell.name for cell in row] for row in several[1].cells] == [
         ["1x0.5", "1y0.5", "1z0.5"], ["2x0.5", "2y0.5", "2z0.5"],
     ]  # fmt: skip
+
+
+def test_marks_are_mapped_where_there_are_marks() -> None:
+    points = [
+        point(name, numbers(mark=Mark("gpt", within(mark, 0.5, n=80, unit="of 10")), active=1.0), point=name)
+        for name, mark in (("a", 5.25), ("b", 6.5))
+    ]
+    result = replace(_result(*points), keys=("point",))
+    first = figure_maps(points, ["point"])[0]
+    assert (first.measure.title, first.measure.unit) == ("Mean mark (gpt)", "of 10")
+    html = page_html(sweep_page(result))
+    assert '<figure class="map named"><figcaption>Mean mark (gpt)' in html
+    assert "<b>5.25</b><small>4.75 to 5.75</small>" in html
+    assert words.sentences(result)[0].startswith("Highest mean mark: 6.50 [6.00,\u00a07.00] of 10 at b")
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -274,20 +335,9 @@ def test_maps_of_one_key_and_of_three() -> None:
 
 def test_hostile_text_does_nothing_on_the_page() -> None:
     evil = "<script>alert(1)</script>\u202e"
-    told = {
-        "trimtab": "1", "folder": evil, "command": f"trimtab sweep {evil}", "seeds": [0], "notes": [evil],
-        "grid": {"model.name": [evil, None]}, "base": {"model": {}, "data": {"source": evil}},
-        "states": {"failed": 1}, "failed": [{"run": evil, "error": evil}], "highest": None,
-        "points": [{"name": evil, "values": {"model.name": evil}, "n_done": 0, "n_starved": 0, "numbers": None,
-                    "runs": [{"seed": 0, "state": "failed", "folder": evil, "error": evil, "seconds": 1.0,
-                              "computed": {evil: 1.0}}]}],
-        "maps": [{"title": "Active", "unit": "%", "where": {evil: evil}, "rows": {"key": evil, "values": [evil]},
-                  "columns": {"key": None, "values": [None]},
-                  "cells": [[{"point": evil, "figure": None, "starved": 0, "linear": 0, "n_seeds": 0}]]}],
-        "cost": {"seconds": 1.0, "seconds_alone": 1.0, "share": 1.0, "served": {}},
-    }  # fmt: skip
-    shown = page.html(told)
-    assert "<script" not in shown
-    assert "\u202e" not in shown
-    assert "&lt;script&gt;" in shown
-    assert page.lines(told)
+    result = hostile_sweep(evil, evil)
+    html = page_html(sweep_page(result))
+    assert "<script" not in html
+    assert "\u202e" not in html
+    assert "&lt;script&gt;" in html
+    assert words.lines(result)

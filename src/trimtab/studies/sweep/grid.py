@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -14,10 +14,14 @@ from trimtab.errors import ConfigError
 from trimtab.records import digest
 
 # what runs must agree in to be served each other's log-probs and unaligned answers from the cache
-_SHARED = ("model", "data", "windtunnel", "adapter", "generate", "benchmark")
-_NO_AXIS = {"out": "every point gets a folder below --out", "seed": "use --seeds K", "seeds": "use --seeds K"}
-_LONGEST_NAME = 80
-POINT = "point"  # the axis of points that were named one by one; no configuration has such a key
+CACHE_SECTIONS = ("model", "data", "windtunnel", "adapter", "generate", "benchmark")
+NO_AXIS = {"out": "every point gets a folder below --out", "seed": "use --seeds K", "seeds": "use --seeds K"}
+LONGEST_NAME = 80  # characters: with the sweep's folder before it and a file's name behind, far below 255
+POINT = "point"  # the axis of points that were written out one by one; no configuration has such a key
+
+ConfigTree = Mapping[str, Any]  # a configuration as files and flags write it
+Settings = Mapping[str, object]  # values by dotted key, as resolved
+KeyTexts = Sequence[tuple[str, str]]  # dotted keys, each with the text of its value as it was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,11 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A point that was written out: its name, if it was given one, and its keys with the texts of their values."""
+class WrittenPoint:
+    """A point that was written out: its name, if it was given one, and what it sets."""
 
     name: str | None
-    values: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,14 @@ class Point:
     """
 
     name: str
-    values: Mapping[str, Any]
+    values: Settings
     config: Config
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings
 
     @property
-    def kin(self) -> str:
+    def cache_key(self) -> str:
         """Equal for points that share reference log-probs and unaligned answers."""
-        return config_digest(self.config, *_SHARED)
+        return config_digest(self.config, *CACHE_SECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,30 @@ class Sweep:
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
     seeds: tuple[int, ...]
-    base: Mapping[str, Any]
+    base: ConfigTree
+
+
+@dataclass(frozen=True, slots=True)
+class _Combination:
+    """A written-out point's name ("" without any) and what it sets, and one value of every axis."""
+
+    label: str
+    own: KeyTexts
+    grid: KeyTexts
+
+    @property
+    def settings(self) -> KeyTexts:
+        return [*self.own, *self.grid]
+
+    @property
+    def place(self) -> KeyTexts:
+        return [*([(POINT, self.label)] if self.label else []), *self.grid]
 
 
 def read_axis(word: str) -> Axis:
     """`objective.margin=0.5,1,2`, the key as in a flag. Raises ConfigError for a key that is unknown or no axis."""
-    name, _, told = word.partition("=")
-    values = tuple(value.strip() for value in told.split(","))
+    name, _, text = word.partition("=")
+    values = tuple(value.strip() for value in text.split(","))
     if not name or not all(values):
         raise ConfigError(f"--grid {word!r} cannot be read", remedy="write --grid objective.margin=0.5,1,2")
     return text_axis(name, values)
@@ -77,123 +98,120 @@ def read_axis(word: str) -> Axis:
 
 def text_axis(name: str, values: Sequence[str]) -> Axis:
     """An axis from texts, its key as in a flag. Raises ConfigError for a key that is unknown or no axis."""
-    return Axis(_free(full_name(name)), tuple(values))
+    return Axis(_require_axis(full_name(name)), tuple(values))
 
 
-def _free(key: str) -> str:
-    if why := _NO_AXIS.get(key):
-        raise ConfigError(f"{key} is no axis of a grid", remedy=why)
+def _require_axis(key: str) -> str:
+    if remedy := NO_AXIS.get(key):
+        raise ConfigError(f"{key} is no axis of a grid", remedy=remedy)
     return key
 
 
-def expand(tree: Mapping[str, Any], axes: Sequence[Axis], *, points: Sequence[Named] = ()) -> Sweep:
+def expand(tree: ConfigTree, axes: Sequence[Axis], *, points: Sequence[WrittenPoint] = ()) -> Sweep:
     """Every point on the configuration `tree`, whose `out` is the sweep's folder: `points`, if any, times the grid.
 
     Raises ConfigError for a key that stands twice, for two points that are the same, and for what cannot be run.
     """
-    keys, own = _keys_of(axes, points)
-    grid = [list(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
-    named = [(name, list(point.values)) for name, point in zip(_called(points), points, strict=True)]
-    places = [
-        ([(POINT, name)] if name else [], set_here, of_grid)
-        for name, set_here in named or [("", [])]
-        for of_grid in grid
+    grid_keys, point_keys = _keys_of(axes, points)
+    labels = _labels(points)
+    combinations = [
+        _Combination(label, own, list(zip(grid_keys, values, strict=True)))
+        for label, own in ([(label, p.settings) for label, p in zip(labels, points, strict=True)] or [("", ())])
+        for values in product(*(axis.values for axis in axes))
     ]
-    configs = [resolve(_laid(tree, [*set_here, *of_grid])) for _, set_here, of_grid in places]
+    configs = [resolve(_with_settings(tree, combination.settings)) for combination in combinations]
     first = configs[0]
-    base = _without(to_json(first), [*keys, *own, *_NO_AXIS])
+    base = _without(to_json(first), [*grid_keys, *point_keys, *NO_AXIS])
     seeds = tuple(range(first.seed, first.seed + first.seeds))
     out = str(tree.get("out") or f"runs/sweep-{_identity(base, axes, points, seeds)[:8]}")
-    found = tuple(
+    names = _folder_names([combination.place for combination in combinations])
+    expanded = tuple(
         Point(
             name,
-            dict(place) | {key: _value(config, key) for key in keys},
-            _at(config, f"{out}/points/{name}"),
-            {key: _value(config, key) for key in [*dict(set_here), *keys]},
+            ({POINT: combination.label} if combination.label else {}) | _values(config, grid_keys),
+            config.model_copy(update={"out": f"{out}/points/{name}"}),
+            _values(config, [*dict(combination.own), *grid_keys]),
         )
-        for name, (place, set_here, _), config in zip(
-            _names([[*place, *of_grid] for place, _, of_grid in places]), places, configs, strict=True
-        )
+        for name, combination, config in zip(names, combinations, configs, strict=True)
     )
-    _refuse_equal(found)
-    of_points = (Axis(POINT, tuple(name for name, _ in named)),) if named else ()
-    return Sweep(out, (*of_points, *axes), found, seeds, base)
+    _refuse_equal(expanded)
+    point_axis = (Axis(POINT, tuple(labels)),) if points else ()
+    return Sweep(out, (*point_axis, *axes), expanded, seeds, base)
 
 
-def _called(points: Sequence[Named]) -> list[str]:
+def _labels(points: Sequence[WrittenPoint]) -> list[str]:
     """The names of points that were written out; one without a name is called by its keys."""
-    by_keys = _written([point.values for point in points])
-    names = [point.name or told for point, told in zip(points, by_keys, strict=True)]
+    by_keys = _texts([point.settings for point in points])
+    names = [point.name or text for point, text in zip(points, by_keys, strict=True)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"two points of the sweep are called {twice!r}", remedy="name each of them differently")
     return names
 
 
-def _keys_of(axes: Sequence[Axis], points: Sequence[Named]) -> tuple[list[str], list[str]]:
+def _keys_of(axes: Sequence[Axis], points: Sequence[WrittenPoint]) -> tuple[list[str], list[str]]:
     """The keys of the grid and those of the points; each may stand in one of the two, once."""
     if not axes and not points:
         raise ConfigError(
             "a sweep needs a grid", remedy="add --grid objective.margin=0.5,1,2, or [sweep.grid] to the file"
         )
-    keys = [axis.key for axis in axes]
-    own = list(dict.fromkeys(_free(key) for named in points for key, _ in named.values))
-    if len(set(keys)) < len(keys):
-        raise ConfigError(f"--grid {max(keys, key=keys.count)} is given twice", remedy="list all its values once")
-    if both := next((key for key in keys if key in own), None):
-        raise ConfigError(f"{both} stands in the grid and in a point", remedy="leave it in one of them")
-    return keys, own
+    grid_keys = [axis.key for axis in axes]
+    point_keys = list(dict.fromkeys(_require_axis(key) for point in points for key, _ in point.settings))
+    if len(set(grid_keys)) < len(grid_keys):
+        twice = max(grid_keys, key=grid_keys.count)
+        raise ConfigError(f"--grid {twice} is given twice", remedy="list all its values once")
+    if in_both := next((key for key in grid_keys if key in point_keys), None):
+        raise ConfigError(f"{in_both} stands in the grid and in a point", remedy="leave it in one of them")
+    return grid_keys, point_keys
 
 
-def _identity(base: Mapping[str, Any], axes: Sequence[Axis], points: Sequence[Named], seeds: Sequence[int]) -> str:
+def _identity(base: ConfigTree, axes: Sequence[Axis], points: Sequence[WrittenPoint], seeds: Sequence[int]) -> str:
     grid = [[axis.key, *axis.values] for axis in axes]
-    return digest([base, grid, seeds, *[[named.name, named.values] for named in points]])
+    return digest([base, grid, seeds, *[[point.name, point.settings] for point in points]])
 
 
-def _laid(tree: Mapping[str, Any], values: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    laid = dict(tree)
-    for key, value in values:
-        laid = merge(laid, setting(full_name(key), value))
-    return laid
+def _with_settings(tree: ConfigTree, settings: KeyTexts) -> ConfigTree:
+    for key, value in settings:
+        tree = merge(tree, setting(full_name(key), value))
+    return tree
 
 
-def _at(config: Config, out: str) -> Config:
-    return config.model_copy(update={"out": out})
-
-
-def _value(config: Config, key: str) -> Any:
-    section, _, name = key.rpartition(".")
+def _values(config: Config, keys: Sequence[str]) -> dict[str, object]:
     tree = to_json(config)
-    return tree[section][name] if section else tree[name]
+    values: dict[str, object] = {}
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        values[key] = tree[section][name] if section else tree[name]
+    return values
 
 
-def _without(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _without(tree: dict[str, Any], keys: Sequence[str]) -> ConfigTree:
     for key in keys:
         section, _, name = key.rpartition(".")
         (tree[section] if section else tree).pop(name)
     return tree
 
 
-def _written(told: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
-    """`margin=0.5,beta=0.1`, the section left out where that is clear; a named point goes by its name alone."""
-    keys = list(dict.fromkeys(key for values in told for key, _ in values))
-    last = [key.rpartition(".")[2] for key in keys]
-    short = dict(zip(keys, last if len(set(last)) == len(last) else keys, strict=True))
-    return [",".join(text if key == POINT else f"{short[key]}={text}" for key, text in values) for values in told]
+def _texts(places: Sequence[KeyTexts]) -> list[str]:
+    """`margin=0.5,beta=0.1`, the section left out where that is clear; a written-out point goes by its name alone."""
+    keys = list(dict.fromkeys(key for place in places for key, _ in place))
+    last_parts = [key.rpartition(".")[2] for key in keys]
+    names = dict(zip(keys, last_parts if len(set(last_parts)) == len(keys) else keys, strict=True))
+    return [",".join(text if key == POINT else f"{names[key]}={text}" for key, text in place) for place in places]
 
 
-def _names(told: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+def _folder_names(places: Sequence[KeyTexts]) -> list[str]:
     """As written, as far as that is a name for a folder and unlike the others; else a digest is added."""
-    written = _written(told)
-    names = [re.sub(r"[^A-Za-z0-9.,=+-]+", "-", text).lstrip(".-") for text in written]
+    texts = _texts(places)
+    names = [re.sub(r"[^A-Za-z0-9.,=+-]+", "-", text).lstrip(".-") for text in texts]
     return [
-        name if name and len(name) <= _LONGEST_NAME and names.count(name) == 1 else f"{name[:60]}-{digest(text)[:8]}"
-        for name, text in zip(names, written, strict=True)
+        name if name and len(name) <= LONGEST_NAME and names.count(name) == 1 else f"{name[:60]}-{digest(text)[:8]}"
+        for name, text in zip(names, texts, strict=True)
     ]
 
 
 def _refuse_equal(points: Sequence[Point]) -> None:
-    seen: dict[str, str] = {}
+    names: dict[str, str] = {}
     for point in points:
-        same = seen.setdefault(config_digest(_at(point.config, "")), point.name)
-        if same != point.name:
-            raise ConfigError(f"two points of the grid are the same: {same} and {point.name}", remedy="leave one out")
+        first = names.setdefault(config_digest(point.config.model_copy(update={"out": ""})), point.name)
+        if first != point.name:
+            raise ConfigError(f"two points of the grid are the same: {first} and {point.name}", remedy="leave one out")

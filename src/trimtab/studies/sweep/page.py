@@ -1,279 +1,163 @@
-"""A sweep for people: one self-contained HTML page, and lines for a terminal. No number is made here."""
+"""`sweep.html`: the maps first, the tables behind them, and what it cost. No number is made here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from markupsafe import Markup
-
-from trimtab.reporting import render
-from trimtab.reporting.text import MISSING, duration, number, shown, visible
+from trimtab.reporting.sections import (
+    Bullets,
+    Cell,
+    Code,
+    Link,
+    Map,
+    Maps,
+    Page,
+    Section,
+    Table,
+    Text,
+    sentence,
+)
+from trimtab.reporting.text import duration, estimate_text, number
+from trimtab.studies.sweep import words
 from trimtab.studies.sweep.grid import POINT
+from trimtab.studies.sweep.maps import FigureMap, Measure, PointResult, measures, regimes_of
+from trimtab.studies.sweep.result import NOTES, SweepResult
+from trimtab.studies.sweep.words import value_text
 
-_DEPTH = 40  # percent of a colour at the far end of a map's scale
+DEPTH = 40  # percent of a colour at the far end of a map's scale
 # a map whose figures lie closer together than this stays pale: points of win rate around 50, share of the largest
-_LEAST_POINTS = 10.0
-_LEAST_SHARE = 0.2
+LEAST_POINTS = 10.0
+LEAST_SHARE = 0.2
 
 
-def html(told: Mapping[str, Any]) -> str:
-    """The page of `sweep.json`: maps first, the tables behind them; no script, nothing fetched, every text escaped."""
-    return render.html(page(told), template="sweep.html.j2")
-
-
-def page(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the template prints."""
-    seeds = told["seeds"]
-    return {
-        "title": "Sweep over " + " and ".join(map(_plural, told["grid"])),
-        "subject": [
-            *((_plural(key), ", ".join(_value(value) for value in values)) for key, values in told["grid"].items()),
-            ("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds))),
-            ("model", told["base"]["model"].get("name", "in the grid")),
-            ("data", told["base"]["data"].get("source", "in the grid")),
+def sweep_page(result: SweepResult) -> Page:
+    """Everything that the page says."""
+    model, data = (
+        result.base[section].get(key, "in the grid") for section, key in (("model", "name"), ("data", "source"))
+    )
+    sentences = [sentence(text, "plain" if i == 0 else "even") for i, text in enumerate(words.sentences(result))]
+    return Page(
+        kind="sweep",
+        title="Sweep over " + " and ".join(map(_axis_name, result.keys)),
+        subject=[
+            *((_axis_name(key), ", ".join(map(value_text, values))) for key, values in result.grid().items()),
+            ("seeds" if len(result.seeds) > 1 else "seed", ", ".join(map(str, result.seeds))),
+            ("model", model),
+            ("data", data),
         ],
-        "verdict": sentences(told),
-        "failed": told["failed"],
-        "maps": [_map(one) for one in told["maps"]],
-        "table": table(told),
-        "settings": settings(told),
-        "cost": cost_sentence(told["cost"]) + elsewhere_sentence(told),
-        "runs": _runs(told),
-        "command": told["command"],
-        "notes": told["notes"],
-        "trimtab": told["trimtab"],
-    }
-
-
-def sentences(told: Mapping[str, Any]) -> list[str]:
-    """What the sweep showed, the most important first."""
-    states = ", ".join(f"{n} {state}" for state, n in told["states"].items())
-    found = [f"{_counted(len(told['points']), 'point')} with {_counted(len(told['seeds']), 'seed')} each: {states}."]
-    top = told["highest"]
-    if top is not None:
-        apart = (
-            f"the intervals of {top['n_overlapping']} of the {top['n_others']} other points overlap its own"
-            if top["n_overlapping"]
-            else f"no interval of the {top['n_others']} other points overlaps its own"
-        )
-        figure = f"{shown(top['figure'], digits=_digits(top['unit']))} {top['unit']}"
-        found.insert(0, f"Highest {top['what']}: {figure} at {top['point']}, judged by {top['judge']}; {apart}.")
-    for regime in ("starved", "linear"):
-        named = [p["name"] for p in told["points"] if p["numbers"] and regime in p["numbers"]["regimes"]]
-        if named:
-            found.append(f"{regime.capitalize()}: {', '.join(named)}.")
-    return found
-
-
-def _digits(unit: str) -> int:
-    return {"steps": 0, "of 10": 2}.get(unit, 1)
-
-
-def cost_sentence(cost: Mapping[str, Any]) -> str:
-    """The sweep against its runs made one by one, each with the caches empty."""
-    if cost["share"] is None:
-        return "No run has taken any time yet."
-    return (
-        f"The runs took {duration(cost['seconds'])}; each alone, with nothing in the caches, they would have taken "
-        f"{duration(cost['seconds_alone'])}, so the sweep cost {100 * cost['share']:.0f} % of that. Counted are "
-        "seconds measured in this sweep; starting processes is in neither."
+        question="What the sweep showed",
+        sentences=[*sentences, *(sentence(f"{run.name} failed: {run.error}", "bad") for run in result.failed)],
+        sections=[_maps_section(result), _cost_section(result), _words_section()],
+        json_name="sweep.json",
     )
 
 
-def elsewhere_sentence(told: Mapping[str, Any]) -> str:
-    """Where the runs of other machines are; empty without any."""
-    if not told.get("elsewhere"):
-        return ""
-    return (
-        f" Not counted here: {_counted(told['elsewhere'], 'run')} of other machines. Run folders stayed where they "
-        "were made; where seeds of one point come from several machines, their figures are pooled from what each told."
+def _axis_name(key: str) -> str:
+    return "points" if key == POINT else key
+
+
+def _maps_section(result: SweepResult) -> Section:
+    lead = (
+        "Small figures are 95 % intervals. Starved points have a dashed border, linear ones a dotted one. The same "
+        "command makes this page again:"
     )
+    tables = [*([_settings_table(result)] if POINT in result.keys else []), _figures_table(result)]
+    maps = Maps([_map(figure_map) for figure_map in result.maps()])
+    return Section("maps", "Maps", "Maps", [Text(lead, "lead"), Code(result.command), maps, *tables])
+
+
+def _cost_section(result: SweepResult) -> Section:
+    text = Text(words.cost_sentence(result.cost) + words.elsewhere_sentence(result))
+    return Section("cost", "Cost", "What it cost", [text, _runs_table(result)])
+
+
+def _words_section() -> Section:
+    return Section("words", "Words", "What these numbers mean", [Bullets(NOTES)])
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
 
 
-def _map(told: Mapping[str, Any]) -> dict[str, Any]:
-    values = [
-        cell["figure"]["value"]
-        for row in told["cells"]
-        for cell in row
-        if cell["figure"] and cell["figure"]["value"] is not None
-    ]
-    digits = _digits(told["unit"])
-    where = ", ".join(f"{key} = {_value(value)}" for key, value in told["where"].items())
-    columns = told["columns"]
-    short = {key: key.rpartition(".")[2] for key in (told["rows"]["key"], columns["key"]) if key}
-    names = short if len(set(short.values())) == len(short) else {key: key for key in short}
-    return {
-        "title": told["title"],
-        "where": where,
-        "rows": names[told["rows"]["key"]],
-        "named": told["rows"]["key"] == POINT,
-        "columns": names.get(columns["key"]),
-        "head": [_value(value) for value in columns["values"]] if columns["key"] else [told["unit"]],
-        "body": [
-            (_value(value), [_cell(cell, values, told, digits=digits) for cell in row])
-            for value, row in zip(told["rows"]["values"], told["cells"], strict=True)
+def _map(figures: FigureMap) -> Map:
+    estimates = [figures.measure.estimate(point) for row in figures.cells for point in row]
+    values = [estimate.value for estimate in estimates if estimate is not None and estimate.value is not None]
+    keys = [figures.row_key, *([figures.column_key] if figures.column_key else [])]
+    names = [key.rpartition(".")[2] for key in keys]
+    row_name, *column_name = names if len(set(names)) == len(names) else keys
+    return Map(
+        title=figures.measure.title,
+        row_axis=row_name,
+        column_axis="".join(column_name),
+        head=[value_text(value) for value in figures.column_values] if column_name else [figures.measure.unit],
+        rows=[
+            (value_text(value), [_cell(point, figures.measure, values) for point in row])
+            for value, row in zip(figures.row_values, figures.cells, strict=True)
         ],
-    }
+        note=", ".join(f"{key} = {value_text(value)}" for key, value in figures.where.items()),
+        named=figures.row_key == POINT,
+    )
 
 
-def _cell(cell: Mapping[str, Any], values: Sequence[float], told: Mapping[str, Any], *, digits: int) -> dict[str, Any]:
-    figure = cell["figure"]
-    known = figure is not None and figure["value"] is not None
-    marks = [
-        word if cell["n_seeds"] == 1 else f"{word} {cell[word]} of {cell['n_seeds']}"
-        for word in ("starved", "linear")
-        if cell[word]
-    ]
-    return {
-        "value": number(figure["value"], digits=digits) if figure and known else "–",
-        "interval": _bounds(figure, digits=digits) if figure and known else "",
-        "colour": _colour(figure["value"], values, about_even="win rate" in told["title"]) if figure and known else "",
-        "marks": marks,
-    }
+def _cell(point: PointResult, measure: Measure, values: Sequence[float]) -> Cell:
+    """`values`: of all points on the map, between which the colour is picked."""
+    regimes = regimes_of(point)
+    counts = {"starved": regimes.count("starved"), "linear": regimes.count("linear"), "shrunk": measure.n_shrunk(point)}
+    marks = [name if len(regimes) == 1 else f"{name} {n} of {len(regimes)}" for name, n in counts.items() if n]
+    estimate = measure.estimate(point)
+    if estimate is None or estimate.value is None:
+        return Cell("–", marks=marks)
+    bounds = [number(bound, digits=measure.digits) for bound in estimate.ci95 or ()]
+    colour = _colour(estimate.value, values, is_rate=measure.rate is not None)
+    return Cell(number(estimate.value, digits=measure.digits), " to ".join(bounds), colour, marks)
 
 
-def _bounds(figure: Mapping[str, Any], *, digits: int) -> str:
-    if figure["ci95"] is None:
-        return ""
-    low, high = (number(bound, digits=digits) for bound in figure["ci95"])
-    return f"{low} to {high}"
-
-
-def _colour(value: float, values: Sequence[float], *, about_even: bool) -> Markup:
+def _colour(value: float, values: Sequence[float], *, is_rate: bool) -> str:
     """A CSS colour: one hue from the lowest to the highest, or two away from 50 for win rates."""
-    if about_even:
-        most = max(_LEAST_POINTS, *(abs(other - 50) for other in values))
-        name, share = ("after" if value >= 50 else "rejected"), abs(value - 50) / most
+    if is_rate:
+        farthest = max(LEAST_POINTS, *(abs(other - 50) for other in values))
+        name, share = ("after" if value >= 50 else "rejected"), abs(value - 50) / farthest
     else:
-        spread = max(max(values) - min(values), _LEAST_SHARE * max(map(abs, values))) or 1.0
+        spread = max(max(values) - min(values), LEAST_SHARE * max(map(abs, values))) or 1.0
         name, share = "third", (value - min(values)) / spread
-    return Markup(f"color-mix(in srgb, var(--{name}) {_DEPTH * share:.0f}%, transparent)")  # noqa: S704  # our own words
+    return f"color-mix(in srgb, var(--{name}) {DEPTH * share:.0f}%, transparent)"
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def table(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Every figure of every point."""
-    titles = list(dict.fromkeys(one["title"] for one in told["maps"]))
-    cells: dict[tuple[str, str], Any] = {}
-    for one in told["maps"]:
-        for cell in (cell for row in one["cells"] for cell in row):
-            cells[cell["point"], one["title"]] = (cell["figure"], _digits(one["unit"]))
+def _figures_table(result: SweepResult) -> Table:
+    columns = measures(result.points)
     rows = []
-    for point in told["points"]:
-        numbers = point["numbers"] or {}
-        figures = [shown(figure, digits=digits) for figure, digits in (cells[point["name"], t] for t in titles)]
-        accuracy = shown(numbers.get("heldout_accuracy"), digits=3)
-        regimes = ", ".join(dict.fromkeys(name or "unnamed" for name in numbers.get("regimes", ()))) or MISSING
-        rows.append([point["name"], *figures, accuracy, regimes, f"{point['n_done']} of {len(point['runs'])}"])
-    return {"head": ["point", *titles, "held-out accuracy", "regime", "seeds done"], "rows": rows}
+    for point in result.points:
+        figures = [estimate_text(measure.estimate(point), digits=measure.digits) for measure in columns]
+        accuracy = estimate_text(point.numbers.heldout_accuracy if point.numbers else None, digits=3)
+        n_done = f"{point.count('done')} of {len(point.runs)}"
+        rows.append([point.name, *figures, accuracy, words.regime_text(point), n_done])
+    head = ["point", *(measure.title for measure in columns), "held-out accuracy", "regime", "seeds done"]
+    return Table(head, rows, title="every figure of every point", open=True)
 
 
-def settings(told: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What each written-out point sets; None for a pure grid, whose axes say it all."""
-    if POINT not in told["grid"]:
-        return None
-    sets = {point["values"][POINT]: point["settings"] for point in told["points"]}
-    keys = [key for key in dict.fromkeys(key for one in sets.values() for key in one) if key not in told["grid"]]
-    rows = [[name, *(_value(one[key]) if key in one else "" for key in keys)] for name, one in sets.items()]
-    return {"head": ["point", *keys], "rows": rows}
+def _settings_table(result: SweepResult) -> Table:
+    """What each written-out point sets beside the axes of the grid."""
+    points = {str(point.values[POINT]): point.settings for point in result.points}
+    keys = [key for key in dict.fromkeys(key for point in points.values() for key in point) if key not in result.keys]
+    rows = [[name, *(value_text(point[key]) if key in point else "" for key in keys)] for name, point in points.items()]
+    return Table(["point", *keys], rows, title="what each point sets", open=True)
 
 
-def _plural(key: str) -> str:
-    return "points" if key == POINT else key
-
-
-def _runs(told: Mapping[str, Any]) -> dict[str, Any]:
-    served = told["cost"]["served"]
+def _runs_table(result: SweepResult) -> Table:
     rows = []
-    for point in told["points"]:
-        for one in point["runs"]:
-            name = f"{point['name']}/seed-{one['seed']}"
-            computed = ", ".join(f"{task} {seconds:.1f} s" for task, seconds in one["computed"].items())
-            from_cache = ", ".join(served.get(name, {})) or "nothing"
-            rows.append(
-                {
-                    "name": name,
-                    "report": f"points/{name}/report.html"
-                    if one["state"] == "done" and not one.get("elsewhere")
-                    else None,
-                    "cells": [
-                        f"{one['state']} on {one['folder']}" if one.get("elsewhere") else one["state"],
-                        duration(one["seconds"]),
-                        computed,
-                        from_cache,
-                        one["error"] or "",
-                    ],
-                }
-            )
-    return {"head": ["run", "state", "took", "computed", "shared work served from a cache", "error"], "rows": rows}
-
-
-def lines(told: Mapping[str, Any]) -> list[str]:
-    """The table and the sentences for a terminal."""
-    from io import StringIO
-
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    data = _narrow(told)
-    grid = Table(box=None, pad_edge=False)
-    for place, name in enumerate(data["head"]):
-        grid.add_column(Text(name), justify="left" if place == 0 else "right", overflow="fold")
-    for row in data["rows"]:
-        grid.add_row(*(Text(visible(cell)) for cell in row))
-    out = StringIO()
-    Console(file=out, width=140, color_system=None).print(grid)
-    return [
-        *sentences(told),
-        *(line.rstrip() for line in out.getvalue().splitlines()),
-        cost_sentence(told["cost"]),
-        f"maps and tables: {told['folder']}/sweep.html",
-    ]
-
-
-def _narrow(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The point, its first win rates, active share, length, steps and regime: what fits a terminal."""
-    rows = []
-    kinds = list(dict.fromkeys((r["judge"], r["kind"]) for p in told["points"] for r in _rates(p)))[:3]
-    for point in told["points"]:
-        numbers = point["numbers"]
-        rates = {(row["judge"], row["kind"]): row["win_rate"] for row in _rates(point)}
-        cells = [shown(rates.get(kind)) for kind in kinds]
-        if numbers is None:
-            states = ", ".join(dict.fromkeys(one["state"] for one in point["runs"]))
-            rows.append([point["name"], *cells, "", "", "", states])
-            continue
-        active, length = numbers["active"]["pair"]["value"], numbers["length"]
+    for run in result.runs:
+        has_report = run.state == "done" and run.is_here
         rows.append(
             [
-                point["name"],
-                *cells,
-                MISSING if active is None else f"{100 * active:.0f} %",
-                number(length["mean"]["value"]) if length else MISSING,
-                number(numbers["steps_to_90"]["value"], digits=0),
-                ", ".join(dict.fromkeys(name or "unnamed" for name in numbers["regimes"])),
+                Link(run.name, f"points/{run.name}/report.html") if has_report else run.name,
+                run.state if run.is_here else f"{run.state} on {run.elsewhere}",
+                duration(run.seconds),
+                ", ".join(f"{task} {seconds:.1f} s" for task, seconds in run.computed.items()),
+                ", ".join(result.cost.served.get(run.name, {})) or "nothing",
+                run.error or "",
             ]
         )
-    heads = [f"{judge} {kind}" if kind != "true" else "true win rate" for judge, kind in kinds]
-    return {"head": ["point", *heads, "active", "length", "to 90 %", "regime"], "rows": rows}
-
-
-def _rates(point: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return list(point["numbers"]["win_rates"]) if point["numbers"] else []
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "default"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    head = ["run", "state", "took", "computed", "shared work served from a cache", "error"]
+    return Table(head, rows, title="every run, what it computed and what it was served", text=True)

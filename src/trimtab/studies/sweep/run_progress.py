@@ -17,11 +17,11 @@ from trimtab.runtime.signals import Stop
 TRAINING = "training"  # the train stage's task; its figure `active` is the row's active/pair
 
 
-class Starved(Exception):  # noqa: N818  # no error: it ends a run that would learn nothing more
+class StarvedRun(Exception):  # noqa: N818  # no error: it ends a run that would learn nothing more
     """Next to no pair has a gradient any more, before half of the steps."""
 
 
-class Watching:
+class RunProgress:
     """Passes everything on, with the run's name before it. `computed` is seconds by task."""
 
     def __init__(self, inner: Reporter, *, name: str, stop: Stop, stop_starved: bool) -> None:
@@ -35,20 +35,20 @@ class Watching:
     @contextmanager
     def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
         self._check()
-        watched = self._stop_starved and description == TRAINING and total is not None
-        starving = Starving(total or 0, done=done) if watched else None
-        began = time.monotonic()
+        is_checked = self._stop_starved and description == TRAINING
+        check = StarvationCheck(total, steps_done=done) if is_checked and total is not None else None
+        start = time.monotonic()
         try:
             with self._inner.track(f"{self._name} | {description}", total=total, unit=unit, done=done) as inner:
 
                 def advance(n: int = 1, /, **figures: Figure) -> None:
                     inner(n, **figures)
-                    if starving is not None and "active" in figures:
-                        starving.saw(float(figures["active"]))
+                    if check is not None and "active" in figures:
+                        check.add(float(figures["active"]))
 
                 yield advance
         finally:
-            self.computed[description] = self.computed.get(description, 0.0) + time.monotonic() - began
+            self.computed[description] = self.computed.get(description, 0.0) + time.monotonic() - start
 
     def _check(self) -> None:
         """Between stages, where no stage listens for signals."""
@@ -56,20 +56,20 @@ class Watching:
             raise self._stop.error(f"{self._name} is stopped between two of its stages")
 
 
-class Starving:
+class StarvationCheck:
     """Looks at the share of active pairs (in [0, 1]) over a sliding tenth of the steps, as the regime is named."""
 
-    def __init__(self, total: int, *, done: int = 0) -> None:
-        self._total, self._step = total, done
-        self._last: deque[float] = deque(maxlen=max(1, total // 10))
+    def __init__(self, total: int, *, steps_done: int = 0) -> None:
+        self._total, self._step = total, steps_done
+        self._recent: deque[float] = deque(maxlen=max(1, total // 10))
 
-    def saw(self, active: float) -> None:
-        """Raises `Starved` once the mean is below 5 % before half of the steps. A resumed run needs a full tenth."""
+    def add(self, active: float) -> None:
+        """Raises `StarvedRun` once the mean is below 5 % before half of the steps. A resumed run needs a full tenth."""
         self._step += 1
-        self._last.append(active)
-        mean = sum(self._last) / len(self._last)
-        if len(self._last) == self._last.maxlen and 2 * self._step <= self._total and mean < STARVED_BELOW:
-            raise Starved(
+        self._recent.append(active)
+        mean = sum(self._recent) / len(self._recent)
+        if len(self._recent) == self._recent.maxlen and 2 * self._step <= self._total and mean < STARVED_BELOW:
+            raise StarvedRun(
                 f"stopped after step {self._step} of {self._total}: {mean:.1%} of the pairs were still active, less "
                 f"than {STARVED_BELOW:.0%} before half of the steps"
             )

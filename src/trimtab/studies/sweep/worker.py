@@ -1,4 +1,4 @@
-"""A worker: takes the next run of the ledger, has the pipeline of `trimtab run` make it, and writes down what came.
+"""A worker: takes the next run, has the pipeline of `trimtab run` make it, and writes down what came of it.
 
 One works in the sweep's own process; several are processes of their own: `python -m trimtab.studies.sweep.worker`.
 """
@@ -12,74 +12,74 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from trimtab import store
-from trimtab.commands import run
+from trimtab.commands.run import main as make_run
 from trimtab.config import resolve
 from trimtab.errors import StopError, TrimtabError
 from trimtab.progress import Reporter, duration, reporter
 from trimtab.runtime.signals import Stop, stop_on_signal
-from trimtab.studies.sweep.ledger import NAME, Ledger, Row, State
-from trimtab.studies.sweep.machines import STUDY, VARIABLE, Shared, opened
-from trimtab.studies.sweep.result import run_numbers
-from trimtab.studies.sweep.run_progress import Starved, Watching
+from trimtab.studies.sweep.read import read_run
+from trimtab.studies.sweep.run_progress import RunProgress, StarvedRun
+from trimtab.studies.sweep.run_table import FILE_NAME, Outcome, Run, RunTable, State
+from trimtab.studies.sweep.shared_runs import STORAGE_VARIABLE, STUDY_VARIABLE, Runs, join
 
 
-def work(
-    ledger: Ledger | Shared, *, reporter: Reporter, stop_starved: bool, wanted: Callable[[], bool] = lambda: True
-) -> None:
-    """Make runs until none is left, or `wanted` says that no more are. A run that fails does not stop the others.
+def work(runs: Runs, *, reporter: Reporter, stop_starved: bool, may_start: Callable[[], bool] = lambda: True) -> None:
+    """Make runs until none is left, or `may_start` says no. A run that fails does not stop the others.
 
-    Raises StopError once a signal has come; the run that it met goes on with the next sweep.
+    Raises StopError once a signal has come; the run that it interrupts goes on with the next sweep.
     """
     with stop_on_signal() as stop:
-        while wanted():
+        while may_start():
             if stop:
                 raise stop.error("no further run of the sweep is started")
-            row = ledger.take()
-            if row is not None:
-                _make(row, ledger, reporter=reporter, stop=stop, stop_starved=stop_starved)
-            elif ledger.is_over():
+            run = runs.take()
+            if run is not None:
+                _make(run, runs, reporter=reporter, stop=stop, stop_starved=stop_starved)
+            elif runs.is_over():
                 return
             else:
-                time.sleep(ledger.look_again)
+                time.sleep(runs.poll_seconds)
 
 
-def _make(row: Row, ledger: Ledger | Shared, *, reporter: Reporter, stop: Stop, stop_starved: bool) -> None:
-    watching = Watching(reporter, name=row.name, stop=stop, stop_starved=stop_starved)
-    began = time.monotonic()
+def _make(run: Run, runs: Runs, *, reporter: Reporter, stop: Stop, stop_starved: bool) -> None:
+    progress = RunProgress(reporter, name=run.name, stop=stop, stop_starved=stop_starved)
+    start = time.monotonic()
 
-    def finish(state: State, **told: Any) -> None:
-        ledger.finish(row, state, seconds=time.monotonic() - began, computed=watching.computed, **told)
+    def finish(state: State, *, error: str | None = None, trace: str | None = None) -> None:
+        numbers = read_run(Path(run.folder)) if state in ("done", "starved") else None
+        runs.finish(run, Outcome(state, time.monotonic() - start, progress.computed, numbers, error, trace))
 
     try:
-        run.main(resolve(row.config), reporter=watching)
-        finish("done", numbers=run_numbers(Path(row.folder)))
-        reporter.say(f"{row.name}: done in {duration(time.monotonic() - began)}")
+        make_run(resolve(run.config), reporter=progress)
+        finish("done")
+        reporter.say(f"{run.name}: done in {duration(time.monotonic() - start)}")
     except StopError as error:
         finish("stopped", error=error.message)
         raise
-    except Starved as why:
-        finish("starved", numbers=run_numbers(Path(row.folder)), error=str(why))
-        reporter.say(f"{row.name}: starved, {why}")
+    except StarvedRun as reason:
+        finish("starved", error=str(reason))
+        reporter.say(f"{run.name}: starved, {reason}")
     except (KeyboardInterrupt, SystemExit, BrokenPipeError):  # not the run's own doing
         finish("stopped", error="interrupted")
         raise
     except Exception as error:
-        told = error.message if isinstance(error, TrimtabError) else f"unexpected {type(error).__name__}: {error}"
-        finish("failed", error=told, trace=traceback.format_exc())
-        reporter.say(f"{row.name}: failed: {told}")
+        message = error.message if isinstance(error, TrimtabError) else f"unexpected {type(error).__name__}: {error}"
+        finish("failed", error=message, trace=traceback.format_exc())
+        reporter.say(f"{run.name}: failed: {message}")
 
 
 @contextmanager
-def met(ledger: Ledger, root: Path) -> Iterator[Ledger | Shared]:
-    """The ledger, with the study that the sweep's own process has joined, if any: the environment names it."""
-    if (study := os.environ.get(STUDY)) is None:
-        yield ledger
-        return
-    with opened(os.environ[VARIABLE], study) as meeting:
-        yield Shared(ledger, meeting, root=root)
+def _open_runs(root: Path) -> Iterator[Runs]:
+    """The sweep's runs, with the study that its own process has joined, if any: the environment names it."""
+    with store.database(root / FILE_NAME) as connection:
+        table = RunTable(connection)
+        if (name := os.environ.get(STUDY_VARIABLE)) is None:
+            yield table
+        else:
+            with join(table, root=root, url=os.environ[STORAGE_VARIABLE], name=name) as shared:
+                yield shared
 
 
 def main(folder: str, parent: str, *switches: str) -> int:
@@ -88,12 +88,12 @@ def main(folder: str, parent: str, *switches: str) -> int:
     Where the sweep that started it (process number `parent`) is gone, it finishes its run and takes no other.
     """
     try:
-        with store.database(Path(folder) / NAME) as connection, met(Ledger(connection), Path(folder)) as ledger:
+        with _open_runs(Path(folder)) as runs:
             work(
-                ledger,
+                runs,
                 reporter=reporter(quiet=True),
                 stop_starved="--stop-starved" in switches,
-                wanted=lambda: os.getppid() == int(parent),
+                may_start=lambda: os.getppid() == int(parent),
             )
     except TrimtabError as error:
         if not isinstance(error, StopError):

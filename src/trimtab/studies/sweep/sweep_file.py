@@ -17,94 +17,96 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from trimtab.config import MAIN_FIELD, keys
 from trimtab.config.flags import full_name
 from trimtab.errors import ConfigError
-from trimtab.studies.sweep.grid import Axis, Named, text_axis
+from trimtab.studies.sweep.grid import Axis, ConfigTree, WrittenPoint, text_axis
 
 TABLE = "sweep"
 _PARTS = ("grid", "points")
 _PLAIN_FROM = 0.01  # smaller numbers are written as people do: 5e-4
 
 
-def holds_sweep(tree: Mapping[str, Any]) -> bool:
-    """Whether a configuration, as written, is one of a sweep."""
-    return TABLE in tree
+@dataclass(frozen=True, slots=True)
+class SweepFile:
+    """A configuration file in two: `shared` without its `[sweep]`, and the axes and points that this holds."""
+
+    shared: ConfigTree
+    axes: tuple[Axis, ...]
+    points: tuple[WrittenPoint, ...]
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> SweepFile:
+        """Raises ConfigError for a part that is unknown, empty, or no list of values."""
+        shared = {name: value for name, value in tree.items() if name != TABLE}
+        table = tree.get(TABLE, {})
+        if not isinstance(table, Mapping):
+            raise ConfigError("sweep is a section, not a value", remedy="write [sweep.grid] and its keys below")
+        if unknown := next((name for name in table if name not in _PARTS), None):
+            raise ConfigError(f"unknown key 'sweep.{unknown}'", remedy="a sweep has [sweep.grid] and [[sweep.points]]")
+        axes = tuple(_axis(key, values) for key, values in _flat(table.get("grid", {}), "sweep.grid"))
+        points = table.get("points", [])
+        if not isinstance(points, list):
+            raise ConfigError("sweep.points is no list of tables", remedy="write [[sweep.points]] above each point")
+        return cls(shared, axes, tuple(_point(point, place) for place, point in enumerate(points, start=1)))
 
 
-def split(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[Axis], list[Named]]:
-    """The configuration without its `[sweep]`, and the axes and points that this holds.
-
-    Raises ConfigError for a part that is unknown, empty, or no list of values.
-    """
-    rest = {name: value for name, value in tree.items() if name != TABLE}
-    told = tree.get(TABLE, {})
-    if not isinstance(told, Mapping):
-        raise ConfigError("sweep is a section, not a value", remedy="write [sweep.grid] and its keys below")
-    if strange := next((name for name in told if name not in _PARTS), None):
-        raise ConfigError(f"unknown key 'sweep.{strange}'", remedy="a sweep has [sweep.grid] and [[sweep.points]]")
-    axes = [_axis(key, values) for key, values in _flat(told.get("grid", {}), "sweep.grid")]
-    points = told.get("points", [])
-    if not isinstance(points, list):
-        raise ConfigError("sweep.points is no list of tables", remedy="write [[sweep.points]] above each point")
-    return rest, axes, [_point(point, place) for place, point in enumerate(points, start=1)]
-
-
-def laid_over(axes: Sequence[Axis], others: Sequence[Axis]) -> list[Axis]:
+def replace_axes(axes: Sequence[Axis], by: Sequence[Axis]) -> list[Axis]:
     """The axes of a file with those of the command line: one of the same key takes its place, another is added."""
-    given = {axis.key: axis for axis in others}
-    if len(given) < len(others):
-        return [*axes, *others]  # one is given twice, which `expand` refuses
-    return [given.pop(axis.key, axis) for axis in axes] + list(given.values())
+    new = {axis.key: axis for axis in by}
+    if len(new) < len(by):
+        return [*axes, *by]  # one is given twice, which `expand` refuses
+    return [new.pop(axis.key, axis) for axis in axes] + list(new.values())
 
 
-def _axis(key: str, values: Any) -> Axis:
+def _axis(key: str, values: object) -> Axis:
     if not isinstance(values, list) or not values:
         raise ConfigError(f"sweep.grid: {key} has no list of values", remedy=f'write "{key}" = [1, 2]')
     return text_axis(key, [text_of(value, f"sweep.grid: {key}") for value in values])
 
 
-def _point(told: Any, place: int) -> Named:
+def _point(table: object, place: int) -> WrittenPoint:
     where = f"point {place} of the sweep"
-    if not isinstance(told, Mapping):
+    if not isinstance(table, Mapping):
         raise ConfigError(f"{where} is no table of keys", remedy="write [[sweep.points]] and its keys below")
-    name = told.get("name")
+    name = table.get("name")
     if name is not None and not (isinstance(name, str) and name.strip()):
         raise ConfigError(f"{where} has the name {name!r}", remedy='write name = "some-word"')
-    flat = _flat({key: value for key, value in told.items() if key != "name"}, where)
-    values = {key: text_of(value, f"{where}: {key}") for key, value in flat}
-    if not values:
+    flat = _flat({key: value for key, value in table.items() if key != "name"}, where)
+    settings = tuple((key, text_of(value, f"{where}: {key}")) for key, value in flat)
+    if not settings:
         raise ConfigError(f"{where} sets no key", remedy='write one, such as objective.name = "dpo"')
-    return Named(name, tuple(values.items()))
+    return WrittenPoint(name, settings)
 
 
-def _flat(tree: Any, where: str) -> Iterator[tuple[str, Any]]:
+def _flat(table: object, where: str) -> Iterator[tuple[str, object]]:
     """Full dotted names and their values, from dotted and nested tables. Raises ConfigError for one given twice."""
-    if not isinstance(tree, Mapping):
+    if not isinstance(table, Mapping):
         raise ConfigError(f"{where} is no table of keys", remedy='write lines such as "objective.margin" = [0.5, 1]')
-    seen: set[str] = set()
-    for name, value in _leaves(tree, ""):
+    names: set[str] = set()
+    for name, value in _leaves(table, ""):
         key = full_name(name)
-        if key in seen:
+        if key in names:
             raise ConfigError(f"{where}: {key} is given twice", remedy="give it once")
-        seen.add(key)
+        names.add(key)
         yield key, value
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
+def _leaves(table: ConfigTree, prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
         dotted = f"{prefix}{name}"
-        nested = isinstance(value, Mapping) and dotted not in keys()
-        if nested and (dotted in MAIN_FIELD or any(key.startswith(f"{dotted}.") for key in keys())):
+        may_be_section = isinstance(value, Mapping) and dotted not in keys()  # a key's own value may be a table
+        if may_be_section and (dotted in MAIN_FIELD or any(key.startswith(f"{dotted}.") for key in keys())):
             yield from _leaves(value, f"{dotted}.")
         else:
             yield dotted, value
 
 
-def text_of(value: Any, where: str) -> str:
+def text_of(value: object, where: str) -> str:
     """A value as a flag would give it. Floats are written as people do, so that folders bear the same names."""
     match value:
         case bool():

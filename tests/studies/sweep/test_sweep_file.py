@@ -12,9 +12,9 @@ from trimtab import config
 from trimtab.cli.configuration import base_tree
 from trimtab.config import files
 from trimtab.errors import ConfigError
-from trimtab.studies.sweep import command, maps, page
+from trimtab.studies.sweep import command
 from trimtab.studies.sweep.grid import Axis, read_axis
-from trimtab.studies.sweep.recipe import text_of
+from trimtab.studies.sweep.sweep_file import text_of
 
 FILE = """
 seeds = 2
@@ -85,7 +85,7 @@ def test_values_are_written_as_people_do(value: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "flags", "told"),
+    ("text", "flags", "message"),
     [
         ("[sweep]\nsteps = 3", {}, "sweep.steps"),
         ("sweep = 3", {}, "is a section"),
@@ -108,42 +108,24 @@ def test_values_are_written_as_people_do(value: Any, text: str) -> None:
         ("[[sweep.points]]\nobjective.name = 'dpo'", {"objective": "aot"}, "what the sweep varies"),
     ],
 )  # fmt: skip
-def test_what_is_no_sweep_is_refused(text: str, flags: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_what_is_no_sweep_is_refused(text: str, flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
         command.expand(tree(text), flags)
-    assert told in str(caught.value)
+    assert message in str(error.value)
 
 
 def test_a_run_refuses_the_file_of_a_sweep_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"\[sweep\]") as caught:
+    with pytest.raises(ConfigError, match=r"\[sweep\]") as error:
         config.resolve(tree(FILE))
-    assert "trimtab sweep" in caught.value.remedy
+    assert "trimtab sweep" in error.value.remedy
 
 
 def test_only_a_file_without_any_input_stands_on_the_embedded_recipe(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("[train]\nepochs = 7\n", encoding="utf-8")
-    found = config.resolve(base_tree(str(path), {}))
-    assert (found.data.source, found.train.epochs, found.train.learning_rate) == ("windtunnel", 7, 5e-4)
+    resolved = config.resolve(base_tree(str(path), {}))
+    assert (resolved.data.source, resolved.train.epochs, resolved.train.learning_rate) == ("windtunnel", 7, 5e-4)
     assert base_tree(str(path), {"data": {"source": "x.jsonl"}}) == {"train": {"epochs": 7}}
     path.write_text("data = 'x.jsonl'\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="model"):
         config.resolve(base_tree(str(path), {}))
-
-
-def test_marks_are_mapped_where_there_are_marks() -> None:
-    def figure(value: float) -> dict[str, Any]:
-        return {"value": value, "ci95": [value - 0.5, value + 0.5], "n": 80}
-
-    def point(name: str, mark: float) -> dict[str, Any]:
-        share = {side: figure(1.0) for side in ("pair", "chosen", "rejected")}
-        numbers = {"win_rates": [], "mark": figure(mark) | {"judge": "gpt"}, "length": None, "active": share}
-        numbers |= {"steps_to_90": figure(3), "regimes": ["linear"]}
-        return {"name": name, "values": {"point": name}, "settings": {}, "numbers": numbers}
-
-    first = maps.maps([point("a", 5.25), point("b", 6.5)], ["point"])[0]
-    assert (first["title"], first["unit"]) == ("Mean mark (gpt)", "of 10")
-    assert [row[0]["figure"]["value"] for row in first["cells"]] == [5.25, 6.5]
-    shown = page._map(first)
-    assert shown["named"]
-    assert [cells[0]["value"] for _, cells in shown["body"]] == ["5.25", "6.50"]

@@ -1,0 +1,361 @@
+"""The runs of a sweep that several machines share: an optuna study in a database that all of them reach.
+
+Each machine keeps its own sweep folder, run folders and run table; the study says which run is whose, and what came of
+it. A run that a machine takes is a trial that it adds, running, with the run's name. Of several such trials of one run
+the one with the lowest number has it, and the others step back: numbers are given out one after another by the
+database, so that no two machines make one run. (`Study.ask` would not do: it makes up a trial where none waits, cannot
+say which it wants, and two processes on one SQLite file can be handed the same.) A trial whose machine has not been
+heard of for `LEASE` seconds, by the database's clock, is failed, and its run is free again.
+
+optuna's states: complete (with the headline win rate as its value), pruned (done without one, or starved), fail
+(failed, stopped, lost). The run's own state and its numbers are in the trial's user attributes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.errors import ConfigError, StoreError
+from trimtab.records import digest
+from trimtab.studies.sweep.grid import Sweep
+from trimtab.studies.sweep.identity import SweepIdentity
+from trimtab.studies.sweep.numbers import PointNumbers
+from trimtab.studies.sweep.run_table import Outcome, Run, RunTable, State, is_alive, process_start, retried_states
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+STORAGE_VARIABLE = "TRIMTAB_STORAGE"  # as good as --storage, and out of the shell's history
+STUDY_VARIABLE = "TRIMTAB_STUDY"  # set for the workers of a sweep that has joined a study
+LEASE = 120  # seconds; a study keeps that of the machine which made it
+HEARTBEATS = 4  # in one lease, so that a single one may fail
+STUDY_TIMEOUT = 30.0  # seconds until a study that another machine is making must say what it is about
+# seconds between tries to make the tables: of several machines that start on a fresh database at once all but one fail
+CREATION_WAITS = (0.2, 0.4, 0.8, 1.6)
+RANKS: Sequence[State] = ("done", "running", "starved", "failed")  # which trial of a run counts; a stopped one never
+ABOUT = "trimtab"  # the study's attribute that says which sweep it is
+RESULT = "result"  # a trial's attribute: the run's state, seconds, work, numbers and error
+RETRIED = "again:"  # … and the numbers of finished trials that no longer count
+
+_log = logging.getLogger("trimtab")
+
+
+def public_url(url: str) -> str:
+    """A database's address for people: without user, password and options."""
+    scheme, _, place = url.partition("?")[0].partition("://")
+    return f"{scheme}://{place if scheme.startswith('sqlite') else place.rpartition('@')[2]}"
+
+
+def study_name(sweep: Sweep) -> str:
+    """What machines have to agree in to meet: the last part of the sweep's folder."""
+    return f"trimtab sweep {Path(sweep.out).name}"
+
+
+# --- the study -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StudyContent:
+    """What every machine of a sweep must have alike: the sweep, and (as a digest) each run's configuration."""
+
+    sweep: SweepIdentity
+    runs: str
+
+    @classmethod
+    def of(cls, sweep: SweepIdentity, runs: Iterable[Run]) -> StudyContent:
+        return cls(sweep, digest({run.name: digest(dict(run.config) | {"out": ""}) for run in runs}))
+
+    def to_json(self) -> dict[str, Any]:
+        return self.sweep.to_json() | {"runs": self.runs}
+
+
+@contextmanager
+def join(
+    table: RunTable, *, root: Path, url: str, name: str, content: StudyContent | None = None
+) -> Iterator[SharedRuns]:
+    """This machine's runs with those of the study, made if need be. `content`: what that must be about; None: trust it.
+
+    Raises ConfigError without optuna, where the database cannot be had, or where it holds another sweep of that name.
+    """
+    try:
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        raise ConfigError(
+            "a sweep on several machines needs optuna", remedy="pip install 'trimtab[sweep]', or leave --storage out"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = _storage(url)
+        study = _study(storage, name, content)
+    except (SQLAlchemyError, ImportError, optuna.exceptions.OptunaError) as error:
+        raise ConfigError(
+            f"{public_url(url)} is no database that a sweep can share ({type(error).__name__})",
+            remedy="write --storage sqlite:////folder/sweep.db or postgresql://USER:PASSWORD@HOST/NAME; the folder or "
+            "the server must be there, and Python's driver for it installed",
+        ) from error
+    try:
+        yield SharedRuns(table, study, storage, root=root)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _storage(url: str) -> RDBStorage:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import DBAPIError
+
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    waits = list(CREATION_WAITS)
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # optuna has called its heartbeat experimental since version 2.9
+                return RDBStorage(url, engine_kwargs=options, heartbeat_interval=LEASE, grace_period=LEASE)
+        except DBAPIError:
+            if not waits:
+                raise
+            time.sleep(waits.pop(0))
+
+
+def _study(storage: RDBStorage, name: str, content: StudyContent | None) -> Study:
+    """Who makes the study says what it is about; the others read that, and must be about the same."""
+    import optuna
+
+    if content is not None:
+        try:
+            new = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+            new.set_user_attr(ABOUT, content.to_json() | {"lease": LEASE})
+        except optuna.exceptions.DuplicatedStudyError:
+            pass
+    study = optuna.load_study(storage=storage, study_name=name)
+    deadline = time.monotonic() + STUDY_TIMEOUT
+    while (about := study.user_attrs.get(ABOUT)) is None:
+        if time.monotonic() > deadline:
+            raise ConfigError(f"the study {name!r} is none of trimtab's", remedy="choose another --out")
+        time.sleep(0.1)
+    if content is not None:
+        differences = SweepIdentity.from_json(about).differences(content.sweep)
+        if differences or about["runs"] != content.runs:
+            what = ", ".join(differences[:4]) or "values, seeds or what is judged"
+            raise ConfigError(
+                f"the database holds another sweep under {name!r}, with a difference in {what}",
+                remedy="give every machine the same command, or this sweep another last name with --out",
+            )
+    storage.heartbeat_interval, storage.grace_period = max(1, about["lease"] // HEARTBEATS), about["lease"]
+    return study
+
+
+# --- the runs --------------------------------------------------------------------------------------------------------
+
+
+class SharedRuns:
+    """A machine's run table and the study together, with the methods of `RunTable`."""
+
+    poll_seconds = 2.0
+
+    def __init__(self, table: RunTable, study: Study, storage: RDBStorage, *, root: Path) -> None:
+        self._table, self._study, self._storage = table, study, storage
+        self._machine = f"{socket.gethostname()}:{root.resolve()}"
+        self._claims: dict[str, tuple[FrozenTrial, threading.Event]] = {}  # by run: its trial, and when that ended
+        self._silent_since: dict[int, float] = {}  # when trials that have never sent a heartbeat were first looked at
+        self._is_waiting = False
+
+    def plan(self, runs: Iterable[Run], *, retry_failed: bool, stop_starved: bool) -> None:
+        """As `RunTable.plan`; failed and starved runs that are to be tried again are freed for every machine."""
+        self._table.plan(runs, retry_failed=retry_failed, stop_starved=stop_starved)
+        retried = retried_states(retry_failed=retry_failed, stop_starved=stop_starved)
+        with _database_errors():
+            for trial in self._trials():
+                if _state(trial) in retried:
+                    self._study.set_user_attr(f"{RETRIED}{trial.number}", True)
+
+    def runs(self) -> list[Run]:
+        """This machine's runs; of those that others made or are making, what the study knows."""
+        with _database_errors():
+            trials = self._counting_trials()
+        return [self._run(run, trials.get(run.name)) for run in self._table.runs()]
+
+    def _run(self, run: Run, trial: FrozenTrial | None) -> Run:
+        if trial is None:  # finished here, and unknown to the study: taking it again tells the study, at no cost
+            return run if run.state == "stopped" else replace(run, state="waiting")
+        state, result = _state(trial), trial.user_attrs.get(RESULT, {})
+        is_mine = trial.user_attrs["machine"] == self._machine
+        is_whole = run.state == "done" and (Path(run.folder) / "report.json").is_file()
+        if is_mine and (state != "done" or is_whole):
+            return replace(run, state=state)
+        numbers = result.get("numbers")
+        return replace(
+            run,
+            state=state,
+            elsewhere=trial.user_attrs["folder"],
+            error=result.get("error"),
+            seconds=result.get("seconds", 0.0),
+            computed=result.get("computed", {}),
+            numbers=None if numbers is None else PointNumbers.from_json(numbers),
+        )
+
+    def take(self) -> Run | None:
+        """The next run that may start here and that no machine makes; first those whose shared work is done here.
+
+        On one machine, runs that share reference log-probs and unaligned answers wait for the first of them.
+        """
+        self._free_dead_trials()
+        runs = self.runs()
+        cached = {run.cache_key for run in runs if run.state == "done" and run.is_here}
+        in_work = {run.cache_key for run in runs if run.state == "running" and run.is_here} - cached
+        free = [run for run in runs if run.state in ("waiting", "stopped") and run.cache_key not in in_work]
+        for run in sorted(free, key=lambda run: run.cache_key not in cached):
+            if self._claim(run):
+                claimed = self._table.claim(run.name)
+                if claimed is not None:
+                    return claimed
+                self._step_back(run, "another worker of this machine was first")
+        return None
+
+    def _claim(self, run: Run) -> bool:
+        """Add a trial of the run; whether it is the one that counts."""
+        from optuna.trial import TrialState, create_trial
+
+        attributes = {
+            "run": run.name, "machine": self._machine, "pid": os.getpid(), "started": process_start(os.getpid()),
+            "folder": f"{socket.gethostname()}:{Path(run.folder).resolve()}",
+            **{f"sets {key}": value for key, value in run.settings.items()},
+        }  # fmt: skip
+        with _database_errors():
+            template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+            trial = self._storage.get_trial(self._storage.create_new_trial(self._study._study_id, template))
+            self._keep_alive(run.name, trial)
+            holder = self._counting_trials().get(run.name)
+        if holder is not None and holder.number == trial.number:
+            return True
+        self._step_back(run, "another machine was first")
+        return False
+
+    def _step_back(self, run: Run, reason: str) -> None:
+        self._end(run.name, Outcome("stopped", 0.0, {}, error=reason))
+
+    def finish(self, run: Run, outcome: Outcome) -> None:
+        """As `RunTable.finish`, for every machine to see. A run that was given to another meanwhile is the other's."""
+        self._table.finish(run, outcome)
+        self._end(run.name, replace(outcome, seconds=run.seconds + outcome.seconds))
+
+    def _end(self, name: str, outcome: Outcome) -> None:
+        import optuna
+        from optuna.trial import TrialState
+
+        trial, has_ended = self._claims.pop(name)
+        has_ended.set()
+        numbers = outcome.numbers
+        headline = numbers.win_rates[0].estimate.value if numbers and numbers.win_rates else None
+        result = {
+            "seconds": outcome.seconds, "computed": dict(outcome.computed), "error": outcome.error,
+            "numbers": None if numbers is None else numbers.to_json(), "state": outcome.state,
+        }  # fmt: skip
+        try:
+            with _database_errors():
+                self._storage.set_trial_user_attr(trial._trial_id, RESULT, result)
+                if outcome.state == "done" and headline is not None:
+                    self._study.tell(trial.number, headline)
+                else:
+                    is_sound = outcome.state in ("done", "starved")
+                    self._study.tell(trial.number, state=TrialState.PRUNED if is_sound else TrialState.FAIL)
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+            _log.warning("%s: this machine was not heard of for too long, and the run was given away", name)
+
+    def is_over(self) -> bool:
+        """Whether nothing waits and nothing runs, on any machine. Says once that it waits for others."""
+        unfinished = [run for run in self.runs() if run.state in ("waiting", "running", "stopped")]
+        if unfinished and not self._is_waiting and not any(run.is_here for run in unfinished):
+            self._is_waiting = True
+            n = len(unfinished)
+            _log.warning("waiting for %d runs on other machines, to map them too; Ctrl-C ends only this", n)
+        return not unfinished
+
+    # --- trials ------------------------------------------------------------------------------------------------------
+
+    def _trials(self) -> list[FrozenTrial]:
+        return [trial for trial in self._study.get_trials(deepcopy=False) if "run" in trial.user_attrs]
+
+    def _counting_trials(self) -> dict[str, FrozenTrial]:
+        """The trial that counts, by run: a finished one before a running one, and of two the earlier."""
+        retried = {int(name.removeprefix(RETRIED)) for name in self._study.user_attrs if name.startswith(RETRIED)}
+        trials = [trial for trial in self._trials() if _state(trial) in RANKS and trial.number not in retried]
+        trials.sort(key=lambda trial: (RANKS.index(_state(trial)), trial.number), reverse=True)
+        return {trial.user_attrs["run"]: trial for trial in trials}  # of several of a run the last stays
+
+    def _keep_alive(self, name: str, trial: FrozenTrial) -> None:
+        """Send heartbeats until the trial ends. A database that is away for less than the lease does no harm."""
+        has_ended = threading.Event()
+        self._storage.record_heartbeat(trial._trial_id)
+        self._storage.set_trial_user_attr(trial._trial_id, "beats", True)
+        self._claims[name] = (trial, has_ended)
+
+        def send_heartbeats() -> None:
+            while not has_ended.wait(self._storage.heartbeat_interval):
+                try:
+                    self._storage.record_heartbeat(trial._trial_id)
+                except Exception as error:
+                    _log.warning("the sweep's database does not answer (%s)", type(error).__name__)
+
+        threading.Thread(target=send_heartbeats, daemon=True, name=f"heartbeat of {name}").start()
+
+    def _free_dead_trials(self) -> None:
+        """Fail the trials of machines that are not heard of, and of processes of this machine that are gone."""
+        import optuna
+
+        with _database_errors():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # experimental since version 2.9
+                optuna.storages.fail_stale_trials(self._study)
+            for trial in self._trials():
+                if _state(trial) == "running" and self._is_dead(trial):
+                    self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        """Beside what optuna sees: a process of this machine that is gone, and one that died before its first beat."""
+        attributes = trial.user_attrs
+        if attributes["machine"] == self._machine:
+            return not is_alive(attributes["pid"], attributes["started"])
+        if attributes.get("beats"):
+            return False
+        since = self._silent_since.setdefault(trial.number, time.monotonic())
+        return time.monotonic() - since > (self._storage.grace_period or LEASE)
+
+
+Runs = RunTable | SharedRuns  # of one machine, or of several
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    """Raises StoreError where the database does not answer."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise StoreError(
+            f"the sweep's database does not answer ({type(error).__name__})",
+            remedy="the same command goes on when it is there again",
+        ) from error
+
+
+def _state(trial: FrozenTrial) -> State:
+    """The run's state as its machine wrote it; stopped, too, where that machine was not heard of any more."""
+    if not trial.state.is_finished():
+        return "running"
+    state: State = trial.user_attrs.get(RESULT, {}).get("state", "stopped")
+    return state

@@ -1,0 +1,142 @@
+"""What a sweep showed, in sentences, and as lines for a terminal. No number is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+
+from trimtab.reporting.text import MISSING, duration, estimate_text, number, visible
+from trimtab.studies.sweep.maps import PointResult, regimes_of
+from trimtab.studies.sweep.result import Cost, HighestPoint, SweepResult
+
+TERMINAL_WIDTH = 140  # characters
+TERMINAL_RATES = 3  # columns of win rates that fit it
+
+
+def sentences(result: SweepResult) -> list[str]:
+    """The most important first."""
+    states = ", ".join(f"{n} {state}" for state, n in result.states().items())
+    counts = f"{_count(len(result.points), 'point')} with {_count(len(result.seeds), 'seed')} each: {states}."
+    top = result.highest()
+    lines = [counts] if top is None else [_highest_sentence(top), counts]
+    lines += _shrinkage_sentences(result)
+    for regime in ("starved", "linear"):
+        names = [point.name for point in result.points if regime in regimes_of(point)]
+        if names:
+            lines.append(f"{regime.capitalize()}: {', '.join(names)}.")
+    return lines
+
+
+def _highest_sentence(top: HighestPoint) -> str:
+    headline = top.headline
+    overlap = (
+        f"the intervals of {top.n_overlapping} of the {top.n_others} other points overlap its own"
+        if top.n_overlapping
+        else f"no interval of the {top.n_others} other points overlaps its own"
+    )
+    figure = f"{estimate_text(headline.estimate, digits=2 if headline.unit == 'of 10' else 1)} {headline.unit}"
+    return f"Highest {headline.what}: {figure} at {top.point}, judged by {headline.judge}; {overlap}."
+
+
+def _shrinkage_sentences(result: SweepResult) -> list[str]:
+    """For each judge the points whose length-controlled 50 is the L1 penalty's and no tie."""
+    points: dict[str, list[str]] = {}
+    for point in result.points:
+        for rate in point.numbers.win_rates if point.numbers else ():
+            if rate.n_shrunk:
+                n_seeds = "" if rate.estimate.n_seeds == 1 else f" ({rate.n_shrunk} of {rate.estimate.n_seeds} seeds)"
+                points.setdefault(rate.label, []).append(f"{point.name}{n_seeds}")
+    return [
+        f"Length-controlled win rate by {label}: the L1 penalty shrank it to exactly 50 at {', '.join(names)}, because "
+        f"cross-validation saw no strength worth its penalty. That is no measured tie: read the interval."
+        for label, names in points.items()
+    ]
+
+
+def cost_sentence(cost: Cost) -> str:
+    """The sweep against its runs made one by one, each with the caches empty."""
+    if cost.share is None:
+        return "No run has taken any time yet."
+    return (
+        f"The runs took {duration(cost.seconds)}; each alone, with nothing in the caches, they would have taken "
+        f"{duration(cost.seconds_alone)}, so the sweep cost {100 * cost.share:.0f} % of that. Counted are "
+        "seconds measured in this sweep; starting processes is in neither."
+    )
+
+
+def elsewhere_sentence(result: SweepResult) -> str:
+    """Where the runs of other machines are; empty without any."""
+    if not result.n_elsewhere:
+        return ""
+    return (
+        f" Not counted here: {_count(result.n_elsewhere, 'run')} of other machines. Run folders stayed where they "
+        "were made; where seeds of one point come from several machines, their figures are pooled from those of each."
+    )
+
+
+def regime_text(point: PointResult) -> str:
+    """`selective, unnamed`: each regime of a point's seeds once."""
+    return ", ".join(dict.fromkeys(name or "unnamed" for name in regimes_of(point))) or MISSING
+
+
+def value_text(value: object) -> str:
+    """A value of a configuration key."""
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+# --- the terminal ----------------------------------------------------------------------------------------------------
+
+
+def lines(result: SweepResult) -> list[str]:
+    """The sentences and a table of what fits a terminal."""
+    return [
+        *sentences(result),
+        *_table_lines(result),
+        cost_sentence(result.cost),
+        f"maps and tables: {result.folder}/sweep.html",
+    ]
+
+
+def _table_lines(result: SweepResult) -> Iterable[str]:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rates = [rate.key for point in result.points if point.numbers for rate in point.numbers.win_rates]
+    keys = list(dict.fromkeys(rates))[:TERMINAL_RATES]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("point", justify="left", overflow="fold")
+    for name in (*map(_rate_name, keys), "active", "length", "to 90 %", "regime"):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for point in result.points:
+        table.add_row(*(Text(visible(cell)) for cell in _cells(point, keys)))
+    out = StringIO()
+    Console(file=out, width=TERMINAL_WIDTH, color_system=None).print(table)
+    return (line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _rate_name(key: tuple[str, str]) -> str:
+    judge, kind = key
+    return "true win rate" if kind == "true" else f"{judge} {kind}"
+
+
+def _cells(point: PointResult, keys: Iterable[tuple[str, str]]) -> list[str]:
+    numbers = point.numbers
+    if numbers is None:
+        states = ", ".join(dict.fromkeys(run.state for run in point.runs))
+        return [point.name, *(MISSING for _ in keys), "", "", "", states]
+    active, length = numbers.active.pair.value, numbers.length
+    return [
+        point.name,
+        *(estimate_text(numbers.win_rate(key)) for key in keys),
+        MISSING if active is None else f"{100 * active:.0f} %",
+        MISSING if length is None else number(length.value),
+        number(numbers.steps_to_90.value, digits=0),
+        regime_text(point),
+    ]
