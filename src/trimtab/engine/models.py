@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from trimtab import store
-from trimtab.engine import finite, quantized
+from trimtab.engine import adapters, finite, quantized
+from trimtab.engine.adapters import AdapterFolder
 from trimtab.errors import ModelError
 from trimtab.tokenizer_files import load_tokenizer, save_tokenizer
 
@@ -77,7 +78,7 @@ def load(
     folder = Path(name) if Path(name).is_dir() else None
     if folder is not None:
         _inspect_folder(folder)
-        if (folder / "adapter_config.json").is_file():
+        if adapters.is_adapter(folder):
             return _load_adapter(
                 folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, offline=offline
             )
@@ -108,7 +109,7 @@ _NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights
 
 def _inspect_folder(folder: Path) -> None:
     """The mistakes that can be seen before anything is loaded."""
-    adapter = (folder / "adapter_config.json").is_file()
+    adapter = adapters.is_adapter(folder)
     if not adapter and not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder}: no model here (config.json is missing)",
@@ -123,64 +124,27 @@ def _inspect_folder(folder: Path) -> None:
             )
         raise ModelError(f"{folder}: no weights here (*.safetensors)", remedy="Download or save the model again.")
     if adapter:
-        _inspect_adapter(folder)
+        AdapterFolder.read(folder)
         return
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ModelError(f"{folder}: no tokenizer beside the weights", remedy=_NO_TOKENIZER)
 
 
-def _inspect_adapter(folder: Path) -> None:
-    """What PEFT would do with the words of an adapter_config.json that a stranger wrote."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        has_pickle = (folder / "adapter_model.bin").is_file()
-        fault = "weights only as pickle (adapter_model.bin)" if has_pickle else "no adapter_model.safetensors"
-        raise ModelError(f"{folder}: {fault}", remedy="Save the adapter again: model.save_pretrained(FOLDER).")
-    adapter_config = _adapter_config(folder)
-    kind = adapter_config.get("peft_type")
-    if str(kind).upper() != "LORA":
-        raise ModelError(
-            f"{folder}: an adapter of kind {kind!r}, and only LORA ones (with DoRA) are read",
-            remedy="Merge it into its base where you trust it, and name that folder.",
-        )
-    if adapter_config.get("megatron_config") is not None:  # PEFT imports the module that `megatron_core` names
-        raise ModelError(
-            f"{folder}: its adapter_config.json names a module to import (megatron_core)",
-            remedy="Remove megatron_config and megatron_core from it.",
-        )
-
-
-def _adapter_config(folder: Path) -> dict[str, Any]:
-    adapter_config = store.read_json(folder / "adapter_config.json")
-    if not isinstance(adapter_config, dict):
-        raise ModelError(f"{folder}: adapter_config.json is no object", remedy="Download or save the adapter again.")
-    return adapter_config
-
-
 def _load_adapter(folder: Path, **options: Any) -> Loaded:
-    """The base that an adapter names, with the adapter merged in: from here on a plain model.
-
-    An adapter trained against 4-bit matrices is merged into matrices rounded likewise, which is what it was trained on.
-    """
-    from peft import PeftModel
+    """The base that an adapter names, with the adapter merged in: from here on a plain model."""
     from transformers import GenerationConfig
 
-    base = _adapter_config(folder).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
-        raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="Merge it elsewhere.")
-    base_model = load(base, **options)
-    if quantized.is_quantized_adapter(folder):
-        quantized.round_like(base_model.model)
+    adapter = AdapterFolder.read(folder)
+    base = load(adapter.base, **options)
     with _quiet(), _one_message(str(folder), offline=True):
-        peft_model = PeftModel.from_pretrained(base_model.model, str(folder))
-        refuse_not_finite(peft_model, str(folder))
-        model = peft_model.merge_and_unload()
+        model = adapters.merge(base.model, adapter)
+        refuse_not_finite(model, str(folder))
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
-        tokenizer = base_model.tokenizer
-        if (folder / "tokenizer_config.json").is_file():
-            tokenizer = load_tokenizer(str(folder), offline=True)
-    digest = hashlib.sha256(f"{base_model.digest}+{weights_digest(folder)}".encode()).hexdigest()
-    return Loaded(model.eval(), tokenizer, str(folder), digest)
+        own = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(str(folder), offline=True) if own else base.tokenizer
+    digest = hashlib.sha256(f"{base.digest}+{weights_digest(folder)}".encode()).hexdigest()
+    return Loaded(model, tokenizer, str(folder), digest)
 
 
 def refuse_not_finite(model: nn.Module, name: str) -> None:
