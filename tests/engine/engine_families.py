@@ -94,10 +94,15 @@ NOT_PACKED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(family: str, *, dtype: torch.dtype = torch.float32, spread: float = 0.15, seed: int = 0) -> Any:
-    """A model in eval mode. `spread`: standard deviation of its matrices; biases, norms and sinks are moved as well."""
+def build(
+    family: str, *, dtype: torch.dtype = torch.float32, spread: float = 0.15, seed: int = 0, **changes: Any
+) -> Any:
+    """A model in eval mode. `spread`: standard deviation of its matrices; biases, norms and sinks are moved as well.
+
+    `changes`: keys of its configuration.
+    """
     config_name, settings = (PACKED | NOT_PACKED)[family]
-    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config_name)(**settings))
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config_name)(**settings | changes))
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -31,7 +31,7 @@ from trimtab.errors import ModelError
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def write_tokenizer() -> PreTrainedTokenizerFast:
     words = {f"w{i}": i for i in range(97)}
     backend = Tokenizer(WordLevel(words, unk_token="w0"))  # a word, not a password
     backend.pre_tokenizer = Whitespace()
@@ -42,7 +42,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "model"
     place.mkdir()
-    save(build("Llama"), _tokenizer(), place)
+    save(build("Llama"), write_tokenizer(), place)
     return place
 
 
@@ -211,7 +211,7 @@ def test_digests_follow_the_weights_and_nothing_else(folder: Path, tmp_path: Pat
     shutil.copytree(folder, copy)
     (copy / "README.md").write_text("a card")
     assert weights_digest(copy) == first == load(str(copy), device="cpu").digest
-    save(build("Llama", seed=1), _tokenizer(), copy)
+    save(build("Llama", seed=1), write_tokenizer(), copy)
     assert weights_digest(copy) != first
     model = build("Llama")
     digest = weights_digest(model)

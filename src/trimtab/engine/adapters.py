@@ -79,10 +79,6 @@ class AdapterFolder:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
 
 
-def is_adapter(folder: Path) -> bool:
-    return (folder / CONFIG).is_file()
-
-
 def merge(base: Any, adapter: AdapterFolder) -> Any:
     """`base`, a transformers model, with the adapter merged in: a plain model that says what the two say together.
 

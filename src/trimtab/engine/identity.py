@@ -37,7 +37,7 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
     folder = folder_of(name, revision=revision, offline=offline)
     tokenizer = _digest_of(folder, TOKENIZER_FILES)
     own = _digest_of(folder, _COMPUTES)
-    if not (folder / "adapter_config.json").is_file():
+    if not is_adapter(folder):
         return ModelIdentity(own, None, tokenizer)
     adapter_config = store.read_json(folder / "adapter_config.json")
     base = adapter_config.get("base_model_name_or_path") if isinstance(adapter_config, dict) else None
@@ -45,6 +45,11 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="merge it elsewhere")
     below = identify(base, offline=offline)
     return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a model folder is a PEFT one, which stands on a base of its own."""
+    return (folder / "adapter_config.json").is_file()
 
 
 def folder_of(name: str, *, revision: str | None = None, offline: bool = False) -> Path:

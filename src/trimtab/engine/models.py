@@ -18,13 +18,15 @@ import torch
 from torch import nn
 
 from trimtab import store
-from trimtab.engine import adapters, finite, quantized
+from trimtab.engine import adapters, finite, identity, model_config, quantized
 from trimtab.engine.adapters import AdapterFolder
 from trimtab.errors import ModelError
+from trimtab.records import digest
 from trimtab.tokenizer_files import load_tokenizer, save_tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+MERGES = 1  # raise when merged folders come out otherwise, so that older ones are not taken for them
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -78,7 +80,7 @@ def load(
     folder = Path(name) if Path(name).is_dir() else None
     if folder is not None:
         _inspect_folder(folder)
-        if adapters.is_adapter(folder):
+        if identity.is_adapter(folder):
             return _load_adapter(
                 folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, offline=offline
             )
@@ -100,8 +102,8 @@ def load(
     if not len(tokenizer):
         raise ModelError(f"{name}: the tokenizer has no vocabulary", remedy=_NO_TOKENIZER)
     refuse_not_finite(model, name)
-    digest = weights_digest(folder or _snapshot(name, revision) or model)
-    return Loaded(model.to(place).eval(), tokenizer, name, digest)
+    weights = weights_digest(folder or _snapshot(name, revision) or model)
+    return Loaded(model.to(place).eval(), tokenizer, name, weights)
 
 
 _NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights (tokenizer.save_pretrained(FOLDER))."
@@ -109,7 +111,7 @@ _NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights
 
 def _inspect_folder(folder: Path) -> None:
     """The mistakes that can be seen before anything is loaded."""
-    adapter = adapters.is_adapter(folder)
+    adapter = identity.is_adapter(folder)
     if not adapter and not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder}: no model here (config.json is missing)",
@@ -143,8 +145,24 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
             model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         own = (folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(str(folder), offline=True) if own else base.tokenizer
-    digest = hashlib.sha256(f"{base.digest}+{weights_digest(folder)}".encode()).hexdigest()
-    return Loaded(model, tokenizer, str(folder), digest)
+    weights = hashlib.sha256(f"{base.digest}+{weights_digest(folder)}".encode()).hexdigest()
+    return Loaded(model, tokenizer, str(folder), weights)
+
+
+def plain_folder(folder: Path, *, trust_remote_code: bool = False, offline: bool = False) -> Path:
+    """`folder` itself; for an adapter, a plain model folder in the global cache with the adapter merged into its base.
+
+    So whatever stands on that model (a reference, another adapter, full fine-tuning) stands on what the two say
+    together, in name and numbers. Merged once, in fp32: bfloat16 would round small updates away.
+    """
+    if not identity.is_adapter(folder):
+        return folder
+    digests = identity.identify(str(folder), offline=offline)
+    target = store.home() / "merged" / digest([digests.weights, digests.adapter, digests.tokenizer, MERGES])[:32]
+    if not target.is_dir():
+        merged = load(str(folder), dtype="float32", device="cpu", trust_remote_code=trust_remote_code, offline=offline)
+        store.commit_folder(target, lambda into: save(merged.model, merged.tokenizer, into))
+    return target
 
 
 def refuse_not_finite(model: nn.Module, name: str) -> None:
@@ -331,6 +349,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         if adapter:  # PEFT saves no generation config, and the base's does not know where answers end now
             causal_lm_of(model).generation_config.save_pretrained(str(folder))
         save_tokenizer(tokenizer, folder)
+    if not _has_adapter(model):
+        model_config.keep_source_config(model, folder)
     if quantized.is_quantized(model):
         store.write_json(folder / quantized.MARK, {"quantize": quantized.KIND})
 

@@ -14,6 +14,11 @@ def notices(setup: RunSetup, scorer: Scorer, *, pack_tokens: int) -> list[str]:
     dtype = str(scorer.dtype).removeprefix("torch.")
     where = f"{scorer.device.type}, {setup.threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
     lines = [*objective.notices(), f"{path}, up to {pack_tokens:,} tokens each, {dtype} on {where}, {attention}"]
+    if setup.model_folder != setup.source_folder:
+        lines.append(
+            f"{setup.source_folder} is an adapter: the model is its base with the adapter merged in, kept in "
+            f"{setup.model_folder}"
+        )
     if engine.shrinking == "on":
         lines.append(
             "shrinking is on: approximate; responses far inside the dead zone skip visits, and what that missed is "

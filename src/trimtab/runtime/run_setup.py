@@ -58,7 +58,20 @@ class RunSetup:
 
     @cached_property
     def model_folder(self) -> Path:
-        """The unaligned model's local folder: embedded, given as a path, or fetched from the Hub into its cache."""
+        """The unaligned model's local folder: embedded, given as a path, or fetched from the Hub into its cache.
+
+        Where an adapter was named it is a plain folder with the adapter merged into its base.
+        """
+        model, offline = self.config.model, self.config.offline
+        if not identity.is_adapter(self.source_folder):
+            return self.source_folder
+        from trimtab.engine import models
+
+        return models.plain_folder(self.source_folder, trust_remote_code=model.trust_remote_code, offline=offline)
+
+    @cached_property
+    def source_folder(self) -> Path:
+        """The folder that `model.name` names, as it is: it may be an adapter's."""
         model = self.config.model
         if model.name == windtunnel.NAME:
             return windtunnel.model_folder()
