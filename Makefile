@@ -30,7 +30,14 @@ chromium:
 test: $(VENV)/.dev chromium
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
-test-all: $(VENV)/.dev chromium
+# an older transformers in an environment of its own, which loads what we save
+$(VENV)-transformers4/.peer:
+	test -x $(VENV)-transformers4/bin/python || $(PYTHON) -m venv $(VENV)-transformers4
+	$(VENV)-transformers4/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)-transformers4/bin/pip install --quiet --disable-pip-version-check 'transformers==4.57.3'
+	touch $@
+
+test-all: $(VENV)/.dev $(VENV)-transformers4/.peer chromium
 	$(BIN)/pytest
 
 check: $(VENV)/.dev
@@ -91,4 +98,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-locked $(VENV)-floors $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-locked $(VENV)-floors $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
