@@ -258,9 +258,9 @@ def test_a_saved_model_says_where_its_answers_end(folder: Path, tmp_path: Path) 
     end_generation_at(model, (92, 90))
     for name, policy in (("full", model), ("adapter", attach_lora(model, rank=2, alpha=4))):
         (tmp_path / name).mkdir()
-        save(policy, _tokenizer(), tmp_path / name)
+        save(policy, write_tokenizer(), tmp_path / name)
         saved = json.loads((tmp_path / name / "generation_config.json").read_text())
         assert saved["eos_token_id"] == [92, 90]
     policy.peft_config["default"].base_model_name_or_path = str(folder)
-    save(policy, _tokenizer(), tmp_path / "adapter")
+    save(policy, write_tokenizer(), tmp_path / "adapter")
     assert load(str(tmp_path / "adapter"), device="cpu").model.generation_config.eos_token_id == [92, 90]
