@@ -46,13 +46,13 @@ class Stage:
         self.armed = False
         self.before: dict[str, torch.Tensor] = {}
         self.work: Any = None
-        real = train._begin
+        real = train._load
 
-        def begin(*arguments: Any) -> Any:
-            self.work = real(*arguments)
+        def load(*arguments: Any, **options: Any) -> Any:
+            self.work = real(*arguments, **options)
             return self.work
 
-        monkeypatch.setattr(train, "_begin", begin)
+        monkeypatch.setattr(train, "_load", load)
 
     def arm(self) -> None:
         self.armed = True

@@ -33,7 +33,7 @@ fit = memory_fit.fit(setup, pairs=pairs)
 padded = 2 * config.train.batch_pairs * memory_fit.longest_sequence(pairs)
 told = memory_fit.predict(
     setup,
-    pack_tokens=min(fit.pack_tokens, padded if shape.eager_heads else planned["largest_batch_tokens"]),
+    pack_tokens=min(fit.pack_tokens, padded if shape.eager_heads else planned.largest_batch_tokens),
     pairs=pairs,
     response_share=1 - sum(len(pair.prompt_ids) for pair in pairs) / tokens,
     checkpointing=fit.checkpointing,

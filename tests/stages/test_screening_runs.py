@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stage_runs import align, make_config, weights, without_clock, write_model
+from stage_runs import Recorder, align, make_config, weights, without_clock, write_model
 from trimtab import store
 from trimtab.runtime.folder import Folder
 
@@ -99,28 +99,19 @@ def test_shrinking_skips_forward_passes_and_counts_what_it_missed(model: Path, t
 
 
 def test_a_resumed_run_forecasts_and_shrinks_as_if_it_had_not_stopped(model: Path, tmp_path: Path) -> None:
-    from trimtab.stages import train as stage
-
     straight = _run(tmp_path, model, "straight", engine={"shrinking": "on"})
     config = make_config(
         tmp_path / "stopped",
         model,
         engine={"shrinking": "on"},
-        train={"epochs": 13, "batch_pairs": 4, "learning_rate": 3e-4, "save_every": 100, "weight_decay": 0.01},
+        train={"epochs": 13, "batch_pairs": 4, "learning_rate": 3e-4, "save_every": 30, "weight_decay": 0.01},
     )
-    real, calls = stage._remember, []
 
-    def stop_at_30(work: Any, *rest: Any) -> None:
-        real(work, *rest)
-        calls.append(1)
-        if len(calls) == 30:
-            stage._save(work)
-            raise KeyboardInterrupt
+    def stop() -> None:
+        raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as during:
-        during.setattr(stage, "_remember", stop_at_30)
-        with pytest.raises(KeyboardInterrupt):
-            align(config)
+    with pytest.raises(KeyboardInterrupt):
+        align(config, reporter=Recorder(at=31, act=stop))
     resumed, told = align(config)
     assert any("goes on after step 30" in line for line in told.lines)
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(straight).items())

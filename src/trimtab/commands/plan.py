@@ -44,7 +44,7 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> dict[str, Any]:
         "objective": {"name": objective.name} | objective.parameters(),
         "step_zero_loss": objective.step_zero(),
         "notices": list(objective.notices()),
-        "train": train.plan(setup, pairs),
+        "train": train.plan(setup, pairs).to_json(),
         "reference": reference.plan(setup, pairs),
         "engine": (engine := _engine(setup, pairs)),
         "milestones": _milestones(setup, engine, pairs=pairs, heldout_tokens=share * sum(p.n_tokens for p in heldout)),
@@ -71,7 +71,7 @@ def _engine(setup: RunSetup, pairs: list[TokenPair]) -> dict[str, Any]:
     fit = memory_fit.fit(setup, pairs=pairs)
     tokens = sum(pair.n_tokens for pair in pairs)
     responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
-    seen = train.plan(setup, pairs)
+    seen = train.plan(setup, pairs).to_json()
     longest = memory_fit.longest_sequence(pairs)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
     batch = 2 * setup.config.train.batch_pairs * longest if shape.eager_heads else seen["largest_batch_tokens"]
@@ -112,7 +112,7 @@ def _milestones(
     the bytes that weights take until the pick; None without held-out pairs."""
     if heldout_tokens == 0:
         return None
-    config, seen = setup.config, train.plan(setup, pairs)
+    config, seen = setup.config, train.plan(setup, pairs).to_json()
     steps = seen["milestones"]
     trained = seen["tokens_per_epoch"] * seen["pairs_seen"] / max(1, len(pairs))
     weights, width = engine["parameters"], 4 if engine["dtype"] == "float32" else 2

@@ -128,7 +128,12 @@ class TrainSection(Section):
         "but the best reachable loss is another one",
     )
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints; default ten a run")
-    keep_checkpoints: int = Field(2, ge=2, description="how many of the newest checkpoints stay")
+    keep_checkpoints: int = Field(
+        2,
+        ge=2,
+        description="how many of the newest checkpoints stay while it trains; after its success one does, or, of more "
+        "than two, all",
+    )
 
 
 class SelectSection(Section):

@@ -46,11 +46,17 @@ class SavedCheckpoint:
 
 
 def bytes_needed(optimizer: AdamW) -> int:
-    """Upper bound of one checkpoint on disk: the weights, two moments, and the fp32 copies where there are any."""
-    weights = sum(p.numel() * p.element_size() for p in optimizer.parameters.values())
-    values = sum(p.numel() for p in optimizer.parameters.values())
-    copies = sum(p.numel() for p in optimizer.masters.values())
-    return weights + 4 * (2 * values + copies) + 65536
+    """Upper bound of one checkpoint on disk."""
+    return size(
+        weights_bytes=sum(p.numel() * p.element_size() for p in optimizer.parameters.values()),
+        values=sum(p.numel() for p in optimizer.parameters.values()),
+        fp32_copies=sum(p.numel() for p in optimizer.masters.values()),
+    )
+
+
+def size(*, weights_bytes: int, values: int, fp32_copies: int) -> int:
+    """Bytes, at most: the weights, two fp32 moments of each value, the fp32 copies where there are any, the rest."""
+    return weights_bytes + 4 * (2 * values + fp32_copies) + 65536
 
 
 def save(
@@ -83,6 +89,14 @@ def save(
     folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write, needs=bytes_needed(optimizer))
     store.prune(parent, PREFIX, keep=keep, verified=folder.name)
     return folder
+
+
+def keep_newest(parent: Path) -> None:
+    """Delete all but the newest checkpoint that verifies; nothing where none does."""
+    newest, _ = store.newest_valid(parent, PREFIX)
+    for folder in parent.glob(f"{PREFIX}*"):
+        if newest is not None and folder != newest:
+            store.remove(folder)
 
 
 def find(

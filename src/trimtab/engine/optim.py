@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.engine import quantized
+from trimtab.engine.order import started_steps
 
 Kind = Literal["adamw", "adamw_8bit"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -25,10 +26,10 @@ Schedule = Literal["constant", "linear", "cosine"]
 def learning_rate(step: int, *, total: int, peak: float, schedule: Schedule, warmup: float) -> float:
     """The rate of 0-based optimizer `step` of `total`.
 
-    It rises in equal parts from zero (which no step uses) to `peak` over the first `ceil(warmup * total)` steps, then
+    It rises in equal parts from zero (which no step uses) to `peak` over the first ⌈warmup · total⌉ steps, then
     stays, or falls towards zero (which no step uses either) in a line or half a cosine.
     """
-    warmup_steps = math.ceil(warmup * total)
+    warmup_steps = started_steps(warmup, total)
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / (total - warmup_steps)

@@ -47,8 +47,7 @@ class Order:
     @property
     def steps(self) -> int:
         """Optimizer steps of the run: a started step is a whole one, and there is at least one."""
-        # the decimal that the user wrote, so that 0.1 of 30 steps is 3 and not ceil(3.0000000000000004)
-        whole = max(1, math.ceil(Fraction(str(self.epochs)) * self.steps_per_epoch))
+        whole = max(1, started_steps(self.epochs, self.steps_per_epoch))
         return whole if self.max_steps is None else min(whole, self.max_steps)
 
     def batch(self, step: int) -> Batch:
@@ -65,6 +64,14 @@ class Order:
     def epochs_done(self, step: int) -> float:
         """Share of the data seen once `step` optimizer steps are done, in epochs."""
         return self.pairs_seen(step) / self.pairs
+
+
+def started_steps(share: float, steps: int) -> int:
+    """⌈share · steps⌉: a started step is a whole one. Of the warm-up, and of epochs.
+
+    Exact in the decimal that the user wrote: .07 of 100 steps are 7, and not ⌈7.000000000000001⌉ = 8.
+    """
+    return math.ceil(Fraction(repr(share)) * steps)
 
 
 @lru_cache(maxsize=2)  # a step asks for its epoch's order again

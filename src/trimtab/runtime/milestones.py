@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from trimtab import store
 from trimtab.analysis import selection
 from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.token_calibration import per_token
+from trimtab.config import SelectSection
 from trimtab.engine.order import Order
 from trimtab.records import TokenPair
 from trimtab.runtime.run_setup import RunSetup
 
 PREFIX = "step-"
 SHARES_OF_AN_EPOCH = (0.1, 0.25, 0.5, 1.0)
-LATER_EPOCHS = 8  # milestones after the first epoch, at most, and the last step
+LATER_EPOCHS = 8  # milestones after the first epoch, at most, and the last step: each is a model on the disk
 
 _EVIDENCE = "evidence.json"
 _NO_DRIFT = "the objective has no reference, so there is nothing to drift from"
@@ -43,13 +43,58 @@ _DRIFT = (
 def steps(order: Order) -> tuple[int, ...]:
     """10, 25, 50 and 100 % of the first epoch (of the run, where that is shorter), later epochs' ends, the last step.
 
-    Of many later epochs every second, third, …: each milestone is a model on the disk.
+    Of many later epochs every second, third, ….
     """
     first = min(order.steps_per_epoch, order.steps)
     early = {max(1, round(share * first)) for share in SHARES_OF_AN_EPOCH}
     later = range(first + order.steps_per_epoch, order.steps, order.steps_per_epoch)
     every = max(1, -(-len(later) // LATER_EPOCHS))
     return tuple(sorted(early | set(later[every - 1 :: every]) | {order.steps}))
+
+
+def n_with_weights(select: SelectSection, order: Order, *, n_heldout: int) -> int:
+    """Milestones whose weights are on the disk until the pick."""
+    return sum(_keeps_weights(select, order, step) for step in steps(order)) if n_heldout else 0
+
+
+def _keeps_weights(select: SelectSection, order: Order, step: int) -> bool:
+    """The last step's are in memory when the pick is made, and in the last checkpoint."""
+    return select.keep or (select.by == "held_out" and step < order.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which milestone became the model and why, with the numbers of all: `selection.json`.
+
+    `drift_note` says what drift is; `warning` is None where nothing speaks against the pick; `lost` are milestones that
+    are gone or damaged.
+    """
+
+    by: str
+    rule: str
+    last: int
+    pair_ids: tuple[str, ...]
+    picked: int
+    why: str
+    drift_note: str | None
+    warning: str | None
+    lost: tuple[int, ...]
+    milestones: tuple[selection.MilestoneNumbers, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "by": self.by,
+            "rule": self.rule,
+            "last": self.last,
+            "n": len(self.pair_ids),
+            "ids": list(self.pair_ids),
+            "picked": self.picked,
+            "why": self.why,
+            "drift_note": self.drift_note,
+            "warning": self.warning,
+            "lost": list(self.lost),
+            "milestones": [row.to_json() for row in self.milestones],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,68 +109,60 @@ class Milestones:
     def steps(self) -> tuple[int, ...]:
         return steps(self.order) if self.heldout else ()
 
-    def bytes_needed(self, model: nn.Module) -> int:
-        """What they take on disk until the pick: the weights, or an adapter's alone."""
-        whole = self.setup.config.adapter.kind == "none"
-        one = sum(p.numel() * p.element_size() for p in model.parameters() if whole or p.requires_grad)
-        return one * sum(self._keeps_weights(step) for step in self.steps)
-
     def due(self, step: int) -> bool:
         """Whether the policy after `step` updates is a milestone that is not on disk yet."""
         return step in self.steps and not self._is_whole(step)
 
     def begin(self, step: int) -> None:
-        """A run begins, or goes on after `step`: what an earlier life took beyond that is taken again."""
-        for later in (one for one in self.steps if one > step):
-            store.remove(self._at(later))
+        """A run begins, or goes on after `step`: milestones beyond that are taken again."""
+        for later in self.steps:
+            if later > step:
+                store.remove(self._folder(later))
 
     def take(self, step: int, *, evidence: dict[str, Any], save: Callable[[Path], None]) -> None:
         """Keep the evidence and, where it may be needed, the model; `save` writes it into a folder."""
 
         def write(into: Path) -> None:
-            if self._keeps_weights(step):
+            if _keeps_weights(self.setup.config.select, self.order, step):
                 save(into)
             store.write_json(into / _EVIDENCE, {"step": step, "epoch": self.order.epochs_done(step)} | evidence)
 
-        store.commit_folder(self._at(step), write)
+        store.commit_folder(self._folder(step), write)
 
-    def pick(self) -> dict[str, Any]:
-        """The choice with all of its numbers, as `selection.json` has them. Milestones that were lost are named."""
-        last = self.order.steps
-        told: dict[str, Any] = {
-            "by": self.setup.config.select.by,
-            "rule": selection.RULE if self.setup.config.select.by == "held_out" else "the last step",
-            "last": last,
-            "n": len(self.heldout),
-            "ids": [pair.id for pair in self.heldout],
-        }
+    def pick(self) -> Selection:
+        """The choice with all of its numbers."""
+        by, last, ids = self.setup.config.select.by, self.order.steps, tuple(pair.id for pair in self.heldout)
+        rule = selection.RULE if by == "held_out" else "the last step"
         if not self.heldout:
             why = "no pairs were held out, so there is nothing to choose by"
-            nothing: dict[str, Any] = {"drift_note": None, "warning": None, "lost": [], "milestones": []}
-            return told | {"picked": last, "why": why} | nothing
-        lost = [step for step in self.steps if not self._is_whole(step)]
-        found = [self._read(step) for step in self.steps if step not in lost]
-        choice = selection.choose(found, by=self.setup.config.select.by)
-        numbers = selection.numbers(found, picked=choice.step)
-        return told | {
-            "picked": choice.step,
-            "why": choice.why,
-            "drift_note": _NO_DRIFT if found[-1].drift_P is None else _DRIFT,
-            "warning": selection.outdone(numbers),
-            "lost": lost,
-            "milestones": [row.to_json() for row in numbers],
-        }
+            return Selection(by, rule, last, ids, last, why, drift_note=None, warning=None, lost=(), milestones=())
+        lost = tuple(step for step in self.steps if not self._is_whole(step))
+        milestones = [self._read(step) for step in self.steps if step not in lost]
+        choice = selection.choose(milestones, by=by)
+        rows = selection.numbers(milestones, picked=choice.step)
+        return Selection(
+            by,
+            rule,
+            last,
+            ids,
+            choice.step,
+            choice.why,
+            drift_note=_NO_DRIFT if milestones[-1].drift_P is None else _DRIFT,
+            warning=selection.outdone(rows),
+            lost=lost,
+            milestones=tuple(rows),
+        )
 
     def rewards(self, step: int) -> dict[str, Any] | None:
         """Held-out rewards after `step`, as `heldout.json` has them; None without held-out pairs."""
         if not self.heldout:
             return None
-        told: dict[str, Any] = store.read_json(self._at(step) / _EVIDENCE)["rewards"]
-        return told
+        rewards: dict[str, Any] = store.read_json(self._folder(step) / _EVIDENCE)["rewards"]
+        return rewards
 
     def copy(self, step: int, into: Path) -> None:
         """The model after `step`, as it was saved, into an existing folder."""
-        for path in sorted(self._at(step).iterdir()):
+        for path in sorted(self._folder(step).iterdir()):
             if path.name not in (_EVIDENCE, store.MANIFEST):
                 shutil.copy2(path, into / path.name)
 
@@ -134,27 +171,22 @@ class Milestones:
         if not self.setup.config.select.keep:
             store.remove(self.setup.folder.milestones)
 
-    def _keeps_weights(self, step: int) -> bool:
-        """The last step's are in memory when the pick is made, and in the last checkpoint."""
-        told = self.setup.config.select
-        return told.keep or (told.by == "held_out" and step < self.order.steps)
-
     def _is_whole(self, step: int) -> bool:
         """Verified, and with its weights where they may be needed: the last step of a shorter course kept none."""
-        folder = self._at(step)
-        return not store.damage(folder) and (not self._keeps_weights(step) or any(folder.glob("*.safetensors")))
+        folder, needs_weights = self._folder(step), _keeps_weights(self.setup.config.select, self.order, step)
+        return not store.damage(folder) and (not needs_weights or any(folder.glob("*.safetensors")))
 
-    def _at(self, step: int) -> Path:
+    def _folder(self, step: int) -> Path:
         return self.setup.folder.milestones / f"{PREFIX}{step:08d}"
 
     def _read(self, step: int) -> selection.Milestone:
-        told = store.read_json(self._at(step) / _EVIDENCE)
-        drift = told["drift"]
+        tree = store.read_json(self._folder(step) / _EVIDENCE)
+        drift = tree["drift"]
         return selection.Milestone(
             step=step,
-            epoch=told["epoch"],
-            gaps_P=np.array(told["rewards"]["reward_gaps"], dtype=np.float64),
-            losses_P=np.array(told["losses"], dtype=np.float64),
+            epoch=tree["epoch"],
+            gaps_P=np.array(tree["rewards"]["reward_gaps"], dtype=np.float64),
+            losses_P=np.array(tree["losses"], dtype=np.float64),
             drift_P=None if drift is None else self._a_token(drift["squares"], sides=(0, 1)),
             chosen_P=None if drift is None else self._a_token(drift["log_ratios"], sides=(0,)),
             rejected_P=None if drift is None else self._a_token(drift["log_ratios"], sides=(1,)),
@@ -167,18 +199,19 @@ class Milestones:
         return per_token(sums_P2[:, sides].sum(axis=1), lengths_P2[:, sides].sum(axis=1))
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(selection: Selection) -> list[str]:
     """The pick for a terminal."""
-    found = []
-    if told["lost"]:
-        steps_lost = ", ".join(str(step) for step in told["lost"])
-        found.append(f"milestones of an earlier life are gone or damaged, so they could not be picked: {steps_lost}")
-    where = "the last step" if told["picked"] == told["last"] else f"step {told['picked']} of {told['last']}"
-    picked = next((one for one in told["milestones"] if one["picked"]), None)
-    figures = ""
-    if picked is not None:
-        figures = f" (held-out accuracy {picked['accuracy']['value']:.3f}, loss {picked['loss']['value']:.4f}"
-        figures += "" if picked["drift"] is None else f", drift {picked['drift']['value']:.3g} nats a token"
-        figures += f", {picked['n']} pairs)"
-    doubts = [f"warning: {told['warning']}"] if told["warning"] else []
-    return [*found, f"the model is that of {where}, because {told['why']}{figures}", *doubts]
+    lines = []
+    if selection.lost:
+        lost = ", ".join(str(step) for step in selection.lost)
+        lines.append(f"milestones from before this command are gone or damaged, so they could not be picked: {lost}")
+    where = "the last step" if selection.picked == selection.last else f"step {selection.picked} of {selection.last}"
+    figures = "".join(_figures(row) for row in selection.milestones if row.picked)
+    lines.append(f"the model is that of {where}, because {selection.why}{figures}")
+    return lines if selection.warning is None else [*lines, f"warning: {selection.warning}"]
+
+
+def _figures(row: selection.MilestoneNumbers) -> str:
+    figures = {name: measure.value for name, measure in row.measures.items() if measure and measure.value is not None}
+    drift = f", drift {figures['drift']:.3g} nats a token" if "drift" in figures else ""
+    return f" (held-out accuracy {figures['accuracy']:.3f}, loss {figures['loss']:.4f}{drift}, {row.n} pairs)"

@@ -9,6 +9,8 @@ from typing import Any
 
 from trimtab.config import Config, to_json
 from trimtab.progress import printable
+from trimtab.runtime import resuming
+from trimtab.runtime.milestones import Selection
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
@@ -20,12 +22,10 @@ def text(
     *,
     rows: Sequence[Mapping[str, Any]],
     heldout: Mapping[str, Any],
-    selected: Mapping[str, Any],
-    changes: Sequence[Mapping[str, Any]] = (),
+    selection: Selection,
 ) -> str:
-    """The card, in Markdown with the Hub's front matter. `changes`: those of `resuming.changes`."""
+    """The card, in Markdown with the Hub's front matter. `rows` of metrics.jsonl, `heldout` as heldout.json has it."""
     config, objective = setup.config, setup.objective
-    kind = _kind(config)
     parameters = ", ".join(f"{name} {value}" for name, value in objective.parameters().items() if value is not None)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     lines = [
@@ -36,16 +36,16 @@ def text(
         "tags: [trimtab, preference-optimization, alignment]",
         "---",
         "",
-        f"# {_said(config.model.name)}, aligned with {objective.name}",
+        f"# {_safe(config.model.name)}, aligned with {objective.name}",
         "",
-        f"{kind} of `{_said(config.model.name)}` on the preference pairs of `{_said(config.data.source)}`, made by "
-        f"trimtab {__version__} ({versions}).",
+        f"{_kind(config)} of `{_safe(config.model.name)}` on the preference pairs of `{_safe(config.data.source)}`, "
+        f"made by trimtab {__version__} ({versions}).",
         "",
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),
-        *_figures(rows),
-        f"- Weights: after step {selected['picked']} of {selected['last']}, because {selected['why']}",
-        *_heldout(heldout),
-        *_changes(changes),
+        *_training_figures(rows),
+        f"- Weights: after step {selection.picked} of {selection.last}, because {selection.why}",
+        *_heldout_figures(heldout),
+        *_changes(resuming.changes(setup.folder)),
         "- These figures say how the training went. Whether the answers are better is a matter for a judge: see the "
         "run's report.",
         "",
@@ -70,7 +70,7 @@ def _kind(config: Config) -> str:
     return "Full fine-tune but for the embeddings" if config.train.freeze_embeddings else "Full fine-tune"
 
 
-def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _training_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     last, tail = rows[-1], rows[-max(1, len(rows) // 10) :]
@@ -82,20 +82,22 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _heldout(told: Mapping[str, Any]) -> list[str]:
-    after = told["after"]
+def _heldout_figures(heldout: Mapping[str, Any]) -> list[str]:
+    after = heldout["after"]
     if after is None:
         return []
-    return [f"- Held-out pairs ({told['n']}): reward accuracy {after['accuracy']:.3f}, gap {after['reward_gap']:.3f}"]
-
-
-def _changes(told: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"- Resumed after step {one['after_step']} though {'; '.join(_said(words) for words in one['changed'])}"
-        for one in told
+        f"- Held-out pairs ({heldout['n']}): reward accuracy {after['accuracy']:.3f}, gap {after['reward_gap']:.3f}"
     ]
 
 
-def _said(words: str) -> str:
+def _changes(changes: Sequence[resuming.Change]) -> list[str]:
+    return [
+        f"- Resumed after step {change.after_step} though {'; '.join(_safe(line) for line in change.changed)}"
+        for change in changes
+    ]
+
+
+def _safe(words: str) -> str:
     """A name as Markdown takes it: no backticks, no control characters."""
     return printable(words).replace("`", "'")

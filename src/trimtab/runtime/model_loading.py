@@ -39,6 +39,17 @@ def load_unaligned(setup: RunSetup) -> models.Loaded:
     return loaded
 
 
+def load_trainable(setup: RunSetup) -> tuple[Any, Any]:
+    """The unaligned model with what of it will learn, and its tokenizer."""
+    loaded = load_unaligned(setup)
+    models.end_generation_at(loaded.model, chat_template(loaded).stop_ids)  # the saved model says where it ends
+    if setup.config.train.freeze_embeddings:
+        models.freeze_embeddings(loaded.model)
+    if (lora := setup.lora_options) is None:
+        return loaded.model, loaded.tokenizer
+    return models.attach_lora(loaded.model, **lora), loaded.tokenizer
+
+
 def chat_template(loaded: models.Loaded) -> ChatTemplate:
     """What a loaded model sees of a conversation, and where its answers end."""
     return ChatTemplate.of(

@@ -2,11 +2,12 @@
 
 A checkpoint belongs to one configuration and one data set; another one is refused, key by key. `--resume-anyway` lets
 the course of training change: how long, how fast. What is trained, on what, in which order and towards what may not
-change even then: that is another run. What was overridden is kept in `resumed.json` and told on the model card.
+change even then: that is another run. What was overridden is kept in `resumed.json` and said on the model card.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab import store
@@ -25,6 +26,17 @@ COST = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What `--resume-anyway` let pass: the step after which the run went on, and one line a key."""
+
+    after_step: int
+    changed: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"after_step": self.after_step, "changed": list(self.changed)}
+
+
 def find(
     folder: Folder, identity: dict[str, Any], *, anyway: bool, steps: int, reporter: Reporter
 ) -> checkpoint.SavedCheckpoint | None:
@@ -32,40 +44,39 @@ def find(
 
     Raises ConfigError, naming the keys, when the checkpoint was made from another configuration or other data.
     """
-    found, damaged = checkpoint.find(folder.checkpoints, identity=identity, course=COURSE, anyway=anyway)
+    resumed, damaged = checkpoint.find(folder.checkpoints, identity=identity, course=COURSE, anyway=anyway)
     for problem in damaged:
         reporter.say(f"train: passed over a checkpoint that does not verify: {problem}")
-    if found is None:
+    if resumed is None:
         if damaged:
             reporter.say("train: no checkpoint verifies; training starts anew")
         store.remove(folder.resumed)
         return None
-    if found.step > steps:
+    if resumed.step > steps:
         raise ConfigError(
-            f"{found.folder} is after step {found.step}, and the run is to end after {steps}",
+            f"{resumed.folder} is after step {resumed.step}, and the run is to end after {steps}",
             remedy="raise train.epochs or train.max_steps, or give the new run another --out",
         )
-    if found.changed:
-        entry = {"after_step": found.step, "changed": list(found.changed)}
-        before = changes(folder)
-        store.write_json(folder.resumed, before if entry in before[-1:] else [*before, entry])
-        reporter.say(f"train: goes on though {'; '.join(found.changed)}")
+    if resumed.changed:
+        change, before = Change(resumed.step, resumed.changed), changes(folder)
+        if change not in before[-1:]:
+            store.write_json(folder.resumed, [entry.to_json() for entry in (*before, change)])
+        reporter.say(f"train: goes on though {'; '.join(resumed.changed)}")
     for log in (folder.metrics, folder.visits):
         rows = store.iter_jsonl(log) if log.is_file() else ()
-        if n_lost := found.step - sum(until(row, found.step) for row in rows):
-            reporter.say(f"train: {log.name} has lost {n_lost} of the {found.step} steps before")
-    return found
+        if n_lost := resumed.step - sum(until(row, resumed.step) for row in rows):
+            reporter.say(f"train: {log.name} has lost {n_lost} of the {resumed.step} steps before")
+    return resumed
 
 
 def until(row: dict[str, Any], step: int) -> bool:
     """Whether a row of a log of training is of the steps up to this one."""
-    told = row.get("step")
-    return isinstance(told, int) and told <= step
+    at = row.get("step")
+    return isinstance(at, int) and at <= step
 
 
-def changes(folder: Folder) -> list[dict[str, Any]]:
-    """What `--resume-anyway` let pass in this run: the step it went on after, and one line a key."""
+def changes(folder: Folder) -> list[Change]:
+    """What `--resume-anyway` let pass in this run, oldest first."""
     if not folder.resumed.is_file():
         return []
-    told: list[dict[str, Any]] = store.read_json(folder.resumed)
-    return told
+    return [Change(entry["after_step"], tuple(entry["changed"])) for entry in store.read_json(folder.resumed)]

@@ -1,12 +1,11 @@
-"""What a configured run sets out to do, as the detectors of trouble want to know it."""
+"""What a run sets out to do, and the watch over its rows of metrics that knows it."""
 
 from __future__ import annotations
-
-import math
 
 from trimtab import store
 from trimtab.analysis.symptoms import Course, Watch
 from trimtab.config import Config
+from trimtab.engine.order import started_steps
 from trimtab.objectives import Objective
 from trimtab.runtime.run_setup import RunSetup
 
@@ -15,7 +14,7 @@ def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> C
     """`steps`: optimizer steps in all; `dtype`: of the weights, as torch writes it."""
     return Course(
         total=steps,
-        warmup=math.ceil(config.train.warmup * steps),
+        warmup=started_steps(config.train.warmup, steps),
         step_zero=objective.at(0.0).step_zero(),
         beta=objective.beta,
         needs_reference=objective.needs_reference,
@@ -25,7 +24,7 @@ def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> C
 
 
 def watch_from(setup: RunSetup, *, steps: int, dtype: object) -> Watch:
-    """Looks for trouble in the rows to come; what the rows of an earlier life showed was said then."""
+    """Looks for trouble in the rows to come; what the rows that are there showed was said when they were made."""
     watch = Watch(course(setup.config, setup.objective, steps=steps, dtype=str(dtype).removeprefix("torch.")))
     for row in store.iter_jsonl(setup.folder.metrics):
         watch.saw(row)

@@ -1,0 +1,82 @@
+"""What a run trains with, and how it is kept in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trimtab.engine import checkpoint, finite, gradient, optim, reference
+from trimtab.engine.order import Order
+from trimtab.engine.scoring import Scorer
+from trimtab.engine.screening import Forecast
+from trimtab.engine.shrinking import Shrinking
+from trimtab.objectives import Objective
+from trimtab.records import TokenPair
+from trimtab.runtime.milestones import Milestones
+from trimtab.runtime.run_setup import RunSetup
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingState:
+    """Model, data and all that changes with the steps; the latter stands last, and comes back from a checkpoint.
+
+    `step`: updates so far; `seconds`: spent on them; `checkpoint_step`: updates in the newest checkpoint.
+    """
+
+    setup: RunSetup
+    identity: dict[str, Any]
+    pairs: list[TokenPair]
+    heldout: list[TokenPair]
+    order: Order
+    reference: reference.Reference | None
+    model: Any
+    tokenizer: Any
+    optimizer: optim.AdamW
+    scorer: Scorer
+    milestones: Milestones
+    heldout_before: dict[str, Any] | None
+    forecast: Forecast | None
+    shrinking: Shrinking | None
+    pack_tokens: int
+    step: int
+    seconds: float
+    checkpoint_step: int
+
+    @property
+    def objective(self) -> Objective:
+        """As it is in force at the next step."""
+        return self.setup.objective.at(self.order.epochs_done(self.step))
+
+    def reference_sums(self, pairs: Sequence[TokenPair]) -> torch.Tensor | None:
+        """[2P], nats, weighted as the objective weighs tokens; None where no reference is needed."""
+        if self.reference is None:
+            return None
+        return gradient.weighted_sums(self.reference.of_pairs(pairs), pairs, self.objective)
+
+    def save(self) -> None:
+        """Commit a checkpoint, and prune older ones."""
+        checkpoint.save(
+            self.setup.folder.checkpoints,
+            step=self.step,
+            optimizer=self.optimizer,
+            identity=self.identity,
+            extra={
+                "pack_tokens": self.pack_tokens,
+                "seconds": self.seconds,
+                "forecast": None if self.forecast is None else self.forecast.state(),
+                "shrinking": None if self.shrinking is None else self.shrinking.state(),
+                "before": self.heldout_before,
+            },
+            keep=self.setup.config.train.keep_checkpoints,
+        )
+        self.checkpoint_step = self.step
+
+    def save_if_sound(self) -> None:
+        """After a step that failed on its numbers: what was trained before it."""
+        if self.checkpoint_step == self.step or self.scorer.has_dropout:
+            return  # dropout has drawn from its generator by then: such a checkpoint would go on elsewhere
+        if not finite.not_finite(self.optimizer.parameters.items()):
+            self.save()
