@@ -30,20 +30,18 @@ ROWS = [
     }
     for step in range(1, 21)
 ]
-ONE = [plots.curves_from_rows(ROWS)]
+ONE = [{name: [row[name] for row in ROWS] for name in ROWS[0]}]
 THREE = [ONE[0], ONE[0] | {"loss": [1.0] * 20}, ONE[0]]
-BARS = [plots.Bar("math & <code>", 61.0, (50.5, 70.0), 50), plots.Bar("prose", 40.0, None, 1)]
 
 DRAWINGS: dict[str, Callable[[], str]] = {
     "loss": lambda: plots.loss_plot(ONE, step_zero=2.0),
     "loss of three seeds": lambda: plots.loss_plot(THREE),
-    "radar": lambda: plots.radar_plot(["a", "b & c", "d"], {"before": [1, 2, 3], "after": [4, None, 6]}, top=10),
+    "radar": lambda: plots.radar_plot(["a", "b & c", "<d>"], {"before": [1, 2, 3], "after": [4, None, 6]}, top=10),
     "reward": lambda: plots.reward_plot(ONE),
     "active": lambda: plots.active_plot(THREE),
     "pull": lambda: plots.pull_plot(ONE),
     "saved": lambda: plots.saved_plot(ONE),
     "length": lambda: plots.length_plot([0, 10, 20, 30], [0.5, 0.5, 0], [0, 0.25, 0.75], unit="tokens"),
-    "interval": lambda: plots.interval_plot(BARS),
     "reliability": lambda: plots.reliability_plot(
         calibration([0.1, -0.2, 0.3]).bins, calibration([1.0, 2.0, -0.5]).bins
     ),
@@ -112,7 +110,8 @@ def test_names_that_would_cover_each_other_are_pushed_apart() -> None:
 
 
 def test_labels_are_escaped() -> None:
-    assert "math &amp; &lt;code&gt; (50)" in DRAWINGS["interval"]()
+    assert ">b &amp; c<" in DRAWINGS["radar"]()
+    assert ">&lt;d&gt;<" in DRAWINGS["radar"]()
 
 
 def test_a_metric_that_no_row_has_leaves_its_line_out() -> None:
@@ -130,8 +129,6 @@ def test_the_settings_of_matplotlib_are_left_alone() -> None:
 def test_nothing_to_plot_is_said() -> None:
     with pytest.raises(DataError, match="no training steps"):
         plots.loss_plot([])
-    with pytest.raises(DataError, match="no family"):
-        plots.interval_plot([])
     with pytest.raises(DataError, match="3 edges for 3 and 3 bins"):
         plots.length_plot([0, 1, 2], [1, 0, 0], [0, 1, 0], unit="tokens")
 

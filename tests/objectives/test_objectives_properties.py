@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,12 +124,8 @@ def test_objectives_that_are_one_another(rows) -> None:
 
 
 def _reference_free(ratios: LogRatios) -> LogRatios:
-    return LogRatios.without_reference(
-        policy_chosen=ratios.policy_chosen,
-        policy_rejected=ratios.policy_rejected,
-        chosen_lengths=ratios.chosen_lengths,
-        rejected_lengths=ratios.rejected_lengths,
-    ).per_token()
+    zeros = torch.zeros_like(ratios.policy_chosen)
+    return replace(ratios, reference_chosen=zeros, reference_rejected=zeros).per_token()
 
 
 @FEW

@@ -7,33 +7,16 @@ one table a seed. With several seeds each is a thin line and their mean a strong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from trimtab.analysis.calibration import Bin
-from trimtab.analysis.intervals import FloatArray, Interval
+from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.svg import INK, PALETTE, drawing_style, new_figure, to_svg
 from trimtab.errors import DataError
 
 Curves = Mapping[str, Sequence[float | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One row of an interval plot: percent, with its 95 % interval (None where there is none) and number of rows."""
-
-    label: str
-    value: float
-    ci95: Interval | None
-    n: int
-
-
-def curves_from_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """Rows of `metrics.jsonl` as one table by column."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def loss_plot(seeds: Sequence[Curves], *, step_zero: float | None = None) -> str:
@@ -115,26 +98,6 @@ def length_plot(edges: Sequence[float], before: Sequence[float], after: Sequence
         panels[1].set_xlabel(unit)
         panels[0].set_ylabel("% of answers", loc="bottom")
         return to_svg(figure, title=f"Lengths of answers in {unit}, before and after")
-
-
-def interval_plot(bars: Sequence[Bar], *, even: float = 50.0, title: str = "Win rate by family") -> str:
-    """One row a family: a dot at the value and a line over its interval, against `even`."""
-    if not bars:
-        raise DataError("there is no family to plot", remedy="judge at least one answer")
-    with drawing_style():
-        figure = new_figure(height=46 + 19 * len(bars))
-        axes = figure.subplots()
-        axes.axvline(even, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.6)
-        for row, bar in enumerate(bars):
-            if bar.ci95 is not None:
-                axes.plot(bar.ci95, (row, row), color=PALETTE["after"], linewidth=4, alpha=0.4)
-            axes.plot([bar.value], [row], marker="o", markersize=6, color=PALETTE["after"])
-        axes.set_yticks(range(len(bars)), [f"{bar.label} ({bar.n})" for bar in bars])
-        axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.set_xlim(-2, 102)
-        axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
-        axes.spines["left"].set_visible(False)
-        return to_svg(figure, title=title)
 
 
 def reliability_plot(before: Sequence[Bin], after: Sequence[Bin]) -> str:

@@ -9,15 +9,12 @@ are `currentColor`. So one drawing serves light and dark, alone or inside a repo
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 # Sentinels: matplotlib draws with the first, the file holds the second, a page may set the third. The fixed colours
 # keep a contrast of at least 3 : 1 on white and on near-black.
@@ -30,10 +27,13 @@ PALETTE = {
     "third": "#8468b8",
 }
 
-_SVG = "{http://www.w3.org/2000/svg}"
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_FONT = re.compile(r"^(?:(?P<weight>bold|\d{3}) )?(?P<size>[\d.]+)px\b")
-_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_ROLES = {colour: role for role, colour in PALETTE.items()}
+_COLOUR = re.compile(rf"(?P<name>fill|stroke): (?P<colour>{'|'.join(_ROLES)})")
+_COORDINATES = re.compile(r' (?:d|x|y|points|transform)="[^"]*"')
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_GROUP_ID = re.compile(r' id="[A-Za-z0-9.]+_\d+"')  # figure_1, matplotlib.axis_2: nothing points to them
+_TARGET_ID = re.compile(r"""(?<= id=")[^"]+|(?<=href="#)[^"]+|(?<=url\(#)[^)]+""")  # of markers and clip paths
+_STYLE_SHEET = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 
 
 @contextmanager
@@ -46,6 +46,7 @@ def drawing_style() -> Iterator[None]:
         "svg.fonttype": "none",
         "svg.hashsalt": "trimtab",
         "font.size": 10,
+        "font.sans-serif": ["DejaVu Sans"],  # what texts are measured with; the page's own font draws them
         "axes.linewidth": 0.8,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -59,84 +60,35 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
-def to_svg(figure: Figure, *, title: str) -> str:
-    """The figure as one `<svg>` element; `title` is what a screen reader says."""
+def to_svg(figure: Any, *, title: str) -> str:
+    """The figure (a `matplotlib.figure.Figure`) as one `<svg>` element; `title` is what a screen reader says."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    root = ET.fromstring(buffer.getvalue())  # noqa: S314  our own output of the line above
-    for child in [element for element in root if element.tag == f"{_SVG}metadata"]:
-        root.remove(child)
-    _strip_styles(root)
-    for element in root.iter():
-        _plain_attributes(element)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    root.set("role", "img")
-    root.set("font-family", "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif")
-    heading = ET.Element(f"{_SVG}title")
-    heading.text = title
-    root.insert(0, heading)
-    _own_ids(root)
-    ET.register_namespace("", "http://www.w3.org/2000/svg")
-    return ET.tostring(root, encoding="unicode")
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    _, _, text = buffer.getvalue().partition("<svg ")
+    _, _, body = text.partition(">")
+    # the style sheet would reach every drawing on the page: its rules go on the root
+    body = _GROUP_ID.sub("", _STYLE_SHEET.sub("", body, count=1)).replace("xlink:href", "href")
+    body = _COORDINATES.sub(lambda match: _LONG_NUMBER.sub(_two_decimals, match[0]), body)
+    body = body.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif").replace(INK, "currentColor")
+    body = _COLOUR.sub(_fixed_and_property, body)
+    prefix = f"t{hashlib.sha256(body.encode()).hexdigest()[:8]}-"
+    body = _TARGET_ID.sub(lambda match: prefix + match[0], body)
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'stroke-linejoin="round" stroke-linecap="butt"><title>{html.escape(title)}</title>{body.strip()}'
+    )
 
 
-def _strip_styles(root: ET.Element) -> None:
-    """matplotlib writes a style sheet that would reach every drawing on the page; its two rules go on the root."""
-    for parent in root.iter():
-        for child in [element for element in parent if element.tag == f"{_SVG}style"]:
-            parent.remove(child)
-    root.set("stroke-linejoin", "round")
-    root.set("stroke-linecap", "butt")
+def _two_decimals(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}"
 
 
-def _plain_attributes(element: ET.Element) -> None:
-    """Style attributes become presentation attributes, so that the drawing also holds under a strict policy."""
-    style = element.attrib.pop("style", "")
-    for declaration in filter(None, (part.strip() for part in style.split(";"))):
-        name, _, value = declaration.partition(":")
-        _set(element, name.strip(), value.strip())
-    if _HREF in element.attrib:
-        element.set("href", element.attrib.pop(_HREF))
-    if element.get("transform", "").startswith("rotate(-0 "):
-        del element.attrib["transform"]
-    for name in ("d", "x", "y", "points"):
-        if name in element.attrib:
-            element.set(name, _NUMBER.sub(lambda number: f"{float(number[0]):.2f}", element.attrib[name]))
-
-
-def _set(element: ET.Element, name: str, value: str) -> None:
-    if name == "font-family":  # the root names the page's own
-        return
-    if name == "font":  # before matplotlib 3.11 one shorthand, since then single properties
-        font = _FONT.match(value)
-        assert font is not None, f"matplotlib wrote a font of an unknown form: {value}"
-        element.set("font-size", font["size"])
-        if font["weight"]:
-            element.set("font-weight", font["weight"])
-    elif value.lower() == INK:
-        element.set(name, "currentColor")
-    else:
-        element.set(name, value)
-        role = next((role for role, colour in PALETTE.items() if colour == value.lower()), None)
-        if role is not None:
-            element.set("style", f"{element.get('style', '')}{name}:var(--{role},{value});")
-
-
-def _own_ids(root: ET.Element) -> None:
-    """Keep only the ids that something points to, under a prefix made of the drawing itself."""
-    text = ET.tostring(root, encoding="unicode")
-    prefix = f"t{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
-    targets = set(re.findall(r"#([\w.-]+)\)", text)) | set(re.findall(r'href="#([\w.-]+)"', text))
-    for element in root.iter():
-        identity = element.attrib.pop("id", None)
-        if identity in targets:
-            element.set("id", prefix + str(identity))
-        for name, value in element.attrib.items():
-            if name == "href":
-                element.set(name, value.replace("#", f"#{prefix}", 1))
-            elif "url(#" in value:
-                element.set(name, value.replace("url(#", f"url(#{prefix}"))
+def _fixed_and_property(declaration: re.Match[str]) -> str:
+    """The second declaration wins wherever custom properties are known."""
+    name, colour = declaration["name"], declaration["colour"]
+    return f"{name}: {colour}; {name}: var(--{_ROLES[colour]},{colour})"
 
 
 def new_figure(*, height: float, width: float = 3.4 * 72) -> Any:

@@ -10,8 +10,6 @@ from trimtab.config.sections import GenerateSection, JudgeSection
 if TYPE_CHECKING:
     from trimtab.config import Config
 
-OFFICIAL_BENCHMARKS = ("alpaca_eval", "alpaca_eval_1", "mt_bench")
-
 _ALL = frozenset[str]()
 _READ_OF_EMBEDDED_DATA = frozenset(
     {"source", "limit", "holdout", "max_prompt_tokens", "max_response_tokens", "min_response_tokens", "max_rejected"}

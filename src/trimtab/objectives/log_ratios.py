@@ -36,20 +36,6 @@ class LogRatios:
         # A log-ratio is a small difference of large sums: two or three digits of bf16 would be all noise.
         assert all(t.is_floating_point() and t.element_size() >= 4 for t in logps), "log-probs are fp32 or fp64"
 
-    @classmethod
-    def without_reference(
-        cls, *, policy_chosen: Tensor, policy_rejected: Tensor, chosen_lengths: Tensor, rejected_lengths: Tensor
-    ) -> LogRatios:
-        """For objectives with `needs_reference = False`: the reference log-probs are zeros and are not read."""
-        return cls(
-            policy_chosen=policy_chosen,
-            policy_rejected=policy_rejected,
-            reference_chosen=policy_chosen.new_zeros(policy_chosen.shape),
-            reference_rejected=policy_rejected.new_zeros(policy_rejected.shape),
-            chosen_lengths=chosen_lengths,
-            rejected_lengths=rejected_lengths,
-        )
-
     @property
     def chosen(self) -> Tensor:
         """r_w, [P], nats: log-ratio of the chosen responses."""
