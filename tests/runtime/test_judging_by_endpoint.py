@@ -260,13 +260,13 @@ def test_an_official_judge_without_a_key_is_refused_before_any_work(
     from trimtab.runtime.judges import judge_setup
 
     config = compared(tmp_path, scripted_server(longer).url)
-    judge_setup.require(config)
+    judge_setup.require(set_up(config))
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        judge_setup.require(config.model_copy(update={"base_url": None}))
+        judge_setup.require(set_up(config.model_copy(update={"base_url": None})))
     limited = compared(tmp_path, "http://127.0.0.1:9/v1", max_cost=1.0)
     with pytest.raises(UserError, match="prices"):
-        judge_setup.require(limited)
+        judge_setup.require(set_up(limited))
 
 
 def test_nothing_to_say_is_nothing_said(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_nothing_is_scored_twice_and_what_is_too_long_is_missing(tmp_path: Path,
 
 
 def test_a_signal_keeps_what_was_scored(tmp_path: Path, model: Lengths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward_model, "AT_ONCE", 4)
+    monkeypatch.setattr(reward_model, "BATCH", 4)
     config = config_of(tmp_path)
     model.at_most = 8
     with pytest.raises(StopError, match="SIGTERM"):

@@ -118,7 +118,7 @@ def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
     own, setup = reporter(quiet=quiet), set_up(config)
     if name == "judge":  # before the folder is told of another judge
-        runner.judge_setup.require(config)
+        runner.judge_setup.require(setup)
     options = {"resume_anyway": True} if resume_anyway else {}  # of train alone
     with runner.begun(setup, reporter=own, **options):
         for single in runner.seeds(setup, reporter=own):

@@ -19,6 +19,7 @@ from trimtab.runtime.folder import Folder, one_a_seed
 from trimtab.runtime.inputs import benchmark, benchmark_name, texts
 from trimtab.runtime.judges import grading, judge_setup, pairwise
 from trimtab.runtime.judges.cached_endpoint import CachedEndpoint, cached_endpoint
+from trimtab.runtime.run_setup import set_up
 from trimtab.runtime.signals import Stop
 
 CHARACTERS_A_TOKEN = 4  # for answers that are not there yet
@@ -99,7 +100,7 @@ def _questions(config: Config, endpoint: CachedEndpoint) -> tuple[list[Question]
     else:
         baseline, files = pairwise.answers(folder, name)
         sides = list(files.values())
-    judge = judge_setup.endpoint_judge(config, endpoint)
+    judge = judge_setup.endpoint_judge(set_up(config), endpoint)
     return judge.questions(pairwise.comparisons(baseline, sides, n_canaries=config.judge.canaries)), is_assumed
 
 

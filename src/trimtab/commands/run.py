@@ -33,7 +33,7 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_any
     folder = setup.folder
     if (resume or resume_anyway) and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
-    judge_setup.require(config)
+    judge_setup.require(setup)
     with begun(setup, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(setup, reporter=reporter):
             _pipeline(single, reporter, resume_anyway)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.endpoint import Reply
@@ -11,7 +11,7 @@ from trimtab.judging.questions import Outcome, Question
 from trimtab.judging.rubrics import NoLogProbsError, Rubric, is_switched, unswitched
 
 Ask = Callable[[Sequence[Question]], Outcome]
-"""Questions → what came of them: kept verdicts first, the rest asked of the endpoint."""
+"""Questions → what came of them: cached verdicts first, the rest asked of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +35,39 @@ class EndpointJudge:
         """How the order of the two answers was chosen."""
         return "both orders" if self.both_orders else "official seeded order"
 
-    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
-        outcome = self.ask(self.questions(asked))
-        return [self._mean(one, outcome) for one in asked]
+    def preferences(self, comparisons: Sequence[Comparison], /) -> list[float | None]:
+        values = self.ask(self.questions(comparisons)).values
+        return [self._mean(comparison, values) for comparison in comparisons]
 
-    def questions(self, asked: Sequence[Comparison]) -> list[Question]:
+    def questions(self, comparisons: Sequence[Comparison]) -> list[Question]:
         """One request for every comparison and order."""
-        return [self._question(one, switched=switched) for one in asked for switched in self._orders(one)]
+        return [
+            self._question(comparison, model_first=model_first)
+            for comparison in comparisons
+            for model_first in self._orders(comparison)
+        ]
 
-    def _orders(self, one: Comparison) -> tuple[bool, ...]:
-        switched = is_switched(one.instruction)
-        return (switched, not switched) if self.both_orders else (switched,)
+    def by_position(
+        self, comparisons: Sequence[Comparison], values: Mapping[str, float]
+    ) -> tuple[list[float], list[float]]:
+        """Preferences for the model where it was shown first, and second. `values`: what questions came to, by id."""
+        first, second = list[float](), list[float]()
+        for comparison in comparisons:
+            for model_first in self._orders(comparison):
+                preference = unswitched(values.get(_id(comparison, model_first=model_first)), switched=model_first)
+                if preference is not None:
+                    (first if model_first else second).append(preference)
+        return first, second
 
-    def _question(self, one: Comparison, *, switched: bool) -> Question:
-        first, second = (one.model, one.baseline) if switched else (one.baseline, one.model)
-        name = _id(one, switched=switched)
-        request = self.rubric.request(name, one.instruction, first=first, second=second)
+    def _orders(self, comparison: Comparison) -> tuple[bool, ...]:
+        model_first = is_switched(comparison.instruction)
+        return (model_first, not model_first) if self.both_orders else (model_first,)
+
+    def _question(self, comparison: Comparison, *, model_first: bool) -> Question:
+        outputs = comparison.baseline, comparison.model
+        first, second = reversed(outputs) if model_first else outputs
+        name = _id(comparison, model_first=model_first)
+        request = self.rubric.request(name, comparison.instruction, first=first, second=second)
         return Question(id=name, request=request, parse=self._read)
 
     def _read(self, reply: Reply) -> float | None:
@@ -60,14 +77,11 @@ class EndpointJudge:
         except NoLogProbsError:
             return None
 
-    def _mean(self, one: Comparison, outcome: Outcome) -> float | None:
-        told = [
-            unswitched(outcome.values.get(_id(one, switched=switched)), switched=switched)
-            for switched in self._orders(one)
-        ]
-        known = [preference for preference in told if preference is not None]
-        return sum(known) / len(known) if len(known) == len(told) else None
+    def _mean(self, comparison: Comparison, values: Mapping[str, float]) -> float | None:
+        orders = self._orders(comparison)
+        first, second = self.by_position([comparison], values)
+        return sum(first + second) / len(orders) if len(first + second) == len(orders) else None
 
 
-def _id(one: Comparison, *, switched: bool) -> str:
-    return f"{one.prompt_id}{' (switched)' if switched else ''}"
+def _id(comparison: Comparison, *, model_first: bool) -> str:
+    return f"{comparison.prompt_id}{' (switched)' if model_first else ''}"

@@ -19,11 +19,11 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     if setup.benchmark_name is None or config.judge.kind == "none":
         return
     if config.judge.kind == "oracle":
-        windtunnel_judges.main(config, reporter=reporter)
+        windtunnel_judges.main(setup, reporter=reporter)
     elif setup.benchmark.multi_turn:
-        grading.main(config, reporter=reporter)
+        grading.main(setup, reporter=reporter)
     else:
-        pairwise.main(config, reporter=reporter)
+        pairwise.main(setup, reporter=reporter)
 
 
 def refuse_if_incomplete(setup: RunSetup) -> None:
@@ -31,11 +31,11 @@ def refuse_if_incomplete(setup: RunSetup) -> None:
     name, config = setup.benchmark_name, setup.config
     if name is None or config.judge.kind in ("none", "oracle"):
         return
-    told = store.read_json(setup.folder.judge(name))
-    if too_many_missing(told["n_missing"], of=told["n_prompts"]) and not config.judge.allow_missing:
+    record = store.read_json(setup.folder.judge(name))
+    if too_many_missing(record["n_missing"], of=record["n_prompts"]) and not config.judge.allow_missing:
         raise RunError(
-            f"judge: {told['n_missing']} of {told['n_prompts']} prompts have no verdict"
-            + (f" ({told['reasons']})" if told["reasons"] else "")
+            f"judge: {record['n_missing']} of {record['n_prompts']} prompts have no verdict"
+            + (f" ({record['reasons']})" if record["reasons"] else "")
             + ", so there is no headline number",
             remedy="the same command asks again for those that were answered; --allow-missing reports without them",
         )

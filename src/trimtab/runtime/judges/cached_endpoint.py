@@ -6,8 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from trimtab import store
 from trimtab.config import Config
@@ -17,32 +16,10 @@ from trimtab.judging.prices import Prices, prices_for
 from trimtab.judging.questions import CallEstimate, Outcome, Question, ask_all, estimate
 from trimtab.judging.verdict_cache import VerdictCache, question_key, verdict_cache_path
 from trimtab.progress import Reporter, SilentReporter
+from trimtab.runtime.judges.judge_record import JudgeUsage
 from trimtab.runtime.signals import Stop
 
 NO_LOG_PROBS = "no log-probs"
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeUsage:
-    """Where was asked, and what it took so far. `cost_usd` is None where prices, or the tokens used, are not known.
-
-    `reasons`: why verdicts are missing, most frequent first.
-    """
-
-    model: str
-    base_url: str | None
-    reasons: str
-    n_asked: int
-    n_cached: int
-    n_failed: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        names = tuple(field for field in self.__slots__)
-        return {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}
 
 
 def endpoint(config: Config) -> Endpoint:
@@ -82,6 +59,7 @@ class CachedEndpoint:
         self.endpoint, self.prices, self.cache = endpoint(config), prices(config), cache
         self.config, self.reporter, self.stop = config, reporter, stop
         self.outcomes: list[Outcome] = []
+        self.notes: list[str] = []  # what must be said beside the numbers
         self.n_probed = 0  # verdicts that were asked for ahead of the others, and are found in the cache by them
 
     def __call__(self, questions: Sequence[Question], *, reporter: Reporter | None = None) -> Outcome:
@@ -146,7 +124,9 @@ class CachedEndpoint:
             n_without += 1
             return None
 
-        self.n_probed += len(self([replace(question, parse=parse)], reporter=SilentReporter()).values)
+        outcome = self([replace(question, parse=parse)], reporter=SilentReporter())
+        self.n_probed += len(outcome.values)
+        outcome.failures.clear()  # it is asked again with all the others, and counted there
         if not n_without:
             return True  # or it did not answer, and is asked again with all the others
         message = "the endpoint answered without log-probabilities"
@@ -167,7 +147,7 @@ class CachedEndpoint:
             prompt_tokens=sum(outcome.prompt_tokens for outcome in self.outcomes),
             completion_tokens=sum(outcome.completion_tokens for outcome in self.outcomes),
             cost_usd=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
-            notes=(*self.endpoint.notes, *self._model_note()),
+            notes=(*self.endpoint.notes, *self._model_note(), *self.notes),
         )
 
     def _model_note(self) -> list[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from trimtab import store
 from trimtab.analysis.canaries import EVEN, canary_rows
-from trimtab.config import Config, config_digest
+from trimtab.config import config_digest
 from trimtab.judging.endpoint_judge import EndpointJudge
 from trimtab.judging.judges import Comparison, Judge
 from trimtab.judging.rubrics import is_switched
@@ -20,44 +19,51 @@ from trimtab.judging.verdicts import canaries, canary_answers, judge_answers, pa
 from trimtab.progress import Reporter
 from trimtab.records import Answer, Verdict, digest
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.inputs import benchmark, benchmark_name
 from trimtab.runtime.judges import judge_setup
+from trimtab.runtime.judges.judge_record import JudgeRecord
+from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
 
 
-def main(config: Config, *, reporter: Reporter) -> None:
+def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Write the verdicts on both models, `verdicts/<benchmark>.json` and `….unaligned.json`, canaries, and who judged.
 
     What got no verdict is null there. Unless that is allowed, the stage is then not done, and asks again next time.
     """
-    name = benchmark_name(config)
+    name, config, folder = setup.benchmark_name, setup.config, setup.folder
     assert name is not None
-    folder = Folder.of(config)
     baseline, sides = answers(folder, name)
-    rows = [one.to_json() for some in (baseline, *sides.values()) for one in some]
+    rows = [answer.to_json() for model in (baseline, *sides.values()) for answer in model]
     inputs = digest([rows, config_digest(config, "judge", "benchmark", "base_url")])
     if folder.is_done("judge", inputs):
         reporter.say(f"judge: {name} is judged already")
         return
-    with stop_on_signal() as stop, judge_setup.seated(config, reporter=reporter, stop=stop) as seated:
-        wanted = comparisons(baseline, list(sides.values()), n_canaries=config.judge.canaries)
-        judge = seated.judge(next(iter(wanted), None))
-        seated.announce(judge, wanted)
-        told = {path: judge_answers(judge, baseline, some) for path, some in sides.items()}
-        shown = canaries(judge, baseline, prompts=config.judge.canaries)
-        about = seated.about(judge)
-    for path, verdicts in told.items():
-        store.write_json(path, [one.to_json() for one in verdicts])
-    store.write_json(folder.canaries(name), [{"judge": judge.name, "canaries": _sung(shown, config, judge)}])
-    missing = {path: len(baseline) - _n_judged(verdicts) for path, verdicts in told.items()}
-    aligned = folder.verdicts(name)
-    counts = {"n_prompts": len(baseline), "n_missing": missing[aligned], "allow_missing": config.judge.allow_missing}
-    unanswered = len(baseline) - len(told[aligned])
-    reasons = ", ".join(filter(None, [f"not answered: {unanswered}" if unanswered else "", about["reasons"]]))
-    store.write_json(folder.judge(name), about | counts | {"reasons": reasons})
-    if config.judge.allow_missing or not any(missing.values()):
-        folder.finish("judge", inputs, [*told, folder.canaries(name), folder.judge(name)])
-    reporter.say(f"judge: {len(baseline) - missing[aligned]} of {len(baseline)} answers judged by {judge.name}")
+    aligned, n_canaries = folder.verdicts(name), config.judge.canaries
+    with stop_on_signal() as stop, judge_setup.configured_judge(setup, reporter=reporter, stop=stop) as source:
+        pairs = comparisons(baseline, list(sides.values()), n_canaries=n_canaries)
+        judge = source.judge(next(iter(pairs), None))
+        source.announce(judge, pairs)
+        verdicts = {path: judge_answers(judge, baseline, model) for path, model in sides.items()}
+        source.check_position(judge, comparisons(baseline, [sides[aligned]], n_canaries=0))
+        canary_verdicts = canaries(judge, baseline, prompts=n_canaries)
+        record = JudgeRecord(
+            identity=source.identity(judge),
+            usage=source.usage(judge),
+            n_prompts=len(baseline),
+            n_missing=len(baseline) - _n_judged(verdicts[aligned]),
+            n_unanswered=len(baseline) - len(verdicts[aligned]),
+            allow_missing=config.judge.allow_missing,
+        )
+    for path, of_model in verdicts.items():
+        store.write_json(path, [verdict.to_json() for verdict in of_model])
+    _write_canaries(setup, judge, canary_verdicts, folder.canaries(name))
+    store.write_json(folder.judge(name), record.to_json())
+    if config.judge.allow_missing or all(_n_judged(of_model) == len(baseline) for of_model in verdicts.values()):
+        folder.finish("judge", inputs, [*verdicts, folder.canaries(name), folder.judge(name)])
+    for note in record.usage.notes:
+        reporter.say(f"judge: {note}")
+    n_judged = len(baseline) - record.n_missing
+    reporter.say(f"judge: {n_judged} of {len(baseline)} answers judged by {judge.name}")
 
 
 def answers(folder: Folder, name: str) -> tuple[list[Answer], dict[Path, list[Answer]]]:
@@ -70,20 +76,24 @@ def answers(folder: Folder, name: str) -> tuple[list[Answer], dict[Path, list[An
 
 def comparisons(baseline: Sequence[Answer], sides: Sequence[Sequence[Answer]], *, n_canaries: int) -> list[Comparison]:
     """Everything that `main` asks its judge, canaries included."""
-    asked = [pair for some in sides for pair in pair_answers(baseline, some).pairs if pair[0].output != pair[1].output]
-    shown = canary_answers(baseline, prompts=n_canaries)
-    asked += [pair for some in shown.values() for pair in pair_answers(baseline, some).pairs]
-    return [Comparison(old.prompt_id, old.instruction, old.output, new.output) for old, new in asked]
+    pairs = [
+        pair for model in sides for pair in pair_answers(baseline, model).pairs if pair[0].output != pair[1].output
+    ]
+    for canary in canary_answers(baseline, prompts=n_canaries).values():
+        pairs += pair_answers(baseline, canary).pairs
+    return [Comparison(old.prompt_id, old.instruction, old.output, new.output) for old, new in pairs]
 
 
-def _sung(shown: Mapping[str, Sequence[Verdict]], config: Config, judge: Judge) -> list[dict[str, Any]]:
+def _write_canaries(setup: RunSetup, judge: Judge, verdicts: Mapping[str, Sequence[Verdict]], path: Path) -> None:
     """A worthless answer is held to less against the unaligned model, which may be weak, than a published baseline."""
-    told = {name: [one.preference for one in verdicts] for name, verdicts in shown.items()}
-    orders = isinstance(judge, EndpointJudge) and not judge.both_orders
-    switched = {name: [is_switched(one.instruction) for one in verdicts] for name, verdicts in shown.items()}
-    return canary_rows(
-        told, threshold=None if benchmark(config).has_baseline else EVEN, switched=switched if orders else None
-    )
+    preferences = {name: [verdict.preference for verdict in of_canary] for name, of_canary in verdicts.items()}
+    switched = {
+        name: [is_switched(verdict.instruction) for verdict in of_canary] for name, of_canary in verdicts.items()
+    }
+    in_order = isinstance(judge, EndpointJudge) and not judge.both_orders
+    threshold = None if setup.benchmark.has_baseline else EVEN
+    results = canary_rows(preferences, threshold=threshold, switched=switched if in_order else None)
+    store.write_json(path, [{"judge": judge.name, "canaries": results}])
 
 
 def _read(folder: Folder, path: Path) -> list[Answer]:
@@ -91,4 +101,4 @@ def _read(folder: Folder, path: Path) -> list[Answer]:
 
 
 def _n_judged(verdicts: Sequence[Verdict]) -> int:
-    return sum(one.preference is not None for one in verdicts)
+    return sum(verdict.preference is not None for verdict in verdicts)

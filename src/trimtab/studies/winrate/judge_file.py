@@ -44,8 +44,8 @@ def resolve(file: str, flags: dict[str, Any]) -> Config:
 
 def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
     """Lay the answers down as a run has them, judge them, and summarise; the numbers are those of `winrate`."""
-    judge_setup.require(config)
     setup = set_up(config)
+    judge_setup.require(setup)
     folder, prompts, name = setup.folder, setup.benchmark, setup.benchmark_name
     assert name is not None
     answers = _answers(Path(file), prompts, name, allow_missing=config.judge.allow_missing)
