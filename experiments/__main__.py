@@ -13,45 +13,47 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments import checking, making, page
+from experiments import compare_numbers, page, run_sweeps
 from trimtab import store
 
-NUMBERS = making.ROOT / "experiments" / "numbers.json"
+NUMBERS = run_sweeps.ROOT / "experiments" / "numbers.json"
 
 
 def main(words: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 (failed, or numbers outside their intervals), 2 (words)."""
-    asked = _parser().parse_args(words)
-    runs = Path(asked.runs or ("runs/findings-quick" if asked.quick else "runs/findings"))
-    unknown = set(asked.only) - {made.name for made in making.SWEEPS}
+    arguments = _parser().parse_args(words)
+    quick: bool = arguments.quick
+    runs = Path(arguments.runs or ("runs/findings-quick" if quick else "runs/findings"))
+    unknown = set(arguments.only) - {spec.name for spec in run_sweeps.SWEEPS}
     if unknown:
         print(f"no such sweep: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    try:
-        if not (asked.page or asked.check):
-            making.make(
-                making.Order(
-                    runs=runs, quick=asked.quick, shared=asked.shared, workers=asked.workers, only=tuple(asked.only)
-                )
-            )
-    except making.Refused as why:
-        print(why, file=sys.stderr)
-        return 1
-    told = page.tell(runs, quick=asked.quick)
-    if asked.check:
-        return _check(told)
-    out = asked.out or (runs if asked.quick else making.ROOT / "docs")
-    page.write(told, page=out / "findings.md", numbers=out / "numbers.json" if asked.quick or asked.out else NUMBERS)
-    print(f"findings: {out / 'findings.md'}, {len(told.numbers['numbers'])} numbers")
+    if not (arguments.page or arguments.check):
+        options = run_sweeps.Options(
+            runs=runs, quick=quick, real_data=arguments.shared, workers=arguments.workers, only=tuple(arguments.only)
+        )
+        try:
+            run_sweeps.make(options)
+        except run_sweeps.CannotRun as error:
+            print(error, file=sys.stderr)
+            return 1
+    findings = page.findings(runs, quick=quick)
+    if arguments.check:
+        return _check(findings)
+    out = arguments.out or (runs if quick else run_sweeps.ROOT / "docs")
+    numbers = out / "numbers.json" if quick or arguments.out else NUMBERS
+    page.write(findings, page=out / "findings.md", numbers=numbers)
+    print(f"findings: {out / 'findings.md'}, {len(findings.numbers['numbers'])} numbers")
     return 0
 
 
-def _check(told: page.Told) -> int:
+def _check(findings: page.Findings) -> int:
     if not NUMBERS.is_file():
         print(f"there are no committed numbers ({NUMBERS})", file=sys.stderr)
         return 1
-    lines = checking.outside(store.read_json(NUMBERS)["numbers"], told.numbers["numbers"])
-    print("\n".join(lines) if lines else f"all {len(told.numbers['numbers'])} numbers are within their intervals")
+    new = findings.numbers["numbers"]
+    lines = compare_numbers.differences(store.read_json(NUMBERS)["numbers"], new)
+    print("\n".join(lines) if lines else f"all {len(new)} numbers are within their intervals")
     return 1 if lines else 0
 
 

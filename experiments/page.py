@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments import making
+from experiments import run_sweeps
+from experiments.question import Answer, Numbers, Question, Sweeps
 from experiments.questions import QUESTIONS
-from experiments.section import Book, Question, Section, Sweeps, Table
-from experiments.sweeps_read import NoSuchPoint, Sweep, read
+from experiments.read_sweeps import NoSuchPoint, Sweep, read
 from trimtab import store
+from trimtab.reporting.sections import Link, Table
 
 FORMAT = 1
 NOT_YET = "Not run yet"
@@ -28,128 +29,130 @@ that 80 % of such experiments would have seen.""".splitlines()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The page's text, its drawings by name, and the tree of numbers.json."""
+class Findings:
+    """The page's text, its pictures by name, and the tree of numbers.json."""
 
     text: str
-    drawings: Mapping[str, str]
+    pictures: Mapping[str, str]
     numbers: Mapping[str, Any]
 
 
 def sweeps_in(runs: Path) -> dict[str, Sweep]:
     """Those that are whole, by name. One on given data goes by the command that holds on every machine."""
-    found = {}
-    for made in making.SWEEPS:
-        sweep = read(runs / made.name)
+    sweeps = {}
+    for spec in run_sweeps.SWEEPS:
+        sweep = read(runs / spec.name)
         if sweep is not None:
-            found[made.name] = replace(sweep, command=making.command(made)) if made.data else sweep
-    return found
+            sweeps[spec.name] = replace(sweep, command=run_sweeps.command(spec.name)) if spec.data else sweep
+    return sweeps
 
 
-def tell(runs: Path, *, quick: bool = False) -> Told:
-    """The page from the sweeps below `runs`; one that is not there is said, and never an error."""
+def findings(runs: Path, *, quick: bool = False) -> Findings:
+    """The page from the sweeps below `runs`; one that is not there is named on it, and never an error."""
     sweeps = sweeps_in(runs)
-    book = Book({name: making.revision_of(sweep.folder) for name, sweep in sweeps.items()})
-    sections = {question: _answer(question, sweeps, book) for question in QUESTIONS}
+    numbers = Numbers({name: run_sweeps.revision_of(sweep.folder) for name, sweep in sweeps.items()})
+    answers = {question: _answer(question, sweeps, numbers) for question in QUESTIONS}
     lines = [
         "# Findings", "",
         *_head(quick), "",
         "## Answers", "",
-        *(_first(question, section) for question, section in sections.items()), "",
-        *(line for question, section in sections.items() for line in _section(question, section, sweeps)),
-        *_how(sweeps, book), "",
+        *(_first(question, answer) for question, answer in answers.items()), "",
+        *(line for question, answer in answers.items() for line in _section(question, answer, sweeps)),
+        *_sources(sweeps, numbers), "",
     ]  # fmt: skip
-    drawn = {one.drawing.name: one.drawing.svg for one in sections.values() if one is not None and one.drawing}
-    numbers = {"format": FORMAT, "quick": quick, "numbers": book.entries}
-    return Told("\n".join(lines), drawn, numbers)
+    pictures = [answer.picture for answer in answers.values() if answer is not None and answer.picture]
+    tree = {"format": FORMAT, "quick": quick, "numbers": numbers.entries}
+    return Findings("\n".join(lines), {picture.name: picture.svg for picture in pictures}, tree)
 
 
-def _answer(question: Question, sweeps: Sweeps, book: Book) -> Section | None:
+def _answer(question: Question, sweeps: Sweeps, numbers: Numbers) -> Answer | None:
     if not all(name in sweeps for name in question.needs):
         return None
     try:
-        return question.answer(sweeps, book)
-    except NoSuchPoint as why:
-        return Section(answers=[f"Not answered: {why}."])
+        return question.answer(sweeps, numbers)
+    except NoSuchPoint as error:
+        return Answer([f"Not answered: {error}."])
 
 
-def write(told: Told, *, page: Path, numbers: Path) -> None:
+def write(findings: Findings, *, page: Path, numbers: Path) -> None:
     """The page, `figures/` beside it, and the numbers. Drawings of questions that are gone are deleted."""
     folder = page.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.svg"):
-        if old.stem not in told.drawings:
+        if old.stem not in findings.pictures:
             old.unlink()
-    for name, svg in told.drawings.items():
+    for name, svg in findings.pictures.items():
         store.write_text(folder / f"{name}.svg", svg)
-    store.write_text(page, told.text)
-    store.write_json(numbers, told.numbers)
+    store.write_text(page, findings.text)
+    store.write_json(numbers, findings.numbers)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
 def _head(quick: bool) -> list[str]:
-    marked = ["> **Quick form.** Tiny runs that exercise the code; their numbers say nothing about the questions.", ""]
-    return (marked if quick else []) + [*HEAD]
+    warning = ["> **Quick form.** Tiny runs that exercise the code; their numbers say nothing about the questions.", ""]
+    return (warning if quick else []) + [*HEAD]
 
 
-def _first(question: Question, section: Section | None) -> str:
-    told = f"{NOT_YET}." if section is None else section.short or section.answers[0]
-    return f"- **[{question.title}](#{anchor(question.title)})** {_begun(told)}"
+def _first(question: Question, answer: Answer | None) -> str:
+    text = f"{NOT_YET}." if answer is None else answer.short or answer.sentences[0]
+    return f"- **[{question.title}](#{anchor(question.title)})** {_capital(text)}"
 
 
-def _begun(told: str) -> str:
+def _capital(sentence: str) -> str:
     """A sentence with its capital; names of objectives and Greek letters keep their own."""
-    first = told.split(" ", 1)[0]
-    return (
-        told[:1].upper() + told[1:] if first.isascii() and first.replace("-", "").isalpha() and first != "dpo" else told
-    )
+    first = sentence.split(" ", 1)[0]
+    is_word = first.isascii() and first.replace("-", "").isalpha() and first != "dpo"
+    return sentence[:1].upper() + sentence[1:] if is_word else sentence
 
 
 def anchor(title: str) -> str:
     """The id that GitHub gives a heading."""
-    kept = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_")
-    return kept.replace(" ", "-")
+    letters = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_")
+    return letters.replace(" ", "-")
 
 
-def _section(question: Question, section: Section | None, sweeps: Sweeps) -> list[str]:
-    lines = [f"## {question.title}", "", question.asked, ""]
-    missing = [name for name in (*question.needs, *question.wants) if name not in sweeps]
-    if section is not None:
-        lines += [f"- {_begun(told)}" for told in section.answers] + [""]
-        if section.drawing:
-            drawing = section.drawing
-            lines += [f"![{question.title}](figures/{drawing.name}.svg)", "", f"*{drawing.caption}*", ""]
-        if section.table:
-            lines += [*_table(section.table), ""]
-        if section.meaning:
-            lines += [" ".join(section.meaning), ""]
-        if section.limits:
-            lines += ["What this cannot say: " + " ".join(section.limits), ""]
+def _section(question: Question, answer: Answer | None, sweeps: Sweeps) -> list[str]:
+    lines = [f"## {question.title}", "", question.text, ""]
+    if answer is not None:
+        lines += _answer_lines(question, answer)
+    missing = [name for name in (*question.needs, *question.optional) if name not in sweeps]
     if missing:
-        lines += [f"{NOT_YET}: {', '.join(f'`{making.command(making.named(name))}`' for name in missing)}.", ""]
+        lines += [f"{NOT_YET}: {', '.join(f'`{run_sweeps.command(name)}`' for name in missing)}.", ""]
+    return lines
+
+
+def _answer_lines(question: Question, answer: Answer) -> list[str]:
+    lines = [f"- {_capital(sentence)}" for sentence in answer.sentences] + [""]
+    if answer.picture:
+        lines += [f"![{question.title}](figures/{answer.picture.name}.svg)", "", f"*{answer.picture.caption}*", ""]
+    if answer.table:
+        lines += [*_table(answer.table), ""]
+    if answer.meaning:
+        lines += [" ".join(answer.meaning), ""]
+    if answer.limits:
+        lines += ["What this cannot say: " + " ".join(answer.limits), ""]
     return lines
 
 
 def _table(table: Table) -> list[str]:
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
+    def row(cells: Sequence[str | Link]) -> str:
+        return "| " + " | ".join(map(str, cells)) + " |"
 
     return [row(table.head), "|" + "---|" * len(table.head), *(row(cells) for cells in table.rows)]
 
 
-def _how(sweeps: Sweeps, book: Book) -> list[str]:
+def _sources(sweeps: Sweeps, numbers: Numbers) -> list[str]:
     lines = ["## How it was made", ""]
     if not sweeps:
         return [*lines, f"{NOT_YET}."]
     rows = []
     for name, sweep in sweeps.items():
-        told = store.read_json(sweep.folder / "sweep.json")
-        seconds = told.get("cost", {}).get("seconds")
+        seconds = store.read_json(sweep.folder / "sweep.json").get("cost", {}).get("seconds")
         n_runs = sum(len(point.runs) for point in sweep.points)
         cost = "–" if seconds is None else f"{seconds / 60:.0f}"
-        rows.append([name, f"`{sweep.command}`", f"{n_runs}", cost, book.revisions[name]])
+        rows.append([name, f"`{sweep.command}`", f"{n_runs}", cost, numbers.revisions[name]])
     versions = store.read_json(next(iter(sweeps.values())).points[0].runs[0] / "versions.json")
     hardware, packages = versions["hardware"], versions["packages"]
     return [

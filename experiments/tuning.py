@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.sweeps_read import Sweep
+from experiments.read_sweeps import Sweep
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "windtunnel" / "ranking.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class Trial:
+    """A point of the tuning sweep: what it set, and its true win rate in percent."""
+
     objective: str
     learning_rate: float
     beta: float
@@ -26,18 +28,18 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Picked:
-    """`n_tried`: points that this method was given; `at_edge`: keys whose picked value is an end of what was tried."""
+class TunedMethod:
+    """`n_trials`: points that this method was given; `at_edge`: keys whose picked value is an end of what was tried."""
 
-    best: Tried
-    n_tried: int
+    best: Trial
+    n_trials: int
     at_edge: tuple[str, ...]
 
 
-def tried(sweep: Sweep) -> list[Tried]:
+def read_trials(sweep: Sweep) -> list[Trial]:
     """Every point of the tuning sweep, with the mean true win rate in percent over its prompts and seeds."""
     return [
-        Tried(
+        Trial(
             point.setting("objective.name"),
             float(point.setting("train.learning_rate")),
             float(point.setting("objective.beta")),
@@ -47,59 +49,61 @@ def tried(sweep: Sweep) -> list[Tried]:
     ]
 
 
-def pick(points: Sequence[Tried]) -> dict[str, Picked]:
+def tune(trials: Sequence[Trial]) -> dict[str, TunedMethod]:
     """By objective. Raises ValueError where methods were given unequal budgets."""
-    by: dict[str, list[Tried]] = {}
-    for point in points:
-        by.setdefault(point.objective, []).append(point)
-    budgets = {name: sorted((one.learning_rate, one.beta) for one in found) for name, found in by.items()}
+    by_objective: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_objective.setdefault(trial.objective, []).append(trial)
+    budgets = {
+        name: sorted((trial.learning_rate, trial.beta) for trial in trials) for name, trials in by_objective.items()
+    }
     if len({tuple(budget) for budget in budgets.values()}) > 1:
         raise ValueError(f"unequal budgets: { {name: len(budget) for name, budget in budgets.items()} }")
-    return {name: _best(found) for name, found in by.items()}
+    return {name: _best(trials) for name, trials in by_objective.items()}
 
 
-def _best(found: Sequence[Tried]) -> Picked:
-    best = max(found, key=lambda one: (one.win_rate, -one.learning_rate, -one.beta))
-    ends = {
-        "learning_rate": {pick_end(one.learning_rate for one in found) for pick_end in (min, max)},
-        "beta": {pick_end(one.beta for one in found) for pick_end in (min, max)},
+def _best(trials: Sequence[Trial]) -> TunedMethod:
+    best = max(trials, key=lambda trial: (trial.win_rate, -trial.learning_rate, -trial.beta))
+    values = {
+        "learning_rate": {trial.learning_rate for trial in trials},
+        "beta": {trial.beta for trial in trials},
     }
-    at_edge = tuple(key for key, borders in ends.items() if len(borders) > 1 and getattr(best, key) in borders)
-    return Picked(best, len(found), at_edge)
+    at_edge = tuple(
+        key for key, tries in values.items() if len(tries) > 1 and getattr(best, key) in (min(tries), max(tries))
+    )
+    return TunedMethod(best, len(trials), at_edge)
 
 
-def in_recipe(path: Path = RECIPE) -> dict[str, tuple[float, float]]:
+def recipe_values(path: Path = RECIPE) -> dict[str, tuple[float, float]]:
     """Learning rate and β of every objective in the ranking's recipe; a point's own keys stand before the file's."""
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    found = {}
+    values = {}
     for point in tree["sweep"]["points"]:
-        told = _flat(tree) | _flat(point)
-        found[str(told["objective.name"])] = (
-            float(told.get("train.learning_rate", 5e-4)),
-            float(told.get("objective.beta", 0.3)),
+        settings = _flat(tree) | _flat(point)
+        values[str(settings["objective.name"])] = (
+            float(settings.get("train.learning_rate", 5e-4)),
+            float(settings.get("objective.beta", 0.3)),
         )
-    return found
+    return values
 
 
-def differing(picked: Mapping[str, Picked], recipe: Mapping[str, tuple[float, float]]) -> list[str]:
+def differences(methods: Mapping[str, TunedMethod], recipe: Mapping[str, tuple[float, float]]) -> list[str]:
     """One line for each method whose ranked values are not what tuning picked."""
     lines = []
-    for name, one in picked.items():
-        wanted = (one.best.learning_rate, one.best.beta)
-        if recipe.get(name) != wanted:
-            lines.append(
-                f"{name}: tuning picks learning rate {wanted[0]:g}, β {wanted[1]:g}; recipe: {recipe.get(name)}"
-            )
+    for name, method in methods.items():
+        rate, beta = method.best.learning_rate, method.best.beta
+        if recipe.get(name) != (rate, beta):
+            lines.append(f"{name}: tuning picks learning rate {rate:g}, β {beta:g}; recipe: {recipe.get(name)}")
     return lines
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """`{"train": {"learning_rate": 1}}` and `{"train.learning-rate": 1}` alike as `{"train.learning_rate": 1}`."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = key.replace("-", "_")
         if isinstance(value, Mapping):
-            found |= {f"{name}.{inner}": one for inner, one in _flat(value).items()}
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in _flat(value).items()}
         else:
-            found[name] = value
-    return found
+            flat[name] = value
+    return flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.question import Question
 from experiments.questions import (
     calibration,
     dead_zone,
@@ -13,7 +14,6 @@ from experiments.questions import (
     selection,
     sizes,
 )
-from experiments.section import Question
 
 QUESTIONS: tuple[Question, ...] = (
     saturation.QUESTION,

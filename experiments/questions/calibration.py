@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
-from experiments.drawings import rows as drawn_rows
-from experiments.figures_of import Figure, from_estimate, over_seeds
-from experiments.section import Book, Drawing, Question, Section, Sweeps, Table
-from experiments.sweeps_read import Point, Sweep
-from experiments.words import counted, direction, grouped, listed, method, number, shown
+from experiments.measurement import Measurement, over_seeds
+from experiments.pictures import rows as interval_rows
+from experiments.question import Answer, Numbers, Picture, Question, Sweeps
+from experiments.read_sweeps import Point, Selection, Sweep
+from experiments.words import count, direction, group, join_words, method, number, text_of
 from trimtab import store
+from trimtab.reporting.sections import Table
 
-CALIBRATED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+POINTS: Mapping[str, Selection] = {
     "dead-zone": {"objective.margin": (0.5, 1, 2, 1000), "windtunnel.length_bias": (0,)},
     "dead-zone-sigmoid": {"windtunnel.length_bias": (0,)},
     "real-ukp": {},
@@ -27,45 +29,91 @@ _CONFIDENCE = {
 }
 
 
-def answer(sweeps: Sweeps, book: Book) -> Section:
-    rows: list[list[str]] = []
-    over: dict[str, Figure] = {}
-    tokens: dict[str, Figure] = {}
-    for name, wanted in CALIBRATED.items():
-        for point in sweeps[name].among(wanted) if name in sweeps else []:
-            path = point.folder / "calibration.json"
-            if not path.is_file():
-                continue
-            told = store.read_json(path)
-            label = _label(name, told)
-            figures = _figures(told, book, sweeps[name], point)
-            over[label], tokens[label] = figures["over"], figures["token"]
-            rows.append(
-                [label, f"{told['n_pairs']}", shown(figures["accuracy"], 2), shown(figures["over"], 2, signed=True),
-                 number(figures["over"].detectable, 2), shown(figures["brier"], 2), shown(figures["ece"], 2),
-                 _chance(told), shown(figures["token"], 3, signed=True), shown(figures["drift"], 3)]
-            )  # fmt: skip
-    if not rows:
-        return Section(answers=["Not measured yet: `trimtab calibrate` of the points (`make findings`)."])
-    summary = {label: _CONFIDENCE[direction(figure)] for label, figure in over.items()}
-    sharper = [label for label, figure in tokens.items() if (figure.ci95 or (0, 0))[0] > 0]
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the page shows of a `calibration.json`. `ece_by_chance`: of a calibrated model on as many pairs."""
+
+    label: str
+    n_pairs: int
+    accuracy: Measurement
+    over_confidence: Measurement
+    brier: Measurement
+    ece: Measurement
+    token: Measurement
+    drift: Measurement
+    ece_by_chance: str
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any], *, name: str, add: Callable[[str, Measurement], Measurement]) -> Self:
+        """`name` is the sweep's; `add` writes a number down."""
+        gap = tree["reward_gap"]["after"]
+        eces = [seed["reward_gap"]["after"]["ece"] for seed in tree["by_seed"]] or [gap["ece"]]
+        objective, token = method(tree["objective"]), tree["next_token"]["change"]["over_confidence"]
+        divergence = Measurement.from_json(tree["drift"]["divergence"], unit="nats a token")
+        chance = gap["ece_by_chance"]
+        return cls(
+            label=f"{name.removeprefix('real-')}: {objective}" if name.startswith("real-") else objective,
+            n_pairs=tree["n_pairs"],
+            accuracy=add("accuracy", Measurement.from_json(gap["accuracy"], unit="")),
+            over_confidence=add("over", Measurement.from_json(gap["over_confidence"], unit="")),
+            brier=add("brier", Measurement.from_json(gap["brier"], unit="")),
+            ece=add("ece", over_seeds(eces)),
+            token=add("token", Measurement.from_json(token, unit="")),
+            drift=add("drift", divergence),
+            ece_by_chance=f"{chance['mean']:.2f} (≤ {chance['below95']:.2f})",
+        )
+
+    def row(self) -> list[str]:
+        return [
+            self.label, f"{self.n_pairs}", text_of(self.accuracy, 2), text_of(self.over_confidence, 2, with_sign=True),
+            number(self.over_confidence.detectable, 2), text_of(self.brier, 2), text_of(self.ece, 2),
+            self.ece_by_chance, text_of(self.token, 3, with_sign=True), text_of(self.drift, 3),
+        ]  # fmt: skip
+
+
+def _read(sweep: Sweep, point: Point, numbers: Numbers) -> Calibration | None:
+    path = point.folder / "calibration.json"
+    if not path.is_file():
+        return None
+    tree = store.read_json(path)
+
+    def add(key: str, measurement: Measurement) -> Measurement:
+        name = f"calibration/{sweep.name}/{point.name}/{key}"
+        return numbers.add(name, measurement, sweep=sweep, command=tree["command"])
+
+    return Calibration.from_json(tree, name=sweep.name, add=add)
+
+
+def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
+    readings = [
+        _read(sweeps[name], point, numbers)
+        for name, values in POINTS.items()
+        if name in sweeps
+        for point in sweeps[name].among(values)
+    ]
+    calibrations = [calibration for calibration in readings if calibration is not None]
+    if not calibrations:
+        return Answer(sentences=["Not measured yet: `trimtab calibrate` of the points (`make findings`)."])
+    over_confidence = {calibration.label: calibration.over_confidence for calibration in calibrations}
+    summary = {label: _CONFIDENCE[direction(figure)] for label, figure in over_confidence.items()}
+    sharper = [calibration.label for calibration in calibrations if direction(calibration.token) == "above"]
     meaning = (
-        f"On the next token of held-out chosen responses over-confidence grew in {listed(sharper)}."
+        f"On the next token of held-out chosen responses over-confidence grew in {join_words(sharper)}."
         if sharper
         else "In no run did over-confidence on the next token grow distinguishably."
     )
-    return Section(
-        answers=[f"by its reward gap a run is {counted(summary, _CONFIDENCE.values())}.",
-                 *grouped(summary, _CONFIDENCE.values())],
+    return Answer(
+        sentences=[f"by its reward gap a run is {count(summary, _CONFIDENCE.values())}.",
+                 *group(summary, _CONFIDENCE.values())],
         table=Table(
             ("run", "held-out pairs", "accuracy", "over-confidence", "80 % power for", "Brier", "ECE",
              "ECE by chance (95 %)", "next-token over-confidence, change", "KL from the reference, nats a token"),
-            rows,
+            [calibration.row() for calibration in calibrations],
         ),
-        drawing=Drawing(
+        picture=Picture(
             "calibration",
-            drawn_rows(
-                {label: {"over-confidence": figure} for label, figure in over.items()},
+            interval_rows(
+                {label: {"over-confidence": figure} for label, figure in over_confidence.items()},
                 below="confidence less accuracy of the reward gap", title="Over-confidence of the reward gap",
             ),
             "Mean σ(|reward gap|) less accuracy on held-out pairs. `trimtab calibrate` of each point",
@@ -82,41 +130,13 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     )  # fmt: skip
 
 
-def _label(name: str, told: Mapping[str, Any]) -> str:
-    label = method(told["objective"])
-    return f"{name.removeprefix('real-')}: {label}" if name.startswith("real-") else label
-
-
-def _figures(told: Mapping[str, Any], book: Book, sweep: Sweep, point: Point) -> dict[str, Figure]:
-    gap = told["reward_gap"]["after"]
-    eces = [one["reward_gap"]["after"]["ece"] for one in told["by_seed"]] or [gap["ece"]]
-    found = {
-        "accuracy": from_estimate(gap["accuracy"], unit=""),
-        "over": from_estimate(gap["over_confidence"], unit=""),
-        "brier": from_estimate(gap["brier"], unit=""),
-        "ece": over_seeds(eces),
-        "token": from_estimate(told["next_token"]["change"]["over_confidence"], unit=""),
-        "drift": from_estimate(told["drift"]["divergence"], unit="nats a token"),
-    }
-    return {
-        key: book.keep(f"calibration/{sweep.name}/{point.name}/{key}", figure, sweep=sweep, command=told["command"])
-        for key, figure in found.items()
-    }
-
-
-def _chance(told: Mapping[str, Any]) -> str:
-    chance = told["reward_gap"]["after"]["ece_by_chance"]
-    return f"{chance['mean']:.2f} (≤ {chance['below95']:.2f})"
-
-
 QUESTION = Question(
-    key="calibration",
     title="Calibration",
-    asked=(
+    text=(
         "Does σ(reward gap) mean what it says, are next tokens predicted with the right confidence, and how far did "
         "the model drift?"
     ),
     needs=("dead-zone",),
-    wants=("dead-zone-sigmoid", "real-ukp", "real-finegrained"),
+    optional=("dead-zone-sigmoid", "real-ukp", "real-finegrained"),
     answer=answer,
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from experiments.drawings import plane
-from experiments.figures_of import CORRELATION, Figure, mean, over_seeds, rank_correlation
-from experiments.section import Book, Drawing, Question, Section, Sweeps, Table
-from experiments.sweeps_read import Point
-from experiments.words import claim, shown
-from trimtab.analysis import sweep as sweeping
+from experiments.measurement import CORRELATION, Measurement, mean, over_seeds, rank_correlation
+from experiments.pictures import plane
+from experiments.question import Answer, Numbers, Picture, Question, Sweeps
+from experiments.read_sweeps import Point, Sweep
+from experiments.words import claim, text_of
+from trimtab.analysis.sweep import steps_to_share
+from trimtab.reporting.sections import Table
 
 Ratings = Sequence[Sequence[float | None]]  # a setting, a seed
 _CLAIMS = (
@@ -31,50 +33,94 @@ _CLAIMS = (
 )
 
 
-def answer(sweeps: Sweeps, book: Book) -> Section:
-    sweep = sweeps["margin-beta"]
-    growths: list[list[float | None]] = []
-    truths: list[list[float | None]] = []
-    speeds: list[list[float | None]] = []
-    rows: list[list[str]] = []
-    groups: dict[str, list[tuple[Figure, Figure, str]]] = {}
-    for point in sweep.points:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A point of the map: its measurements, and the seeds' own growth (tokens), true win rate (%) and steps to 90 %."""
+
+    point: Point
+    margin: float
+    beta: float
+    growth: Measurement
+    steps: Measurement
+    truth: Measurement
+    active: Measurement
+    growth_by_seed: Sequence[float]
+    truth_by_seed: Sequence[float]
+    steps_by_seed: Sequence[float | None]
+
+    @classmethod
+    def of(cls, point: Point, numbers: Numbers, sweep: Sweep) -> Setting:
         margin, beta = point.setting("objective.margin"), point.setting("objective.beta")
-        name = f"margin-beta/m={margin:g}/beta={beta:g}"
-        grown = book.keep(f"{name}/growth", mean(point.tokens_KN - point.tokens_before_N, unit="tokens"), sweep=sweep)
-        steps = book.keep(f"{name}/steps-to-90", over_seeds(_steps(point), unit="steps"), sweep=sweep)
-        true = book.keep(f"{name}/true", mean(point.wins_KN(), unit="%"), sweep=sweep)
-        active = book.keep(f"{name}/active", over_seeds(_active(point), unit="%"), sweep=sweep)
-        growths.append([float(value) for value in (point.tokens_KN - point.tokens_before_N).mean(axis=1)])
-        truths.append([float(value) for value in point.wins_KN().mean(axis=1)])
-        speeds.append(_steps(point))
-        rows.append(
-            [f"{margin:g}", f"{beta:g}", f"{margin / beta:.3g}", shown(grown, signed=True), shown(true), shown(steps),
-             shown(active, 0), _regime(point)]
-        )  # fmt: skip
-        kind = "starved" if "starved" in point.regimes else "not starved"
-        groups.setdefault(kind, []).append((steps, grown, f"{margin:g}, {beta:g}"))
+        growth_KN, wins_KN, steps = point.tokens_KN - point.tokens_before_N, point.wins_KN(), _steps(point)
+
+        def add(key: str, measurement: Measurement) -> Measurement:
+            return numbers.add(f"margin-beta/m={margin:g}/beta={beta:g}/{key}", measurement, sweep=sweep)
+
+        return cls(
+            point=point,
+            margin=margin,
+            beta=beta,
+            growth=add("growth", mean(growth_KN, unit="tokens")),
+            steps=add("steps-to-90", over_seeds(steps, unit="steps")),
+            truth=add("true", mean(wins_KN, unit="%")),
+            active=add("active", over_seeds(_active(point), unit="%")),
+            growth_by_seed=growth_KN.mean(axis=1).tolist(),
+            truth_by_seed=wins_KN.mean(axis=1).tolist(),
+            steps_by_seed=steps,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self.margin:g}, {self.beta:g}"
+
+    @property
+    def reach(self) -> float:
+        """How far the dead zone is, in nats."""
+        return self.margin / self.beta
+
+    @property
+    def is_starved(self) -> bool:
+        return "starved" in self.point.regimes
+
+    def row(self) -> list[str]:
+        return [
+            f"{self.margin:g}", f"{self.beta:g}", f"{self.reach:.3g}", text_of(self.growth, with_sign=True),
+            text_of(self.truth), text_of(self.steps), text_of(self.active, 0), _regime(self.point),
+        ]  # fmt: skip
+
+
+def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
+    sweep = sweeps["margin-beta"]
+    settings = [Setting.of(point, numbers, sweep) for point in sweep.points]
+    groups: dict[str, list[tuple[Measurement, Measurement, str]]] = {}
+    for setting in settings:
+        kind = "starved" if setting.is_starved else "not starved"
+        groups.setdefault(kind, []).append((setting.steps, setting.growth, setting.name))
+    growths = [setting.growth_by_seed for setting in settings]
     n_seeds = min(map(len, growths))
-    reach = [point.setting("objective.margin") / point.setting("objective.beta") for point in sweep.points]
-    along = [
-        book.keep(f"margin-beta/{name}", _correlation(across, heights, n_seeds), sweep=sweep)
+    reaches = [[setting.reach] * n_seeds for setting in settings]
+    correlations = [
+        numbers.add(f"margin-beta/{name}", _correlation(across, heights, n_seeds), sweep=sweep)
         for name, across, heights in (
-            ("reach-and-length", [[one] * n_seeds for one in reach], growths),
-            ("reach-and-truth", [[one] * n_seeds for one in reach], truths),
-            ("trade-off", speeds, growths),
+            ("reach-and-length", reaches, growths),
+            ("reach-and-truth", reaches, [setting.truth_by_seed for setting in settings]),
+            ("trade-off", [setting.steps_by_seed for setting in settings], growths),
         )
     ]
-    starved = [f"m = {row[0]}, β = {row[1]}" for row in rows if "starved" in row[-1]]
-    answers = [*(f"{_told(figure, *words)}." for figure, words in zip(along, _CLAIMS, strict=True))]
-    return Section(
-        answers=[*answers, f"Starved: {'; '.join(starved)}." if starved else "No setting of this map starved."],
-        short=f"{answers[0][:-1]}; {answers[1]}",
+    starved_names = [f"m = {setting.margin:g}, β = {setting.beta:g}" for setting in settings if setting.is_starved]
+    claims = [f"{_claim(figure, *words)}." for figure, words in zip(correlations, _CLAIMS, strict=True)]
+    return Answer(
+        sentences=[
+            *claims,
+            f"Starved: {'; '.join(starved_names)}." if starved_names else "No setting of this map starved.",
+        ],
+        short=f"{claims[0][:-1]}; {claims[1]}",
         table=Table(
             ("m", "β", "m/β, nats", "growth, tokens", "true win rate, %", "steps to 90 %", "active at the end, %",
              "regime"),
-            rows,
+            [setting.row() for setting in settings],
         ),
-        drawing=Drawing(
+        picture=Picture(
             "margin-beta",
             plane(
                 groups, below="steps to 90 % of the final reward accuracy", beside="growth of answers, tokens",
@@ -90,16 +136,17 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
 
 
 def _steps(point: Point) -> list[float | None]:
-    found = [sweeping.steps_to_share([row["rewards/accuracies"] for row in rows]) for rows in point.metrics]
-    return [None if steps is None else float(steps) for steps in found]
+    steps = map(steps_to_share, point.curves("rewards/accuracies"))
+    return [None if step is None else float(step) for step in steps]
 
 
-def _active(point: Point) -> list[float | None]:
+def _active(point: Point) -> list[float]:
     """Percent of the responses in the last tenth of the steps, both sides."""
-    shares: list[float | None] = []
-    for rows in point.metrics:
-        tail = rows[-max(1, len(rows) // 10) :]
-        shares.append(100 * sum(row["active/chosen"] + row["active/rejected"] for row in tail) / (2 * len(tail)))
+    shares = []
+    for chosen, rejected in zip(point.curves("active/chosen"), point.curves("active/rejected"), strict=True):
+        n = max(1, len(chosen) // 10)
+        both_sides = sum(a + b for a, b in zip(chosen[-n:], rejected[-n:], strict=True))
+        shares.append(100 * both_sides / (2 * min(n, len(chosen))))
     return shares
 
 
@@ -108,24 +155,23 @@ def _regime(point: Point) -> str:
     return ", ".join(f"{name} {point.regimes.count(name)}/{len(point.regimes)}" for name in names)
 
 
-def _correlation(across: Ratings, heights: Ratings, n_seeds: int) -> Figure:
+def _correlation(across: Ratings, heights: Ratings, n_seeds: int) -> Measurement:
     """Kendall's τ over the settings, one a seed; settings without a number for a seed are left out of that seed's."""
-    each = []
+    by_seed = []
     for k in range(n_seeds):
-        known = [(x[k], y[k]) for x, y in zip(across, heights, strict=True) if x[k] is not None and y[k] is not None]
-        each.append(rank_correlation([float(x or 0) for x, _ in known], [float(y or 0) for _, y in known]))
-    return over_seeds(each, within=CORRELATION)
+        pairs = [(x[k], y[k]) for x, y in zip(across, heights, strict=True) if x[k] is not None and y[k] is not None]
+        by_seed.append(rank_correlation([float(x or 0) for x, _ in pairs], [float(y or 0) for _, y in pairs]))
+    return over_seeds(by_seed, within=CORRELATION)
 
 
-def _told(figure: Figure, about: str, up: str, down: str) -> str:
+def _claim(figure: Measurement, about: str, up: str, down: str) -> str:
     return claim(figure, digits=2, about=f"Kendall's τ of {about}", up=f"{up} (Kendall's τ of {about})",
                  down=f"{down} (Kendall's τ of {about})")  # fmt: skip
 
 
 QUESTION = Question(
-    key="margin-beta",
     title="Margin and β: bias against speed",
-    asked="APO-hinge-zero over m × β on length-biased labels: what is the price of a nearer dead zone (m/β, in nats)?",
+    text="APO-hinge-zero over m × β on length-biased labels: what is the price of a nearer dead zone (m/β, in nats)?",
     needs=("margin-beta",),
     answer=answer,
 )

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from experiments.drawings import along
-from experiments.figures_of import Figure, mean
+from experiments.measurement import Measurement, mean
+from experiments.pictures import along
+from experiments.question import Answer, Numbers, Picture, Question, Sweeps
 from experiments.questions.dead_zone import truth
-from experiments.section import Book, Drawing, Question, Section, Sweeps, Table
-from experiments.sweeps_read import difference
-from experiments.words import claim, shown
+from experiments.read_sweeps import difference
+from experiments.words import claim, text_of
+from trimtab.reporting.sections import Table
 
 AGAINST = "dpo"
 HINGE = "apo_hinge_zero"
 
 
-def answer(sweeps: Sweeps, book: Book) -> Section:
+def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
     sweep = sweeps["noise"]
     names, noises = sweep.values("objective.name"), sorted(sweep.values("windtunnel.label_noise"))
     worst = noises[-1]
-    lines: dict[str, list[Figure]] = {}
+    lines: dict[str, list[Measurement]] = {}
     rows: list[list[str]] = []
     answers: list[str] = []
     for name in names:
         points = {noise: sweep.at(objective__name=name, windtunnel__label_noise=noise) for noise in noises}
         lines[name] = [
-            book.keep(f"noise/{name}/{noise:g}/true", mean(truth(point), unit="%"), sweep=sweep)
+            numbers.add(f"noise/{name}/{noise:g}/true", mean(truth(point), unit="%"), sweep=sweep)
             for noise, point in points.items()
         ]
-        lost = book.keep(
+        loss = numbers.add(
             f"noise/{name}/lost", mean(difference(points[worst], points[noises[0]], truth), unit="points"), sweep=sweep
         )
-        rows.append([name, *(shown(figure) for figure in lines[name]), shown(lost, signed=True)])
+        rows.append([name, *(text_of(figure) for figure in lines[name]), text_of(loss, with_sign=True)])
     gaps = {
-        noise: book.keep(
+        noise: numbers.add(
             f"noise/hinge-less-dpo/{noise:g}",
             mean(
                 difference(
@@ -45,14 +46,14 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         )
         for noise in noises
     }
-    rows.append([f"{HINGE} less {AGAINST}", *(shown(figure, signed=True) for figure in gaps.values()), ""])
+    rows.append([f"{HINGE} less {AGAINST}", *(text_of(figure, with_sign=True) for figure in gaps.values()), ""])
     ends = [
         sweep.at(objective__name=name, windtunnel__label_noise=noise)
         for name in (HINGE, AGAINST)
         for noise in (worst, noises[0])
     ]
     hinge_drop, dpo_drop = difference(ends[0], ends[1], truth), difference(ends[2], ends[3], truth)
-    more = book.keep("noise/hinge-loses-more", mean(hinge_drop - dpo_drop, unit="points"), sweep=sweep)
+    more = numbers.add("noise/hinge-loses-more", mean(hinge_drop - dpo_drop, unit="points"), sweep=sweep)
     answers.append(
         claim(
             more,
@@ -62,13 +63,13 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
         )
         + "."
     )
-    return Section(
-        answers=answers,
+    return Answer(
+        sentences=answers,
         table=Table(
             ("objective", *(f"{noise:.0%} flipped" for noise in noises), f"{worst:.0%} less {noises[0]:.0%}, points"),
             rows,
         ),
-        drawing=Drawing(
+        picture=Picture(
             "noise",
             along(
                 {"true win rate, %": lines}, [f"{noise:.0%}" for noise in noises], below="labels flipped",
@@ -81,9 +82,8 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
 
 
 QUESTION = Question(
-    key="noise",
     title="Noise in the labels",
-    asked="0 to 30 % of the labels are flipped: does full weight on wrong pairs cost the hinge more than the others?",
+    text="0 to 30 % of the labels are flipped: does full weight on wrong pairs cost the hinge more than the others?",
     needs=("noise",),
     answer=answer,
 )

@@ -1,22 +1,23 @@
 """(a) Do pairs whose chosen response is longer leave training first? From `trimtab probe` of the points.
 
-The probe's own verdict and correlations are shown; nothing is measured here.
+The probe's own verdict and correlations are text_of; nothing is measured here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from experiments.drawings import along
-from experiments.figures_of import Figure, from_estimate
-from experiments.section import Book, Drawing, Question, Section, Sweeps, Table
-from experiments.sweeps_read import Point, Sweep
-from experiments.words import counted, grouped, method, number, shown
+from experiments.measurement import Measurement
+from experiments.pictures import along
+from experiments.question import Answer, Numbers, Picture, Question, Sweeps
+from experiments.read_sweeps import Point, Selection, Sweep
+from experiments.words import count, group, method, number, text_of
 from trimtab import store
+from trimtab.reporting.sections import Table
 
 SIDE = "responses"
-PROBED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+POINTS: Mapping[str, Selection] = {
     "dead-zone": {"objective.margin": (1, 1000), "windtunnel.length_bias": (0, 0.5)},
     "dead-zone-sigmoid": {"objective.delta": (0, 0.4), "windtunnel.length_bias": (0, 0.5)},
     "real-ukp": {},
@@ -36,36 +37,79 @@ _CORRELATIONS = {
 }
 
 
-def answer(sweeps: Sweeps, book: Book) -> Section:
-    rows: list[list[str]] = []
-    orders: dict[str, str] = {}
-    panels: dict[str, dict[str, list[Figure]]] = {}
-    ticks: dict[str, list[str]] = {}
-    for name, wanted in PROBED.items():
-        for point in sweeps[name].among(wanted) if name in sweeps else []:
-            path = point.folder / "probe.json"
-            if not path.is_file():
-                continue
-            probe = store.read_json(path)
-            told = probe["runs"][0]
-            label = _label(name, point, told)
-            side = told["sides"][SIDE]
-            figures = _correlations(side, book, sweeps[name], point, probe["command"])
-            rows.append(_row(label, side, figures))
-            orders[label] = _ORDER[side["verdict"]["order"]]
-            if "dead zone" in told["leaves"] or name != "dead-zone":
-                panels[label] = {"active": [_last(one) for one in side["active"]]}
-                ticks[label] = [one["label"] for one in told["bins"]]
-    if not rows:
-        return Section(answers=["Not probed yet: `trimtab probe` of the points (`make findings`)."])
-    return Section(
-        answers=[f"{counted(orders, _ORDER.values())}.", *grouped(orders, _ORDER.values())],
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the page shows of a `probe.json`: of both sides' responses together. `verdict_key`: the correlation that
+    the verdict goes by; `last_visit`: percent still active, by bin of length difference; `bins`: their labels.
+    """
+
+    label: str
+    share_left: float | None
+    correlations: Mapping[str, Measurement]
+    verdict: str
+    verdict_key: str
+    last_visit: list[Measurement]
+    bins: list[str]
+    is_drawn: bool
+
+    def row(self) -> list[str]:
+        by_key = self.correlations
+        correlations = [text_of(by_key[key], 2, with_sign=True) if key in by_key else "–" for key in _CORRELATIONS]
+        decisive = by_key.get(self.verdict_key)
+        detectable = number(decisive.detectable, 2) if decisive else "–"
+        share = "–" if self.share_left is None else f"{self.share_left:.0%}"
+        return [self.label, share, *correlations, detectable, self.verdict]
+
+
+def _read(sweep: Sweep, point: Point, numbers: Numbers) -> Probe | None:
+    path = point.folder / "probe.json"
+    if not path.is_file():
+        return None
+    tree = store.read_json(path)
+    run = tree["runs"][0]
+    side = run["sides"][SIDE]
+    share = side["share_left"]
+    label = method(run["objective"])
+    is_real = sweep.name.startswith("real-")
+    correlations = {}
+    for key in _CORRELATIONS:
+        if side["correlations"].get(key) and side["correlations"][key]["value"] is not None:
+            name = f"saturation/{sweep.name}/{point.name}/{key}"
+            correlation = Measurement.from_json(side["correlations"][key], unit="")
+            correlations[key] = numbers.add(name, correlation, sweep=sweep, command=tree["command"])
+    return Probe(
+        label=f"{sweep.name.removeprefix('real-')}: {label}"
+        if is_real
+        else f"{label}, λ = {point.setting('windtunnel.length_bias'):g}",
+        share_left=share["value"] if isinstance(share, Mapping) else share,
+        correlations=correlations,
+        verdict=_ORDER[side["verdict"]["order"]],
+        verdict_key=side["verdict"].get("by", ""),
+        last_visit=[Measurement.from_json(visits[-1], unit="%", factor=100) for visits in side["active"]],
+        bins=[entry["label"] for entry in run["bins"]],
+        is_drawn="dead zone" in run["leaves"] or sweep.name != "dead-zone",
+    )
+
+
+def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
+    readings = [
+        _read(sweeps[name], point, numbers)
+        for name, values in POINTS.items()
+        if name in sweeps
+        for point in sweeps[name].among(values)
+    ]
+    probes = [probe for probe in readings if probe is not None]
+    if not probes:
+        return Answer(sentences=["Not probed yet: `trimtab probe` of the points (`make findings`)."])
+    orders = {probe.label: probe.verdict for probe in probes}
+    return Answer(
+        sentences=[f"{count(orders, _ORDER.values())}.", *group(orders, _ORDER.values())],
         table=Table(
-            ("run", "left training", *(f"correlation, {what}" for what in _CORRELATIONS.values()), "80 % power for",
+            ("run", "left training", *(f"correlation, {name}" for name in _CORRELATIONS.values()), "80 % power for",
              "verdict"),
-            rows,
+            [probe.row() for probe in probes],
         ),
-        drawing=_drawing(panels, ticks),
+        picture=_picture([probe for probe in probes if probe.is_drawn]),
         meaning=[
             "A correlation below zero: the longer the chosen response is against the rejected one, the earlier the "
             "pair's responses left. With summed log-ratios a longer response can also move further, so the correlation "
@@ -80,44 +124,16 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     )  # fmt: skip
 
 
-def _label(name: str, point: Point, told: Mapping[str, Any]) -> str:
-    what = method(told["objective"])
-    if name.startswith("real-"):
-        return f"{name.removeprefix('real-')}: {what}"
-    return f"{what}, λ = {point.setting('windtunnel.length_bias'):g}"
-
-
-def _correlations(side: Mapping[str, Any], book: Book, sweep: Sweep, point: Point, command: str) -> dict[str, Figure]:
-    found = {}
-    for key in _CORRELATIONS:
-        if side["correlations"].get(key) and side["correlations"][key]["value"] is not None:
-            figure = from_estimate(side["correlations"][key], unit="")
-            found[key] = book.keep(f"saturation/{sweep.name}/{point.name}/{key}", figure, sweep=sweep, command=command)
-    return found
-
-
-def _row(label: str, side: Mapping[str, Any], figures: Mapping[str, Figure]) -> list[str]:
-    left = side["share_left"]
-    left = left["value"] if isinstance(left, Mapping) else left
-    shares = [shown(figures[key], 2, signed=True) if key in figures else "–" for key in _CORRELATIONS]
-    judged = figures.get(side["verdict"].get("by", ""))
-    seen = number(judged.detectable, 2) if judged else "–"
-    return [label, "–" if left is None else f"{left:.0%}", *shares, seen, _ORDER[side["verdict"]["order"]]]
-
-
-def _last(visits: list[Mapping[str, Any]]) -> Figure:
-    return from_estimate(visits[-1], unit="%", factor=100)
-
-
-def _drawing(panels: dict[str, dict[str, list[Figure]]], ticks: dict[str, list[str]]) -> Drawing | None:
-    wanted = [label for label in panels if "λ = 0.5" in label][:3] or list(panels)[:2]
-    if not wanted:
+def _picture(probes: list[Probe]) -> Picture | None:
+    """Of runs on labels that like length, where there are any: they show it most."""
+    panels = [probe for probe in probes if "λ = 0.5" in probe.label][:3] or probes[:2]
+    if not panels:
         return None
-    longest = max((ticks[label] for label in wanted), key=len)
-    return Drawing(
+    longest = max((probe.bins for probe in panels), key=len)
+    return Picture(
         "saturation",
         along(
-            {label: panels[label] for label in wanted},
+            {probe.label: {"active": probe.last_visit} for probe in panels},
             [str(i + 1) for i in range(len(longest))],
             below="bin, rejected longer → chosen longer",
             title="Share of responses still active at the last visit, by length difference",
@@ -129,13 +145,12 @@ def _drawing(panels: dict[str, dict[str, list[Figure]]], ticks: dict[str, list[s
 
 
 QUESTION = Question(
-    key="saturation",
     title="Do long-favoured pairs saturate first?",
-    asked=(
+    text=(
         "`trimtab probe` on the hinge (m = 1), the linear loss (m = 1000), DPO (δ = 0) and margin_sigmoid (δ = 0.4), "
         "with unbiased (λ = 0) and length-biased labels (λ = 0.5); on real pairs with cardputer-chat-3M."
     ),
     needs=("dead-zone",),
-    wants=("dead-zone-sigmoid", "real-ukp", "real-finegrained"),
+    optional=("dead-zone-sigmoid", "real-ukp", "real-finegrained"),
     answer=answer,
 )

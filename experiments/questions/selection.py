@@ -4,45 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.drawings import rows as drawn_rows
-from experiments.figures_of import Figure, mean
+from experiments.measurement import Measurement, mean
+from experiments.pictures import rows as interval_rows
+from experiments.question import Answer, Numbers, Picture, Question, Sweeps
 from experiments.questions.dead_zone import tokens, truth
-from experiments.section import Book, Drawing, Question, Section, Sweeps, Table
-from experiments.sweeps_read import NoSuchPoint, Point, Sweep, difference
-from experiments.words import claim, direction, listed, method, shown
+from experiments.read_sweeps import NoSuchPoint, Point, Sweep, difference
+from experiments.words import claim, direction, join_words, method, text_of
 from trimtab import store
+from trimtab.reporting.sections import Table
 
 COURSE = ("train.epochs", "train.learning_rate", "windtunnel.length_bias", "windtunnel.label_noise")
 
 
-def answer(sweeps: Sweeps, book: Book) -> Section:
+def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
     sweep = sweeps["selection"]
     rows: list[list[str]] = []
-    answers: dict[bool, list[str]] = {True: [], False: []}
-    drawn: dict[str, dict[str, Figure]] = {}
+    sentences: dict[bool, list[str]] = {True: [], False: []}  # by whether any seed picked an earlier step
+    measurements: dict[str, dict[str, Measurement]] = {}
     for point in (p for p in sweep.points if p.setting("select.by") == "held_out"):
         last = _last_of(point, sweep)
-        name = "/".join(["selection", *(f"{key.rpartition('.')[2]}={value}" for key, value in _others(point).items())])
+        settings = [f"{key.rpartition('.')[2]}={value}" for key, value in _other_values(point).items()]
+        name = "/".join(["selection", *settings])
         label = _label(point)
-        true = book.keep(f"{name}/true", mean(difference(point, last, truth), unit="points"), sweep=sweep)
-        length = book.keep(f"{name}/length", mean(difference(point, last, tokens), unit="tokens"), sweep=sweep)
-        end = book.keep(f"{name}/last", mean(truth(last), unit="%"), sweep=sweep)
-        drawn[label] = {"true win rate": true}
+        true = numbers.add(f"{name}/true", mean(difference(point, last, truth), unit="points"), sweep=sweep)
+        length = numbers.add(f"{name}/length", mean(difference(point, last, tokens), unit="tokens"), sweep=sweep)
+        end = numbers.add(f"{name}/last", mean(truth(last), unit="%"), sweep=sweep)
+        measurements[label] = {"true win rate": true}
         steps, of = _steps(point)
-        moved = any(step != of for step in steps)
-        gains = [shown(figure, signed=True) if moved else "–" for figure in (true, length)]
-        rows.append([label, listed([str(step) for step in steps]), f"{of}", shown(end), *gains])
-        answers[moved].append(_told(true, end, label, steps, of))
-    return Section(
-        answers=[*answers[True], *answers[False], *_at_their_last(sweep, book)],
+        is_earlier = any(step != of for step in steps)
+        gains = [text_of(figure, with_sign=True) if is_earlier else "–" for figure in (true, length)]
+        rows.append([label, join_words([str(step) for step in steps]), f"{of}", text_of(end), *gains])
+        sentences[is_earlier].append(_sentence(true, end, label, steps, of))
+    return Answer(
+        sentences=[*sentences[True], *sentences[False], *_at_their_last(sweep, numbers)],
         table=Table(
             ("setting", "steps picked", "last step", "true win rate of the last, %", "picked less last, points",
              "length, tokens"),
             rows,
         ),
-        drawing=Drawing(
+        picture=Picture(
             "selection",
-            drawn_rows(drawn, below="picked less last, points of true win rate", title="Held-out pick less last step"),
+            interval_rows(
+                measurements, below="picked less last, points of true win rate", title="Held-out pick less last step"
+            ),
             f"`{sweep.command}`",
         ),
         meaning=[
@@ -52,22 +56,22 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     )  # fmt: skip
 
 
-def _others(point: Point) -> dict[str, Any]:
+def _other_values(point: Point) -> dict[str, Any]:
     return {key: value for key, value in point.values.items() if key != "select.by"}
 
 
 def _last_of(point: Point, sweep: Sweep) -> Point:
     """The same runs with the last step instead of a pick. Raises NoSuchPoint where they are not in the sweep."""
-    for other in sweep.where(select__by="last"):
-        if _others(other) == _others(point):
-            return other
+    for twin in sweep.points_at(select__by="last"):
+        if _other_values(twin) == _other_values(point):
+            return twin
     raise NoSuchPoint(f"{sweep.folder} has no twin of {point.name} that keeps its last step")
 
 
-def _told(true: Figure, end: Figure, label: str, steps: list[int], of: int) -> str:
+def _sentence(true: Measurement, end: Measurement, label: str, steps: list[int], of: int) -> str:
     earlier = sum(step != of for step in steps)
     if not earlier:
-        worse = f", though it is worse than the unaligned model: {shown(end)} % true" if _below_even(end) else ""
+        worse = f", though it is worse than the unaligned model: {text_of(end)} % true" if _below_even(end) else ""
         return f"{label}: the last step was picked in {len(steps)} of {len(steps)} seeds{worse}."
     return (
         claim(
@@ -80,25 +84,25 @@ def _told(true: Figure, end: Figure, label: str, steps: list[int], of: int) -> s
     )
 
 
-def _below_even(end: Figure) -> bool:
+def _below_even(end: Measurement) -> bool:
     return direction(end, even=50.0) == "below"
 
 
-def _at_their_last(sweep: Sweep, book: Book) -> list[str]:
+def _at_their_last(sweep: Sweep, numbers: Numbers) -> list[str]:
     """The hinge against DPO at the same settings, where neither is picked from."""
     lines = []
-    for hinge in sweep.where(select__by="last", objective__name="apo_hinge_zero"):
-        same = {key.replace(".", "__"): hinge.setting(key) for key in COURSE}
-        for dpo in sweep.where(select__by="last", objective__name="dpo", **same):
+    for hinge in sweep.points_at(select__by="last", objective__name="apo_hinge_zero"):
+        values = {key.replace(".", "__"): hinge.setting(key) for key in COURSE}
+        for dpo in sweep.points_at(select__by="last", objective__name="dpo", **values):
             name = "selection/" + "/".join(f"{key.rpartition('.')[2]}={hinge.setting(key):g}" for key in COURSE)
             gap = mean(difference(hinge, dpo, truth), unit="points")
-            told = claim(
-                book.keep(f"{name}/hinge-less-dpo", gap, sweep=sweep),
+            sentence = claim(
+                numbers.add(f"{name}/hinge-less-dpo", gap, sweep=sweep),
                 about=f"{_course(hinge)}, last steps: true win rate, hinge less DPO",
                 up=f"{_course(hinge)}, last steps: the hinge has the higher true win rate than DPO",
                 down=f"{_course(hinge)}, last steps: the hinge has the lower true win rate than DPO",
             )
-            lines.append(f"{told}.")
+            lines.append(f"{sentence}.")
     return lines
 
 
@@ -107,21 +111,20 @@ def _label(point: Point) -> str:
 
 
 def _course(point: Point) -> str:
-    told = f"{point.setting('train.epochs'):g} epochs"
+    epochs = f"{point.setting('train.epochs'):g} epochs"
     noise, bias = point.setting("windtunnel.label_noise"), point.setting("windtunnel.length_bias")
-    return told + (f", {noise:.0%} flipped" if noise else "") + (f", λ = {bias:g}" if bias else "")
+    return epochs + (f", {noise:.0%} flipped" if noise else "") + (f", λ = {bias:g}" if bias else "")
 
 
 def _steps(point: Point) -> tuple[list[int], int]:
     """The step picked by each seed, and the last one."""
-    told = [store.read_json(run / "selection.json") for run in point.runs]
-    return [int(one["picked"]) for one in told], int(told[0]["last"])
+    selections = [store.read_json(run / "selection.json") for run in point.runs]
+    return [int(selection["picked"]) for selection in selections], int(selections[0]["last"])
 
 
 QUESTION = Question(
-    key="selection",
     title="Picking the checkpoint by held-out evidence",
-    asked=(
+    text=(
         "`select.by` held_out against last, of the hinge (m = 1) and DPO: short runs on labels that like length, long "
         "ones on labels of which 30 % are flipped; and of a long run of a loss without a floor (m = 1000)."
     ),

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.drawings import along
-from experiments.figures_of import Figure, mean
+from experiments.measurement import Measurement, mean
+from experiments.pictures import along
+from experiments.question import Answer, Numbers, Picture, Question, Sweeps
 from experiments.questions.dead_zone import tokens, truth
-from experiments.section import Book, Drawing, Question, Section, Sweeps, Table
-from experiments.sweeps_read import Point, difference
-from experiments.words import claim, direction, listed, shown
+from experiments.read_sweeps import Point, difference
+from experiments.words import claim, direction, join_words, text_of
+from trimtab.reporting.sections import Table
 
 AGAINST, HINGE = "dpo", "apo_hinge_zero"
 ORDER = ("small", "windtunnel", "large")
-SAID = {"small": "0.3M", "windtunnel": "1.3M (embedded)", "large": "2.9M"}
+LABELS = {"small": "0.3M", "windtunnel": "1.3M (embedded)", "large": "2.9M"}
 
 
-def answer(sweeps: Sweeps, book: Book) -> Section:
+def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
     sweep = sweeps["sizes"]
     sizes = sorted({_size(point) for point in sweep.points}, key=ORDER.index)
     names = sweep.values("objective.name")
@@ -26,40 +27,42 @@ def answer(sweeps: Sweeps, book: Book) -> Section:
     for size in sizes:
         for name in names:
             point, key = by[size, name], f"sizes/{size}/{name}"
-            true = book.keep(f"{key}/true", mean(truth(point), unit="%"), sweep=sweep)
-            grown = book.keep(f"{key}/growth", mean(tokens(point) - point.tokens_before_N, unit="tokens"), sweep=sweep)
-            rows.append([SAID[size], name, shown(true), shown(grown, signed=True)])
+            true = numbers.add(f"{key}/true", mean(truth(point), unit="%"), sweep=sweep)
+            growth = numbers.add(
+                f"{key}/growth", mean(tokens(point) - point.tokens_before_N, unit="tokens"), sweep=sweep
+            )
+            rows.append([LABELS[size], name, text_of(true), text_of(growth, with_sign=True)])
         gaps[size] = [
-            book.keep(
-                f"sizes/{size}/hinge-less-dpo/{what}",
+            numbers.add(
+                f"sizes/{size}/hinge-less-dpo/{name}",
                 mean(difference(by[size, HINGE], by[size, AGAINST], of), unit=unit),
                 sweep=sweep,
             )
-            for what, of, unit in (("true", truth, "points"), ("length", tokens, "tokens"))
+            for name, of, unit in (("true", truth, "points"), ("length", tokens, "tokens"))
         ]
-    return Section(
-        answers=[
+    return Answer(
+        sentences=[
             _together("true win rate, hinge less DPO", {size: gap[0] for size, gap in gaps.items()}),
             _together("length, hinge less DPO", {size: gap[1] for size, gap in gaps.items()}),
         ],
         table=Table(("model", "objective", "true win rate, %", "growth, tokens"), rows),
-        drawing=Drawing(
+        picture=Picture(
             "sizes",
             along(
                 {
                     "true win rate, points": {"hinge less DPO": [gaps[size][0] for size in sizes]},
                     "length, tokens": {"hinge less DPO": [gaps[size][1] for size in sizes]},
                 },
-                [SAID[size].split()[0] for size in sizes], below="parameters",
+                [LABELS[size].split()[0] for size in sizes], below="parameters",
                 title="Hinge less DPO at three model sizes",
             ),
             f"λ = {sweep.points[0].setting('windtunnel.length_bias'):g}. `{sweep.command}`",
         ),
         meaning=[
             claim(
-                gaps[size][0], about=f"{SAID[size]}: true win rate, hinge less DPO",
-                up=f"{SAID[size]}: the hinge has the higher true win rate",
-                down=f"{SAID[size]}: DPO has the higher true win rate",
+                gaps[size][0], about=f"{LABELS[size]}: true win rate, hinge less DPO",
+                up=f"{LABELS[size]}: the hinge has the higher true win rate",
+                down=f"{LABELS[size]}: DPO has the higher true win rate",
             ) + "."
             for size in sizes
         ],
@@ -74,22 +77,23 @@ def _size(point: Point) -> str:
     return Path(str(point.setting("model.name"))).name
 
 
-def _together(what: str, gaps: Mapping[str, Figure]) -> str:
-    found = {direction(figure) for figure in gaps.values()}
-    each = listed([f"{shown(figure, signed=True)} ({SAID[size].split()[0]})" for size, figure in gaps.items()])
-    if found in ({"above"}, {"below"}):
+def _together(name: str, gaps: Mapping[str, Measurement]) -> str:
+    directions = {direction(figure) for figure in gaps.values()}
+    texts = join_words(
+        [f"{text_of(figure, with_sign=True)} ({LABELS[size].split()[0]})" for size, figure in gaps.items()]
+    )
+    if directions in ({"above"}, {"below"}):
         agree = "the same sign at every size"
-    elif found == {"not distinguishable"}:
+    elif directions == {"not distinguishable"}:
         agree = "not distinguishable at any size"
     else:
         agree = "the sizes do not all say the same"
-    return f"{what}: {agree}: {each}."
+    return f"{name}: {agree}: {texts}."
 
 
 QUESTION = Question(
-    key="sizes",
     title="Three model sizes",
-    asked="The same recipe on models of 0.3M, 1.3M and 2.9M parameters of the same family, labels with λ = 0.5.",
+    text="The same recipe on models of 0.3M, 1.3M and 2.9M parameters of the same family, labels with λ = 0.5.",
     needs=("sizes",),
     answer=answer,
 )

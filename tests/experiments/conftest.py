@@ -38,13 +38,13 @@ def made_sweep(tmp_path: Path) -> Callable[..., Path]:
                 _write(runs / name / "points" / f"p{place}" / f"seed-{seed}", settings, run)
             states = [{"seed": seed, "state": "done"} for seed in range(len(seeds))]
             entries.append({"name": f"p{place}", "values": dict(settings), "runs": states})
-        told = {
+        tree = {
             "command": f"trimtab sweep {name}.toml",
             "points": entries,
             "states": {"done": 1},
             "cost": {"seconds": 60},
         }
-        _json(runs / name / "sweep.json", told)
+        _json(runs / name / "sweep.json", tree)
         return runs
 
     return make

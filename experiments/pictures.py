@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.figures_of import Figure
+from experiments.measurement import Measurement
 from trimtab.analysis.svg import INK, PALETTE, drawing_style, new_figure, to_svg
 
 _COLOURS = (PALETTE["chosen"], PALETTE["rejected"], PALETTE["third"], PALETTE["before"])
@@ -17,7 +17,7 @@ _MARKS = ("o", "s", "^", "D")
 _SCALE = 1.45  # pixels a point of the drawing, so that its text is as large as the page's
 _STYLE = "<style>svg{color:#1d252b}@media(prefers-color-scheme:dark){svg{color:#d7dde1}}</style>"
 
-Line = Sequence[Figure | None]
+Line = Sequence[Measurement | None]  # a measurement a tick
 
 
 def along(
@@ -32,7 +32,7 @@ def along(
             if even is not None:
                 axes.axhline(even, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.5)
             for i, (label, line) in enumerate(lines.items()):
-                _with_intervals(axes, line, i, label=label, spread=len(lines))
+                _draw_line(axes, line, i, label=label, n_lines=len(lines))
             axes.set_xticks(range(len(ticks)), ticks)
             axes.set_xlim(-0.4, len(ticks) - 0.6)
             axes.set_xlabel(below, loc="right")
@@ -42,19 +42,22 @@ def along(
         return standalone(to_svg(figure, title=title))
 
 
-def rows(figures: Mapping[str, Mapping[str, Figure]], *, below: str, title: str, even: float | None = 0.0) -> str:
+def rows(
+    measurements: Mapping[str, Mapping[str, Measurement]], *, below: str, title: str, even: float | None = 0.0
+) -> str:
     """One row a label, in it a dot and interval for each series."""
     with drawing_style():
-        figure = new_figure(width=400, height=60 + 24 * len(figures))
+        figure = new_figure(width=400, height=60 + 24 * len(measurements))
         axes = figure.subplots()
         if even is not None:
             axes.axvline(even, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.5)
-        series = list(dict.fromkeys(name for one in figures.values() for name in one))
-        for row, one in enumerate(figures.values()):
+        series = list(dict.fromkeys(name for row in measurements.values() for name in row))
+        for y, row in enumerate(measurements.values()):
             for i, name in enumerate(series):
-                _across(axes, one.get(name), row + _apart(i, len(series)), i, label=name if row == 0 else None)
-        axes.set_yticks(range(len(figures)), list(figures))
-        axes.set_ylim(len(figures) - 0.4, -0.6)
+                label = name if y == 0 else None
+                _draw_dot(axes, row.get(name), y + _offset(i, len(series)), i, label=label)
+        axes.set_yticks(range(len(measurements)), list(measurements))
+        axes.set_ylim(len(measurements) - 0.4, -0.6)
         axes.set_xlabel(below, loc="right")
         if len(series) > 1:
             figure.legend(loc="outside right upper", frameon=False, fontsize=9)
@@ -62,10 +65,10 @@ def rows(figures: Mapping[str, Mapping[str, Figure]], *, below: str, title: str,
 
 
 def plane(
-    groups: Mapping[str, Sequence[tuple[Figure, Figure, str]]], *, below: str, beside: str, title: str,
-    joined: Sequence[str] = (),
+    groups: Mapping[str, Sequence[tuple[Measurement, Measurement, str]]], *, below: str, beside: str, title: str,
+    lines: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """Points (across, up, label) by group, each with both intervals; the groups in `joined` are drawn as a line."""
+    """Points (across, up, label) by group, each with both intervals; the groups in `lines` are drawn as a line."""
     with drawing_style():
         figure = new_figure(width=420, height=260)
         axes = figure.subplots()
@@ -73,7 +76,7 @@ def plane(
             colour, mark = _COLOURS[i % 4], _MARKS[i % 4]
             known = [point for point in points if point[0].value is not None and point[1].value is not None]
             xs, ys = [point[0].value for point in known], [point[1].value for point in known]
-            if name in joined:
+            if name in lines:
                 axes.plot(xs, ys, color=colour, linewidth=1.2, alpha=0.7)
             for across, up, label in known:
                 if across.ci95:
@@ -93,31 +96,35 @@ def plane(
 
 def standalone(svg: str) -> str:
     """A drawing that was made for a report's page, as a file of its own."""
-    head, _, rest = svg.partition(">")
+    head, _, body = svg.partition(">")
     box = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ', head)
     assert box is not None, "a drawing of trimtab's has a viewBox"
-    return f'{head} width="{_SCALE * float(box[1]):.0f}">{_STYLE}{rest}\n'
+    return f'{head} width="{_SCALE * float(box[1]):.0f}">{_STYLE}{body}\n'
 
 
-def _apart(i: int, n: int) -> float:
+def _offset(i: int, n: int) -> float:
+    """Of series i of n from its tick, so that intervals do not cover each other."""
     return 0.16 * (i - (n - 1) / 2)
 
 
-def _with_intervals(axes: Any, line: Line, i: int, *, label: str, spread: int) -> None:
+def _draw_line(axes: Any, line: Line, i: int, *, label: str, n_lines: int) -> None:
     colour, mark = _COLOURS[i % 4], _MARKS[i % 4]
-    known = [
-        (x + 0.6 * _apart(i, spread), one) for x, one in enumerate(line) if one is not None and one.value is not None
+    points = [
+        (x + 0.6 * _offset(i, n_lines), measurement)
+        for x, measurement in enumerate(line)
+        if measurement is not None and measurement.value is not None
     ]
-    for x, one in known:
-        if one.ci95 is not None:
-            axes.plot((x, x), one.ci95, color=colour, linewidth=3, alpha=0.35)
-    xs, ys = [x for x, _ in known], [one.value for _, one in known]
+    for x, measurement in points:
+        if measurement.ci95 is not None:
+            axes.plot((x, x), measurement.ci95, color=colour, linewidth=3, alpha=0.35)
+    xs, ys = [x for x, _ in points], [measurement.value for _, measurement in points]
     axes.plot(xs, ys, color=colour, marker=mark, markersize=4.5, linewidth=1.2, label=label)
 
 
-def _across(axes: Any, one: Figure | None, y: float, i: int, *, label: str | None) -> None:
-    if one is None or one.value is None:
+def _draw_dot(axes: Any, measurement: Measurement | None, y: float, i: int, *, label: str | None) -> None:
+    if measurement is None or measurement.value is None:
         return
-    if one.ci95 is not None:
-        axes.plot(one.ci95, (y, y), color=_COLOURS[i % 4], linewidth=3, alpha=0.35)
-    axes.plot([one.value], [y], marker=_MARKS[i % 4], markersize=5, color=_COLOURS[i % 4], linestyle="", label=label)
+    colour = _COLOURS[i % 4]
+    if measurement.ci95 is not None:
+        axes.plot(measurement.ci95, (y, y), color=colour, linewidth=3, alpha=0.35)
+    axes.plot([measurement.value], [y], marker=_MARKS[i % 4], markersize=5, color=colour, linestyle="", label=label)

@@ -1,4 +1,4 @@
-"""What a question hands to the page, and the book in which every number that it shows is kept."""
+"""What a question hands to the page, and the store in which every number that it shows is kept."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.figures_of import Figure
-from experiments.sweeps_read import Sweep
+from experiments.measurement import Measurement
+from experiments.read_sweeps import Sweep
+from trimtab.reporting.sections import Table
 
-Sweeps = Mapping[str, Sweep]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+Sweeps = Mapping[str, Sweep]  # by name
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class Picture:
     """`svg` lies beside the page as figures/<name>.svg; the caption ends with the command that made its numbers."""
 
     name: str
@@ -28,42 +23,41 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """One question answered. `answers` are whole sentences with their figures; `short`, or else the first of them,
-    stands at the page's top."""
+class Answer:
+    """One question answered. `sentences` are whole, with their figures; `short`, or else the first of them, stands at
+    the page's top."""
 
-    answers: Sequence[str]
+    sentences: Sequence[str]
     short: str = ""
     table: Table | None = None
-    drawing: Drawing | None = None
+    picture: Picture | None = None
     meaning: Sequence[str] = ()
     limits: Sequence[str] = ()
 
 
 @dataclass(slots=True)
-class Book:
+class Numbers:
     """Numbers by name, as `numbers.json` keeps them: with n, interval, command and the revision that made the runs."""
 
     revisions: Mapping[str, str]
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def keep(self, name: str, figure: Figure, *, sweep: Sweep, command: str | None = None) -> Figure:
-        """Write the figure down and hand it back. A name stands once."""
+    def add(self, name: str, measurement: Measurement, *, sweep: Sweep, command: str | None = None) -> Measurement:
+        """Write the measurement down and hand it back. A name stands once."""
         assert name not in self.entries, f"two numbers are called {name}"
-        self.entries[name] = figure.to_json() | {
+        self.entries[name] = measurement.to_json() | {
             "command": command or sweep.command,
             "revision": self.revisions.get(sweep.name, "unknown"),
         }
-        return figure
+        return measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`key` is the page's anchor, `needs` the sweeps without which there is no answer, `wants` those that add to it."""
+    """`needs`: the sweeps without which there is no answer; `optional`: those that add to it."""
 
-    key: str
     title: str
-    asked: str
+    text: str
     needs: Sequence[str]
-    answer: Callable[[Sweeps, Book], Section]
-    wants: Sequence[str] = ()
+    answer: Callable[[Sweeps, Numbers], Answer]
+    optional: Sequence[str] = ()

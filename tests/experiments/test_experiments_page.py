@@ -11,23 +11,23 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from experiments.questions import QUESTIONS
-from experiments.sweeps_read import read
+from experiments.read_sweeps import read
 
 from conftest import Run
 from experiments import __main__ as command
-from experiments import making, page
+from experiments import page, run_sweeps
 from trimtab import store
 
 Make = Callable[..., Path]
 N = 60
 
 
-def seed_of(k: int, *, longer: float = 0.0, wins: float = 0.7, **told: Any) -> Run:
+def seed_of(k: int, *, longer: float = 0.0, wins: float = 0.7, **fields: Any) -> Run:
     """Lengths about 20 tokens, `longer` more than without; the share of prompts that is won."""
     rng = np.random.default_rng(k)
     tokens = [int(n) for n in np.round(rng.normal(20, 4, size=N) + longer)]
     preferences = [2.0 if i < wins * N else 1.0 for i in rng.permutation(N)]
-    return Run(tokens, preferences, **told)
+    return Run(tokens, preferences, **fields)
 
 
 def dead_zone(made_sweep: Make, *, longer: float) -> Path:
@@ -47,12 +47,12 @@ def answers(text: str) -> str:
 
 
 def test_without_a_run_every_question_is_said_to_be_open(tmp_path: Path) -> None:
-    told = page.tell(tmp_path)
-    assert answers(told.text).count("Not run yet.") == len(QUESTIONS)
+    findings = page.findings(tmp_path)
+    assert answers(findings.text).count("Not run yet.") == len(QUESTIONS)
     for question in QUESTIONS:
-        assert f"## {question.title}" in told.text
-        assert f"python -m experiments --only {question.needs[0]}" in told.text
-    assert told.numbers["numbers"] == {}
+        assert f"## {question.title}" in findings.text
+        assert f"python -m experiments --only {question.needs[0]}" in findings.text
+    assert findings.numbers["numbers"] == {}
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_without_a_run_every_question_is_said_to_be_open(tmp_path: Path) -> None
     ],
 )
 def test_the_dead_zone_is_said_to_do_what_it_did(made_sweep: Make, longer: float, expected: str) -> None:
-    told = page.tell(dead_zone(made_sweep, longer=longer))
-    assert expected in answers(told.text)
-    kept = told.numbers["numbers"]["dead-zone/margin=1/bias=0.5/length"]
-    assert kept["value"] == pytest.approx(longer)
-    assert (kept["n"], kept["n_seeds"], kept["command"]) == (N, 3, "trimtab sweep dead-zone.toml")
+    findings = page.findings(dead_zone(made_sweep, longer=longer))
+    assert expected in answers(findings.text)
+    number = findings.numbers["numbers"]["dead-zone/margin=1/bias=0.5/length"]
+    assert number["value"] == pytest.approx(longer)
+    assert (number["n"], number["n_seeds"], number["command"]) == (N, 3, "trimtab sweep dead-zone.toml")
 
 
 def test_runs_that_differ_by_chance_alone_are_not_told_apart(made_sweep: Make) -> None:
@@ -76,9 +76,9 @@ def test_runs_that_differ_by_chance_alone_are_not_told_apart(made_sweep: Make) -
         ({"objective.margin": margin, "windtunnel.length_bias": 0.5}, [seed_of(10 * margin + k) for k in range(4)])
         for margin in (1, 1000)
     ]
-    told = answers(page.tell(made_sweep("dead-zone", points)).text)
-    assert "not distinguishable" in told
-    assert "80 % power for" in told
+    text = answers(page.findings(made_sweep("dead-zone", points)).text)
+    assert "not distinguishable" in text
+    assert "80 % power for" in text
 
 
 def test_at_equal_drift_less_training_is_told_from_the_dead_zone(made_sweep: Make) -> None:
@@ -100,7 +100,7 @@ def test_at_equal_drift_less_training_is_told_from_the_dead_zone(made_sweep: Mak
         ]
         runs = made_sweep("dead-zone", dead_zone_at)
         made_sweep("less-training", ladder)
-        assert expected in page.tell(runs).text
+        assert expected in page.findings(runs).text
 
 
 def seeds(nats: float, longer: float, *, noise: float = 0.0) -> list[Run]:
@@ -112,10 +112,10 @@ def seeds(nats: float, longer: float, *, noise: float = 0.0) -> list[Run]:
     ]
 
 
-def regimes(made_sweep: Make, *, apart: float) -> str:
+def regimes(made_sweep: Make, *, distance: float) -> str:
     points = []
     for rate, regime in ((1e-4, "linear"), (5e-4, "selective")):
-        far = 1.0 if regime == "selective" else apart
+        far = 1.0 if regime == "selective" else distance
         for name in ("dpo", "apo_zero"):
             off = 0.0 if name == "dpo" else far
             settings = {
@@ -123,16 +123,16 @@ def regimes(made_sweep: Make, *, apart: float) -> str:
             }  # fmt: skip
             ratios = ((1.0 + off, -1.0), (1.0, -1.0))
             points.append((settings, [seed_of(k, regime=regime, log_ratios=ratios) for k in range(3)]))
-    return answers(page.tell(made_sweep("regimes", points)).text)
+    return answers(page.findings(made_sweep("regimes", points)).text)
 
 
 def test_digits_of_agreement_in_the_linear_regime(made_sweep: Make) -> None:
-    told = regimes(made_sweep, apart=0.002)  # ‖0.002‖ / ‖(1, −1, 1, −1)‖ = 0.001: three digits
-    assert "In the linear regime log-ratios agree with DPO's to 3.0 digits (0.1 to 0.1 % apart" in told
+    text = regimes(made_sweep, distance=0.002)  # ‖0.002‖ / ‖(1, −1, 1, −1)‖ = 0.001: three digits
+    assert "In the linear regime log-ratios agree with DPO's to 3.0 digits (0.1 to 0.1 % apart" in text
 
 
 def test_equal_models_in_the_linear_regime_are_no_error(made_sweep: Make) -> None:
-    assert "agree with DPO's to all digits" in regimes(made_sweep, apart=0.0)
+    assert "agree with DPO's to all digits" in regimes(made_sweep, distance=0.0)
 
 
 def test_every_method_is_ranked_and_p_values_are_adjusted(made_sweep: Make) -> None:
@@ -144,35 +144,35 @@ def test_every_method_is_ranked_and_p_values_are_adjusted(made_sweep: Make) -> N
         )
         for name, wins in methods.items()
     ]
-    told = page.tell(made_sweep("ranking", points))
-    assert "of 2 methods aot (+40.0" in told.text
-    assert "better than DPO in points of true win rate after Holm, the others not distinguishable" in told.text
-    tau = told.numbers["numbers"]["ranking/0/raw/tau"]
+    findings = page.findings(made_sweep("ranking", points))
+    assert "of 2 methods aot (+40.0" in findings.text
+    assert "better than DPO in points of true win rate after Holm, the others not distinguishable" in findings.text
+    tau = findings.numbers["numbers"]["ranking/0/raw/tau"]
     assert tau["value"] is not None
     assert tau["value"] < 0  # this judge ranks upside down
 
 
 def test_points_that_a_question_needs_and_a_sweep_lacks_are_said(made_sweep: Make) -> None:
     runs = made_sweep("dead-zone", [({"objective.margin": 1, "windtunnel.length_bias": 0}, [seed_of(0), seed_of(1)])])
-    assert "Not answered:" in answers(page.tell(runs).text)
+    assert "Not answered:" in answers(page.findings(runs).text)
 
 
-def test_the_files_are_written_and_stale_drawings_go(made_sweep: Make, tmp_path: Path) -> None:
-    told = page.tell(dead_zone(made_sweep, longer=-3.0), quick=True)
+def test_the_files_are_written_and_stale_pictures_go(made_sweep: Make, tmp_path: Path) -> None:
+    findings = page.findings(dead_zone(made_sweep, longer=-3.0), quick=True)
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "gone.svg").write_text("<svg/>")
-    page.write(told, page=tmp_path / "findings.md", numbers=tmp_path / "numbers.json")
+    page.write(findings, page=tmp_path / "findings.md", numbers=tmp_path / "numbers.json")
     text = (tmp_path / "findings.md").read_text()
     assert "**Quick form.**" in text
-    drawn = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert drawn == set(re.findall(r"figures/([\w-]+)\.svg", text))
+    pictures = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
+    assert pictures == set(re.findall(r"figures/([\w-]+)\.svg", text))
     for path in (tmp_path / "figures").glob("*.svg"):
         assert ET.fromstring(path.read_text()).tag.endswith("svg")  # noqa: S314  our own drawing
     assert store.read_json(tmp_path / "numbers.json")["quick"] is True
 
 
 def test_links_of_the_page_reach_its_headings(tmp_path: Path) -> None:
-    text = page.tell(tmp_path).text
+    text = page.findings(tmp_path).text
     headings = {page.anchor(line[3:]) for line in text.splitlines() if line.startswith("## ")}
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
 
@@ -181,9 +181,9 @@ def test_check_names_numbers_outside_their_interval(
     made_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = dead_zone(made_sweep, longer=-3.0)
-    kept = tmp_path / "numbers.json"
-    monkeypatch.setattr(command, "NUMBERS", kept)
-    store.write_json(kept, dict(page.tell(runs).numbers))
+    numbers_file = tmp_path / "numbers.json"
+    monkeypatch.setattr(command, "NUMBERS", numbers_file)
+    store.write_json(numbers_file, dict(page.findings(runs).numbers))
     assert command.main(["--check", "--runs", str(runs)]) == 0
     dead_zone(made_sweep, longer=-9.0)
     assert command.main(["--check", "--runs", str(runs)]) == 1
@@ -198,10 +198,10 @@ def test_words_that_name_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_only_runs_that_are_done_count(made_sweep: Make) -> None:
     runs = dead_zone(made_sweep, longer=0.0)
     path = runs / "dead-zone" / "sweep.json"
-    told = store.read_json(path)
-    told["points"][0]["runs"][1]["state"] = "failed"
-    store.write_json(path, told)
+    tree = store.read_json(path)
+    tree["points"][0]["runs"][1]["state"] = "failed"
+    store.write_json(path, tree)
     sweep = read(runs / "dead-zone")
     assert sweep is not None
     assert [len(point.runs) for point in sweep.points] == [2, 3, 3, 3]
-    assert making.revision_of(runs / "dead-zone") == "unknown"
+    assert run_sweeps.revision_of(runs / "dead-zone") == "unknown"

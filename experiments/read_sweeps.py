@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments.measurement import Measurement
 from trimtab import store
 from trimtab.analysis.intervals import FloatArray
 
 BENCHMARK = "windtunnel"
+Selection = Mapping[str, Sequence[object]]  # by dotted key, the values that a point may have
 
 
-class NoSuchPoint(Exception):  # noqa: N818  # no error of ours: a sweep of other values than a question asks for
+class NoSuchPoint(Exception):  # noqa: N818  # no error of ours: a sweep of other values than a question is about
     """What a question compares is not in the sweep."""
 
 
@@ -48,9 +50,6 @@ class Point:
         """Whether the settings are these; a key is written with two underscores for its dot."""
         return all(self.setting(key.replace("__", ".")) == value for key, value in values.items())
 
-    def each(self, read: Callable[[Path], Any]) -> list[Any]:
-        return [read(run) for run in self.runs]
-
     @cached_property
     def prompts(self) -> tuple[str, ...]:
         return tuple(row["prompt_id"] for row in store.read_json(_answers(self.runs[0])))
@@ -58,7 +57,7 @@ class Point:
     @cached_property
     def tokens_KN(self) -> FloatArray:
         """Length of the aligned model's answers."""
-        return np.array(self.each(lambda run: _column(_answers(run), "n_tokens")), dtype=np.float64)
+        return np.array([_column(_answers(run), "n_tokens") for run in self.runs], dtype=np.float64)
 
     @cached_property
     def tokens_before_N(self) -> FloatArray:
@@ -67,38 +66,35 @@ class Point:
 
     def wins_KN(self, judge: str = "oracle") -> FloatArray:
         """Percent: 100 where the aligned answer wins, 50 for a tie; a doubting judge's lie between."""
+        files = [run / "verdicts" / f"{BENCHMARK}.{judge}.json" for run in self.runs]
+        return np.array([[100 * (float(value) - 1) for value in _column(file, "preference")] for file in files])
 
-        def read(run: Path) -> list[float]:
-            rows = store.read_json(run / "verdicts" / f"{BENCHMARK}.{judge}.json")
-            return [100 * (float(row["preference"]) - 1) for row in rows]
-
-        return np.array(self.each(read), dtype=np.float64)
-
-    @cached_property
-    def metrics(self) -> list[list[dict[str, Any]]]:
-        return self.each(lambda run: store.read_jsonl(run / "metrics.jsonl"))
+    def curves(self, key: str) -> list[list[float]]:
+        """A seed: a figure of `metrics.jsonl`, a value an optimizer step."""
+        return [[row[key] for row in store.read_jsonl(run / "metrics.jsonl")] for run in self.runs]
 
     @cached_property
-    def reports(self) -> list[dict[str, Any]]:
-        return self.each(lambda run: store.read_json(run / "report.json"))
+    def _reports(self) -> list[dict[str, Any]]:
+        return [store.read_json(run / "report.json") for run in self.runs]
 
     def rates(self, kind: str) -> list[float | None]:
         """Win rate in percent a seed: kind is true, raw (the biased judge's), unbiased or controlled."""
-        return [_rate(report, kind) for report in self.reports]
+        rates = [_rate(report, kind) for report in self._reports]
+        return [None if rate is None else rate.value for rate in rates]
 
-    def pooled_rate(self, kind: str) -> Mapping[str, Any] | None:
-        """The point's own win rate over its seeds, as an estimate of its report; None where it has no report."""
+    def pooled_rate(self, kind: str) -> Measurement | None:
+        """The point's own win rate over its seeds, from its report; None where it has no report, or that no rate."""
         path = self.folder / "report.json"
-        return _estimate(store.read_json(path), kind) if path.is_file() else None
+        return _rate(store.read_json(path), kind) if path.is_file() else None
 
     @cached_property
     def regimes(self) -> list[str]:
-        return [report["training"]["seeds"][0]["regime"]["name"] for report in self.reports]
+        return [report["training"]["seeds"][0]["regime"]["name"] for report in self._reports]
 
     @cached_property
     def log_ratios(self) -> list[FloatArray]:
         """A seed: [P, 2], chosen and rejected, in nats, as the objective saw each pair at its last visit."""
-        return self.each(_last_visits)
+        return [_last_visits(run) for run in self.runs]
 
 
 @dataclass(frozen=True)
@@ -110,17 +106,17 @@ class Sweep:
 
     def at(self, **values: Any) -> Point:
         """The one point with these settings. Raises NoSuchPoint when there is none, or several."""
-        found = self.where(**values)
-        if len(found) != 1:
-            raise NoSuchPoint(f"{self.folder} has {len(found)} points at {values}")
-        return found[0]
+        points = self.points_at(**values)
+        if len(points) != 1:
+            raise NoSuchPoint(f"{self.folder} has {len(points)} points at {values}")
+        return points[0]
 
-    def where(self, **values: Any) -> list[Point]:
+    def points_at(self, **values: Any) -> list[Point]:
         return [point for point in self.points if point.is_at(**values)]
 
-    def among(self, wanted: Mapping[str, Sequence[Any]]) -> list[Point]:
-        """The points whose settings, by dotted key, are each one of the values wanted for it."""
-        return [point for point in self.points if all(point.setting(key) in some for key, some in wanted.items())]
+    def among(self, values: Selection) -> list[Point]:
+        """The points whose settings, by dotted key, are each one of the values given for it."""
+        return [point for point in self.points if all(point.setting(key) in any_of for key, any_of in values.items())]
 
     def values(self, key: str) -> list[Any]:
         """The values of a key over the points, in their order."""
@@ -132,21 +128,21 @@ def read(folder: Path) -> Sweep | None:
     path = folder / "sweep.json"
     if not path.is_file():
         return None
-    told = store.read_json(path)
+    tree = store.read_json(path)
     points = []
-    for entry in told["points"]:
+    for entry in tree["points"]:
         home = folder / "points" / entry["name"]
         runs = tuple(home / f"seed-{run['seed']}" for run in sorted(entry["runs"], key=_seed) if run["state"] == "done")
         if runs:
             points.append(Point(entry["name"], entry["values"], home, runs))
-    return Sweep(folder.name, folder, told["command"], tuple(points)) if points else None
+    return Sweep(folder.name, folder, tree["command"], tuple(points)) if points else None
 
 
 def pairs_of(a: Point, b: Point) -> tuple[list[int], list[int]]:
     """Rows of A and of B that were trained with the same seed."""
     seeds_a, seeds_b = ([run.name for run in point.runs] for point in (a, b))
-    common = [seed for seed in seeds_a if seed in seeds_b]
-    return [seeds_a.index(seed) for seed in common], [seeds_b.index(seed) for seed in common]
+    shared_seeds = [seed for seed in seeds_a if seed in seeds_b]
+    return [seeds_a.index(seed) for seed in shared_seeds], [seeds_b.index(seed) for seed in shared_seeds]
 
 
 def difference(a: Point, b: Point, of: Callable[[Point], FloatArray]) -> FloatArray:
@@ -175,26 +171,20 @@ def _seed(run: Mapping[str, Any]) -> int:
     return int(run["seed"])
 
 
-def _rate(report: Mapping[str, Any], kind: str) -> float | None:
-    told = _estimate(report, kind)
-    return None if told is None or told["value"] is None else float(told["value"])
-
-
-def _estimate(report: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+def _rate(report: Mapping[str, Any], kind: str) -> Measurement | None:
     judges = {"true": "oracle", "raw": "biased", "controlled": "biased", "unbiased": "unbiased"}
-    row = next(row for row in report["benchmark"]["judges"] if row["judge"] == judges[kind])
-    told: Mapping[str, Any] | None = row["win_rate"]
+    entry = next(entry for entry in report["benchmark"]["judges"] if entry["judge"] == judges[kind])
     if kind == "controlled":
-        told = row["length_controlled"]["win_rate"] if row["length_controlled"] else None
-    return told
+        entry = entry["length_controlled"]
+    return None if entry is None else Measurement.from_json(entry["win_rate"], unit="%")
 
 
 def _last_visits(run: Path) -> FloatArray:
-    seen: dict[int, tuple[float, float]] = {}
+    log_ratios: dict[int, tuple[float, float]] = {}
     for row in store.read_jsonl(run / "visits.jsonl"):
         for pair, chosen, rejected in zip(row["pairs"], row["chosen"], row["rejected"], strict=True):
-            seen[pair] = (chosen, rejected)
-    return np.array([seen[pair] for pair in sorted(seen)], dtype=np.float64)
+            log_ratios[pair] = (chosen, rejected)
+    return np.array([log_ratios[pair] for pair in sorted(log_ratios)], dtype=np.float64)
 
 
 def median_of(values: Sequence[float]) -> float:

@@ -5,29 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from experiments.tuning import Tried
+from experiments.tuning import Trial
 
-from experiments import making, tuning
+from experiments import run_sweeps, tuning
 from trimtab import store
 
-NUMBERS = making.ROOT / "experiments" / "numbers.json"
+NUMBERS = run_sweeps.ROOT / "experiments" / "numbers.json"
 
 
 def test_the_highest_wins_and_ties_go_to_the_smaller_values() -> None:
-    tried = [Tried("dpo", lr, beta, 60.0) for lr in (1e-3, 5e-4) for beta in (1.0, 0.3)]
-    (picked,) = tuning.pick([*tried, Tried("dpo", 2e-4, 0.1, 59.0)]).values()
-    assert (picked.best.learning_rate, picked.best.beta, picked.n_tried) == (5e-4, 0.3, 5)
-    assert picked.at_edge == ()
+    trials = [Trial("dpo", lr, beta, 60.0) for lr in (1e-3, 5e-4) for beta in (1.0, 0.3)]
+    (method,) = tuning.tune([*trials, Trial("dpo", 2e-4, 0.1, 59.0)]).values()
+    assert (method.best.learning_rate, method.best.beta, method.n_trials) == (5e-4, 0.3, 5)
+    assert method.at_edge == ()
 
 
 def test_a_pick_at_the_end_of_the_grid_is_said() -> None:
-    (picked,) = tuning.pick([Tried("dpo", lr, 0.3, 1e5 * lr) for lr in (1e-4, 5e-4)]).values()
-    assert picked.at_edge == ("learning_rate",)
+    (method,) = tuning.tune([Trial("dpo", lr, 0.3, 1e5 * lr) for lr in (1e-4, 5e-4)]).values()
+    assert method.at_edge == ("learning_rate",)
 
 
 def test_unequal_budgets_are_refused() -> None:
     with pytest.raises(ValueError, match="unequal budgets"):
-        tuning.pick([Tried("dpo", 1e-3, 0.3, 60.0), Tried("aot", 1e-3, 0.3, 60.0), Tried("aot", 5e-4, 0.3, 60.0)])
+        tuning.tune([Trial("dpo", 1e-3, 0.3, 60.0), Trial("aot", 1e-3, 0.3, 60.0), Trial("aot", 5e-4, 0.3, 60.0)])
 
 
 def test_a_recipe_is_read_with_its_points_before_its_own_keys(tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_a_recipe_is_read_with_its_points_before_its_own_keys(tmp_path: Path) ->
         '[train]\nlearning_rate = 5e-4\n[objective]\nbeta = 0.3\n[[sweep.points]]\n"objective.name" = "dpo"\n'
         '[[sweep.points]]\nobjective.name = "aot"\nobjective.beta = 1\n"train.learning-rate" = 1e-3\n'
     )
-    assert tuning.in_recipe(path) == {"dpo": (5e-4, 0.3), "aot": (1e-3, 1.0)}
-    picked = tuning.pick([Tried("dpo", 5e-4, 0.3, 60.0), Tried("aot", 5e-4, 0.3, 60.0)])
-    assert tuning.differing(picked, tuning.in_recipe(path)) == [
+    assert tuning.recipe_values(path) == {"dpo": (5e-4, 0.3), "aot": (1e-3, 1.0)}
+    method = tuning.tune([Trial("dpo", 5e-4, 0.3, 60.0), Trial("aot", 5e-4, 0.3, 60.0)])
+    assert tuning.differences(method, tuning.recipe_values(path)) == [
         "aot: tuning picks learning rate 0.0005, β 0.3; recipe: (0.001, 1.0)"
     ]
 
@@ -46,18 +46,18 @@ def test_a_recipe_is_read_with_its_points_before_its_own_keys(tmp_path: Path) ->
 def test_the_ranking_recipe_names_every_method_that_is_tuned() -> None:
     if not tuning.RECIPE.is_file():
         pytest.skip("the ranking's recipe is not in this checkout")
-    assert len(tuning.in_recipe()) == 8
+    assert len(tuning.recipe_values()) == 8
 
 
 def test_the_committed_ranking_stands_on_the_committed_tuning() -> None:
     """What the page ranks is what the rule picks from the committed numbers of the tuning sweep."""
     numbers = store.read_json(NUMBERS)["numbers"] if NUMBERS.is_file() else {}
-    tried = [_tried(name, entry["value"]) for name, entry in numbers.items() if name.startswith("tuning/")]
-    if not tried or not any(name.startswith("ranking/") for name in numbers):
+    trials = [_trial(name, entry["value"]) for name, entry in numbers.items() if name.startswith("tuning/")]
+    if not trials or not any(name.startswith("ranking/") for name in numbers):
         pytest.skip("the committed findings hold no tuning and ranking yet")
-    assert tuning.differing(tuning.pick(tried), tuning.in_recipe()) == []
+    assert tuning.differences(tuning.tune(trials), tuning.recipe_values()) == []
 
 
-def _tried(name: str, value: float) -> Tried:
+def _trial(name: str, value: float) -> Trial:
     _, objective, rate, beta = name.split("/")
-    return Tried(objective, float(rate.removeprefix("lr=")), float(beta.removeprefix("beta=")), value)
+    return Trial(objective, float(rate.removeprefix("lr=")), float(beta.removeprefix("beta=")), value)
