@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import sys
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import trimtab
-from trimtab import windtunnel
+from trimtab import cli, windtunnel
 from trimtab.errors import ConfigError, DataError
+from trimtab.objectives import LogRatios, is_registered
 from trimtab.records import Message, Pair
 
 DIALS = {
@@ -88,6 +96,139 @@ def test_an_objective_value_says_all_it_is(
     )  # fmt: skip
     told = json.loads((run.folder / "config.json").read_text())["objective"]
     assert {key: value for key, value in told.items() if value is not None} == said
+
+
+# --- an objective of one's own ----------------------------------------------------------------------------------------
+
+SHORT = {"train": DIALS["train"], "engine": DIALS["engine"], "data": {"holdout": 0.2}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnDpo(trimtab.Objective):
+    """DPO, written by somebody who does not know ours."""
+
+    beta: float = 0.1
+
+    def loss(self, log_ratios: LogRatios) -> Any:
+        ratio = log_ratios.chosen - log_ratios.rejected
+        return -(self.beta * ratio).sigmoid().log()
+
+
+def test_the_documented_objective_trains_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example of docs/objectives.md, with fewer pairs and steps; then what it says of going on."""
+    page = (Path(__file__).parents[1] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, re.S)
+    out = 'out="runs/squared-hinge"'
+    assert out in example
+    dials = ", ".join(f"{name}={value}" for name, value in DIALS.items())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "losses.py").write_text(example.replace(out, f"{out}, {dials}"), encoding="utf-8")
+    losses = import_module("losses")
+    monkeypatch.delitem(sys.modules, "losses")
+    run = losses.run
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] == pytest.approx(0.5**2, abs=1e-5)
+    assert rows[0]["active/pair"] == 1.0
+    section = json.loads((run.folder / "config.json").read_text())["objective"]
+    assert (section["name"], section["python_class"]) == ("SquaredHinge", "losses.SquaredHinge")
+    assert section["values"] == {"beta": 0.1, "margin": 0.5}
+    assert run.report["objective"]["name"] == "SquaredHinge"
+    assert run.report["reproduce"]["from_file"] is None
+    assert "SquaredHinge (beta 0.1, margin 0.5)" in (run.model / "README.md").read_text(encoding="utf-8")
+    assert "SquaredHinge" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+    again = trimtab.train(
+        "windtunnel", pairs="windtunnel", objective=losses.SquaredHinge(margin=0.5), out="runs/squared-hinge", **DIALS
+    )
+    assert again == run
+    with pytest.raises(ConfigError, match=r"objective\.values\.margin"):
+        trimtab.train(
+            "windtunnel", pairs="windtunnel", objective=losses.SquaredHinge(), out="runs/squared-hinge", **DIALS
+        )
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as refused:
+        cli.main(["run", "runs/squared-hinge"])
+    assert refused.value.code == 2
+    assert "SquaredHinge is a value of a Python program (losses.SquaredHinge)" in capsys.readouterr().err
+
+
+def test_ones_own_objective_trains_as_the_same_formula_of_ours(tmp_path: Path) -> None:
+    ours, own = (
+        trimtab.train(windtunnel.model_folder(), pairs=some_pairs(), objective=value, out=tmp_path / name, **SHORT)
+        for name, value in {"ours": trimtab.Dpo(beta=0.3), "own": OwnDpo(beta=0.3)}.items()
+    )
+    losses = [
+        [json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+        for run in (ours, own)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][0] == pytest.approx(math.log(2), abs=1e-5)
+    assert own.report is not None
+    assert own.report["objective"]["source"] == f"{__name__}.OwnDpo"
+    weights = [load_file(run.model / "model.safetensors") for run in (ours, own)]
+    assert all((tensor - weights[1][name]).abs().max() < 1e-5 for name, tensor in weights[0].items())
+
+
+def test_a_stopped_run_goes_on_with_an_equal_value_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(value: trimtab.Objective) -> trimtab.Run:
+        return trimtab.train(
+            windtunnel.model_folder(), pairs=some_pairs(), objective=value, out=tmp_path / "run", **SHORT
+        )
+
+    from trimtab.stages import train as stage
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(stage, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(trimtab.Modified(OwnDpo(beta=0.3), sft_weight=0.1))
+    with pytest.raises(ConfigError, match=r"objective\.values\.sft_weight"):
+        train(trimtab.Modified(OwnDpo(beta=0.3), sft_weight=0.2))
+    run = train(trimtab.Modified(OwnDpo(beta=0.3), sft_weight=0.1))
+    assert run.report is not None
+    assert run.report["objective"]["parameters"] == {"beta": 0.3, "sft_weight": 0.1}
+
+
+def test_objectives_that_cannot_be_trained_with_are_refused_by_name(tmp_path: Path) -> None:
+    @dataclass
+    class Loose(trimtab.Objective):
+        beta: float = 0.1
+
+    @dataclass(frozen=True)
+    class Listing(trimtab.Objective):
+        weights: tuple[float, ...] = (1.0, 2.0)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Disguised(trimtab.Dpo):
+        name = "dpo"
+
+    for value, words in (
+        (Loose(), "Loose is not a frozen dataclass"),
+        (Listing(), "weights is a tuple"),
+        (Disguised(), "Disguised calls itself 'dpo'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            trimtab.train("windtunnel", pairs=some_pairs(), objective=value, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_below_one_of_ours_is_not_taken_for_it() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Softer(trimtab.Dpo):
+        def loss(self, log_ratios: LogRatios) -> Any:
+            return super().loss(log_ratios) / 2
+
+    value = Softer(beta=0.2)
+    assert (value.name, value.formula, value.parameters()["beta"]) == (
+        "Softer", f"loss() of {__name__}.{Softer.__qualname__}", 0.2,
+    )  # fmt: skip
+    assert not is_registered(value)
+    assert is_registered(trimtab.Modified(trimtab.Dpo(), sft_weight=0.1))
 
 
 def test_everything_but_the_first_argument_is_keyword_only(tmp_path: Path) -> None:

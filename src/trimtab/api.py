@@ -12,9 +12,9 @@ from typing import Any
 
 from trimtab import config as configuration
 from trimtab import store
-from trimtab.config import files
+from trimtab.config import Config, PythonObjectiveSection, files
 from trimtab.errors import ConfigError
-from trimtab.objectives import Objective
+from trimtab.objectives import Objective, is_registered
 from trimtab.records import Pair, digest
 
 
@@ -39,11 +39,14 @@ def run(config: str | Path | Mapping[str, Any] | None = None, *, quiet: bool = T
         base = config
     else:
         base = files.on_recipe({} if config is None else files.read_file(Path(config)), keys)
-    resolved = configuration.resolve(configuration.merge(base, keys))
+    return _run(configuration.resolve(configuration.merge(base, keys)), quiet=quiet)
+
+
+def _run(config: Config, *, quiet: bool) -> Run:
     from trimtab.commands import run as command  # with torch: a typing mistake is answered before that
     from trimtab.progress import reporter
 
-    folder = command.main(resolved, reporter=reporter(quiet=quiet))
+    folder = command.main(config, reporter=reporter(quiet=quiet))
     report = store.read_json(folder.report("json")) if folder.report("json").is_file() else None
     return Run(folder.root, folder.model, report)
 
@@ -59,18 +62,22 @@ def train(
 ) -> Run:
     """Align `model` (a Hub id or a folder) on `pairs` (a source that `trimtab audit` reads, or `Pair` values).
 
-    `objective` is a value such as `trimtab.ApoHingeZero(beta=0.1, margin=1.0)`; `keys` as for `run`. Pairs given as
-    values are written to a file in the global cache, named by their content.
+    `objective` is a value such as `trimtab.ApoHingeZero(beta=0.1, margin=1.0)`, or of a frozen dataclass of your own
+    (docs/objectives.md); `keys` as for `run`. Pairs given as values are written to a file in the global cache, named by
+    their content. With the same `out` and the same values it goes on from the newest checkpoint.
     """
     if not isinstance(objective, Objective):
         raise ConfigError(
             f"objective is a {type(objective).__name__}", remedy="give a value such as trimtab.ApoHingeZero()"
         )
-    section = {"name": objective.name} | {k: v for k, v in objective.parameters().items() if v is not None}
-    tree = {"model": str(model), "data": {"source": _source(pairs)}, "objective": section}
+    tree = configuration.merge({"model": str(model), "data": {"source": _source(pairs)}}, keys)
     if out is not None:
         tree["out"] = str(out)
-    return run(configuration.merge(tree, keys), quiet=quiet)
+    if not is_registered(objective):
+        return _run(configuration.resolve(tree, objective=PythonObjectiveSection.of(objective)), quiet=quiet)
+    parameters = {name: value for name, value in objective.parameters().items() if value is not None}
+    tree["objective"] = {"name": objective.name} | parameters
+    return _run(configuration.resolve(tree), quiet=quiet)
 
 
 def winrate(

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from trimtab.config import rules
@@ -26,6 +26,7 @@ from trimtab.config.sections import (
     JudgeSection,
     ModelSection,
     ObjectiveSection,
+    PythonObjectiveSection,
     Section,
     SelectSection,
     Switch,
@@ -44,7 +45,7 @@ class Config(Section):
 
     model: ModelSection
     data: DataSection
-    objective: ObjectiveSection = ObjectiveSection()
+    objective: SerializeAsAny[ObjectiveSection] = ObjectiveSection()
     adapter: AdapterSection = AdapterSection()
     train: TrainSection = TrainSection()
     select: SelectSection = SelectSection()
@@ -182,15 +183,30 @@ def _opened(name: str, value: Any) -> Any:
     return {MAIN_FIELD[name]: value} if name in MAIN_FIELD and not isinstance(value, Mapping) else value
 
 
-def resolve(tree: Mapping[str, Any]) -> Config:
-    """The strict configuration, or a `ConfigError` that names the key, the value and the remedy."""
+def resolve(tree: Mapping[str, Any], *, objective: ObjectiveSection | None = None) -> Config:
+    """The strict configuration, or a `ConfigError` that names the key, the value and the remedy.
+
+    `objective`: a section that no file and no flag can say, in place of the tree's.
+    """
     tree = merge({}, tree)
+    _refuse_python_objective(tree)
     _known_only(tree)
+    if objective is not None:
+        tree["objective"] = objective
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise _explained(error) from error
     return config if config.out else config.model_copy(update={"out": _default_out(config)})
+
+
+def _refuse_python_objective(tree: Mapping[str, Any]) -> None:
+    match tree.get("objective"):
+        case {"name": name, "python_class": python_class}:
+            raise ConfigError(
+                f"the objective {name} is a value of a Python program ({python_class}): no file has its loss",
+                remedy="go on from that program: trimtab.train(…, objective=…, out=…) with the same value",
+            )
 
 
 def section(kind: type[Section], name: str, tree: Mapping[str, Any]) -> Section:
@@ -272,6 +288,7 @@ __all__ = [
     "JudgeSection",
     "ModelSection",
     "ObjectiveSection",
+    "PythonObjectiveSection",
     "Section",
     "SelectSection",
     "Switch",

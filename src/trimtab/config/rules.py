@@ -56,13 +56,11 @@ def _holds_secret(url: str) -> bool:
 
 
 def _cannot_shrink(config: Config) -> str:
-    from trimtab import objectives
-
     if config.engine.screening == "off":
         return "screening is off"
     if config.adapter.kind != "none" and config.adapter.dropout:
         return "with adapter dropout nothing can be screened"
-    objective = objectives.make(config.objective.name, **config.objective.parameters())
+    objective = config.objective.value()
     return "" if objective.has_dead_zone else f"{objective.name} has no dead zone"
 
 

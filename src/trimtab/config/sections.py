@@ -6,7 +6,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from trimtab.errors import ConfigError
+from trimtab.objectives.objective import Objective
 
 
 def _switch_word(value: object) -> object:
@@ -75,14 +78,57 @@ class ObjectiveSection(Section):
 
     @model_validator(mode="after")
     def _applies(self) -> ObjectiveSection:
-        from trimtab import objectives
-
-        objectives.make(self.name, **self.parameters())
+        self.value()
         return self
 
     def parameters(self) -> dict[str, Any]:
         """What the user set, by name."""
         return {name: value for name, value in self if name != "name" and value is not None}
+
+    def value(self) -> Objective:
+        """The objective. Raises ConfigError for an unknown name, or a parameter that does not apply."""
+        from trimtab import objectives
+
+        return objectives.make(self.name, **self.parameters())
+
+
+Plain = float | bool | str | None
+
+
+class PythonObjectiveSection(ObjectiveSection):
+    """An objective of a Python program's own, and what of it a file can say. Only that program can train with it."""
+
+    python_class: str
+    values: dict[str, Plain]
+    _objective: Objective = PrivateAttr()
+
+    @classmethod
+    def of(cls, objective: Objective) -> PythonObjectiveSection:
+        """Raises ConfigError for a value that may change while it trains, or that config.json cannot hold."""
+        kind = type(objective)
+        values = objective.parameters()
+        parameters = getattr(kind, "__dataclass_params__", None)
+        if parameters is None or not parameters.frozen:
+            raise ConfigError(
+                f"objective {objective.name} is not a frozen dataclass, so it could change while it trains",
+                remedy=f"write @dataclass(frozen=True) above class {kind.__name__}",
+            )
+        for name, value in values.items():
+            if not isinstance(value, Plain):
+                raise ConfigError(
+                    f"objective {objective.name}: {name} is a {type(value).__name__}, which config.json cannot hold",
+                    remedy="parameters are numbers, texts, yes or no, or None",
+                )
+        section = cls(name=objective.name, python_class=f"{kind.__module__}.{kind.__qualname__}", values=values)
+        section._objective = objective  # pydantic's private attribute, which its constructor cannot take
+        return section
+
+    @model_validator(mode="after")
+    def _applies(self) -> PythonObjectiveSection:
+        return self
+
+    def value(self) -> Objective:
+        return self._objective
 
 
 class AdapterSection(Section):

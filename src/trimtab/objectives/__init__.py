@@ -10,7 +10,7 @@
     registry         names, make, table
     pull             coefficients by autograd, and against those at the reference
 
-To add one: one class, its name in `registry`, one test of arithmetic done by hand, one row in docs/objectives.md.
+To add one here: one class, its name in `registry`, one test of arithmetic done by hand, one row in docs/objectives.md.
 """
 
 from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
@@ -20,7 +20,7 @@ from trimtab.objectives.objective import Objective
 from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
 from trimtab.objectives.reference_free import Repo, Simpo
-from trimtab.objectives.registry import MODIFIERS, NAMES, PARAMETERS, Row, defaults, make, table
+from trimtab.objectives.registry import MODIFIERS, NAMES, PARAMETERS, Row, defaults, is_registered, make, table
 
 __all__ = [
     "MODIFIERS",
@@ -51,6 +51,7 @@ __all__ = [
     "Simpo",
     "SppoHard",
     "defaults",
+    "is_registered",
     "make",
     "table",
 ]

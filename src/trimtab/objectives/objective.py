@@ -57,7 +57,8 @@ def parameter(default: float | None, interval: Interval) -> Any:  # as dataclass
 class Objective:
     """Base of every objective. A subclass is a frozen dataclass whose fields are its parameters.
 
-    Class attributes: `name`, `formula` and `source` (plain text); `needs_reference` (False: reference log-probs are
+    Class attributes: `name`, `formula` and `source` (plain text; what a class leaves out is said from its own name,
+    never taken from its base, whose loss it may have changed); `needs_reference` (False: reference log-probs are
     not read); `per_token` (True: r is divided by the response's length); `batch_coupled` (True: the loss of a pair
     depends on the others, so `loss` must see the whole optimizer batch at once); `ld_alpha` (see `token_weights`).
     """
@@ -70,6 +71,13 @@ class Objective:
     batch_coupled: bool = False
     ld_alpha: float | None = None
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        place = f"{cls.__module__}.{cls.__qualname__}"
+        for attribute, text in {"name": cls.__name__, "formula": f"loss() of {place}", "source": place}.items():
+            if attribute not in cls.__dict__:
+                setattr(cls, attribute, text)
 
     def __post_init__(self) -> None:
         """Check every parameter; whole numbers become floats. Raises ConfigError with the remedy."""
@@ -129,7 +137,7 @@ class Objective:
         return self
 
     def parameters(self) -> dict[str, Value]:
-        """Parameters by name; `make(objective.name, **objective.parameters())` gives an equal value."""
+        """Parameters by name; of those in the registry `make(objective.name, **objective.parameters())` is equal."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def reach(self) -> float | None:

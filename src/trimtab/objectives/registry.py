@@ -59,6 +59,21 @@ def make(name: str, **parameters: object) -> Objective:
     return modifier_type if modifier_type.parameters() != objective.parameters() else objective
 
 
+def is_registered(objective: Objective) -> bool:
+    """Whether `make` has it: by its name and parameters anybody can build an equal value.
+
+    Raises ConfigError where it has the name of another.
+    """
+    inner = objective.objective if isinstance(objective, Modified) else objective
+    registered = _CLASSES.get(inner.name)
+    if registered not in (None, type(inner)):
+        raise ConfigError(
+            f"{type(inner).__name__} calls itself {inner.name!r}, which is another objective",
+            remedy="give the class a name of its own, or leave `name` out: then it is the class's",
+        )
+    return registered is not None
+
+
 def table() -> tuple[Row, ...]:
     """Every objective at its defaults, in the order of the documentation."""
     rows = []

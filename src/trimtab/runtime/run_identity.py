@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab import store
-from trimtab.config import to_json
+from trimtab.config import Config, PythonObjectiveSection, to_json
 from trimtab.engine.reference import ReferenceKey
 from trimtab.records import digest
 from trimtab.runtime.run_setup import RunSetup
@@ -41,7 +41,14 @@ def run_identity(setup: RunSetup) -> dict[str, Any]:
         "engine.dtype": key.dtype,
         "engine.shrinking": config.engine.shrinking,
         "objective": objective.name,
+        **_python_class(config),
         **{f"objective.{name}": value for name, value in objective.parameters().items()},
         **{f"adapter.{name}": value for name, value in tree["adapter"].items()},
         **{f"train.{name}": value for name, value in tree["train"].items() if name not in _OF_KEEPING},
     }
+
+
+def _python_class(config: Config) -> dict[str, str]:
+    """Two programs may give their classes one name."""
+    section = config.objective
+    return {"objective.python_class": section.python_class} if isinstance(section, PythonObjectiveSection) else {}

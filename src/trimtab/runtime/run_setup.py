@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab import objectives, windtunnel
+from trimtab import windtunnel
 from trimtab.config import Config
 from trimtab.engine import identity
 from trimtab.judging.benchmarks import Benchmark
@@ -166,11 +166,11 @@ class RunSetup:
 
 def set_up(config: Config) -> RunSetup:
     """The run that a configuration describes. Nothing is loaded, fetched or written yet."""
-    train, section = config.train, config.objective
+    train = config.train
     return RunSetup(
         config=config,
         folder=Folder(Path(config.out)),
-        objective=objectives.make(section.name, **section.parameters()),
+        objective=config.objective.value(),
         peak_learning_rate=train.learning_rate or (ADAPTER_RATE if config.adapter.kind == "lora" else FULL_RATE),
         benchmark_name=benchmark_prompts.file_name(config.benchmark),
         official_benchmark=benchmark_prompts.official_name(config.benchmark),

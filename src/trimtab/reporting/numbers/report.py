@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trimtab.config import Config, to_json
+from trimtab.config import Config, PythonObjectiveSection, to_json
 from trimtab.config.flags import as_words
 from trimtab.objectives import Objective
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers, benchmark_numbers
@@ -54,7 +54,7 @@ class EditedFiles:
 class Reproduction:
     """The commands that repeat a run: from the folder's configuration, and from flags (None: they cannot say it)."""
 
-    from_file: str
+    from_file: str | None
     from_flags: str | None
     note: str
 
@@ -119,6 +119,9 @@ def _samples(run: Run, benchmark: BenchmarkNumbers | None) -> tuple[SampleGroup,
 
 def reproduction(config: Config) -> Reproduction:
     again = f"{config.out}-again"
+    if isinstance(config.objective, PythonObjectiveSection):
+        note = f"The program that has {config.objective.python_class} repeats it: trimtab.train(…, objective=…)."
+        return Reproduction(from_file=None, from_flags=None, note=note)
     flags = as_words(config.model_copy(update={"out": again}))
     return Reproduction(
         from_file=f"trimtab run {shlex.quote(str(Path(config.out) / 'config.json'))} --out {shlex.quote(again)}",

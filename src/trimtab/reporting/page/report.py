@@ -77,10 +77,9 @@ def _subject(report: Report) -> list[tuple[str, str]]:
 def _reproduce(report: Report) -> Section:
     again = report.reproduce
     rows = list(_config_rows(report.config))
-    blocks: list[Block] = [
-        Text("From the resolved configuration in the run folder:"),
-        Code(again.from_file),
-    ]
+    blocks: list[Block] = []
+    if again.from_file is not None:
+        blocks += [Text("From the resolved configuration in the run folder:"), Code(again.from_file)]
     if again.from_flags is not None:
         blocks += [Text("Or with nothing but the command line:"), Code(again.from_flags)]
     blocks += [

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trimtab import config, objectives, store
+from trimtab import config, store
 from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.length_probe import BoolArray, IntArray
 from trimtab.config import Config, files
@@ -91,7 +91,7 @@ def read(run_folder: str) -> Probed:
             f"the seeds of {run_folder} did not train on the same pairs", remedy="probe each seed's folder alone"
         )
     pairs = policy.read_pairs(folders[0].data / "train.jsonl")
-    objective = objectives.make(told.objective.name, **told.objective.parameters())
+    objective = told.objective.value()
     held_PS, weighted_PS = _reference(singles[0], folders[0], objective, pairs)
     length_PS = np.array([(len(p.chosen_ids), len(p.rejected_ids)) for p in pairs], dtype=np.float64)
     raw = [
