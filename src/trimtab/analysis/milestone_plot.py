@@ -50,6 +50,6 @@ def _value(measure: Measure | None) -> float:
 def _interval_and_step(axes: Any, x: float, y: float, row: MilestoneNumbers, *, measure: str, scale: float) -> None:
     quantity = row.measures[measure]
     if quantity is not None and quantity.ci95 is not None:
-        bounds = [scale * bound for bound in quantity.ci95]
+        bounds = [scale * end for end in quantity.ci95]
         axes.plot((x, x), bounds, color=PALETTE["after"], linewidth=3, alpha=0.25)
     axes.annotate(f"{row.step}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)

@@ -216,8 +216,8 @@ def _line(axes: Any, seeds: Sequence[Curves], name: str, *, colour: str, scale: 
     if not alone and len({len(values) for _, values in tables}) == 1:
         steps, values = tables[0][0], np.mean([values for _, values in tables], axis=0)
         axes.plot(steps, values, color=colour)
-    known = values[~np.isnan(values)]
-    return float(known[-1]) if len(known) else float("nan")
+    numbers = values[~np.isnan(values)]
+    return float(numbers[-1]) if len(numbers) else float("nan")
 
 
 def _level(axes: Any, height: float, *, label: str = "") -> None:
@@ -231,14 +231,14 @@ def _level(axes: Any, height: float, *, label: str = "") -> None:
 
 def label_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
     """Names right of the lines' ends, pushed apart so that none covers another."""
-    known = sorted((end for end in ends if np.isfinite(end[1])), key=lambda end: end[1])
+    finite_ends = sorted((end for end in ends if np.isfinite(end[1])), key=lambda end: end[1])
     low, high = axes.get_ylim()
     apart = 0.11 * (high - low)
     heights: list[float] = []
-    for _, height, _ in known:
+    for _, height, _ in finite_ends:
         heights.append(max(height, heights[-1] + apart) if heights else height)
     shift = max(0.0, heights[-1] - high) if heights else 0.0
-    for (name, _, colour), height in zip(known, heights, strict=True):
+    for (name, _, colour), height in zip(finite_ends, heights, strict=True):
         axes.annotate(
             name, (1, height - shift), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
             va="center", color=colour, weight="bold", annotation_clip=False,

@@ -50,7 +50,7 @@ class Layout:
 def forest_layout(plot: Forest) -> Layout:
     """All rows on one scale with round ends that hold every value, interval and `even`."""
     ends = [plot.even] + [row.was for row in plot.rows] + [row.estimate.value for row in plot.rows]
-    ends += [bound for row in plot.rows for bound in row.estimate.ci95 or ()]
+    ends += [end for row in plot.rows for end in row.estimate.ci95 or ()]
     low, high, step = _scale([end for end in ends if end is not None] or [0.0, 1.0], plot.even)
 
     def place(value: float) -> float:

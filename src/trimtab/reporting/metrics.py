@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.analysis.plots import Curves
+
 POINTS = 80
 
 
@@ -27,21 +29,21 @@ class Metrics:
     def has(self, name: str) -> bool:
         return any(name in row for row in self.rows)
 
-    def known(self, name: str) -> list[float]:
+    def values(self, name: str) -> list[float]:
         return [n for row in self.rows if (n := _finite(row.get(name))) is not None]
 
     def last(self, name: str) -> float | None:
         return _finite(self.rows[-1].get(name))
 
     def mean(self, name: str) -> float | None:
-        known = self.known(name)
-        return float(np.mean(known)) if known else None
+        values = self.values(name)
+        return float(np.mean(values)) if values else None
 
     def median(self, name: str) -> float | None:
-        known = self.known(name)
-        return float(np.median(known)) if known else None
+        values = self.values(name)
+        return float(np.median(values)) if values else None
 
-    def curves(self, names: tuple[str, ...]) -> dict[str, list[float | None]]:
+    def curves(self, names: tuple[str, ...]) -> Curves:
         """`step` and every one of `names` that a row has, as means over at most `POINTS` equal stretches of steps.
 
         So a report of a long run stays small; the rows themselves stay in `metrics.jsonl`.

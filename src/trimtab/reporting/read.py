@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from trimtab import store, windtunnel
 from trimtab.analysis.marks import Question, Row, categories_of, official_category
@@ -29,12 +29,14 @@ TRUTH = "oracle"
 SCORES = "scores"
 CHOSEN = "judge"
 NO_JUDGE = frozenset({SCORES, "unaligned", "canaries", "judge"})  # files beside verdicts that are no judge's
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+FORMAT_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 Side = Literal["aligned", "unaligned"]
 SIDES: tuple[Side, ...] = ("aligned", "unaligned")
 
 T = TypeVar("T")
+Answers: TypeAlias = Mapping[str, Answer]
+"""By prompt id, in the benchmark's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ class Heldout:
     def from_json(cls, tree: Mapping[str, Any]) -> Heldout | None:
         """None where the pairs were not looked at after training."""
         gaps = {
-            when: None if tree.get(when) is None else dict(zip(tree["ids"], tree[when]["reward_gaps"], strict=True))
-            for when in ("before", "after")
+            phase: None if tree.get(phase) is None else dict(zip(tree["ids"], tree[phase]["reward_gaps"], strict=True))
+            for phase in ("before", "after")
         }
         return None if gaps["after"] is None else cls(gaps["before"], gaps["after"])
 
@@ -137,9 +139,9 @@ class Run:
     screening: Screening | None
     selection: Selection | None
     edited: tuple[str, ...]
-    baseline: Mapping[str, Answer] = field(default_factory=dict)
-    after: Mapping[str, Answer] = field(default_factory=dict)
-    unaligned: Mapping[str, Answer] = field(default_factory=dict)
+    baseline: Answers = field(default_factory=dict)
+    after: Answers = field(default_factory=dict)
+    unaligned: Answers = field(default_factory=dict)
     published: bool = False
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)
     unaligned_verdicts: tuple[Verdict, ...] = ()
@@ -151,7 +153,7 @@ class Run:
     scores: Scores | None = None
 
     @property
-    def before(self) -> Mapping[str, Answer]:
+    def before(self) -> Answers:
         """What the aligned model's answers are shown beside: the unaligned model's, else the baseline's."""
         return self.unaligned or self.baseline
 
@@ -163,9 +165,9 @@ def read(folder: Folder, setup: RunSetup) -> Run:
         root=folder.root,
         seed=setup.config.seed,
         benchmark=name,
-        plan=_optional(folder.plan, _mapping),
-        versions=_optional(folder.versions, _mapping),
-        audit=_optional(folder.data / "audit.json", _mapping),
+        plan=_optional(folder.plan, _json_object),
+        versions=_optional(folder.versions, _json_object),
+        audit=_optional(folder.data / "audit.json", _json_object),
         metrics=Metrics(tuple(store.read_jsonl(folder.metrics)) if folder.metrics.is_file() else ()),
         heldout=_optional(folder.heldout, Heldout.from_json),
         screening=_optional(folder.screening, Screening.from_json),
@@ -203,17 +205,17 @@ def _with_answers(run: Run, folder: Folder, setup: RunSetup, name: str) -> Run:
     baseline = _optional(folder.baseline_answers(name), _answers) or {}
     unaligned = _optional(folder.unaligned_answers(name), _answers) or {}
     generators = {answer.generator for answer in baseline.values()}
-    published = bool(unaligned) or (
+    is_published = bool(unaligned) or (
         name != windtunnel.NAME and bool(generators) and generators != {setup.config.model.name}
     )
     chosen = CHOSEN if run.judge is None else run.judge.judge or CHOSEN
-    verdicts = {judge or chosen: _parsed(path, _verdicts) for judge, path in _judges(folder, name)}
+    verdicts = {judge or chosen: _parse(path, _verdicts) for judge, path in _judges(folder, name)}
     return replace(
         run,
         baseline=baseline,
         after=_optional(folder.answers(name), _answers) or {},
-        unaligned=unaligned if published else baseline,
-        published=published,
+        unaligned=unaligned if is_published else baseline,
+        published=is_published,
         verdicts=verdicts,
         unaligned_verdicts=_optional(folder.unaligned_verdicts(name), _verdicts) or (),
         length_tables=_tables(setup) if verdicts else None,
@@ -247,12 +249,12 @@ def _questions(setup: RunSetup) -> dict[str, tuple[str, str]]:
     return {prompt.id: ("\n\n".join(prompt.turns), prompt.dataset) for prompt in prompts}
 
 
-def _conversations(path: Path, questions: Mapping[str, tuple[str, str]]) -> dict[str, Answer]:
+def _conversations(path: Path, questions: Mapping[str, tuple[str, str]]) -> Answers:
     if not path.is_file():
         return {}
     try:
         answers = [_conversation(row, questions) for row in store.read_jsonl(path)]
-    except MALFORMED as error:
+    except FORMAT_ERRORS as error:
         raise _not_ours(path, error) from error
     return {answer.prompt_id: answer for answer in answers}
 
@@ -283,18 +285,18 @@ def _judges(folder: Folder, benchmark: str) -> Iterator[tuple[str, Path]]:
     """Judge and file of every verdict file, the truth first; the one judge that the run chose is called ""."""
     chosen = folder.verdicts(benchmark)
     prefix = f"{benchmark}."
-    named = [
+    named_files = [
         (path.name.removeprefix(prefix).removesuffix(".json"), path)
         for path in sorted(chosen.parent.glob("*.json"))
         if path.name.startswith(prefix) and path != chosen and not path.name.startswith(".")
     ]
-    judges = [(judge, path) for judge, path in named if judge not in NO_JUDGE]
+    judges = [(judge, path) for judge, path in named_files if judge not in NO_JUDGE]
     if chosen.is_file():
         judges.append(("", chosen))
     yield from sorted(judges, key=lambda entry: (entry[0] != TRUTH, entry[0]))
 
 
-def _answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Answer]:
+def _answers(rows: Sequence[Mapping[str, Any]]) -> Answers:
     answers = [Answer.from_json(row) for row in rows]
     return {answer.prompt_id: answer for answer in answers}
 
@@ -303,21 +305,21 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> tuple[Verdict, ...]:
     return tuple(Verdict.from_json(row) for row in rows)
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _json_object(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
 
 
 def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
-    return _parsed(path, parse) if path.is_file() else None
+    return _parse(path, parse) if path.is_file() else None
 
 
-def _parsed(path: Path, parse: Callable[[Any], T]) -> T:
+def _parse(path: Path, parse: Callable[[Any], T]) -> T:
     value = store.read_json(path)
     try:
         return parse(value)
-    except MALFORMED as error:
+    except FORMAT_ERRORS as error:
         raise _not_ours(path, error) from error
 
 

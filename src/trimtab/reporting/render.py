@@ -47,7 +47,7 @@ def _environment() -> Environment:
             enabled_extensions=("html.j2",), disabled_extensions=("md.j2", "css"), default=True
         ),
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_make_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -59,12 +59,12 @@ def _environment() -> Environment:
         "inline": _inline,
         "md": markdown,
         "fence": fence,
-        "stressed": _stressed,
+        "stressed": _stress,
     }
     return environment
 
 
-def _shown(value: Any) -> Any:
+def _make_visible(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -75,6 +75,6 @@ def _inline(svg: str) -> Markup:
     return Markup(svg.replace(_NAMESPACE, "", 1))  # noqa: S704  # numbers and our own labels, no one's text
 
 
-def _stressed(text: str) -> str:
+def _stress(text: str) -> str:
     """A sentence with its `**stress**` kept and everything else escaped for Markdown."""
     return "".join(f"**{markdown(part)}**" if strong else markdown(part) for part, strong in emphasis(text))

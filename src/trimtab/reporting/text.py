@@ -24,7 +24,7 @@ def visible(text: str) -> str:
     return printable(text.replace("\r\n", "\n"), keep_newlines=True)
 
 
-def shortened(text: str, *, limit: int) -> str:
+def shorten(text: str, *, limit: int) -> str:
     """The first `limit` characters and, when some were left out, how many."""
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} characters more)"
 
@@ -49,7 +49,7 @@ def emphasis(text: str) -> list[tuple[str, bool]]:
     return [(part, i % 2 == 1) for i, part in enumerate(parts) if part]
 
 
-def number(value: Any, *, digits: int = 1) -> str:
+def number(value: float | None, *, digits: int = 1) -> str:
     """A number for people; None and NaN are words, never 0."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
@@ -60,7 +60,7 @@ def number(value: Any, *, digits: int = 1) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def significant(value: Any, *, digits: int = 3) -> str:
+def significant(value: float | None, *, digits: int = 3) -> str:
     """A number of any size with `digits` significant ones."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
@@ -74,12 +74,12 @@ def significant(value: Any, *, digits: int = 3) -> str:
 
 def interval(bounds: Sequence[float | None] | None, *, digits: int = 1) -> str:
     """`58.9 to 67.5`, or why there is none."""
-    if bounds is None or any(bound is None for bound in bounds):
+    if bounds is None or any(end is None for end in bounds):
         return "no interval"
     return f"{number(bounds[0], digits=digits)} to {number(bounds[1], digits=digits)}"
 
 
-def signed(value: float | None, *, digits: int = 1) -> str:
+def with_sign(value: float | None, *, digits: int = 1) -> str:
     """A change, with its sign."""
     text = number(value, digits=digits)
     return f"+{text}" if value is not None and value > 0 else text
@@ -97,9 +97,9 @@ def value_text(value: float | None, ci95: Sequence[float | None] | None, *, digi
     if value is None:
         return MISSING
     centre = number(value, digits=digits)
-    if ci95 is None or any(bound is None for bound in ci95):
+    if ci95 is None or any(end is None for end in ci95):
         return centre
-    low, high = (number(bound, digits=digits) for bound in ci95)
+    low, high = (number(end, digits=digits) for end in ci95)
     return f"{centre} [{low},\u00a0{high}]"
 
 
@@ -109,7 +109,7 @@ def shown(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
         return MISSING
     centre = number(value["value"], digits=digits)
     bounds = value.get("ci95")
-    if bounds is None or any(bound is None for bound in bounds):
+    if bounds is None or any(end is None for end in bounds):
         return centre
     return f"{centre} [{number(bounds[0], digits=digits)},\u00a0{number(bounds[1], digits=digits)}]"
 
@@ -127,11 +127,11 @@ def duration(seconds: float | None) -> str:
     """`2 min 05 s`."""
     if seconds is None:
         return MISSING
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    return f"{minutes} min {remainder:02d} s" if minutes else f"{seconds:.1f} s"
 
 
 def size(n_bytes: float | None) -> str:

@@ -119,12 +119,12 @@ def n_characters(answer: Answer) -> int:
 
 
 def _shares(common: CommonPrompts, holds: Callable[[Answer], bool]) -> Sides:
-    before_KN, after_KN = (common.measured_KN(holds, when) for when in ("before", "after"))
+    before_KN, after_KN = (common.table_KN(holds, phase) for phase in ("before", "after"))
     return Sides(estimates.rate(before_KN), estimates.rate(after_KN))
 
 
 def _histogram(common: CommonPrompts, measure: Measure) -> Histogram:
-    before, after = (common.measured_KN(measure, when).ravel() for when in ("before", "after"))
+    before, after = (common.table_KN(measure, phase).ravel() for phase in ("before", "after"))
     top = float(np.percentile(np.concatenate([before, after]), 99))
     width = max(1, math.ceil((top + 1) / MOST_BINS))
     edges = [width * i for i in range(max(1, math.ceil((top + 1) / width)) + 1)]
@@ -137,18 +137,18 @@ def _histogram(common: CommonPrompts, measure: Measure) -> Histogram:
 
 def score_numbers(runs: Sequence[Run]) -> ScoreNumbers | None:
     """None unless every seed knows the true scores of the same tasks."""
-    known = [run.scores for run in runs if run.scores is not None]
-    if len(known) < len(runs) or len({scores.families for scores in known}) != 1 or not known[0].model:
+    scores = [run.scores for run in runs if run.scores is not None]
+    if len(scores) < len(runs) or len({of_seed.families for of_seed in scores}) != 1 or not scores[0].model:
         return None
-    before_KN = np.array([scores.baseline for scores in known], dtype=np.float64)
-    after_KN = np.array([scores.model for scores in known], dtype=np.float64)
-    families = np.array(known[0].families)
+    before_KN = np.array([of_seed.baseline for of_seed in scores], dtype=np.float64)
+    after_KN = np.array([of_seed.model for of_seed in scores], dtype=np.float64)
+    families = np.array(scores[0].families)
 
     def change(name: str | None) -> Change:
         of = slice(None) if name is None else np.flatnonzero(families == name)
         return estimates.change(before_KN[:, of], after_KN[:, of], in_unit_interval=True)
 
-    names = [name for name in dict.fromkeys(known[0].families) if name]
+    names = [name for name in dict.fromkeys(scores[0].families) if name]
     return ScoreNumbers(change(None), {name: change(name) for name in names})
 
 

@@ -53,7 +53,7 @@ class BenchmarkNumbers:
     families: tuple[FamilyNumbers, ...]
 
     @property
-    def published(self) -> str | None:
+    def published_baseline(self) -> str | None:
         """The name of the published baseline; None where answers are compared with the unaligned model's."""
         return self.baseline.name if self.baseline is not None and self.baseline.published else None
 
@@ -66,12 +66,11 @@ def benchmark_numbers(runs: Sequence[Run]) -> BenchmarkNumbers | None:
     marks = mark_numbers(runs, record)
     if not common.prompts and marks is None:
         return None
-    judges = [name for name in first.verdicts if all(name in run.verdicts for run in runs)]
-    generators = [answer.generator for answer in first.baseline.values()]
+    judges = common.judges
     return BenchmarkNumbers(
         name=first.benchmark,
         n_prompts=len(common.prompts) or len(first.after),
-        baseline=Baseline(generators[0], first.published) if generators else None,
+        baseline=_baseline(first),
         before="before" if first.unaligned else "baseline",
         identity=record,
         judges=tuple(judge_numbers(name, common, record) for name in judges),
@@ -83,6 +82,11 @@ def benchmark_numbers(runs: Sequence[Run]) -> BenchmarkNumbers | None:
         scores=score_numbers(runs),
         families=tuple(family_numbers(common, judges)),
     )
+
+
+def _baseline(run: Run) -> Baseline | None:
+    first = next(iter(run.baseline.values()), None)
+    return None if first is None else Baseline(first.generator, run.published)
 
 
 def _constant_answers(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from trimtab.analysis.intervals import FloatArray
 from trimtab.records import Answer, Verdict
 from trimtab.reporting.read import Run
 
-When = Literal["before", "after"]
+Phase = Literal["before", "after"]
 Measure = Callable[[Answer], float]
 
 
@@ -37,6 +37,11 @@ class CommonPrompts:
     def first(self) -> Run:
         return self.runs[0]
 
+    @property
+    def judges(self) -> list[str]:
+        """Those that judged every seed, the truth first."""
+        return [name for name in self.first.verdicts if all(name in run.verdicts for run in self.runs)]
+
     def family_of(self, prompt: str) -> str:
         return self.first.after[prompt].dataset or self.first.before[prompt].dataset
 
@@ -53,13 +58,13 @@ class CommonPrompts:
             return None
         return np.stack([self._scores_N(run.unaligned_verdicts) for run in self.runs])
 
-    def measured_KN(self, measure: Measure, when: When) -> FloatArray:
+    def table_KN(self, measure: Measure, phase: Phase) -> FloatArray:
         """`measure` of every answer before or after training."""
-        sides = [run.before if when == "before" else run.after for run in self.runs]
+        sides = [run.before if phase == "before" else run.after for run in self.runs]
         return np.array([[measure(answers[p]) for p in self.prompts] for answers in sides], dtype=np.float64)
 
     def change(self, measure: Measure) -> Change:
-        return estimates.change(self.measured_KN(measure, "before"), self.measured_KN(measure, "after"))
+        return estimates.change(self.table_KN(measure, "before"), self.table_KN(measure, "after"))
 
     def _scores_N(self, verdicts: Sequence[Verdict]) -> FloatArray:
         by_prompt = {verdict.prompt_id: verdict.preference for verdict in verdicts}

@@ -23,7 +23,7 @@ class ShrinkingNumbers:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedSaved:
+class SeedSavings:
     """`shares` are of response tokens, each step counted by its tokens; None where no row has them."""
 
     seed: int
@@ -39,7 +39,7 @@ class SeedSaved:
 
 @dataclass(frozen=True, slots=True)
 class SavedNumbers:
-    seeds: tuple[SeedSaved, ...]
+    seeds: tuple[SeedSavings, ...]
 
 
 def saved_numbers(runs: Sequence[Run]) -> SavedNumbers | None:
@@ -49,34 +49,34 @@ def saved_numbers(runs: Sequence[Run]) -> SavedNumbers | None:
 
 
 def _is_screened(run: Run) -> bool:
-    return run.screening is not None or any(any(run.metrics.known(name)) for name in SHARES)
+    return run.screening is not None or any(any(run.metrics.values(name)) for name in SHARES)
 
 
-def _seed(run: Run) -> SeedSaved:
+def _seed(run: Run) -> SeedSavings:
     counts = run.screening or Screening()
-    screened, promoted = counts.responses_screened, counts.promoted
-    return SeedSaved(
+    n_screened, n_promoted = counts.responses_screened, counts.promoted
+    return SeedSavings(
         seed=run.seed,
         mode=counts.mode,
         n_steps=len(run.metrics),
         shares={name: _share(run.metrics, name) for name in SHARES},
-        responses_screened=screened,
-        responses_promoted=promoted,
-        promoted_share=promoted / screened if screened and promoted is not None else None,
+        responses_screened=n_screened,
+        responses_promoted=n_promoted,
+        promoted_share=n_promoted / n_screened if n_screened and n_promoted is not None else None,
         time=saving(run.metrics.rows),
         shrinking=_shrinking(counts),
     )
 
 
 def _shrinking(counts: Screening) -> ShrinkingNumbers | None:
-    visits, rechecked, missed = counts.shrunk_visits, counts.rechecked, counts.missed
-    if visits is None or rechecked is None or missed is None:
+    n_visits, n_rechecked, n_missed = counts.shrunk_visits, counts.rechecked, counts.missed
+    if n_visits is None or n_rechecked is None or n_missed is None:
         return None
-    return ShrinkingNumbers(visits, rechecked, missed, missed / rechecked if rechecked else None)
+    return ShrinkingNumbers(n_visits, n_rechecked, n_missed, n_missed / n_rechecked if n_rechecked else None)
 
 
 def _share(metrics: Metrics, name: str) -> float | None:
-    counted = [(row[name], row.get("tokens") or 1) for row in metrics.rows if isinstance(row.get(name), int | float)]
-    if not counted:
+    rows = [row for row in metrics.rows if isinstance(row.get(name), int | float)]
+    if not rows:
         return None
-    return float(np.average([share for share, _ in counted], weights=[n for _, n in counted]))
+    return float(np.average([row[name] for row in rows], weights=[row.get("tokens") or 1 for row in rows]))

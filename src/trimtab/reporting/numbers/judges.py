@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from trimtab.analysis import comparison, estimates, intervals, length_control, seeds, winrate
-from trimtab.analysis.intervals import finite
+from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.length_control import LengthControlled
 from trimtab.analysis.winrate import WinRate
 from trimtab.records import Direction, Estimate, Verdict
@@ -109,38 +109,46 @@ class LengthBin:
 def judge_numbers(judge: str, common: CommonPrompts, record: JudgeRecord | None) -> JudgeNumbers:
     """One judge's numbers; the truth is not length-controlled."""
     scores_KN = common.scores_KN(judge)
-    rates = [winrate.win_rate(row_N + 1) for row_N in scores_KN]
     win_rate = estimates.percent(scores_KN)
-    single = rates[0] if len(rates) == 1 else None
-    annotators = {v.annotator for run in common.runs for v in run.verdicts[judge] if v.annotator}
-    annotator = ", ".join(sorted(annotators)) or judge
-    unaligned_KN = common.unaligned_scores_KN()
+    by_seed = [_seed_win_rate(run.seed, scores_N) for run, scores_N in zip(common.runs, scores_KN, strict=True)]
+    single = winrate.win_rate(scores_KN[0] + 1) if len(common.runs) == 1 else None
+    annotator = _annotator(judge, common)
     return JudgeNumbers(
         judge=judge,
         annotator=annotator,
         label=LABELS.get(annotator, annotator) if record is None else record.label,
-        unaligned=None
-        if unaligned_KN is None
-        else UnalignedNumbers(
-            common.first.unaligned_verdicts[0].generator_2,
-            estimates.percent(unaligned_KN),
-            win_rate_change(scores_KN, unaligned_KN),
-        ),
+        unaligned=_unaligned(common, scores_KN),
         role="truth" if judge == TRUTH else "judge",
         win_rate=win_rate,
         direction=win_rate.direction(EVEN),
-        n_wins=sum(rate.n_wins for rate in rates),
-        n_losses=sum(rate.n_losses for rate in rates),
-        n_ties=sum(rate.n_ties for rate in rates),
+        n_wins=sum(seed.n_wins for seed in by_seed),
+        n_losses=sum(seed.n_losses for seed in by_seed),
+        n_ties=sum(seed.n_ties for seed in by_seed),
         standard_error=finite(single.standard_error) if single else None,
         sign_test_p=intervals.sign_test(single.n_wins, single.n_losses) if single else None,
         detectable=_detectable(single) if single else None,
         length_controlled=None if judge == TRUTH else _length_controlled(judge, common, record),
-        by_seed=tuple(
-            SeedWinRate(run.seed, estimates.percent(scores_KN[k : k + 1]), rate.n_wins, rate.n_losses, rate.n_ties)
-            for k, (run, rate) in enumerate(zip(common.runs, rates, strict=True))
-        ),
+        by_seed=tuple(by_seed),
     )
+
+
+def _annotator(judge: str, common: CommonPrompts) -> str:
+    """What the verdicts call their judge; its name where they do not say."""
+    names = {verdict.annotator for run in common.runs for verdict in run.verdicts[judge]}
+    return ", ".join(sorted(names - {""})) or judge
+
+
+def _seed_win_rate(seed: int, scores_N: FloatArray) -> SeedWinRate:
+    rate = winrate.win_rate(scores_N + 1)
+    return SeedWinRate(seed, estimates.percent(scores_N[None, :]), rate.n_wins, rate.n_losses, rate.n_ties)
+
+
+def _unaligned(common: CommonPrompts, aligned_KN: FloatArray) -> UnalignedNumbers | None:
+    unaligned_KN = common.unaligned_scores_KN()
+    if unaligned_KN is None:
+        return None
+    generator = common.first.unaligned_verdicts[0].generator_2
+    return UnalignedNumbers(generator, estimates.percent(unaligned_KN), win_rate_change(aligned_KN, unaligned_KN))
 
 
 def _detectable(rate: WinRate) -> float | None:
@@ -158,12 +166,12 @@ def _length_controlled(judge: str, common: CommonPrompts, record: JudgeRecord | 
             first.length_controlled_winrate, first.lc_ci95, n=first.n_rows, method=BOOTSTRAP_REFIT
         )
     else:
-        pooled = seeds.pooled_figures(
+        over_seeds = seeds.pooled_figures(
             [fit.length_controlled_winrate for fit in fits],
             standard_errors=[(fit.lc_ci95[1] - fit.lc_ci95[0]) / (2 * intervals.Z_95) for fit in fits],
             n_prompts=min(fit.n_rows for fit in fits),
         )
-        estimate = estimates.of_seeds(pooled, method=seeds.METHOD_OF_FIGURES)
+        estimate = estimates.of_seeds(over_seeds, method=seeds.METHOD_OF_FIGURES)
     tables = common.first.length_tables
     return LengthControlNumbers(
         win_rate=estimate,

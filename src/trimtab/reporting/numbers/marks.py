@@ -6,7 +6,7 @@ Shapes: K seeds, N questions; NaN where a question lacks a mark.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +14,7 @@ import numpy as np
 
 from trimtab.analysis import estimates, marks
 from trimtab.analysis.comparison import Scores
-from trimtab.analysis.intervals import FloatArray
-from trimtab.analysis.marks import Question
+from trimtab.analysis.marks import Question, Row
 from trimtab.records import Estimate
 from trimtab.reporting.json_form import fields_form, json_form
 from trimtab.reporting.judge_record import JudgeRecord
@@ -65,25 +64,21 @@ class MarkNumbers:
 
 def mark_numbers(runs: Sequence[Run], record: JudgeRecord | None) -> MarkNumbers | None:
     """None where the aligned model of some seed has no marks."""
-    if not all(run.marks.get("aligned") for run in runs):
-        return None
     sides = [side for side in SIDES if all(run.marks.get(side) for run in runs)]
-    rows = [row for run in runs for side in sides for row in run.marks[side]]
-    questions = list(dict.fromkeys(row[0] for row in rows))
-    turns = sorted({row[1] for row in rows})
-    categories = runs[0].categories
-    models = {"aligned": runs[0].after, "unaligned": runs[0].unaligned}
-    groups = [_group("turn", f"turn {turn}", runs, sides, questions, turn=turn, turns=()) for turn in turns]
-    groups += [
-        _group("category", name, runs, sides, [q for q in questions if categories.get(q) == name], turns=turns)
-        for name in _in_official_order(categories.values())
-    ]
+    if "aligned" not in sides:
+        return None
+    marking = _Marking(runs, sides)
+    questions, turns, categories = marking.questions, marking.turns, runs[0].categories
+    groups = [marking.group("turn", f"turn {turn}", questions, turn=turn) for turn in turns]
+    for name in _in_official_order(categories.values()):
+        members = [question for question in questions if categories.get(question) == name]
+        groups.append(marking.group("category", name, members, turns=turns))
     return MarkNumbers(
         judge="the judge" if record is None else record.label,
-        models={side: next((answer.generator for answer in models[side].values()), side) for side in sides},
+        models={side: marking.generator(side) for side in sides},
         n_questions=len(questions),
         n_missing={side: sum(row[2] is None for run in runs for row in run.marks[side]) for side in sides},
-        overall=_means(runs, sides, questions, turn=None),
+        overall=marking.means(questions),
         groups=tuple(groups),
     )
 
@@ -93,41 +88,57 @@ def _in_official_order(names: Iterable[str]) -> list[str]:
     return sorted(distinct, key=lambda name: marks.CATEGORIES.index(name) if name in marks.CATEGORIES else math.inf)
 
 
-def _group(
-    kind: Literal["turn", "category"],
-    name: str,
-    runs: Sequence[Run],
-    sides: Sequence[Side],
-    questions: Sequence[Question],
-    *,
-    turns: Sequence[int],
-    turn: int | None = None,
-) -> MarkGroup:
-    whole = _means(runs, sides, questions, turn=turn)
-    by_turn = {str(single): _means(runs, sides, questions, turn=single) for single in turns}
-    return MarkGroup(kind, name, whole.means, whole.change, by_turn)
+@dataclass(frozen=True, slots=True)
+class _Marking:
+    """The marks of every seed on the sides that have them."""
+
+    runs: Sequence[Run]
+    sides: Sequence[Side]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for run in self.runs for side in self.sides for row in run.marks[side]]
+
+    @property
+    def questions(self) -> list[Question]:
+        return list(dict.fromkeys(row[0] for row in self.rows))
+
+    @property
+    def turns(self) -> list[int]:
+        return sorted({row[1] for row in self.rows})
+
+    def generator(self, side: Side) -> str:
+        answers = self.runs[0].after if side == "aligned" else self.runs[0].unaligned
+        return next((answer.generator for answer in answers.values()), side)
+
+    def group(
+        self,
+        kind: Literal["turn", "category"],
+        name: str,
+        questions: Sequence[Question],
+        *,
+        turn: int | None = None,
+        turns: Sequence[int] = (),
+    ) -> MarkGroup:
+        whole = self.means(questions, turn=turn)
+        by_turn = {str(single): self.means(questions, turn=single) for single in turns}
+        return MarkGroup(kind, name, whole.means, whole.change, by_turn)
+
+    def means(self, questions: Sequence[Question], *, turn: int | None = None) -> MarkMeans:
+        """On some questions, all turns or one."""
+        scores = {side: [_scores_among(run.marks[side], questions, turn) for run in self.runs] for side in self.sides}
+        are_both = len(self.sides) == len(SIDES)
+        return MarkMeans(
+            means={side: _mean(of_side, questions) for side, of_side in scores.items()},
+            change=paired_change(scores["aligned"], scores["unaligned"], scale=1.0) if are_both else None,
+        )
 
 
-def _means(runs: Sequence[Run], sides: Sequence[Side], questions: Sequence[Question], *, turn: int | None) -> MarkMeans:
-    """On some questions, all turns or one."""
+def _scores_among(rows: Sequence[Row], questions: Sequence[Question], turn: int | None) -> Scores:
     names = {str(question) for question in questions}
-    scores = {side: [_scores_among(run, side, names, turn=turn) for run in runs] for side in sides}
-    return MarkMeans(
-        means={side: _mean(of_side, questions) for side, of_side in scores.items()},
-        change=paired_change(scores["aligned"], scores["unaligned"], scale=1.0) if len(sides) == len(SIDES) else None,
-    )
-
-
-def _scores_among(run: Run, side: Side, questions: Set[str], *, turn: int | None) -> Scores:
-    return {q: score for q, score in marks.scores(run.marks[side], turn=turn).items() if q in questions}
+    return {question: score for question, score in marks.scores(rows, turn=turn).items() if question in names}
 
 
 def _mean(scores: Sequence[Scores], questions: Sequence[Question]) -> Estimate:
-    marks_KN: FloatArray = np.array(
-        [[_nan_if_none(of_seed.get(str(q))) for q in questions] for of_seed in scores], dtype=np.float64
-    )
-    return estimates.rate(marks_KN / marks.TOP).scaled(marks.TOP)
-
-
-def _nan_if_none(score: float | None) -> float:
-    return math.nan if score is None else score
+    marks_KN = np.array([[of_seed.get(str(q)) for q in questions] for of_seed in scores], dtype=np.float64)
+    return estimates.rate(marks_KN / marks.TOP).scaled(marks.TOP)  # a question without a mark is NaN

@@ -46,8 +46,8 @@ def paired_change(aligned: Sequence[Scores], unaligned: Sequence[Scores], *, sca
     try:
         result = comparison.compare(aligned, unaligned, scale=scale, names=("aligned", "unaligned"))
     except DataError:
-        nothing = estimates.estimate(math.nan, NO_INTERVAL, n=0, method=estimates.PAIRED)
-        return PairedChange(nothing, 0, 0, 0, None, comparison.SIGN_TEST, "unknown")
+        estimate = estimates.estimate(math.nan, NO_INTERVAL, n=0, method=estimates.PAIRED)
+        return PairedChange(estimate, 0, 0, 0, None, comparison.SIGN_TEST, "unknown")
     estimate = estimates.estimate(
         result.delta,
         result.ci95,
@@ -56,8 +56,8 @@ def paired_change(aligned: Sequence[Scores], unaligned: Sequence[Scores], *, sca
         n_seeds=result.n_seeds,
         method=estimates.PAIRED if result.n_seeds == 1 else result.method,
     )
-    few = result.n_common < comparison.MIN_COMMON
-    direction: Direction = "unknown" if few else estimate.direction(0.0)
+    too_few = result.n_common < comparison.MIN_COMMON
+    direction: Direction = "unknown" if too_few else estimate.direction(0.0)
     return PairedChange(estimate, result.wins_a, result.wins_b, result.ties, result.p_value, result.test, direction)
 
 

@@ -9,17 +9,19 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from trimtab.analysis.comparison import scores_by_prompt
 from trimtab.records import Answer, digest
 from trimtab.reporting.numbers.answers import Unit, n_characters, n_tokens
-from trimtab.reporting.read import Run
+from trimtab.reporting.read import Answers, Run
 
 COUNTS = {"win": 4, "loss": 4, "tie": 2, "drift": 3, "answer": 6}
 
 Outcome = Literal["win", "loss", "tie", "missing"]
 GroupName = Literal["win", "loss", "tie", "drift", "answer"]
+Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
+"""By judge and prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,10 @@ class SampleGroup:
 def sample_groups(run: Run, *, judge: str | None, unit: Unit) -> list[SampleGroup]:
     """Wins, losses and ties by `judge`, and the longest drifts; plain answers where nobody judged."""
     prompts = sorted((p for p in _compared_with(run) if p in run.after), key=digest)
-    outcomes = {name: _outcomes(run, name) for name in run.verdicts}
+    outcomes = {
+        name: {prompt: outcome(score) for prompt, score in scores_by_prompt(verdicts).items()}
+        for name, verdicts in run.verdicts.items()
+    }
     members: dict[GroupName, list[str]] = {}
     if judge is None:
         members["answer"] = prompts
@@ -120,10 +125,6 @@ def _choice(group: GroupName, prompts: Sequence[str], run: Run) -> Sequence[str]
     return [prompt for _, prompt in in_rounds[: COUNTS[group]]]
 
 
-def _outcomes(run: Run, judge: str) -> dict[str, Outcome]:
-    return {prompt: outcome(score) for prompt, score in scores_by_prompt(run.verdicts[judge]).items()}
-
-
 def outcome(score: float | None) -> Outcome:
     """What a score in [0, 1] (None, NaN: none) says about the aligned answer."""
     if score is None or math.isnan(score):
@@ -131,9 +132,9 @@ def outcome(score: float | None) -> Outcome:
     return "win" if score > 0.5 else "loss" if score < 0.5 else "tie"
 
 
-def _row(run: Run, prompt: str, *, unit: Unit, outcomes: Mapping[str, Mapping[str, Outcome]]) -> SampleRow:
+def _row(run: Run, prompt: str, *, unit: Unit, outcomes: Outcomes) -> SampleRow:
     before, after = _compared_with(run)[prompt], run.after[prompt]
-    named = run.published and (bool(run.verdicts) or not run.unaligned)
+    show_generators = run.published and (bool(run.verdicts) or not run.unaligned)
     return SampleRow(
         prompt_id=prompt,
         family=after.dataset,
@@ -141,7 +142,7 @@ def _row(run: Run, prompt: str, *, unit: Unit, outcomes: Mapping[str, Mapping[st
         before=SampleAnswer(before.output, _length(before, unit), before.finished),
         after=SampleAnswer(after.output, _length(after, unit), after.finished),
         unit=unit,
-        labels=SampleLabels(before.generator, "aligned") if named else SampleLabels("before", "after"),
+        labels=SampleLabels(before.generator, "aligned") if show_generators else SampleLabels("before", "after"),
         verdicts=tuple(SampleVerdict(judge, of.get(prompt, "missing")) for judge, of in outcomes.items()),
     )
 
@@ -154,6 +155,6 @@ def _growth(run: Run, prompt: str, unit: Unit) -> int:
     return _length(run.after[prompt], unit) - _length(_compared_with(run)[prompt], unit)
 
 
-def _compared_with(run: Run) -> Mapping[str, Answer]:
+def _compared_with(run: Run) -> Answers:
     """What the aligned answers are shown beside: what the judge saw them beside, else the unaligned model's."""
     return run.baseline if run.published and run.verdicts else run.before

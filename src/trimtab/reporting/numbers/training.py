@@ -61,7 +61,7 @@ class EpochNumbers:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedTraining:
+class SeedTrainingNumbers:
     """One seed: `first` and `last_tenth` are the metrics of its first step and the means of its last tenth."""
 
     seed: int
@@ -78,8 +78,8 @@ class SeedTraining:
     curves: Mapping[str, Sequence[float | None]]
 
     def to_json(self) -> dict[str, object]:
-        found = [symptom.to_json() | {"sentence": symptom.sentence} for symptom in self.symptoms]
-        return fields_form(self) | {"symptoms": found}
+        sentences = [symptom.to_json() | {"sentence": symptom.sentence} for symptom in self.symptoms]
+        return fields_form(self) | {"symptoms": sentences}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class TrainingNumbers:
 
     step_zero: float | None
     has_dead_zone: bool
-    seeds: tuple[SeedTraining, ...]
+    seeds: tuple[SeedTrainingNumbers, ...]
 
 
 def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) -> TrainingNumbers | None:
@@ -97,17 +97,17 @@ def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) 
     return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, seeds) if seeds else None
 
 
-def _seed(run: Run, objective: Objective, config: Config) -> SeedTraining:
+def _seed(run: Run, objective: Objective, config: Config) -> SeedTrainingNumbers:
     metrics = run.metrics
     tail = metrics.part(-max(1, len(metrics) // 10))
     first, last = metrics.part(0, 1), metrics.part(-1)
-    return SeedTraining(
+    return SeedTrainingNumbers(
         seed=run.seed,
         n_steps=len(metrics),
         epochs=metrics.last("epoch"),
         seconds=metrics.last("seconds"),
         tokens_per_second=metrics.median("tokens_per_second"),
-        peak_memory_bytes=max(metrics.known("peak_memory_bytes"), default=None),
+        peak_memory_bytes=max(metrics.values("peak_memory_bytes"), default=None),
         first={name: first.last(name) for name in CURVES if first.has(name)},
         last_tenth={name: tail.mean(name) for name in CURVES if last.has(name)},
         regime=_regime(metrics, objective),
@@ -122,11 +122,11 @@ def _seed(run: Run, objective: Objective, config: Config) -> SeedTraining:
 
 def _regime(metrics: Metrics, objective: Objective) -> RegimeNumbers:
     try:
-        named = regime.name_regime(metrics.rows, has_dead_zone=objective.has_dead_zone)
+        result = regime.name_regime(metrics.rows, has_dead_zone=objective.has_dead_zone)
     except DataError as error:
         return RegimeNumbers(None, f"The regime cannot be named: {error.message}.")
-    ends = (finite(share) for share in (named.share_at_end, named.chosen_at_end, named.rejected_at_end))
-    return RegimeNumbers(named.name, named.sentence, *ends)
+    ends = (finite(share) for share in (result.share_at_end, result.chosen_at_end, result.rejected_at_end))
+    return RegimeNumbers(result.name, result.sentence, *ends)
 
 
 def _symptoms(run: Run, objective: Objective, config: Config) -> tuple[Symptom, ...]:

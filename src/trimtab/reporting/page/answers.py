@@ -27,7 +27,7 @@ from trimtab.reporting.sections import (
     Table,
     Text,
 )
-from trimtab.reporting.text import estimate_text, number, shortened
+from trimtab.reporting.text import estimate_text, number, shorten
 
 LONGEST_TEXT = 1500
 OUTCOMES = {"win": "aligned better", "loss": "aligned worse", "tie": "tie", "missing": "no verdict"}
@@ -60,7 +60,7 @@ def families(benchmark: BenchmarkNumbers | None) -> Section | None:
     changes = ["change by alignment, points" for _ in rows[0].changes]
     lead = (
         f"Win rate in percent, judge: {first.label}. Families are small, so their intervals are wide; "
-        f"one family in twenty {'differs' if benchmark.published else 'leaves 50'} by chance alone."
+        f"one family in twenty {'differs' if benchmark.published_baseline else 'leaves 50'} by chance alone."
     )
     kind: ForestKind = "truth" if first.is_truth else "judge"
     blocks: list[Block] = [
@@ -150,7 +150,7 @@ def _length_rows(numbers: LengthNumbers) -> list[list[str]]:
 
 
 def samples(groups: Sequence[SampleGroup]) -> Section | None:
-    """Long texts are shortened; wins and losses stand open."""
+    """Long texts are shorten; wins and losses stand open."""
     if not groups:
         return None
     folds = [
@@ -166,12 +166,12 @@ def samples(groups: Sequence[SampleGroup]) -> Section | None:
 
 def _sample(row: SampleRow) -> Sample:
     def side(answer: SampleAnswer, label: str) -> SampleSide:
-        text = shortened(answer.text, limit=LONGEST_TEXT) or "(empty)"
+        text = shorten(answer.text, limit=LONGEST_TEXT) or "(empty)"
         return SampleSide(label, f"{answer.length} {row.unit}", text, answer.finished)
 
     return Sample(
         prompt_id=row.prompt_id,
-        prompt=shortened(row.prompt, limit=LONGEST_TEXT),
+        prompt=shorten(row.prompt, limit=LONGEST_TEXT),
         before=side(row.before, row.labels.before),
         after=side(row.after, row.labels.after),
         family=row.family,

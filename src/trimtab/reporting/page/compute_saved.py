@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from trimtab.analysis import plots
-from trimtab.analysis.compute_saved import Saving
-from trimtab.reporting.numbers.compute_saved import SavedNumbers, SeedSaved, ShrinkingNumbers
+from trimtab.analysis.compute_saved import SHARES, Saving
+from trimtab.reporting.numbers.compute_saved import SavedNumbers, SeedSavings, ShrinkingNumbers
 from trimtab.reporting.numbers.training import TrainingNumbers
 from trimtab.reporting.sections import Block, Figures, Plot, Section, Sentence, Sentences, Table, Text
 from trimtab.reporting.text import duration, number, significant
@@ -18,11 +18,11 @@ LEAD = (
 )
 
 
-def saved(saved: SavedNumbers | None, training: TrainingNumbers | None) -> Section | None:
+def compute_saved(savings: SavedNumbers | None, training: TrainingNumbers | None) -> Section | None:
     """Sentences, the curves of active rates and skipped shares, and a table by seed."""
-    if saved is None or training is None:
+    if savings is None or training is None:
         return None
-    entries = saved.seeds
+    entries = savings.seeds
     names = ["" if len(training.seeds) == 1 else f"Seed {entry.seed}: " for entry in entries]
     seeds = {entry.seed for entry in entries}
     blocks: list[Block] = [Text(LEAD, "lead")]
@@ -43,7 +43,7 @@ def saved(saved: SavedNumbers | None, training: TrainingNumbers | None) -> Secti
     return Section("saved", "Compute saved", "Compute saved", blocks)
 
 
-def _left_out(entry: SeedSaved) -> str:
+def _left_out(entry: SeedSavings) -> str:
     shares = entry.shares
     text = f"{_percent(shares['skipped_backward'])} of the response tokens took no backward pass"
     if shares["skipped_forward"]:
@@ -96,27 +96,43 @@ def _approximate(shrinking: ShrinkingNumbers) -> str:
     )
 
 
-def _table(entries: Sequence[SeedSaved]) -> Table:
-    times = [entry.time for entry in entries]
-    columns = {
-        "response tokens without a backward pass": [_percent(entry.shares["skipped_backward"]) for entry in entries],
-        "response tokens not computed at all": [_percent(entry.shares["skipped_forward"]) for entry in entries],
-        "response tokens computed twice (promoted)": [_percent(entry.shares["promoted"]) for entry in entries],
-        "responses screened": [number(entry.responses_screened) for entry in entries],
-        "of these found active (promoted)": [_percent(entry.promoted_share) for entry in entries],
-        "time of the steps": [duration(time.seconds) for time in times],
-        "estimated dense time": [duration(time.dense_seconds) for time in times],
-        "estimated from": [str(time.method) for time in times],
-        "dense steps measured": [number(time.n_dense_steps) for time in times],
-        "tokens a second": [significant(time.tokens_per_second) for time in times],
-        "tokens a second, dense steps": [significant(time.dense_tokens_per_second) for time in times],
-    }
-    if any(entry.shrinking for entry in entries):
-        columns["missed-violation rate (approximate)"] = [
-            _percent(entry.shrinking.rate if entry.shrinking else None) for entry in entries
-        ]
-    head = ["", *(f"seed {entry.seed}" for entry in entries)]
-    return Table(head, [[name, *cells] for name, cells in columns.items()], title="compute saved in figures")
+_ROWS = (
+    "response tokens without a backward pass",
+    "response tokens not computed at all",
+    "response tokens computed twice (promoted)",
+    "responses screened",
+    "of these found active (promoted)",
+    "time of the steps",
+    "estimated dense time",
+    "estimated from",
+    "dense steps measured",
+    "tokens a second",
+    "tokens a second, dense steps",
+    "missed-violation rate (approximate)",
+)
+
+
+def _table(entries: Sequence[SeedSavings]) -> Table:
+    rows = [list(row) for row in zip(_ROWS, *(_column(entry) for entry in entries), strict=True)]
+    if not any(entry.shrinking for entry in entries):
+        rows.pop()
+    return Table(["", *(f"seed {entry.seed}" for entry in entries)], rows, title="compute saved in figures")
+
+
+def _column(entry: SeedSavings) -> list[str]:
+    time = entry.time
+    return [
+        *(_percent(entry.shares[name]) for name in SHARES),
+        number(entry.responses_screened),
+        _percent(entry.promoted_share),
+        duration(time.seconds),
+        duration(time.dense_seconds),
+        time.method,
+        number(time.n_dense_steps),
+        significant(time.tokens_per_second),
+        significant(time.dense_tokens_per_second),
+        _percent(entry.shrinking.rate if entry.shrinking else None),
+    ]
 
 
 def _percent(share: float | None, *, digits: int = 1) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from trimtab.reporting.page.answers import LONGEST_TEXT
 from trimtab.reporting.sections import Block, Code, Fold, Heading, Section, Table, Text
-from trimtab.reporting.text import number, shortened
+from trimtab.reporting.text import number, shorten
 
-_LENGTHS = {"median": "median", "mean": "mean", "p95": "95th percentile", "maximum": "maximum"}
+_COLUMNS = {"median": "median", "mean": "mean", "p95": "95th percentile", "maximum": "maximum"}
 
 
 def data(audit: Mapping[str, Any] | None) -> Section:
@@ -23,28 +23,31 @@ def data(audit: Mapping[str, Any] | None) -> Section:
     reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
     if reasons:
         blocks.append(Table(["dropped because", "rows"], [[name, number(count)] for name, count in reasons]))
-    lengths = [
-        [f"{part}, {unit}", *(number(summary.get(key)) for key in _LENGTHS)]
+    return Section("data", "Data", "Data", [*blocks, *_lengths(audit), *_first_pair(audit.get("sample") or {})])
+
+
+def _lengths(audit: Mapping[str, Any]) -> list[Block]:
+    rows = [
+        [f"{part}, {unit}", *(number(summary.get(key)) for key in _COLUMNS)]
         for unit, parts in audit.get("lengths", {}).items()
         for part, summary in parts.items()
     ]
-    if lengths:
-        blocks += [
-            Heading("Lengths of the pairs and what they give away"),
-            Table(["", *_LENGTHS.values()], lengths),
-            Text(" ".join(_bias(unit, bias) for unit, bias in audit.get("length_bias", {}).items()), "note"),
-        ]
-    sample = audit.get("sample") or {}
+    if not rows:
+        return []
+    bias = " ".join(_bias(unit, of_unit) for unit, of_unit in audit.get("length_bias", {}).items())
+    heading = Heading("Lengths of the pairs and what they give away")
+    return [heading, Table(["", *_COLUMNS.values()], rows), Text(bias, "note")]
+
+
+def _first_pair(sample: Mapping[str, Any]) -> list[Block]:
     texts = [(name, str(sample[name])) for name in ("prompt", "chosen", "rejected") if name in sample]
-    if texts:
-        pair = [block for name, text in texts for block in (Heading(name), Code(shortened(text, limit=LONGEST_TEXT)))]
-        blocks.append(Fold("The first pair as the model sees it", pair, detail=True))
-    return Section("data", "Data", "Data", blocks)
+    blocks = [block for name, text in texts for block in (Heading(name), Code(shorten(text, limit=LONGEST_TEXT)))]
+    return [Fold("The first pair as the model sees it", blocks, detail=True)] if blocks else []
 
 
 def _lead(audit: Mapping[str, Any]) -> str:
-    rows, kept, dropped = (number(audit.get(key)) for key in ("rows", "kept", "dropped"))
-    lead = f"{rows} rows read, {kept} kept, {dropped} dropped."
+    n_rows, n_kept, n_dropped = (number(audit.get(key)) for key in ("rows", "kept", "dropped"))
+    lead = f"{n_rows} rows read, {n_kept} kept, {n_dropped} dropped."
     if audit.get("train") is not None:
         lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out."
     overlap = audit.get("overlap_with_evaluation")

@@ -41,36 +41,34 @@ def win_rates(benchmark: BenchmarkNumbers | None) -> Section | None:
     judges, name = benchmark.judges, benchmark.baseline.name
     rows = [row for judge in judges for row in _forest_rows(judge)]
     blocks: list[Block] = [
-        Text(_lead(benchmark.published), "lead"),
+        Text(_lead(benchmark.published_baseline), "lead"),
         Forest(rows, "Win rates with 95 % intervals", EVEN),
     ]
     unaligned = next(((judge, judge.unaligned) for judge in judges if judge.unaligned), None)
     if unaligned is not None:
         blocks += [Heading("What alignment changed"), Facts(_change_facts(*unaligned, name))]
     blocks.append(_judges_table(judges))
-    controlled = [(judge, judge.length_controlled) for judge in judges if judge.length_controlled is not None]
-    if controlled:
-        blocks.append(_length_control_table(controlled))
+    blocks += _length_control_table(judges)
     if len(judges[0].by_seed) > 1:
         blocks += _by_seed(judges[0])
     blocks += [Text(note, "note") for note in (*_refusal(benchmark.identity), *_notes(judges))]
     return Section("wins", "Win rates", "Win rates", blocks)
 
 
-def _lead(published: str | None) -> str:
-    whose = "the unaligned model's" if published is None else f"{published}'s"
-    even = "no change" if published is None else f"as good as {published}, which is not no change"
+def _lead(baseline: str | None) -> str:
+    rival = baseline or "the unaligned model"
+    even = "no change" if baseline is None else f"as good as {baseline}, which is not no change"
     return (
-        f"Share of prompts on which the aligned model's answer beats {whose}, ties counted as half, in percent with "
+        f"Share of prompts on which the aligned model's answer beats {rival}'s, ties counted as half, in percent with "
         f"95 % intervals. The dashed line is 50: {even}."
     )
 
 
 def _forest_rows(judge: JudgeNumbers) -> list[ForestRow]:
-    whose = ", aligned" if judge.unaligned else ""
+    suffix = ", aligned" if judge.unaligned else ""
     rows = [
         ForestRow(
-            f"{'True' if judge.is_truth else 'Raw'} win rate{whose}",
+            f"{'True' if judge.is_truth else 'Raw'} win rate{suffix}",
             judge.win_rate,
             _judge_and_n(judge, judge.win_rate),
             "truth" if judge.is_truth or judge.unaligned else "judge",
@@ -82,7 +80,7 @@ def _forest_rows(judge: JudgeNumbers) -> list[ForestRow]:
     if judge.length_controlled:
         rate = judge.length_controlled.win_rate
         doubt = ", uncalibrated" if judge.length_controlled.calibrated is False else ""
-        name = f"Length-controlled win rate{whose}{doubt}"
+        name = f"Length-controlled win rate{suffix}{doubt}"
         rows.append(ForestRow(name, rate, _judge_and_n(judge, rate), "lc"))
     return rows
 
@@ -126,21 +124,22 @@ def _judges_table(judges: Sequence[JudgeNumbers]) -> Table:
     return Table(head, rows, title="every judge")
 
 
-def _length_control_table(judges: Sequence[tuple[JudgeNumbers, LengthControlNumbers]]) -> Table:
+def _length_control_table(judges: Sequence[JudgeNumbers]) -> list[Table]:
     rows = [
         [
             judge.label,
             str(entry.seed),
-            value_text(finite(entry.fit.length_controlled_winrate), [finite(bound) for bound in entry.fit.lc_ci95]),
+            value_text(finite(entry.fit.length_controlled_winrate), [finite(end) for end in entry.fit.lc_ci95]),
             significant(entry.fit.lc_c),
-            ", ".join(f"{c:.4g}: {number(at_c)}" for c, at_c in entry.fit.lc_neighbours),
+            ", ".join(f"{c:.4g}: {number(rate)}" for c, rate in entry.fit.lc_neighbours),
             entry.fit.variant,
         ]
-        for judge, control in judges
-        for entry in control.by_seed
+        for judge in judges
+        if judge.length_controlled is not None
+        for entry in judge.length_controlled.by_seed
     ]
     head = ["judge", "seed", "LC win rate %", "C chosen", "LC at C and its neighbours", "model"]
-    return Table(head, rows, title="length control and its sensitivity")
+    return [Table(head, rows, title="length control and its sensitivity")] if rows else []
 
 
 def _by_seed(judge: JudgeNumbers) -> list[Block]:
@@ -203,29 +202,32 @@ def judge(benchmark: BenchmarkNumbers | None) -> Section | None:
     """Who judged, with what, at what cost, and what its canaries showed."""
     if benchmark is None or (benchmark.identity is None and not benchmark.canaries):
         return None
-    record, canaries = benchmark.identity, benchmark.canaries
     blocks: list[Block] = []
-    if alarms := [Sentence(f"{canary.judge}: {canary.sentence}", "warn") for canary in canaries if canary.alarm]:
-        blocks.append(Sentences(alarms))
+    if alarms := [canary for canary in benchmark.canaries if canary.alarm]:
+        blocks.append(Sentences([Sentence(f"{canary.judge}: {canary.sentence}", "warn") for canary in alarms]))
+    record = benchmark.identity
     if record is not None:
         blocks.append(Facts(_record_facts(record)))
-    if canaries:
-        blocks += [Heading("Canaries"), Text(CANARIES_LEAD, "lead"), _canaries_table(canaries)]
-    if record is not None and record.texts:
-        texts = [
-            [name, _digest(text.sha256) or "–", "yes" if text.official else "no: not comparable"]
-            for name, text in record.texts.items()
-        ]
-        blocks.append(Table(["text", "sha256", "official"], texts, title="the official texts"))
-    blocks += [] if record is None else [Text(note, "note") for note in record.notes]
+    if benchmark.canaries:
+        blocks += [Heading("Canaries"), Text(CANARIES_LEAD, "lead"), _canaries_table(benchmark.canaries)]
+    if record is not None:
+        blocks += [*_texts_table(record), *(Text(note, "note") for note in record.notes)]
     return Section("judge", "Judge", "The judge", blocks)
+
+
+def _texts_table(record: JudgeRecord) -> list[Table]:
+    rows = [
+        [name, _digest(text.sha256) or "–", "yes" if text.official else "no: not comparable"]
+        for name, text in record.texts.items()
+    ]
+    return [Table(["text", "sha256", "official"], rows, title="the official texts")] if rows else []
 
 
 def _record_facts(record: JudgeRecord) -> list[tuple[str, str]]:
     def counts(*names: str) -> str:
         return ", ".join(number(record.counts[name]) for name in names)
 
-    allowed = " (allowed by --allow-missing)" if record.allow_missing and record.n_missing else ""
+    permission = " (allowed by --allow-missing)" if record.allow_missing and record.n_missing else ""
     rows = [
         ("judge", record.judge),
         ("model", record.model),
@@ -233,7 +235,7 @@ def _record_facts(record: JudgeRecord) -> list[tuple[str, str]]:
         ("rubric", record.rubric),
         ("prompt, sha256", _digest(record.prompt_sha256)),
         ("order of the answers", record.order),
-        ("verdicts missing", f"{number(record.n_missing)} of {number(record.n_prompts)}{allowed}"),
+        ("verdicts missing", f"{number(record.n_missing)} of {number(record.n_prompts)}{permission}"),
         ("asked now, from the store, failed", counts("n_asked", "n_cached", "n_failed")),
         ("tokens in, out", counts("prompt_tokens", "completion_tokens")),
         ("cost of this run", "not known" if record.cost_usd is None else f"{record.cost_usd:.2f} USD"),
@@ -264,16 +266,16 @@ def length_bins(benchmark: BenchmarkNumbers) -> list[Block]:
     if len(benchmark.length_bins) < 2:
         return []
     judges, bins = benchmark.judges, benchmark.length_bins
-    drawn = next((judge for judge in judges if not judge.is_truth), judges[0])
-    rows = [ForestRow(_gap(row.gap), row.judges[drawn.judge], f"{row.n_prompts} prompts") for row in bins]
+    plotted_judge = next((judge for judge in judges if not judge.is_truth), judges[0])
+    rows = [ForestRow(_gap(row.gap), row.judges[plotted_judge.judge], f"{row.n_prompts} prompts") for row in bins]
     table = [
         [_gap(row.gap), number(row.n_prompts), *(estimate_text(row.judges[judge.judge]) for judge in judges)]
         for row in bins
     ]
+    rival = benchmark.published_baseline or "the unaligned model"
     lead = (
-        "Win rate in percent where the aligned answer is so many characters longer than "
-        f"{benchmark.published or 'the unaligned model'}'s; "
-        f"judge: {drawn.label}. A rate that climbs with length is a judge that likes length, or a model that is "
+        f"Win rate in percent where the aligned answer is so many characters longer than {rival}'s; judge: "
+        f"{plotted_judge.label}. A rate that climbs with length is a judge that likes length, or a model that is "
         "better where it says more: the two cannot be told apart here, which is why length is also controlled for."
     )
     head = ["characters longer", "prompts", *(f"win rate %, {judge.label}" for judge in judges)]

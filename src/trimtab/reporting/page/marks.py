@@ -68,7 +68,7 @@ def _change_row(name: str, change: PairedChange, kind: ForestKind) -> ForestRow:
 
 
 def _table(numbers: MarkNumbers, sides: Sequence[Side]) -> Table:
-    both = len(sides) > 1
+    has_change = len(sides) > 1
     means = [("all", numbers.overall.means, numbers.overall.change)]
     means += [(group.name, group.means, group.change) for group in numbers.groups]
     rows = [
@@ -76,11 +76,11 @@ def _table(numbers: MarkNumbers, sides: Sequence[Side]) -> Table:
             name,
             number(of_side["aligned"].n),
             *(estimate_text(of_side[side], digits=2) for side in sides),
-            *([estimate_text(None if change is None else change.estimate, digits=2)] if both else []),
+            *([estimate_text(None if change is None else change.estimate, digits=2)] if has_change else []),
         ]
         for name, of_side, change in means
     ]
-    return Table(["", "questions", *sides, *(["difference"] if both else [])], rows)
+    return Table(["", "questions", *sides, *(["difference"] if has_change else [])], rows)
 
 
 def _turns_table(categories: Sequence[MarkGroup], sides: Sequence[Side]) -> Table:

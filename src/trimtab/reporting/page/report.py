@@ -36,7 +36,7 @@ def report_page(report: Report, words: ReportWords) -> Page:
         judges.judge(benchmark),
         answers.lengths(benchmark),
         training.training(report.training, report.objective),
-        compute_saved.saved(report.compute_saved, report.training),
+        compute_saved.compute_saved(report.compute_saved, report.training),
         training.heldout(report.heldout),
         training.milestones(report.milestones),
         answers.samples(report.samples),
@@ -112,14 +112,14 @@ def _config_rows(tree: Mapping[str, Any]) -> Iterable[tuple[str, str, bool]]:
 
 
 def _facts(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """A nested mapping as name and value, dotted."""
+    """A nested mapping as name and value, full_name."""
     for name, value in tree.items():
-        dotted = f"{prefix}{name}"
+        full_name = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _facts(value, f"{dotted}.")
+            yield from _facts(value, f"{full_name}.")
         elif isinstance(value, list | tuple):
-            yield dotted, ", ".join(str(item) for item in value) or "none"
+            yield full_name, ", ".join(str(item) for item in value) or "none"
         elif isinstance(value, float):
-            yield dotted, significant(value, digits=4)
+            yield full_name, significant(value, digits=4)
         else:
-            yield dotted, "not set" if value is None else str(value)
+            yield full_name, "not set" if value is None else str(value)

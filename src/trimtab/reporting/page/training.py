@@ -11,7 +11,7 @@ from trimtab.analysis.selection import MEASURES, Measure, MilestoneNumbers
 from trimtab.reporting.forest import EVEN
 from trimtab.reporting.numbers import training as numbers
 from trimtab.reporting.numbers.report import ObjectiveNumbers
-from trimtab.reporting.numbers.training import SIDES, HeldoutNumbers, SeedTraining, TrainingNumbers
+from trimtab.reporting.numbers.training import SIDES, HeldoutNumbers, SeedTrainingNumbers, TrainingNumbers
 from trimtab.reporting.read import Selection
 from trimtab.reporting.sections import Block, Figures, Forest, ForestRow, Plot, Section, Table, Text
 from trimtab.reporting.text import duration, estimate_text, number, significant, size, value_text
@@ -56,7 +56,7 @@ def _plots(training: TrainingNumbers) -> list[Plot]:
     return drawings
 
 
-def _summary(entries: Sequence[SeedTraining]) -> Table:
+def _summary(entries: Sequence[SeedTrainingNumbers]) -> Table:
     rows: list[list[str]] = [
         ["regime", *(entry.regime.name or "not named" for entry in entries)],
         ["optimizer steps", *(number(entry.n_steps) for entry in entries)],
@@ -73,7 +73,7 @@ def _summary(entries: Sequence[SeedTraining]) -> Table:
     return Table(["", *(f"seed {entry.seed}" for entry in entries)], rows, title="training in figures")
 
 
-def _epochs(entries: Sequence[SeedTraining]) -> list[Table]:
+def _epochs(entries: Sequence[SeedTrainingNumbers]) -> list[Table]:
     """None where no row names its epoch."""
     rows = [
         [
@@ -87,7 +87,7 @@ def _epochs(entries: Sequence[SeedTraining]) -> list[Table]:
     return [Table(["", "steps", *SIDES], rows, title="active fraction and pull by epoch and side")] if rows else []
 
 
-def _curve_table(entry: SeedTraining) -> Table:
+def _curve_table(entry: SeedTrainingNumbers) -> Table:
     names = [name for name in entry.curves if name != "step"]
     rows = [
         [f"{step:g}", *(significant(figure) for figure in figures)]
@@ -101,7 +101,7 @@ def _curve_table(entry: SeedTraining) -> Table:
 
 
 def heldout(heldout: HeldoutNumbers | None) -> Section | None:
-    """Reward accuracy and calibration after training, each seed and pooled."""
+    """Reward accuracy and calibration after training, interval seed and pooled."""
     if heldout is None:
         return None
     sides = {f"Seed {entry.seed}": numbers.HeldoutSide(entry.accuracy, entry.reward_gap) for entry in heldout.by_seed}
@@ -143,12 +143,12 @@ def _reliability(before: Calibration | None, after: Calibration) -> list[Block]:
     errors = f"expected calibration error {number(after.ece, digits=3)}, Brier score {number(after.brier, digits=3)}"
     rows = [
         [
-            f"{number(each.low, digits=2)} to {number(each.high, digits=2)}",
-            number(each.count),
-            number(each.confidence, digits=3),
-            number(each.accuracy, digits=3),
+            f"{number(confidence_bin.low, digits=2)} to {number(confidence_bin.high, digits=2)}",
+            number(confidence_bin.count),
+            number(confidence_bin.confidence, digits=3),
+            number(confidence_bin.accuracy, digits=3),
         ]
-        for each in after.bins
+        for confidence_bin in after.bins
     ]
     plot = Plot(
         plots.reliability_plot(() if before is None else before.bins, after.bins),
@@ -197,19 +197,24 @@ def _milestone_plots(seeds: Sequence[Sequence[MilestoneNumbers]], *, several: bo
 
 
 def _milestone_table(selection: Selection, *, title: str) -> Table:
-    known = [name for name in MEASURES if name in _MEASURES and selection.milestones[0].measures[name] is not None]
+    names = [name for name in MEASURES if name in _MEASURES and selection.milestones[0].measures[name] is not None]
     rows = [
         [
             f"{number(row.step)}{' (picked)' if row.picked else ''}",
             significant(row.epoch),
-            *(_measure_text(row.measures, name) for name in known),
-            *("" if row.against_picked is None else _measure_text(row.against_picked, name) for name in _COMPARED),
+            *(_measure_text(row.measures, name) for name in names),
+            *("" if row.against_picked is None else _measure_text(row.against_picked, name) for name in _DIFFERENCES),
             number(row.n),
         ]
         for row in selection.milestones
     ]
-    names = [_MEASURES[name] for name in known]
-    head = ["step", "epoch", *names, *(f"{name} less the picked one's" for name in _COMPARED), "pairs"]
+    head = [
+        "step",
+        "epoch",
+        *(_MEASURES[name] for name in names),
+        *(f"{name} less the picked one's" for name in _DIFFERENCES),
+        "pairs",
+    ]
     return Table(head, rows, title=title)
 
 
@@ -217,7 +222,7 @@ _MEASURES = {
     "accuracy": "accuracy", "loss": "loss", "log_loss": "log-loss", "drift": "drift",
     "log_ratio_chosen": "log-ratio, chosen", "log_ratio_rejected": "log-ratio, rejected",
 }  # fmt: skip
-_COMPARED = ("accuracy", "loss")
+_DIFFERENCES = ("accuracy", "loss")
 
 
 def _measure_text(measures: Mapping[str, Measure | None], name: str) -> str:

@@ -8,7 +8,7 @@ from trimtab.reporting.numbers.answers import LengthNumbers, ScoreNumbers
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.report import EditedFiles, Report
 from trimtab.reporting.sections import Sentence, sentence
-from trimtab.reporting.text import interval, number, signed
+from trimtab.reporting.text import interval, number, with_sign
 from trimtab.reporting.words import judges, training
 
 NO_BENCHMARK = (
@@ -27,14 +27,14 @@ def headline(report: Report) -> list[Sentence]:
     if benchmark is None:
         sentences = [sentence(NO_BENCHMARK, "warn")]
     else:
-        first, *others = _verdict(benchmark)
-        sentences = [first, *judges.canaries(benchmark), *judges.constant_answers(benchmark), *others]
+        first, *details = _verdict(benchmark)
+        sentences = [first, *judges.canaries(benchmark), *judges.constant_answers(benchmark), *details]
         sentences += _scores(benchmark.scores) + _lengths(benchmark)
     sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
-    return sentences + [_edited(entry) for entry in report.edited]
+    return sentences + [_edit_warning(entry) for entry in report.edited]
 
 
-def _edited(entry: EditedFiles) -> Sentence:
+def _edit_warning(entry: EditedFiles) -> Sentence:
     text = (
         f"**Edited after it was made** (seed {entry.seed}): {', '.join(entry.files)}. "
         "The numbers are of what stands there now."
@@ -44,7 +44,7 @@ def _edited(entry: EditedFiles) -> Sentence:
 
 def _verdict(benchmark: BenchmarkNumbers) -> list[Sentence]:
     """The answer to "did it help?", and what else the judges say; a refusal where too many verdicts are missing."""
-    record, published = benchmark.identity, benchmark.published
+    record, baseline = benchmark.identity, benchmark.published_baseline
     missing = judges.missing(record)
     if record is not None and record.refused:
         return missing
@@ -52,11 +52,11 @@ def _verdict(benchmark: BenchmarkNumbers) -> list[Sentence]:
         return [judges.marks(benchmark.marks), *missing]
     if not benchmark.judges:
         return [sentence(NO_JUDGE, "warn")]
-    controlled = judges.length_controlled(benchmark.judges)
+    length_control = judges.length_controlled(benchmark.judges)
     first = benchmark.judges[0]
-    if published is None:
-        return [judges.win_rate(first), *controlled, *missing]
-    return [judges.against_baseline(first, published), *missing, *controlled]
+    if baseline is None:
+        return [judges.win_rate(first), *length_control, *missing]
+    return [judges.against_baseline(first, baseline), *missing, *length_control]
 
 
 def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
@@ -65,8 +65,8 @@ def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
     change = scores.change
     text = (
         f"The true mean score went from {number(change.before.value, digits=3)} to "
-        f"**{number(change.after.value, digits=3)}** of 1 (change {signed(change.difference.value, digits=3)}, 95 % CI "
-        f"{interval(change.difference.ci95, digits=3)}, {number(change.difference.n)} prompts, judge: oracle)"
+        f"**{number(change.after.value, digits=3)}** of 1 (change {with_sign(change.difference.value, digits=3)}, 95 % "
+        f"CI {interval(change.difference.ci95, digits=3)}, {number(change.difference.n)} prompts, judge: oracle)"
     )
     match change.direction:
         case "above":
@@ -85,10 +85,10 @@ def _lengths(benchmark: BenchmarkNumbers) -> list[Sentence]:
     if benchmark.before == "baseline" and benchmark.baseline is not None:
         return [_lengths_beside(benchmark.lengths, benchmark.baseline.name)]
     unit, change = benchmark.lengths.unit, benchmark.lengths.change
-    ratio = "" if change.relative is None else f"{signed(100 * change.relative, digits=0)} %, "
+    ratio = "" if change.relative is None else f"{with_sign(100 * change.relative, digits=0)} %, "
     text = (
         f"from {number(change.before.value)} to **{number(change.after.value)} {unit}** a prompt "
-        f"({ratio}change {signed(change.difference.value)}, 95 % CI {interval(change.difference.ci95)}, "
+        f"({ratio}change {with_sign(change.difference.value)}, 95 % CI {interval(change.difference.ci95)}, "
         f"{number(change.difference.n)} prompts)"
     )
     match change.direction:
@@ -108,7 +108,7 @@ def _lengths_beside(lengths: LengthNumbers, baseline: str) -> Sentence:
     change = lengths.change
     return sentence(
         f"The aligned model's answers have {number(change.after.value)} {lengths.unit}, {baseline}'s "
-        f"{number(change.before.value)} (difference {signed(change.difference.value)}, 95 % CI "
+        f"{number(change.before.value)} (difference {with_sign(change.difference.value)}, 95 % CI "
         f"{interval(change.difference.ci95)}, {number(change.difference.n)} prompts). What alignment did to length "
         "was not measured: the unaligned model did not answer."
     )

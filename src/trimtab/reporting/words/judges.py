@@ -12,7 +12,7 @@ from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.judges import JudgeNumbers, LengthControlNumbers
 from trimtab.reporting.numbers.marks import MarkNumbers
 from trimtab.reporting.sections import Sentence, Tone, sentence
-from trimtab.reporting.text import interval, number, signed
+from trimtab.reporting.text import interval, number, with_sign
 
 
 def missing(record: JudgeRecord | None) -> list[Sentence]:
@@ -20,8 +20,8 @@ def missing(record: JudgeRecord | None) -> list[Sentence]:
     if record is None or not record.too_many_missing:
         return []
     share = 100 * record.n_missing / record.n_prompts
-    why = f" ({record.reasons})" if record.reasons else ""
-    text = f"{number(record.n_missing)} of {number(record.n_prompts)} verdicts are missing, {number(share)} %{why}"
+    reason = f" ({record.reasons})" if record.reasons else ""
+    text = f"{number(record.n_missing)} of {number(record.n_prompts)} verdicts are missing, {number(share)} %{reason}"
     if record.refused:
         return [
             sentence(
@@ -97,7 +97,7 @@ def against_baseline(judge: JudgeNumbers, baseline: str) -> Sentence:
     return sentence(
         f"{outcome}: {aligned}, the unaligned model "
         f"**{number(before.value)} %** (95 % CI {interval(before.ci95)}, {_n(before)}). The difference, "
-        f"paired by prompt, is {signed(change.value)} points (95 % CI {interval(change.ci95)}, {_n(change)}; "
+        f"paired by prompt, is {with_sign(change.value)} points (95 % CI {interval(change.ci95)}, {_n(change)}; "
         f"judge: {judge.label}). 50 % would be as good as {baseline}, not no change.",
         tone,
     )
@@ -114,31 +114,31 @@ def length_controlled(judges: Sequence[JudgeNumbers]) -> list[Sentence]:
 
 
 def _length_controlled(judge: JudgeNumbers, control: LengthControlNumbers, truth: float | None) -> Sentence:
-    raw, controlled = judge.win_rate, control.win_rate
+    raw, rate = judge.win_rate, control.win_rate
     text = f"Judged by {judge.label}: {number(raw.value)} % raw (95 % CI {interval(raw.ci95)})"
-    if controlled.value is None:
+    if rate.value is None:
         reasons = "; ".join(control.by_seed[0].fit.notes)
         return sentence(f"{text}; a length-controlled win rate could not be computed: {reasons}.", "warn")
     # the constants of the length model were fitted to one judge; the wind tunnel's (None) are held against the truth
-    uncalibrated = ", uncalibrated for this judge" if control.calibrated is False else ""
+    doubt = ", uncalibrated for this judge" if control.calibrated is False else ""
     text += (
-        f" and **{number(controlled.value)} %** with answer length controlled "
-        f"(95 % CI {interval(controlled.ci95)}, {number(controlled.n)} prompts{uncalibrated})"
+        f" and **{number(rate.value)} %** with answer length controlled "
+        f"(95 % CI {interval(rate.ci95)}, {number(rate.n)} prompts{doubt})"
     )
     if truth is None:
         return sentence(f"{text}.")
-    end, tone = _against_truth(raw, controlled, truth)
+    end, tone = _against_truth(raw, rate, truth)
     return sentence(f"{text}; {end}.", tone)
 
 
-def _against_truth(raw: Estimate, controlled: Estimate, truth: float) -> tuple[str, Tone]:
+def _against_truth(raw: Estimate, rate: Estimate, truth: float) -> tuple[str, Tone]:
     """What length control made of a judge's error. Length control cannot take away a judge's doubt, and says so."""
-    in_raw, in_controlled = _holds(raw, truth), _holds(controlled, truth)
+    in_raw, in_controlled = _holds(raw, truth), _holds(rate, truth)
     if in_controlled:
         recovery = "both intervals hold" if in_raw else "the raw interval misses and length control recovers"
         return f"{recovery} the true {number(truth)} %", "plain"
     outside = f"the true {number(truth)} % lies outside {'the second interval' if in_raw else 'both intervals'}"
-    lead, true_lead = (controlled.value or 0.0) - EVEN, truth - EVEN
+    lead, true_lead = (rate.value or 0.0) - EVEN, truth - EVEN
     if lead * true_lead > 0 and abs(lead) < abs(true_lead):
         return f"{outside}, and a judge in doubt stays nearer to 50 % than the truth", "plain"
     return f"{outside}: **this judge misleads here**", "warn"
@@ -167,7 +167,7 @@ def marks(numbers: MarkNumbers) -> Sentence:
     return sentence(
         f"{outcome}: the aligned model's mean mark is {mean}, the unaligned model's "
         f"**{number(before.value, digits=2)}** (95 % CI {interval(before.ci95, digits=2)}). The difference, "
-        f"paired by question, is {signed(difference.value, digits=2)} (95 % CI "
+        f"paired by question, is {with_sign(difference.value, digits=2)} (95 % CI "
         f"{interval(difference.ci95, digits=2)}, {_n(difference, 'questions')}, judge: {numbers.judge}).",
         tone,
     )

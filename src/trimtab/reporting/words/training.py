@@ -14,7 +14,7 @@ def regime(training: TrainingNumbers | None) -> list[Sentence]:
     if training is None:
         return [sentence("No training step is recorded in this run folder, so no regime can be named.", "warn")]
     regimes = [entry.regime for entry in training.seeds]
-    names = {each.name for each in regimes}
+    names = {regime.name for regime in regimes}
     tone: Tone = "warn" if names & {None, "starved"} else "plain"
     if len(regimes) == 1:
         return [sentence(regimes[0].sentence, tone)]
@@ -25,18 +25,18 @@ def regime(training: TrainingNumbers | None) -> list[Sentence]:
 
 def _in_all_seeds(regimes: Sequence[RegimeNumbers], *, has_dead_zone: bool) -> str:
     sides = {
-        "both sides": [each.share_at_end for each in regimes],
-        "chosen": [each.chosen_at_end for each in regimes],
-        "rejected": [each.rejected_at_end for each in regimes],
+        "both sides": [regime.share_at_end for regime in regimes],
+        "chosen": [regime.chosen_at_end for regime in regimes],
+        "rejected": [regime.rejected_at_end for regime in regimes],
     }
     ranges = ", ".join(f"{side} {_range(shares)}" for side, shares in sides.items())
-    what = "share of responses still active" if has_dead_zone else "share of the first pull left"
-    return f"{str(regimes[0].name).capitalize()} in all {len(regimes)} seeds: {what} at the end, {ranges}."
+    quantity = "share of responses still active" if has_dead_zone else "share of the first pull left"
+    return f"{str(regimes[0].name).capitalize()} in all {len(regimes)} seeds: {quantity} at the end, {ranges}."
 
 
 def _range(shares: Sequence[float | None]) -> str:
-    known = [share for share in shares if share is not None]
-    low, high = (number(100 * end(known), digits=0) for end in (min, max))
+    values = [share for share in shares if share is not None]
+    low, high = (number(100 * end(values), digits=0) for end in (min, max))
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
@@ -94,10 +94,10 @@ def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
     if numbers is None or numbers.accuracy.value is None:
         return []
     accuracy = numbers.accuracy.scaled(100)
-    whose = f"{accuracy.n_seeds} models' own rewards rank" if accuracy.n_seeds > 1 else "the model's own reward ranks"
+    subject = f"{accuracy.n_seeds} models' own rewards rank" if accuracy.n_seeds > 1 else "the model's own reward ranks"
     return [
         sentence(
-            f"On {number(accuracy.n)} preference pairs kept out of training {whose} "
+            f"On {number(accuracy.n)} preference pairs kept out of training {subject} "
             f"**{number(accuracy.value)} %** as their labels do "
             f"(95 % CI {interval(accuracy.ci95)}; 50 % is chance)."
         )

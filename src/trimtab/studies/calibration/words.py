@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from trimtab.records import Estimate
 from trimtab.reporting.sections import Sentence, Tone, sentence
-from trimtab.reporting.text import estimate_text, interval, number, signed, significant
+from trimtab.reporting.text import estimate_text, interval, number, significant, with_sign
 from trimtab.studies.calibration.numbers import (
     CalibrationError,
     CalibrationNumbers,
@@ -72,9 +72,9 @@ def _token_sentence(measures: Measures) -> Sentence:
     return sentence(
         f"At the next token of chosen responses the aligned model is {verdict}: perplexity "
         f"{significant(before.perplexity.value)} before, {significant(after.perplexity.value)} after "
-        f"({signed(change.value, digits=4)} nats a token, {interval(change.ci95, digits=4)}). Its calibration "
+        f"({with_sign(change.value, digits=4)} nats a token, {interval(change.ci95, digits=4)}). Its calibration "
         f"error is {ece_after} against {ece_before}, its over-confidence "
-        f"{signed(over_after, digits=2)} against {signed(over_before, digits=2)} points, its entropy "
+        f"{with_sign(over_after, digits=2)} against {with_sign(over_before, digits=2)} points, its entropy "
         f"{significant(after.entropy.value)} against {significant(before.entropy.value)} nats.",
         tone,
     )
@@ -83,8 +83,8 @@ def _token_sentence(measures: Measures) -> Sentence:
 def _drift_sentence(drift: Drift) -> Sentence:
     return sentence(
         f"It moved **{significant(drift.divergence.value)} nats a token** from its starting point (KL on chosen "
-        f"responses); the log-ratio is {signed(drift.log_ratio_chosen.value, digits=4)} nats a token on chosen and "
-        f"{signed(drift.log_ratio_rejected.value, digits=4)} on rejected responses."
+        f"responses); the log-ratio is {with_sign(drift.log_ratio_chosen.value, digits=4)} nats a token on chosen and "
+        f"{with_sign(drift.log_ratio_rejected.value, digits=4)} on rejected responses."
     )
 
 
