@@ -30,8 +30,10 @@ TINY = (
     "--windtunnel.pairs 96 --windtunnel.prompts 24 --train.batch-pairs 8 --data.holdout 0.2 "
     "--generate.max-new-tokens 24 --engine.threads 1 --quiet"
 )
-TIMES = re.compile(r"seconds|memory|bytes|per_second|predicted|versions|trimtab$|created|tstamp|time|pid|host|\bnow\b")
-SKIPPED = re.compile(r"(^|/)(home|checkpoints|\.\w+)/|\.(html|md|db|sqlite|log|lock)|/versions|note")
+TIMES = re.compile(
+    r"seconds|memory|bytes|per_second|predicted|versions|trimtab$|created|tstamp|time|pid|host|\bnow\b|^computed$|^folder$"
+)
+SKIPPED = re.compile(r"(^|/)(home|checkpoints|\.\w+)/|\.(html|md|db|sqlite|log|lock)|/versions|note|manifest\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def real(shared: Path) -> list[Case]:
 def call(words: str, *, source: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-        "TRIMTAB_HOME": str(cwd / "home"), "COLUMNS": "100",
+        "TRIMTAB_HOME": str(cwd / "home"), "COLUMNS": "100", "PYTHONHASHSEED": "0",
     }  # fmt: skip
     command = [sys.executable, "-m", "trimtab.cli", *words.split()]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
@@ -179,23 +181,24 @@ def same(a: Any, b: Any) -> bool:
 
 
 def diff(a: Path, b: Path) -> int:
+    """Print every kind of difference once, with the files that have it."""
     names_a, names_b = set(compared_files(a)), set(compared_files(b))
-    n_different = 0
+    places: dict[str, list[str]] = {}
     for name in sorted(names_a ^ names_b):
-        n_different += 1
-        print(f"only in {'the first' if name in names_a else 'the second'}: {name}")
+        side = "first" if name in names_a else "second"
+        places.setdefault(f"only in the {side}: {Path(name).name}", []).append(name)
     for name in sorted(names_a & names_b):
         old, new = contents(a / name), contents(b / name)
-        paths = [path for path in {**old, **new} if not same(old.get(path, "(absent)"), new.get(path, "(absent)"))]
-        if paths:
-            n_different += 1
-            print(f"{name}: {len(paths)} of {len(old)} values differ")
-            for path in paths[:8]:
-                print(
-                    f"    {path}: {str(old.get(path, '(absent)'))[:140]!r} -> {str(new.get(path, '(absent)'))[:140]!r}"
-                )
-    print(f"{len(names_a & names_b)} files compared, {n_different} differ")
-    return int(n_different > 0)
+        for path in {**old, **new}:
+            before, after = old.get(path, "(absent)"), new.get(path, "(absent)")
+            if not same(before, after):
+                kind = f"{re.sub(r'/[0-9]+(?=/|$)', '/*', path)}: {str(before)[:100]!r} -> {str(after)[:100]!r}"
+                places.setdefault(kind, []).append(name)
+    for kind, files in places.items():
+        others = f" and {len(set(files)) - 1} more" if len(set(files)) > 1 else ""
+        print(f"{kind}\n    {files[0]}{others}")
+    print(f"{len(names_a & names_b)} files compared, {len(places)} kinds of difference")
+    return int(bool(places))
 
 
 def main() -> int:

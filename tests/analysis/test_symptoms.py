@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from trimtab.analysis.symptoms import MEMORY, Course, Kind, Symptom, Watch, symptoms
+from trimtab.analysis.symptoms import MEMORY, Kind, Symptom, SymptomWatch, TrainingOutline, symptoms
 
-COURSE = Course(
+COURSE = TrainingOutline(
     total=100, warmup=10, step_zero=2.0, beta=0.5, needs_reference=True, has_dead_zone=True, dtype="float32"
 )
 
 
-def course(**changed: Any) -> Course:
-    return Course(**({name: getattr(COURSE, name) for name in Course.__slots__} | changed))
+def course(**changed: Any) -> TrainingOutline:
+    return TrainingOutline(**({name: getattr(COURSE, name) for name in TrainingOutline.__slots__} | changed))
 
 
 def learning(steps: int = 100, *, rate: float = 1e-4, seed: int = 0) -> list[dict[str, float]]:
@@ -35,11 +35,11 @@ def learning(steps: int = 100, *, rate: float = 1e-4, seed: int = 0) -> list[dic
     return rows
 
 
-def told(rows: list[dict[str, float]], course: Course = COURSE) -> list[tuple[Kind, int]]:
+def told(rows: list[dict[str, float]], course: TrainingOutline = COURSE) -> list[tuple[Kind, int]]:
     return [(one.kind, one.step) for one in symptoms(rows, course)]
 
 
-def only(rows: list[dict[str, float]], course: Course = COURSE) -> Symptom:
+def only(rows: list[dict[str, float]], course: TrainingOutline = COURSE) -> Symptom:
     (found,) = symptoms(rows, course)
     return found
 
@@ -89,7 +89,7 @@ def test_a_start_that_the_data_decide_is_known_less_well() -> None:
     assert told([row | {"loss": loss} for row, loss in zip(learning(), clean, strict=False)], seen) == []
     rows = [row | {"loss": loss} for row, loss in zip(learning(), wild, strict=False)]
     assert told(rows, seen) == [("climbing", 12)]
-    assert "from 0.64 at first" in only(rows, seen).seen
+    assert "from 0.64 at first" in only(rows, seen).observation
 
 
 def test_a_jump_that_comes_back_is_told_once_with_its_step() -> None:
@@ -145,7 +145,7 @@ def test_what_stands_still_names_its_cause(
     found = only(rows, course(**changed))
     assert found.kind == kind
     assert cause in found.cause
-    assert found.sentence.startswith(found.seen)
+    assert found.sentence.startswith(found.observation)
 
 
 def test_nothing_pulls_so_nothing_is_frozen() -> None:
@@ -171,10 +171,10 @@ def test_each_kind_is_told_once_and_rows_with_holes_are_passed_over() -> None:
 
 def test_a_row_costs_the_same_however_many_went_before() -> None:
     """What is held is bounded: by windows of a few steps, and of a tenth of the run."""
-    watch = Watch(COURSE)
+    watch = SymptomWatch(COURSE)
     row = learning()[-1]
     for step in itertools.islice(itertools.count(1), 5000):
-        watch.saw(row | {"step": step})
+        watch.check(row | {"step": step})
     held = [value for look in watch._looks for value in vars(look).values() if hasattr(value, "__len__")]
     assert held
     assert all(len(value) <= MEMORY for value in held)

@@ -1,7 +1,7 @@
 """Training that goes wrong without a number that is not finite: a loss that climbs, or stands still, and why.
 
-A `Watch` looks at the rows of `metrics.jsonl` one after another while they are made, in constant time a row, and names
-each kind of trouble once, with its likely cause and what to do. The report asks the same of the whole file.
+A `SymptomWatch` looks at the rows of `metrics.jsonl` one after another while they are made, in constant time a row, and
+names each kind of trouble once, with its likely cause and what to do. The report asks the same of the whole file.
 
     climbing    the loss has been well above where it started: the learning rate is too high, the warm-up too short
     spike       the loss jumped far out of what it was for a few steps, and came back: the same, or odd pairs
@@ -32,7 +32,7 @@ Kind = Literal["climbing", "spike", "starved", "frozen", "unmoved"]
 CLIMB_STEPS = 5  # of whose losses the median counts
 CLIMB_SHARE = 0.25  # of its start that it may be above it
 START_STEPS = 3  # whose median is the start where the data decide it: in the warm-up, the policy has hardly moved
-SEEN_CLIMB_SHARE = 2 / 3  # of such a start, which is a few batches' own
+DATA_CLIMB_SHARE = 2 / 3  # of such a start, which is a few batches' own
 CLIMB_DEVIATIONS = 2.0  # standard errors that it has to be above its start
 LEAST_UNIT, MOST_UNIT = 0.4, 2.0  # starts outside count as these: a margin of 0.001 or 1,000 is no measure of a rise
 SPIKE_AFTER = 10  # steps, to know what is usual
@@ -47,7 +47,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingOutline:
     """What a run set out to do.
 
     total, warmup: optimizer steps. step_zero: the loss while policy = reference; None where the data decide it.
@@ -65,132 +65,141 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """What was seen at `step` (1-based), why that happens, and what to do."""
+    """What was observed at `step` (1-based), why that happens, and what to do."""
 
     kind: Kind
     step: int
-    seen: str
+    observation: str
     cause: str
     remedy: str
 
     @property
     def sentence(self) -> str:
-        return f"{self.seen}. Likely cause: {self.cause}. {self.remedy}."
+        return f"{self.observation}. Likely cause: {self.cause}. {self.remedy}."
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "kind": self.kind, "step": self.step, "seen": self.seen, "cause": self.cause, "remedy": self.remedy,
+            "kind": self.kind, "step": self.step, "seen": self.observation, "cause": self.cause, "remedy": self.remedy,
         }  # fmt: skip
 
 
-def symptoms(rows: Iterable[Row], course: Course) -> list[Symptom]:
-    """Everything that a `Watch` says of these rows of `metrics.jsonl`, in step order."""
-    watch = Watch(course)
-    return [found for row in rows for found in watch.saw(row)]
+def symptoms(rows: Iterable[Row], outline: TrainingOutline) -> list[Symptom]:
+    """Everything that a `SymptomWatch` says of these rows of `metrics.jsonl`, in step order."""
+    watch = SymptomWatch(outline)
+    return [symptom for row in rows for symptom in watch.check(row)]
 
 
-class Watch:
+class SymptomWatch:
     """Looks on. What one row lacks (older versions, other tools) is not judged by."""
 
-    def __init__(self, course: Course) -> None:
-        self._looks: list[_Look] = [_Loss(course), _Starved(course), _Frozen(course), _Unmoved(course)]
+    def __init__(self, outline: TrainingOutline) -> None:
+        self._detectors: list[_Detector] = [
+            _LossDetector(outline),
+            _StarvationDetector(outline),
+            _FrozenDetector(outline),
+            _UnmovedDetector(outline),
+        ]
 
-    def saw(self, row: Row) -> list[Symptom]:
+    def check(self, row: Row) -> list[Symptom]:
         """What this row shows for the first time; nearly always nothing."""
-        found = []
-        for look in list(self._looks):
-            if (symptom := look.saw(row)) is not None:
-                found.append(symptom)
-                self._looks.remove(look)
-        return found
+        new_symptoms = []
+        for detector in list(self._detectors):
+            if (symptom := detector.check(row)) is not None:
+                new_symptoms.append(symptom)
+                self._detectors.remove(detector)
+        return new_symptoms
 
 
-class _Look(ABC):
+class _Detector(ABC):
     """One kind of trouble, told once."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
+    def __init__(self, outline: TrainingOutline) -> None:
+        self.outline = outline
 
     @abstractmethod
-    def saw(self, row: Row) -> Symptom | None:
+    def check(self, row: Row) -> Symptom | None:
         """What this row shows, if it is this trouble."""
 
 
-class _Loss(_Look):
+class _LossDetector(_Detector):
     """A loss that climbs; or one that jumps, told a few steps later, when it is known not to climb.
 
     One batch far out is no trouble of the training: medians and a second batch are asked.
     """
 
-    def __init__(self, course: Course) -> None:
-        super().__init__(course)
+    def __init__(self, outline: TrainingOutline) -> None:
+        super().__init__(outline)
         self._last: deque[float] = deque(maxlen=CLIMB_STEPS)
-        self._start = course.step_zero
-        self._seen = 0
+        self._start = outline.step_zero
+        self._n_losses = 0
         self._usual = self._spread = 0.0
         self._out: tuple[int, Symptom] | None = None
         self._again = False
 
-    def saw(self, row: Row) -> Symptom | None:
-        loss, step = _number(row, "loss"), int(row.get("step", self._seen + 1))
+    def check(self, row: Row) -> Symptom | None:
+        loss, step = _number(row, "loss"), int(row.get("step", self._n_losses + 1))
         if loss is None:
             return None
-        self._seen += 1
+        self._n_losses += 1
         self._last.append(loss)
         middle = median(self._last)
-        if self._start is None and self._seen == START_STEPS:
+        if self._start is None and self._n_losses == START_STEPS:
             self._start = middle
         start = middle if self._start is None else self._start
-        least = self._least(start)
+        least_rise = self._least_rise(start)
         doubt = CLIMB_DEVIATIONS * math.sqrt(self._spread / CLIMB_STEPS)
-        if self._seen > CLIMB_STEPS and middle - start > max(least, doubt):
-            seen = f"The loss climbs: {middle:.3g} by step {step} (median of {CLIMB_STEPS}), from {start:.3g} at first"
-            return Symptom("climbing", step, seen, _too_fast(row, self.course, step), _SLOWER)
-        return self._jumped(row, loss, step, least)
+        if self._n_losses > CLIMB_STEPS and middle - start > max(least_rise, doubt):
+            observation = (
+                f"The loss climbs: {middle:.3g} by step {step} (median of {CLIMB_STEPS}), from {start:.3g} at first"
+            )
+            return Symptom("climbing", step, observation, _too_fast(row, self.outline, step), _SLOWER)
+        return self._check_jump(row, loss, step, least_rise)
 
-    def _least(self, start: float) -> float:
+    def _least_rise(self, start: float) -> float:
         """The least rise of the loss that counts."""
-        if self.course.step_zero is None:
-            return SEEN_CLIMB_SHARE * abs(start)
+        if self.outline.step_zero is None:
+            return DATA_CLIMB_SHARE * abs(start)
         return CLIMB_SHARE * min(max(abs(start), LEAST_UNIT), MOST_UNIT)
 
-    def _jumped(self, row: Row, loss: float, step: int, least: float) -> Symptom | None:
+    def _check_jump(self, row: Row, loss: float, step: int, least_rise: float) -> Symptom | None:
         excess = loss - self._usual
-        far = self._seen > SPIKE_AFTER and excess > max(SPIKE_DEVIATIONS * math.sqrt(self._spread), least)
-        if not far:
+        is_far = self._n_losses > SPIKE_AFTER and excess > max(SPIKE_DEVIATIONS * math.sqrt(self._spread), least_rise)
+        if not is_far:
             self._learn(excess)
         if self._out is not None:
             first, spike = self._out
-            self._again |= far
-            if self._seen - first < CLIMB_STEPS:
+            self._again |= is_far
+            if self._n_losses - first < CLIMB_STEPS:
                 return None
             if self._again:
                 return spike
             self._out = None
-        elif far:
-            seen = f"The loss jumped to {loss:.3g} at step {step}, from {self._usual:.3g}, for more than one step"
-            cause = f"{_too_fast(row, self.course, step)}, or the pairs of that batch are unlike all others"
-            self._out, self._again = (self._seen, Symptom("spike", step, seen, cause, _LOOK)), False
+        elif is_far:
+            observation = (
+                f"The loss jumped to {loss:.3g} at step {step}, from {self._usual:.3g}, for more than one step"
+            )
+            cause = f"{_too_fast(row, self.outline, step)}, or the pairs of that batch are unlike all others"
+            self._out, self._again = (self._n_losses, Symptom("spike", step, observation, cause, _LOOK)), False
         return None
 
     def _learn(self, excess: float) -> None:
         """Running mean and variance; each step weighs the same until MEMORY of them are known."""
-        share = 1 / min(self._seen, MEMORY)
+        share = 1 / min(self._n_losses, MEMORY)
         self._usual += share * excess
         self._spread = (1 - share) * (self._spread + share * excess * excess)
 
 
-class _Starved(_Look):
+class _StarvationDetector(_Detector):
     """Next to nothing pulls over a tenth of the run, before half of it: as the report names the regime."""
 
-    def __init__(self, course: Course) -> None:
-        super().__init__(course)
-        self._last: deque[float] = deque(maxlen=max(1, course.total // 10))
+    def __init__(self, outline: TrainingOutline) -> None:
+        super().__init__(outline)
+        self._last: deque[float] = deque(maxlen=max(1, outline.total // 10))
         self._sum = 0.0
         self._first_loss: float | None = None
 
-    def saw(self, row: Row) -> Symptom | None:
-        sides = [_number(row, f"{'active' if self.course.has_dead_zone else 'pull'}/{side}") for side in _SIDES]
+    def check(self, row: Row) -> Symptom | None:
+        sides = [_number(row, f"{'active' if self.outline.has_dead_zone else 'pull'}/{side}") for side in _SIDES]
         step, loss = int(row.get("step", 0)), _number(row, "loss")
         if loss is None or (share := _mean(sides)) is None:
             return None
@@ -200,88 +209,91 @@ class _Starved(_Look):
         self._last.append(share)
         self._sum += share
         mean = self._sum / len(self._last)
-        if len(self._last) < (self._last.maxlen or 1) or 2 * step > self.course.total or mean >= STARVED_BELOW:
+        if len(self._last) < (self._last.maxlen or 1) or 2 * step > self.outline.total or mean >= STARVED_BELOW:
             return None
-        if loss > 0.9 * (self.course.step_zero or self._first_loss):
-            seen = (
+        if loss > 0.9 * (self.outline.step_zero or self._first_loss):
+            observation = (
                 f"Hardly a response pulls any more by step {step} ({mean:.1%}), and the loss is no lower than at first"
             )
             cause = "a step too long threw the rewards out to where the loss is flat: the learning rate is too high"
-            return Symptom("starved", step, seen, cause, _SLOWER)
-        if self.course.has_dead_zone:
-            seen = f"By step {step} of {self.course.total} {mean:.1%} of the responses are active, the others are done"
+            return Symptom("starved", step, observation, cause, _SLOWER)
+        if self.outline.has_dead_zone:
+            observation = (
+                f"By step {step} of {self.outline.total} {mean:.1%} of the responses are active, the others are done"
+            )
             cause = "the dead zone begins near, at margin / beta or what delta leaves, or so few pairs are soon learnt"
             return Symptom(
-                "starved", step, seen, cause, "Raise objective.margin, lower beta or delta, or train less long"
+                "starved", step, observation, cause, "Raise objective.margin, lower beta or delta, or train less long"
             )
-        seen = f"{mean:.1%} of the first pull is left by step {step} of {self.course.total}"
+        observation = f"{mean:.1%} of the first pull is left by step {step} of {self.outline.total}"
         cause = "the rewards are far out where the loss is flat: beta is large for this learning rate"
-        return Symptom("starved", step, seen, cause, "Lower objective.beta or train.learning_rate, or stop here")
+        return Symptom("starved", step, observation, cause, "Lower objective.beta or train.learning_rate, or stop here")
 
 
-class _Frozen(_Look):
+class _FrozenDetector(_Detector):
     """Coefficients without a gradient."""
 
-    def __init__(self, course: Course) -> None:
-        super().__init__(course)
+    def __init__(self, outline: TrainingOutline) -> None:
+        super().__init__(outline)
         self._steps = 0
 
-    def saw(self, row: Row) -> Symptom | None:
+    def check(self, row: Row) -> Symptom | None:
         norm, active = _number(row, "grad_norm"), _number(row, "active/pair")
         pull = _mean([_number(row, f"pull/{side}") for side in _SIDES])
-        pulling = active is not None and active > STARVED_BELOW and (pull is None or pull > STARVED_BELOW)
-        self._steps = self._steps + 1 if norm == 0.0 and pulling else 0
+        responses_pull = active is not None and active > STARVED_BELOW and (pull is None or pull > STARVED_BELOW)
+        self._steps = self._steps + 1 if norm == 0.0 and responses_pull else 0
         if self._steps < FROZEN_STEPS:
             return None
         step = int(row.get("step", 0))
-        seen = f"The gradient has been exactly zero for {FROZEN_STEPS} steps by step {step}, while responses pull"
+        observation = (
+            f"The gradient has been exactly zero for {FROZEN_STEPS} steps by step {step}, while responses pull"
+        )
         cause = "what is trainable has no part in the responses: parameters are frozen, or the adapter sits elsewhere"
-        return Symptom("frozen", step, seen, cause, "Check adapter.targets and train.freeze_embeddings")
+        return Symptom("frozen", step, observation, cause, "Check adapter.targets and train.freeze_embeddings")
 
 
-class _Unmoved(_Look):
+class _UnmovedDetector(_Detector):
     """Log-ratios that stay at zero though the optimizer steps."""
 
-    def __init__(self, course: Course) -> None:
-        super().__init__(course)
-        self._travelled = 0.0
+    def __init__(self, outline: TrainingOutline) -> None:
+        super().__init__(outline)
+        self._distance = 0.0
         self._noise: float | None = None
         self._last: deque[float] = deque(maxlen=CLIMB_STEPS)
-        self._by = min(course.total, max(CLIMB_STEPS + 1, course.warmup + math.ceil(course.total / 10)))
+        self._by = min(outline.total, max(CLIMB_STEPS + 1, outline.warmup + math.ceil(outline.total / 10)))
 
-    def saw(self, row: Row) -> Symptom | None:
+    def check(self, row: Row) -> Symptom | None:
         rate, step = _number(row, "learning_rate"), int(row.get("step", 0))
         rewards = [_number(row, f"rewards/{side}") for side in _SIDES]
         if rate is None or None in rewards:
             return None
-        ratio = max(abs(reward) for reward in rewards if reward is not None) / abs(self.course.beta)
+        ratio = max(abs(reward) for reward in rewards if reward is not None) / abs(self.outline.beta)
         self._noise = ratio if self._noise is None else self._noise  # the first row is before any update
-        before, self._travelled = self._travelled, self._travelled + rate
+        before, self._distance = self._distance, self._distance + rate
         self._last.append(ratio)
         if step < self._by or len(self._last) < CLIMB_STEPS:
             return None
-        self._by = self.course.total + 1  # looked at once
-        if _number(row, "grad_norm") == 0.0 or self._moved(before):
-            return None  # nothing pulls, or another look tells why
-        most = max(self._last)
-        seen = (
-            f"After {step - 1} updates the policy still is its reference (mean log-ratios of {most:.1g} nats at most)"
-        )
-        if not self.course.needs_reference:
-            seen = f"After {step - 1} updates the policy still is what it was"
-        return Symptom("unmoved", step, seen, *self._why(before))
+        self._by = self.outline.total + 1  # looked at once
+        if _number(row, "grad_norm") == 0.0 or self._has_moved(before):
+            return None  # nothing pulls, or another detector tells why
+        largest_ratio = max(self._last)
+        ratios = f"mean log-ratios of {largest_ratio:.1g} nats at most"
+        observation = f"After {step - 1} updates the policy still is its reference ({ratios})"
+        if not self.outline.needs_reference:
+            observation = f"After {step - 1} updates the policy still is what it was"
+        return Symptom("unmoved", step, observation, *self._cause(before))
 
-    def _moved(self, travelled: float) -> bool:
-        if self.course.needs_reference and self._noise is not None:
+    def _has_moved(self, distance: float) -> bool:
+        if self.outline.needs_reference and self._noise is not None:
             return max(self._last) > MOVED_NATS + 3 * self._noise
-        return travelled > (NARROW_STEP if self.course.dtype == "bfloat16" else WIDE_STEP)
+        return distance > (NARROW_STEP if self.outline.dtype == "bfloat16" else WIDE_STEP)
 
-    def _why(self, travelled: float) -> tuple[str, str]:
-        far = f"the learning rates so far add up to {travelled:.2g}, which is as far as AdamW moves a weight"
-        if self.course.dtype == "bfloat16" and travelled < NARROW_STEP:
-            return f"{far}, less than the distance between bfloat16 numbers", _FASTER
-        if max(self._last) > 0.0 or travelled < NARROW_STEP:
-            return f"the learning rate is too small: {far}", _FASTER
+    def _cause(self, distance: float) -> tuple[str, str]:
+        reach = f"the learning rates so far add up to {distance:.2g}, which is as far as AdamW moves a weight"
+        if self.outline.dtype == "bfloat16" and distance < NARROW_STEP:
+            return f"{reach}, less than the distance between bfloat16 numbers", _FASTER
+        if max(self._last) > 0.0 or distance < NARROW_STEP:
+            return f"the learning rate is too small: {reach}", _FASTER
         return (
             "policy and reference are one and the same model, or updates do not reach the weights that compute",
             "Check that nothing shares or restores the weights between steps",
@@ -294,16 +306,16 @@ _FASTER = "Raise train.learning_rate tenfold, or train for more steps"
 _LOOK = "Look at the batch of that step (visits.jsonl has its pairs); if it is in order, lower train.learning_rate"
 
 
-def _too_fast(row: Row, course: Course, step: int) -> str:
+def _too_fast(row: Row, outline: TrainingOutline, step: int) -> str:
     """What about the learning rate is wrong, as far as the time of the trouble tells."""
     rate = _number(row, "learning_rate")
-    told = "the learning rate is too high" + ("" if rate is None else f" ({rate:.2g} at this step")
-    if step <= course.warmup:
-        return f"{told}, still in its warm-up of {course.warmup} steps)"
-    told += "" if rate is None else ")"
-    if course.warmup < max(3, course.total / 33) and step < course.total / 4:
-        return f"{told}, or the warm-up of {course.warmup} steps too short"
-    return told
+    cause = "the learning rate is too high" + ("" if rate is None else f" ({rate:.2g} at this step")
+    if step <= outline.warmup:
+        return f"{cause}, still in its warm-up of {outline.warmup} steps)"
+    cause += "" if rate is None else ")"
+    if outline.warmup < max(3, outline.total / 33) and step < outline.total / 4:
+        return f"{cause}, or the warm-up of {outline.warmup} steps too short"
+    return cause
 
 
 def _number(row: Row, name: str) -> float | None:
@@ -312,5 +324,5 @@ def _number(row: Row, name: str) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if len(present) == len(values) else None

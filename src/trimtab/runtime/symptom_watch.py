@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from trimtab import store
-from trimtab.analysis.symptoms import Course, Watch
+from trimtab.analysis.symptoms import SymptomWatch, TrainingOutline
 from trimtab.config import Config
 from trimtab.engine.order import started_steps
 from trimtab.objectives import Objective
 from trimtab.runtime.run_setup import RunSetup
 
 
-def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> Course:
+def outline(config: Config, objective: Objective, *, steps: int, dtype: str) -> TrainingOutline:
     """`steps`: optimizer steps in all; `dtype`: of the weights, as torch writes it."""
-    return Course(
+    return TrainingOutline(
         total=steps,
         warmup=started_steps(config.train.warmup, steps),
         step_zero=objective.at(0.0).step_zero(),
@@ -23,9 +23,9 @@ def course(config: Config, objective: Objective, *, steps: int, dtype: str) -> C
     )
 
 
-def watch_from(setup: RunSetup, *, steps: int, dtype: object) -> Watch:
+def watch_from(setup: RunSetup, *, steps: int, dtype: object) -> SymptomWatch:
     """Looks for trouble in the rows to come; what the rows that are there showed was said when they were made."""
-    watch = Watch(course(setup.config, setup.objective, steps=steps, dtype=str(dtype).removeprefix("torch.")))
+    watch = SymptomWatch(outline(setup.config, setup.objective, steps=steps, dtype=str(dtype).removeprefix("torch.")))
     for row in store.iter_jsonl(setup.folder.metrics):
-        watch.saw(row)
+        watch.check(row)
     return watch

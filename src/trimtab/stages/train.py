@@ -223,7 +223,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
             row, visit = _update(training, batch, began=began)
             metrics_log.append(row)
             visits_log.append(visit)
-            for symptom in watch.saw(row):
+            for symptom in watch.check(row):
                 reporter.say(f"train: {symptom.sentence}")
             advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
             _take_milestone(training, stop)

@@ -21,7 +21,7 @@ from trimtab.records import Estimate
 from trimtab.reporting.json_form import fields_form
 from trimtab.reporting.metrics import Metrics
 from trimtab.reporting.read import Run, Selection
-from trimtab.runtime.symptom_watch import course
+from trimtab.runtime.symptom_watch import outline
 
 CURVES = (
     "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
@@ -134,7 +134,7 @@ def _symptoms(run: Run, objective: Objective, config: Config) -> tuple[Symptom, 
     plan = run.plan or {}
     steps = plan.get("train", {}).get("steps") or len(run.metrics)
     dtype = plan.get("engine", {}).get("dtype") or config.engine.dtype
-    return tuple(symptoms(run.metrics.rows, course(config, objective, steps=steps, dtype=dtype)))
+    return tuple(symptoms(run.metrics.rows, outline(config, objective, steps=steps, dtype=dtype)))
 
 
 # --- held-out pairs --------------------------------------------------------------------------------------------------

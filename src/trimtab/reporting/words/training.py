@@ -46,7 +46,7 @@ def symptoms(training: TrainingNumbers | None) -> list[Sentence]:
     return [
         sentence(
             (f"Seed {entry.seed}. " if len(entries) > 1 else "")
-            + f"**{symptom.seen}.** Likely cause: {symptom.cause}. {symptom.remedy}.",
+            + f"**{symptom.observation}.** Likely cause: {symptom.cause}. {symptom.remedy}.",
             "warn",
         )
         for entry in entries
