@@ -251,3 +251,37 @@ def test_every_row_is_accounted_for(rows: list[tuple[str, str, str]]) -> None:
     kept = [one for one in pairs if one.id not in found.dropped_ids]
     seen = {(one.prompt, frozenset((one.chosen.strip(), one.rejected.strip()))) for one in kept}
     assert len(seen) == len(kept), "what is kept neither repeats nor contradicts itself"
+
+
+# ---- text that a template has rendered already -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "mark"),
+    [
+        ("<|im_start|>user", "<|im_start|>"),
+        ("<s>[INST] Why? [/INST]", "<s>"),
+        ("Why? [/INST] yes", "[/INST]"),
+        ("yes</s>\n", "</s>"),
+        ("yes<|eot_id|>", "<|eot_id|>"),
+        ("yes<end_of_turn>", "<end_of_turn>"),
+        ("<｜User｜>Why?", "<｜User｜>"),
+        ("[TOOL_CALLS] []", "[TOOL_CALLS]"),
+        ("<s>old</s> <b>new</b>", None),
+        ("a <| b |> c, x <b>y</b> [INSTALL] <|>", None),
+    ],
+)
+def test_rows_with_marks_of_a_chat_template_are_counted(chosen: str, mark: str | None) -> None:
+    """trl#1115, alignment-handbook#171: text that holds Llama 2's template, for a ChatML model: a template inside a
+    template, and a literal </s> is learned. HTML and operators of programming languages are no marks."""
+    found = audit([pair(1), pair(2, chosen=chosen), pair(3, chosen=chosen, rejected=chosen)])
+    assert found.template_marks == (() if mark is None else (("p:2", mark),)), "the third is dropped"
+    line = f"1 kept rows hold marks of another chat template (first: p:2, {mark!r})"
+    assert any(text.startswith(line) for text in found.lines()) is (mark is not None)
+    assert found.to_json()["template_marks"]["rows"] == (mark is not None)
+
+
+def test_notes_stand_behind_the_counts() -> None:
+    found = audit([pair(1)], notes=lambda: ["columns not read: a"])
+    assert found.lines()[-1] == "columns not read: a"
+    assert found.to_json()["notes"] == ["columns not read: a"]

@@ -92,6 +92,31 @@ SHAPES: dict[str, tuple[str, dict[str, Any], tuple[Message, ...]]] = {
         },
         (SYSTEM, *QUESTION),
     ),
+    "LLaMA-Factory, instruction": (
+        "instruction",
+        {"instruction": "Wh", "input": "y?", "system": "Be brief", "history": [["Hi", "Hello"]]}
+        | {"chosen": "yes", "rejected": "no"},
+        (SYSTEM, *MANY[:2], Message("user", "Wh\ny?")),
+    ),
+    "instruction alone": (
+        "instruction",
+        {"instruction": "Why?", "input": "", "history": [], "system": None, "chosen": "yes", "rejected": "no"},
+        QUESTION,
+    ),
+    "role/content and from/value in one schema": (
+        "explicit",
+        {
+            "prompt": [{"role": "user", "content": "Why?", "from": None, "value": None, "tool_calls": []}],
+            "chosen": [{"role": None, "content": None, "from": "gpt", "value": "yes"}],
+            "rejected": {"role": ["assistant"], "content": ["no"], "tool_calls": None},
+        },
+        QUESTION,
+    ),
+    "a system message without content": (
+        "explicit",
+        {"prompt": [{"role": "system", "content": None}, user("Why?")], "chosen": "yes", "rejected": "no"},
+        QUESTION,
+    ),
     "Orca": (
         "orca",
         {"system": "Be brief", "question": "Why?", "chosen": "yes", "rejected": "no"},
@@ -182,8 +207,8 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
     "image": (
         SHAPES["TRL explicit, messages"][1],
         {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "chosen": "yes", "rejected": "no"},
-        Reason.MALFORMED,
-        "message 1 of 'prompt' holds a list where text was expected",
+        Reason.NOT_READ,
+        "message 1 of 'prompt' holds a part of type 'image'",
     ),
     "response from the user": (
         SHAPES["ShareGPT, LLaMA-Factory"][1],
@@ -226,6 +251,42 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
         {"chosen": f"{HH} yes\n\nHuman: and?", "rejected": f"{HH} no"},
         Reason.WRONG_ROLES,
         "the transcript in 'chosen' ends with the human",
+    ),
+    "message without content": (
+        SHAPES["TRL explicit, messages"][1],
+        {"prompt": [{"role": "user", "content": None}], "chosen": "yes", "rejected": "no"},
+        Reason.MALFORMED,
+        "message 1 of 'prompt' has no content",
+    ),
+    "nothing but an empty system message": (
+        SHAPES["TRL explicit, messages"][1],
+        {"prompt": [{"role": "system", "content": None}], "chosen": "yes", "rejected": "no"},
+        Reason.MALFORMED,
+        "'prompt' holds a system message without content alone",
+    ),
+    "two system messages": (
+        SHAPES["ShareGPT, LLaMA-Factory"][1],
+        {**SHAPES["ShareGPT, LLaMA-Factory"][1], "system": "Rhyme"},
+        Reason.NOT_READ,
+        "'system' and the conversation's own system message differ",
+    ),
+    "a history that is none": (
+        SHAPES["instruction alone"][1],
+        {**SHAPES["instruction alone"][1], "history": ["Hi", "Hello"]},
+        Reason.MALFORMED,
+        "'history' holds something else than pairs",
+    ),
+    "a history beside a prompt": (
+        SHAPES["TRL explicit, text"][1],
+        {**SHAPES["TRL explicit, text"][1], "history": [["Hi", "Hello"]]},
+        Reason.NOT_READ,
+        "the column 'history' is filled",
+    ),
+    "messages as text": (
+        SHAPES["TRL explicit, text"][1],
+        {"prompt": "Why?", "chosen": '{"role": "assistant", "content": "yes"}', "rejected": "no"},
+        Reason.MALFORMED,
+        "'chosen' holds messages written as text",
     ),
     "no transcript": (
         SHAPES["HH-RLHF"][1],
@@ -289,6 +350,24 @@ COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
         "a conversation written as text",
         "JSON lines",
     ),
+    "a prompt of messages as text": (
+        {"prompt": "[{'content': 'Why?', 'role': 'user'}]", "chosen": "yes", "rejected": "no"},
+        {},
+        "'prompt' holds a conversation written as text",
+        "JSON lines",
+    ),
+    "one message as text": (
+        {"prompt": "Why?", "chosen": "yes", "rejected": '{"role": "assistant", "content": "no"}'},
+        {},
+        "'rejected' holds a conversation written as text",
+        "JSON lines",
+    ),
+    "ShareGPT turns as text": (
+        {"conversations": '[{"from": "human", "value": "Why?"}]', "chosen": "yes", "rejected": "no"},
+        {},
+        "'conversations' holds a conversation written as text",
+        "JSON lines",
+    ),
     "unknown role": ({"a": 1}, {"promt": "a"}, "'promt' is none of the parts of a pair", "--columns prompt="),
     "half a mapping": ({"a": 1}, {"prompt": "a"}, "both chosen and rejected", "--columns prompt="),
     "misspelt column": (
@@ -326,3 +405,75 @@ def test_the_shape_is_told_from_the_first_row_that_has_both_sides() -> None:
     found = detect_format(rows, source="pairs.jsonl")
     assert isinstance(found.to_pair("x", rows[0]), RowProblem)
     assert isinstance(found.to_pair("x", rows[1]), Pair)
+
+
+# ---- what is not read is said or refused -----------------------------------------------------------------------------
+
+CALL = [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}]
+QUESTION_AND_NO = {"prompt": [user("Why?")], "rejected": [assistant("no")]}
+
+
+@pytest.mark.parametrize(
+    "part", ["tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "images", "audio"]
+)
+@pytest.mark.parametrize("content", [{"content": "yes"}, {"content": ""}, {"content": None}, {}])
+def test_a_message_with_a_part_that_is_not_read_is_refused_by_its_name(part: str, content: dict[str, Any]) -> None:
+    """axolotl#3824, trl PR#6259, PR#4923: without its call the answer is bare text, empty, or the same as the other."""
+    row = {**QUESTION_AND_NO, "chosen": [{"role": "assistant", part: CALL, **content}]}
+    outcome = read(row)
+    assert isinstance(outcome, RowProblem)
+    assert (outcome.reason, outcome.detail) == (Reason.NOT_READ, f"message 1 of 'chosen' has '{part}'")
+
+
+@pytest.mark.parametrize("column", ["tools", "functions", "documents", "images", "videos", "audio"])
+def test_a_filled_column_that_changes_the_prompt_is_refused_unless_left_out_by_hand(column: str) -> None:
+    """ms-swift#7314, axolotl#3824: the prompt speaks of what the model never sees."""
+    row = {**SHAPES["TRL explicit, text"][1], column: [{"path": "cat.png", "bytes": None}]}
+    outcome = read(row)
+    assert isinstance(outcome, RowProblem)
+    assert (outcome.reason, f"'{column}' is filled" in outcome.detail) == (Reason.NOT_READ, True)
+    by_hand = detect_format([row], source="x", columns={"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"})
+    assert isinstance(by_hand.to_pair("x", row), Pair)
+    assert by_hand.notes == [f"columns not read: {column}"]
+    for empty in (None, [], "", [{"path": None, "bytes": None}]):
+        assert isinstance(read({**row, column: empty}), Pair), "null and nothing but null count as absent"
+
+
+def test_what_was_not_read_is_named_once_all_rows_were_read() -> None:
+    rows: list[dict[str, Any]] = [
+        {**SHAPES["TRL explicit, text"][1], "score": 0, "messages": [user("Why?")], "empty": None},
+        {"prompt": [{**user("Why?"), "weight": 1, "name": None}], "chosen": "yes", "rejected": "no", "id": "a"},
+    ]
+    found = detect_format(rows, source="x")
+    assert found.notes == []
+    assert all(isinstance(found.to_pair("x", row), Pair) for row in rows)
+    assert found.notes == ["columns not read: score, messages, id, prompt.weight"]
+
+
+# ---- one faulty row decides for none but itself ----------------------------------------------------------------------
+
+GOOD = SHAPES["TRL explicit, messages"][1]
+LONG = SHAPES["TRL implicit"][1]
+FIRST_ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "null content": ({**GOOD, "chosen": [{"role": "assistant", "content": None, "tool_calls": CALL}]}, GOOD),
+    "an empty list": ({**GOOD, "chosen": []}, GOOD),
+    "text beside a list": ({**GOOD, "prompt": None, "chosen": "yes"}, GOOD),
+    "a number": ({**GOOD, "rejected": 3}, GOOD),
+    "a conversation among responses": (LONG, GOOD),
+    "messages as text": ({**GOOD, "prompt": '[{"role": "user", "content": "Why?"}]'}, GOOD),
+    "role tool": ({**LONG, "chosen": [user("Hi"), {"role": "tool", "content": "3"}, assistant("yes")]}, LONG),
+    "role developer": ({**LONG, "chosen": [{"role": "developer", "content": "x"}, *LONG["chosen"]]}, LONG),
+    "no content key": ({**LONG, "chosen": [user("Hi"), {"role": "assistant"}]}, LONG),
+    "a text among conversations": ({**LONG, "chosen": "yes", "rejected": "no"}, LONG),
+    "a part in a list": ({**LONG, "chosen": ["yes"], "rejected": ["no"]}, LONG),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_ROWS)
+def test_a_faulty_first_row_is_one_faulty_row(name: str) -> None:
+    """transformers PR#45422, axolotl#3217: the first row was the sample, and its fault the file's."""
+    bad, good = FIRST_ROWS[name]
+    found = detect_format([bad, good, good], source="pairs.jsonl")
+    assert isinstance(found.to_pair("x:1", bad), RowProblem)
+    assert isinstance(found.to_pair("x:2", good), Pair)
+    assert isinstance(detect_format([good, good, bad], source="x").to_pair("x:3", bad), RowProblem)

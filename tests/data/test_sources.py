@@ -387,3 +387,57 @@ def test_the_room_is_light_to_import() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+# ---- columns that hold JSON ------------------------------------------------------------------------------------------
+
+# answers as texts, and what `datasets` stores of each in a Json column
+STORED = {
+    "plain answer": '"plain answer"',
+    "42": "42",
+    "true": "true",
+    "null": "null",
+    "0.010": "0.010",
+    '{"x": 1}': '{"x": 1}',
+    "[]": "[]",
+    "[1, 2]": "[1, 2]",
+    '[{"x": 1}]': '[{"x": 1}]',
+    'a "quoted" word and \u2028': '"a \\"quoted\\" word and \\u2028"',
+    "{broken": "{broken",
+}
+
+
+@pytest.mark.parametrize("form", ["parquet", "typed by datasets alone", "saved"])
+def test_texts_in_json_columns_come_back_as_they_were(form: str, tmp_path: Path) -> None:
+    """datasets 5.2.0 types `content` as Json for all rows once one holds a list of parts, and hands back 42, true and
+    dictionaries for texts that spell them. Right: the very texts."""
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    answers = pa.array([[{"role": "assistant", "content": stored}] for stored in STORED.values()], pa.list_(message))
+    if form != "typed by datasets alone":
+        content = pa.ExtensionArray.from_storage(pa.json_(), answers.flatten().field("content"))
+        records = pa.StructArray.from_arrays([answers.flatten().field("role"), content], ["role", "content"])
+        answers = pa.ListArray.from_arrays(answers.offsets, records)
+    whole = pa.array(['[{"role": "user", "content": "42"}]', "[]", '"text"', None, "7"] * 3, pa.string())
+    whole = whole if form == "typed by datasets alone" else pa.ExtensionArray.from_storage(pa.json_(), whole)
+    table = pa.table({"chosen": answers, "prompt": whole[: len(STORED)]})
+    json_type, text = {"_type": "Json"}, {"dtype": "string", "_type": "Value"}
+    features = {"chosen": {"feature": {"role": text, "content": json_type}, "_type": "List"}, "prompt": json_type}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    if form == "saved":
+        datasets.Dataset(table).save_to_disk(str(tmp_path / "saved"))
+        rows = list(read_rows(str(tmp_path / "saved")))
+    else:
+        parquet.write_table(table, tmp_path / "rows.parquet")
+        rows = list(read_rows(str(tmp_path / "rows.parquet")))
+    assert [row["chosen"][0]["content"] for _, row in rows] == list(STORED)
+    assert [row["prompt"] for _, row in rows[:5]] == [[{"role": "user", "content": "42"}], [], "text", None, "7"]
+
+
+def test_parts_in_json_columns_are_parts(tmp_path: Path) -> None:
+    stored = ['[{"type":"text","text":"hello"}]', '"{\\"x\\": 1}"']
+    content = pa.ExtensionArray.from_storage(pa.json_(), pa.array(stored))
+    parquet.write_table(pa.table({"chosen": content}), tmp_path / "rows.parquet")
+    assert [row["chosen"] for _, row in read_rows(str(tmp_path / "rows.parquet"))] == [
+        [{"type": "text", "text": "hello"}],
+        '{"x": 1}',
+    ]

@@ -69,7 +69,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
             yield outcome
 
     if "model" not in flags:
-        audit = auditing.audit(outcomes())
+        audit = auditing.audit(outcomes(), notes=lambda: shape.notes)
         return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids))
     model = section(ModelSection, "model", flags["model"])
     assert isinstance(model, ModelSection)
@@ -78,7 +78,9 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     def tokenize(pair: Pair) -> TokenPair | RowProblem:
         return template.tokenize_pair(pair, **limits)
 
-    audit = auditing.audit(outcomes(), tokenize=tokenize, decode=template.decode, notes=lambda: template.loss.sentences)
+    audit = auditing.audit(
+        outcomes(), tokenize=tokenize, decode=template.decode, notes=lambda: [*shape.notes, *template.loss.sentences]
+    )
     return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids), template=template.sentence)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimtab.data.control_tokens import template_mark
 from trimtab.data.lengths import LengthBias, Lengths, LengthSummary, length_bias, summarise
 from trimtab.data.messages import roles_fault
 from trimtab.data.problems import Reason, RowProblem
@@ -67,7 +68,8 @@ class Audit:
 
     `lengths` and `bias` are by unit, `characters` and, when tokens were seen, `tokens`, over the kept rows; token
     lengths are those after cutting. `cut` are shares of kept responses that were cut. `overlap` names the kept rows
-    with a user message that is an evaluation prompt (None when there was nothing to compare with). `notes` are further
+    with a user message that is an evaluation prompt (None when there was nothing to compare with). `template_marks` are
+    kept rows whose text holds a mark of some chat template, with the mark: (row id, mark). `notes` are further
     sentences: what was left out where rows were read and tokenised.
     """
 
@@ -78,6 +80,7 @@ class Audit:
     cut: dict[str, float]
     overlap: tuple[str, ...] | None
     sample: Sample | None
+    template_marks: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -114,6 +117,10 @@ class Audit:
             if self.overlap is None
             else {"rows": len(self.overlap), "first_ids": list(self.overlap[:10])},
             "sample": None if self.sample is None else self.sample.to_json(),
+            "template_marks": {
+                "rows": len(self.template_marks),
+                "first_ids": [row for row, _ in self.template_marks[:10]],
+            },
             "notes": list(self.notes),
         }
 
@@ -136,6 +143,12 @@ class Audit:
         if self.overlap is not None:
             first = f" (first: {self.overlap[0]})" if self.overlap else ""
             lines.append(f"{len(self.overlap):,} kept rows hold an evaluation prompt{first}")
+        if self.template_marks:
+            row, mark = self.template_marks[0]
+            lines.append(
+                f"{len(self.template_marks):,} kept rows hold marks of another chat template (first: {row}, {mark!r}): "
+                "their text seems to have been rendered once already"
+            )
         return [*lines, *self.notes]
 
 
@@ -159,6 +172,7 @@ class Auditor:
         self._cut = {"chosen": bytearray(), "rejected": bytearray()}
         self._has_tokens = bytearray()
         self._samples: list[tuple[int, TokenPair]] = []
+        self._template_marks: dict[int, str] = {}
 
     def see(self, outcome: Pair | RowProblem) -> Pair | None:
         """Count one row. The pair comes back when nothing is wrong with its text."""
@@ -171,6 +185,9 @@ class Auditor:
         if problem is not None:
             self._drop(place, problem)
             return None
+        texts = (*(message.content for message in outcome.prompt), outcome.chosen, outcome.rejected)
+        if (mark := next(filter(None, map(template_mark, texts)), None)) is not None:
+            self._template_marks[place] = mark
         if self._evaluation_prompts:
             self._overlaps[place] = _holds_any(outcome.prompt, self._evaluation_prompts)
         return outcome
@@ -210,6 +227,9 @@ class Auditor:
             cut={side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()} if by_tokens else {},
             overlap=None if self._evaluation_prompts is None else overlapping,
             sample=self._sample(decode),
+            template_marks=tuple(
+                (self._ids[place], mark) for place, mark in self._template_marks.items() if self._alive[place]
+            ),
             notes=tuple(notes),
         )
 

@@ -23,6 +23,9 @@ _TEMPLATE_MARKS = re.compile(
     re.DOTALL,
 )
 
+# one of them stands in every mark; looking for these first keeps an audit of a million rows fast
+_HINTS = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "<s>", "</s>", "_TOOLS]", "_RESULTS]", "_CALLS]", "_PROMPT]")
+
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase, *, stop_ids: Collection[int], written: str) -> re.Pattern[str]:
     """A pattern of the tokens that no message may spell.
@@ -43,5 +46,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase, *, stop_ids: Collection[i
 
 def template_mark(text: str) -> str | None:
     """The first mark of some published chat template that a text holds: it was rendered once already."""
+    if not any(hint in text for hint in _HINTS):
+        return None
     match = _TEMPLATE_MARKS.search(text)
     return match[0].strip() if match else None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from trimtab.data import json_columns
 from trimtab.data.messages import kind_of
 from trimtab.errors import DataError
 
@@ -161,10 +162,12 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     with _parquet_errors(path):
-        for batch in _parquet_file(path).iter_batches(batch_size=1024):
+        file = _parquet_file(path)
+        parse = json_columns.parser(file.schema_arrow)
+        for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
+                yield number, row if parse is None else parse(row)
 
 
 def _parquet_total(path: Path) -> int:

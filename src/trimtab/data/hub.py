@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.data import json_columns
 from trimtab.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ class LoadedSplit:
         return len(self.dataset)
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(self.dataset, start=1)
+        parse = json_columns.parser(self.dataset.data.schema, self.dataset.features.to_dict())
+        if parse is None:
+            yield from enumerate(self.dataset, start=1)
+            return
+        tables = self.dataset.with_format("arrow").iter(batch_size=1000)  # as stored: the library retypes such texts
+        yield from enumerate((parse(row) for table in tables for row in table.to_pylist()), start=1)
 
     def digest(self) -> str:
         """sha256 of what identifies the rows: the source's name and revision, the split, its fingerprint."""

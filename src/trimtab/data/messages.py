@@ -1,10 +1,12 @@
-"""From the ways in which data sets write conversations to `Message`: role/content, from/value, transcripts."""
+"""From the ways in which data sets write conversations to `Message`: role/content, from/value, transcripts.
+
+A key whose value is null is a key that is absent: columns of nested records have every key in every message.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from trimtab.data.problems import Reason, RowFaultError
 from trimtab.records import Message, Role
@@ -20,21 +22,54 @@ _ROLES: dict[str, Role] = {
     "bot": "assistant",
     "chatgpt": "assistant",
 }
+_READ_KEYS = ("role", "content", "from", "value")
+# Parts of a message without which it means something else; a row that has one is refused by its name.
+_UNREAD_PARTS = (
+    "tool_calls", "function_call", "reasoning_content", "reasoning", "thinking",
+    "images", "image", "videos", "video", "audios", "audio",
+)  # fmt: skip
 _MARKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+_MESSAGES_AS_TEXT = re.compile(
+    r"\[?\s*\{(?=.*['\"](?:role|from)['\"]\s*:)(?=.*['\"](?:content|value|tool_calls)['\"]\s*:).*\}\s*\]?",
+    re.DOTALL,
+)
+
+
+def is_filled(value: object) -> bool:
+    """Whether a cell holds anything: null, empty text, and lists and records of nothing else, are as good as absent."""
+    if isinstance(value, Mapping):
+        return any(map(is_filled, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_filled, value))
+    return value is not None and value != ""
 
 
 def is_message(value: object) -> bool:
-    """One turn as a mapping: `role`/`content`, or ShareGPT's `from`/`value`."""
-    return isinstance(value, Mapping) and (
-        ("role" in value and "content" in value) or ("from" in value and "value" in value)
-    )
+    """One turn as a mapping: `role`/`content`, or ShareGPT's `from`/`value`. What it lacks is for its reader to say."""
+    return isinstance(value, Mapping) and (value.get("role") is not None or value.get("from") is not None)
 
 
 def is_conversation(value: object) -> bool:
     """A list of turns, also in the column form (`{"role": [...], "content": [...]}`) that Arrow structs may take."""
     if isinstance(value, Mapping):
-        return is_message(value) and all(isinstance(column, list) for column in value.values())
+        return is_message(value) and all(isinstance(column, list) for column in value.values() if column is not None)
     return isinstance(value, list) and bool(value) and is_message(value[0])
+
+
+def turns_of(value: object) -> list[object]:
+    """The turns of one cell as they stand: a list of them, the column form, or one turn alone; else nothing."""
+    if isinstance(value, Mapping):
+        if not is_conversation(value):
+            return [value]
+        columns = {key: column for key, column in value.items() if column is not None}
+        return [dict(zip(columns, turn, strict=True)) for turn in zip(*columns.values(), strict=True)]
+    return value if isinstance(value, list) else []
+
+
+def messages_as_text(value: object) -> bool:
+    """A conversation, or one message, written as text: JSON or Python that nobody parsed."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text[:1] in ("[", "{") and _MESSAGES_AS_TEXT.fullmatch(text) is not None
 
 
 def is_transcript(value: object) -> bool:
@@ -50,22 +85,36 @@ def is_transcript_prompt(value: object) -> bool:
 
 
 def to_conversation(value: object, *, column: str) -> tuple[Message, ...]:
-    """Messages of one cell: a list of turns, or one turn alone.
+    """Messages of one cell: a list of turns, or one turn alone. A system message without content is left out.
 
-    Raises `RowFaultError` when the cell is something else, or a speaker is not system, user or assistant.
+    Raises `RowFaultError` when the cell is something else, a speaker is not system, user or assistant, or a message
+    has a part that is not read.
     """
-    if isinstance(value, Mapping) and is_conversation(value):
-        keys = list(value)
-        value = [dict(zip(keys, turn, strict=True)) for turn in zip(*(value[key] for key in keys), strict=True)]
-    turns = [value] if isinstance(value, Mapping) else value
-    if not isinstance(turns, list) or not turns:
+    turns = turns_of(value)
+    if not turns:
         raise RowFaultError(Reason.MALFORMED, f"'{column}' holds {kind_of(value)} where messages were expected")
-    return tuple(_to_message(turn, column=column, number=number) for number, turn in enumerate(turns, start=1))
+    places = [f"message {number} of '{column}'" for number in range(1, len(turns) + 1)]
+    # all roles before any content: a conversation with a tool is one with a tool, wherever its calls stand
+    roles = [_role(turn, place=place) for turn, place in zip(turns, places, strict=True)]
+    maybe = [_message(turn, role, place=place) for turn, role, place in zip(turns, roles, places, strict=True)]
+    messages = tuple(message for message in maybe if message is not None)
+    if not messages:
+        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds a system message without content alone")
+    return messages
+
+
+def unread_keys(value: object) -> list[str]:
+    """Keys of a cell's messages that are filled and not read."""
+    turns = [turn for turn in turns_of(value) if isinstance(turn, Mapping)]
+    return [key for turn in turns for key in turn if key not in _READ_KEYS and is_filled(turn[key])]
 
 
 def to_text(value: object, *, column: str) -> str:
-    """The text of one cell. Raises `RowFaultError` when it is not text that can be written as UTF-8."""
-    return _checked_text(value, where=f"'{column}'")
+    """The text of one cell. Raises `RowFaultError` when it is not text that can be written as UTF-8, or is a
+    conversation that was written as text."""
+    if messages_as_text(value):
+        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds messages written as text")
+    return _checked_text(value, place=f"'{column}'")
 
 
 def parse_transcript(text: str, *, column: str) -> tuple[Message, ...]:
@@ -86,43 +135,55 @@ def roles_fault(prompt: Sequence[Message]) -> str | None:
     if not turns:
         return "there is no user message"
     for number, message in enumerate(turns):
-        expected = "assistant" if number % 2 else "user"
-        if message.role != expected:
-            return f"message {len(prompt) - len(turns) + number + 1} is from the {message.role}, not the {expected}"
+        role = "assistant" if number % 2 else "user"
+        if message.role != role:
+            return f"message {len(prompt) - len(turns) + number + 1} is from the {message.role}, not the {role}"
     return None if turns[-1].role == "user" else "the prompt ends with the assistant, not the user"
 
 
-def _to_message(turn: object, *, column: str, number: int) -> Message:
-    where = f"message {number} of '{column}'"
+def _role(turn: object, *, place: str) -> Role:
     if not isinstance(turn, Mapping) or not is_message(turn):
-        raise RowFaultError(Reason.MALFORMED, f"{where} is {kind_of(turn)} without role and content")
-    name, content = (turn["role"], turn["content"]) if "role" in turn else (turn["from"], turn["value"])
+        raise RowFaultError(Reason.MALFORMED, f"{place} is {kind_of(turn)} without role and content")
+    name = turn["role"] if turn.get("role") is not None else turn["from"]
     role = _ROLES.get(str(name).strip().lower())
     if role is None:
-        raise RowFaultError(Reason.WRONG_ROLES, f"{where} is from {name!r}; only system, user and assistant are known")
-    return Message(role, _checked_text(_joined_parts(content), where=where))
+        raise RowFaultError(Reason.WRONG_ROLES, f"{place} is from {name!r}; only system, user and assistant are known")
+    return role
 
 
-def _checked_text(value: object, *, where: str) -> str:
+def _message(turn: object, role: Role, *, place: str) -> Message | None:
+    """The message; None for a system message without content."""
+    assert isinstance(turn, Mapping), "_role has looked"
+    for part in _UNREAD_PARTS:
+        if is_filled(turn.get(part)):
+            raise RowFaultError(Reason.NOT_READ, f"{place} has {part!r}")
+    content = turn["content"] if turn.get("content") is not None else turn.get("value")
+    if content is None and role == "system":
+        return None
+    if content is None:
+        raise RowFaultError(Reason.MALFORMED, f"{place} has no content")
+    return Message(role, _checked_text(_joined_parts(content, place=place), place=place))
+
+
+def _checked_text(value: object, *, place: str) -> str:
     if not isinstance(value, str):
-        raise RowFaultError(Reason.MALFORMED, f"{where} holds {kind_of(value)} where text was expected")
+        raise RowFaultError(Reason.MALFORMED, f"{place} holds {kind_of(value)} where text was expected")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        detail = f"{where} holds half of a surrogate pair at character {error.start + 1}: not valid Unicode"
+        detail = f"{place} holds half of a surrogate pair at character {error.start + 1}: not valid Unicode"
         raise RowFaultError(Reason.MALFORMED, detail) from None
     return value
 
 
-def _joined_parts(content: Any) -> Any:
-    """Content given as a list of text parts is their concatenation; any other part (an image) stays as it is."""
-    if isinstance(content, list) and content and all(_is_text_part(part) for part in content):
-        return "".join(part["text"] for part in content)
-    return content
-
-
-def _is_text_part(part: object) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _joined_parts(content: object, *, place: str) -> object:
+    """Content given as a list of text parts is their concatenation."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, Mapping) for part in content):
+        return content
+    for part in content:
+        if part.get("type") not in (None, "text") or not isinstance(part.get("text"), str):
+            raise RowFaultError(Reason.NOT_READ, f"{place} holds a part of type {part.get('type')!r}")
+    return "".join(part["text"] for part in content)
 
 
 def kind_of(value: object) -> str:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     IDENTICAL = "identical_responses"
     DUPLICATE = "duplicate"
     CONTRADICTORY = "contradictory"
+    NOT_READ = "not_read"
     CONTROL_TOKEN = "control_token"  # noqa: S105 - the name of a reason, no secret
     TEMPLATE_REFUSED = "template_refused"
     TEXT_LOST = "text_lost"
@@ -39,6 +40,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.IDENTICAL: "chosen and rejected are the same text",
     Reason.DUPLICATE: "the same pair as an earlier row (the first one is kept)",
     Reason.CONTRADICTORY: "another row prefers the opposite (neither is kept)",
+    Reason.NOT_READ: "holds a part that trimtab does not read, and would mean something else without it",
     Reason.CONTROL_TOKEN: "the text spells one of the model's control tokens",
     Reason.TEMPLATE_REFUSED: "the chat template does not render this conversation",
     Reason.TEXT_LOST: "the template or the tokenizer loses a part of the text",

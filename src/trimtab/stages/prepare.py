@@ -44,6 +44,8 @@ class _Source:
 
     outcomes: Callable[[], Iterator[Pair | RowProblem]]
     total: int | None
+    notes: Callable[[], list[str]] = list
+    """What was left out of the rows so far, a sentence each."""
 
 
 def main(setup: RunSetup, *, reporter: Reporter) -> None:
@@ -83,7 +85,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
             held_out = is_heldout(pair, share=setup.config.data.holdout)
             (heldout if held_out else train).append(tokens.to_json())
             n_heldout, n_train = n_heldout + held_out, n_train + (not held_out)
-    found = auditor.finish(decode=template.decode, notes=template.loss.sentences)
+    found = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
     if n_train + n_heldout != found.n_kept:
         raise DataError(f"{setup.config.data.source} changed while it was read", remedy="run the same command again")
     refuse_if_bad(found, max_rejected=setup.config.data.max_rejected)
@@ -104,7 +106,7 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     source = _source(setup, limit=limit, reporter=reporter)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     kept = list(_sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter))
-    found = auditor.finish(decode=template.decode, notes=template.loss.sentences)
+    found = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
     lost = found.dropped_ids
     kept = [both for both in kept if both[0].id not in lost]
     return Prepared([pair for pair, _ in kept], [tokens for _, tokens in kept], found)
@@ -214,7 +216,7 @@ def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> _Sourc
         return _Source(lambda: iter(pairs), len(pairs))
     rows = _rows(setup, limit)
     shape = detect_format(rows.head, source=config.data.source, columns=config.data.columns)
-    return _Source(lambda: (shape.to_pair(row_id, row) for row_id, row in rows), rows.total)
+    return _Source(lambda: (shape.to_pair(row_id, row) for row_id, row in rows), rows.total, lambda: shape.notes)
 
 
 def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]:

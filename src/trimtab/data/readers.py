@@ -1,0 +1,129 @@
+"""How the columns of one row become a prompt and two responses: a reader for each published shape.
+
+Readers find columns by their canonical names. What is wrong with a row is a `RowFaultError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from trimtab.data.messages import is_filled, parse_transcript, to_conversation, to_text
+from trimtab.data.problems import Reason, RowFaultError
+from trimtab.records import Message
+
+Row = Mapping[str, object]
+Parts = tuple[tuple[Message, ...], str, str]
+Reader = Callable[[Row], Parts]
+
+TURN_COLUMNS = ("conversations", "messages")
+
+
+def read_explicit(row: Row) -> Parts:
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        messages: tuple[Message, ...] = (Message("user", to_text(prompt, column="prompt")),)
+    else:
+        messages = to_conversation(prompt, column="prompt")
+    return messages, _response(row, "chosen"), _response(row, "rejected")
+
+
+def read_conversations(row: Row) -> Parts:
+    chosen, rejected = (to_conversation(row.get(side), column=side) for side in ("chosen", "rejected"))
+    if len(chosen) == len(rejected) == 1:
+        return read_explicit(row)
+    if chosen[:-1] != rejected[:-1]:
+        raise RowFaultError(Reason.PROMPT_MISMATCH, _first_difference(chosen[:-1], rejected[:-1]))
+    return chosen[:-1], _answer(chosen[-1], "chosen"), _answer(rejected[-1], "rejected")
+
+
+def read_transcripts(row: Row) -> Parts:
+    chosen, rejected = (
+        parse_transcript(to_text(row.get(side), column=side), column=side) for side in ("chosen", "rejected")
+    )
+    for side, turns in (("chosen", chosen), ("rejected", rejected)):
+        if turns[-1].role != "assistant":
+            raise RowFaultError(Reason.WRONG_ROLES, f"the transcript in '{side}' ends with the human")
+    if chosen[:-1] != rejected[:-1]:
+        raise RowFaultError(Reason.PROMPT_MISMATCH, _first_difference(chosen[:-1], rejected[:-1]))
+    return chosen[:-1], chosen[-1].content, rejected[-1].content
+
+
+def read_transcript_prompt(row: Row) -> Parts:
+    turns = parse_transcript(to_text(row.get("prompt"), column="prompt"), column="prompt")
+    if turns[-1] != Message("assistant", ""):
+        raise RowFaultError(Reason.WRONG_ROLES, "the transcript in 'prompt' does not stop where the assistant speaks")
+    return turns[:-1], _response(row, "chosen").strip(), _response(row, "rejected").strip()
+
+
+def read_sharegpt(row: Row) -> Parts:
+    column = next((name for name in TURN_COLUMNS if row.get(name)), TURN_COLUMNS[0])
+    return to_conversation(row.get(column), column=column), _response(row, "chosen"), _response(row, "rejected")
+
+
+def read_instruction(row: Row) -> Parts:
+    """LLaMA-Factory's and Alpaca's instruction files: earlier turns, then the instruction and its input."""
+    instruction = to_text(row.get("instruction"), column="instruction")
+    if is_filled(row.get("input")):
+        instruction += "\n" + to_text(row["input"], column="input")
+    prompt = (*_history(row.get("history")), Message("user", instruction))
+    return prompt, _response(row, "chosen"), _response(row, "rejected")
+
+
+def read_orca(row: Row) -> Parts:
+    prompt = (Message("user", to_text(row.get("question"), column="question")),)
+    return prompt, _response(row, "chosen"), _response(row, "rejected")
+
+
+def with_system(prompt: tuple[Message, ...], row: Row) -> tuple[Message, ...]:
+    """The prompt behind the text of the row's `system` column."""
+    if not is_filled(row.get("system")):
+        return prompt
+    text = to_text(row["system"], column="system")
+    if prompt and prompt[0].role == "system":
+        if text.strip() and text.strip() != prompt[0].content.strip():
+            detail = "'system' and the conversation's own system message differ"
+            raise RowFaultError(Reason.NOT_READ, detail)
+        return prompt
+    return (Message("system", text), *prompt) if text.strip() else prompt
+
+
+def _history(turns: object) -> tuple[Message, ...]:
+    """Earlier turns as `[[question, answer], …]`."""
+    if not is_filled(turns):
+        return ()
+    if not isinstance(turns, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in turns):
+        raise RowFaultError(Reason.MALFORMED, "'history' holds something else than pairs of question and answer")
+    return tuple(
+        message
+        for question, answer in turns
+        for message in (
+            Message("user", to_text(question, column="history")),
+            Message("assistant", to_text(answer, column="history")),
+        )
+    )
+
+
+def _response(row: Row, side: str) -> str:
+    """The text of one response: a text, an assistant message, or a list with that one message."""
+    value = row.get(side)
+    if value is None or isinstance(value, str):
+        return to_text(value, column=side)
+    messages = to_conversation(value, column=side)
+    if len(messages) != 1:
+        raise RowFaultError(
+            Reason.WRONG_ROLES, f"'{side}' holds {len(messages)} messages where one response was expected"
+        )
+    return _answer(messages[0], side)
+
+
+def _answer(message: Message, side: str) -> str:
+    if message.role != "assistant":
+        raise RowFaultError(Reason.WRONG_ROLES, f"the response in '{side}' is from the {message.role}")
+    return message.content
+
+
+def _first_difference(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
+    if len(chosen) != len(rejected):
+        return f"messages before the response: {len(chosen)} in 'chosen', {len(rejected)} in 'rejected'"
+    number = next(number for number, pair in enumerate(zip(chosen, rejected, strict=True), 1) if pair[0] != pair[1])
+    return f"message {number} differs between 'chosen' and 'rejected'"

@@ -1,0 +1,100 @@
+"""Files after public reports of faults in other trainers: each gives the value that its README calls right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from trimtab.data.audit import Audit, audit
+from trimtab.data.formats import Format, detect_format
+from trimtab.data.sources import read_rows
+from trimtab.errors import DataError
+from trimtab.records import Pair
+
+pytestmark = pytest.mark.needs_shared
+
+# folder: (rows, kept, reasons of the dropped, words that must stand in the audit)
+CASES: dict[str, tuple[int, int, dict[str, int], str]] = {
+    "C01-tool-calls-text": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
+    "C01b-tool-calls-only": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
+    "C01c-tool-calls-differ": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
+    "C01e-tool-call-no-content": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
+    "C02-reasoning-content": (14, 0, {"not_read": 14}, "has 'reasoning_content'"),
+    "C11-alpaca-input": (14, 14, {}, ""),
+    "C12-images": (14, 0, {"not_read": 14}, "the column 'images' is filled"),
+    "C13-human-assistant": (14, 14, {}, ""),
+    "C14-different-turns": (28, 0, {"prompt_mismatch": 28}, "do not answer the same prompt"),
+    "C17-null-content": (14, 14, {}, ""),
+    "C22-foreign-template": (14, 14, {}, "14 kept rows hold marks of another chat template"),
+    "C25-prefill": (14, 0, {"wrong_roles": 14}, "the prompt ends with the assistant"),
+    "V6-prompt-and-messages": (10, 10, {}, "columns not read: messages"),
+    "V7-mixed-keys": (10, 10, {}, ""),
+    "X1-tool-role-first-row": (10, 0, {"wrong_roles": 10}, "is from 'tool'"),
+    "X2-null-content-first-row": (10, 9, {"not_read": 1}, "message 1 of 'chosen' has 'tool_calls'"),
+    "X4-empty-first-rows": (10, 9, {"malformed": 1}, "'chosen' holds an empty list"),
+}
+
+
+def formatted(path: Path) -> tuple[Format, list[Pair], Audit]:
+    rows = read_rows(str(path))
+    shape = detect_format(rows.head, source=rows.source)
+    outcomes = [shape.to_pair(row_id, row) for row_id, row in rows]
+    return shape, [pair for pair in outcomes if isinstance(pair, Pair)], audit(outcomes, notes=lambda: shape.notes)
+
+
+@pytest.fixture(scope="session")
+def cases(shared_data: Path) -> Path:
+    return shared_data.parent / "cases" / "data"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_right_value_of_each_case(name: str, cases: Path) -> None:
+    n_rows, n_kept, dropped, words = CASES[name]
+    [file] = (cases / name).glob("pairs.*")
+    _, _, found = formatted(file)
+    assert (found.n_rows, found.n_kept) == (n_rows, n_kept)
+    assert Counter(row.reason.value for row in found.dropped) == dropped
+    assert words in "\n".join(found.lines())
+
+
+def test_instructions_come_with_their_input_history_and_system(cases: Path) -> None:
+    """LlamaFactory#5455, #3495."""
+    _, pairs, _ = formatted(cases / "C11-alpaca-input" / "pairs.jsonl")
+    assert [(message.role, message.content) for message in pairs[0].prompt] == [
+        ("system", "Be brief."),
+        ("user", "Hello"),
+        ("assistant", "Hi, how can I help?"),
+        ("user", "Choose the right option.\nQuestion: What is the capital of France? (A) yes (B) no"),
+    ]
+
+
+def test_roles_of_anthropic_are_known(cases: Path) -> None:
+    """LlamaFactory#3264."""
+    _, pairs, _ = formatted(cases / "C13-human-assistant" / "pairs.jsonl")
+    assert {len(pair.prompt) for pair in pairs} == {3}
+
+
+def test_null_is_absent(cases: Path) -> None:
+    """transformers PR#45422."""
+    _, pairs, _ = formatted(cases / "C17-null-content" / "pairs.jsonl")
+    assert {len(pair.prompt) for pair in pairs} == {1}
+
+
+def test_a_prompt_of_messages_as_text_is_refused_like_a_response(cases: Path) -> None:
+    """trl PR#6259 kind."""
+    with pytest.raises(DataError, match="'prompt' holds a conversation written as text"):
+        formatted(cases / "C21-stringified-prompt" / "pairs.jsonl")
+
+
+@pytest.mark.parametrize("stored", ["rows.parquet", "saved"])
+def test_json_columns_give_the_very_texts(stored: str, cases: Path) -> None:
+    """datasets 5.2: one list of parts makes `content` a Json column; the answer "42" is the text 42, "true" is true."""
+    folder = cases / "C30-json-columns"
+    _, texts, _ = formatted(folder / "rows.jsonl")
+    _, pairs, _ = formatted(folder / stored)
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs] == [
+        (pair.prompt, pair.chosen, pair.rejected) for pair in texts
+    ]
+    assert [pair.chosen for pair in pairs[:5]] == ["42", "true", '{"x": 1}', "null", "0.010"]
