@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -19,22 +19,6 @@ def digest(value: object) -> str:
     """sha256 (64 hex digits) of a JSON-able value in canonical form (sorted keys, no spaces, UTF-8)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def json_form(value: object) -> Any:
-    """A frozen value as JSON: what its `to_json` says, else its fields by name; tuples become lists."""
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    if is_dataclass(value):
-        return json_fields(value)
-    if isinstance(value, Mapping):
-        return {key: json_form(entry) for key, entry in value.items()}
-    return [json_form(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def json_fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name, each in its JSON form: for a `to_json` that changes one of them."""
-    return {field.name: json_form(getattr(value, field.name)) for field in fields(value)}
 
 
 @dataclass(frozen=True, slots=True)

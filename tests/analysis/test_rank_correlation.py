@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import rankdata, spearmanr
 
 from trimtab.analysis.intervals import FloatArray
-from trimtab.analysis.rank_correlation import rank_correlation
+from trimtab.analysis.rank_correlation import pool_seeds, rank_correlation
 from trimtab.errors import DataError
 
 
@@ -34,7 +34,7 @@ def test_what_is_held_equal_is_taken_out_by_least_squares_on_ranks() -> None:
     z = [rankdata(column) / 60 - 0.5 for column in (quality, other)]
     held = np.stack([np.ones(60), *z, z[0] ** 2, z[0] * z[1], z[1] ** 2], axis=1)
     left = [ranks - held @ np.linalg.lstsq(held, ranks, rcond=None)[0] for ranks in map(rankdata, (length, time))]
-    found = rank_correlation(length, time, given=[quality, other], groups_N=range(60))
+    found = rank_correlation(length, time, controls=[quality, other], groups_N=range(60))
     assert found.value == pytest.approx(np.corrcoef(*left)[0, 1], abs=1e-9)
 
 
@@ -62,7 +62,7 @@ def test_what_does_not_vary_has_no_correlation_and_no_interval() -> None:
     length, time, quality, _ = drawn(4)
     for found in (
         rank_correlation(length, np.ones(60), groups_N=range(60)),
-        rank_correlation(quality, time, given=[quality], groups_N=range(60)),  # nothing is left of it
+        rank_correlation(quality, time, controls=[quality], groups_N=range(60)),  # nothing is left of it
         rank_correlation(length[:2], time[:2], groups_N=range(2)),
     ):
         assert math.isnan(found.value)
@@ -72,11 +72,28 @@ def test_what_does_not_vary_has_no_correlation_and_no_interval() -> None:
         rank_correlation(length, time[:-1], groups_N=range(60))
 
 
+def test_seeds_are_pooled_and_their_differences_are_paired() -> None:
+    """Both draw the same prompts, so what they share cancels: the difference is known better than either."""
+    length, time, _, _ = drawn(6)
+    shifted = time + np.random.default_rng(0).normal(0, 0.05, 60)
+    first, second = (rank_correlation(length, y, groups_N=range(60)) for y in (time, shifted))
+    apart = first - second
+    assert apart.value == pytest.approx(first.value - second.value)
+    assert apart.standard_error < 0.5 * first.standard_error
+    alone, both = pool_seeds([first]), pool_seeds([first, second])
+    assert alone.estimate.ci95 == first.ci95
+    assert alone.detectable == pytest.approx(2.8 * first.standard_error, rel=0.01)  # z of 97.5 % plus z of 80 %
+    assert both.estimate.value == pytest.approx((first.value + second.value) / 2)
+    assert (both.estimate.n, both.estimate.n_seeds, both.n_prompts) == (60, 2, 60)
+    nothing = pool_seeds([rank_correlation(length, np.ones(60), groups_N=range(60))])
+    assert (nothing.estimate.value, nothing.estimate.ci95, nothing.detectable) == (None, None, None)
+
+
 def test_two_levels_held_equal_are_no_trouble() -> None:
     """Their squares are the same columns again, which least squares must not stumble over."""
     length, time, quality, _ = drawn(5)
     two = (quality > 2).astype(float)
-    found = rank_correlation(length, time, given=[two], groups_N=range(60))
+    found = rank_correlation(length, time, controls=[two], groups_N=range(60))
     by_hand = []
     for ranks in (rankdata(length), rankdata(time)):
         by_hand.append(ranks - np.where(two == 1, ranks[two == 1].mean(), ranks[two == 0].mean()))
@@ -95,8 +112,8 @@ def test_no_relation_is_told_from_one_in_about_95_of_100_draws(confounded: bool)
         bent = 2.5 * quality**2
         length = rng.integers(-15, 16, 120) + (12 * quality if confounded else 0)
         time = np.clip(np.round(rng.normal(1.0, 0.8, 120) + (bent if confounded else 0)), 0, 3)
-        given = [quality] if confounded else []
-        low, high = rank_correlation(length, time, given=given, groups_N=range(120), n_boot=400).ci95
+        controls = [quality] if confounded else []
+        low, high = rank_correlation(length, time, controls=controls, groups_N=range(120), n_boot=400).ci95
         held += low <= 0 <= high
         if confounded:
             low, high = rank_correlation(length, time, groups_N=range(120), n_boot=400).ci95

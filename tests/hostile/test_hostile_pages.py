@@ -20,6 +20,9 @@ from trimtab.reporting import render
 from trimtab.studies.arena import ArenaServer, Choice, Match, Session
 from trimtab.studies.calibration import command as calibrate
 from trimtab.studies.calibration.page import page as calibration_page
+from trimtab.studies.length_probe import command as probe
+from trimtab.studies.length_probe.page import page as probe_page
+from trimtab.studies.length_probe.words import headline
 from trimtab.studies.sweep.page import sweep_page
 
 HOSTILE = (
@@ -109,6 +112,11 @@ def test_the_pages_of_calibration_and_probe(chromium: Browser, finished: Path, t
     hostile = dataclasses.replace(numbers, run=dataclasses.replace(numbers.run, setup=setup))
     text = inert(chromium, put(tmp_path / "calibration.html", render.page_html(calibration_page(hostile))))
     assert "<script>window.pwned=1</script>" in text
+    (measured,) = probe.main([str(run)], reporter=SilentReporter()).runs
+    trained = dataclasses.replace(measured.run, folder=HOSTILE, data=HOSTILE)
+    runs = [dataclasses.replace(measured, run=trained, label=HOSTILE)] * 2  # labels are told where there are several
+    html = render.page_html(probe_page(runs, [], sentences=headline(runs, []), command=HOSTILE))
+    assert "<script>window.pwned=1</script>" in inert(chromium, put(tmp_path / "probe.html", html))
 
 
 def test_the_page_of_a_sweep_whose_every_word_is_hostile(chromium: Browser, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Do pairs whose chosen response is the longer one leave training first? Bins, times to saturation, the order found.
+"""Do pairs whose chosen response is the longer one leave training first? Bins, times to saturation, and their order.
 
 A response is saturated at a visit when it no longer pulls; it has left from the first visit after which it pulls no
 more. With every visit counted alike, the time to saturation of a response is the number of its visits up to the last
@@ -7,13 +7,12 @@ later than V, if ever. All are censored at the same V, so to rank them behind al
 exact, and the mean of min(time, V) is the restricted mean that survival analysis uses (Royston and Parmar 2013, BMC
 Medical Research Methodology 13:152).
 
-Shapes: P pairs, V visits. Lengths are tokens.
+Shapes: P pairs, V visits, S sides. Lengths are tokens, times are visits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.analysis.intervals import FloatArray
+from trimtab.records import Estimate
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 Order = Literal["first", "last", "not distinguishable", "too few differ"]
 
-N_BINS = 6
-LEAST_ROWS = 10  # whose time differs from the commonest one, before an order is looked for
-_NICE = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
-_CUTS_FINE = 25  # the widest unit of which this many fit between the 5th and the 95th percentile
+MIN_DIFFERING = 10  # rows whose time is not the most common one, before an order is looked for
+_ROUND_UNITS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
+_UNITS_ACROSS = 25  # the widest unit of which this many fit between the 5th and the 95th percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,62 +54,58 @@ class Bins:
 
 
 def _label(low: int | None, high: int | None) -> str:
+    first, last = ("" if end is None else f"{end:,}".replace("-", "−") for end in (low, high))
     if low is None:
-        return "all" if high is None else f"up to {_signed(high)}"
+        return f"up to {last}" if last else "all"
     if high is None:
-        return f"{_signed(low)} and more"
-    return _signed(low) if low == high else f"{_signed(low)} to {_signed(high)}"
+        return f"{first} and more"
+    return first if low == high else f"{first} to {last}"
 
 
-def _signed(value: int) -> str:
-    return f"{value:,}".replace("-", "−")
-
-
-def quantile_bins(values_P: FloatArray, *, n_bins: int = N_BINS, least: int = 10) -> Bins:
-    """About `n_bins` bins of about equal numbers with cuts at round numbers, none with fewer than `least` values."""
+def quantile_bins(values_P: FloatArray, *, n_bins: int = 6, min_count: int = 10) -> Bins:
+    """About `n_bins` bins of like size with cuts at round numbers, none with fewer than `min_count` values."""
     if not len(values_P):
         return Bins(())
     low, high = np.quantile(values_P, [0.05, 0.95])
-    unit = max((nice for nice in _NICE if nice * _CUTS_FINE <= high - low), default=1)
-    wanted = np.quantile(values_P, np.linspace(0, 1, n_bins + 1)[1:-1])
-    cuts = sorted({math.ceil(value / unit) * unit for value in wanted})
+    unit = max((width for width in _ROUND_UNITS if width * _UNITS_ACROSS <= high - low), default=1)
+    quantiles = np.quantile(values_P, np.linspace(0, 1, n_bins + 1)[1:-1])
+    cuts = sorted({math.ceil(quantile / unit) * unit for quantile in quantiles})
     while cuts:
         counts = np.bincount(Bins(tuple(cuts)).of(values_P), minlength=len(cuts) + 1)
         smallest = int(counts.argmin())
-        if counts[smallest] >= least:
+        if counts[smallest] >= min_count:
             break
-        beside = [at for at in (smallest - 1, smallest + 1) if 0 <= at < len(counts)]
-        cuts.pop(min(smallest, min(beside, key=lambda at: int(counts[at]))))
+        neighbours = [at for at in (smallest - 1, smallest + 1) if 0 <= at < len(counts)]
+        cuts.pop(min(smallest, min(neighbours, key=lambda at: int(counts[at]))))
     return Bins(tuple(cuts))
 
 
-def visits_to_leave(active_PV: BoolArray) -> FloatArray:
-    """[P]: visits up to and including the last active one; V for a response that was active to the end (censored)."""
-    n_visits = active_PV.shape[1]
-    last_PV = np.where(active_PV, np.arange(1, n_visits + 1, dtype=np.float64), 0.0)
-    left_P: FloatArray = last_PV.max(axis=1, initial=0.0)
-    return left_P
+def times_to_saturation(active_PVS: BoolArray) -> FloatArray:
+    """[P, S]: visits up to and including the last active one; V for a response active to the end (censored)."""
+    visit_V = np.arange(1, active_PVS.shape[1] + 1, dtype=np.float64)
+    times_PS: FloatArray = np.where(active_PVS, visit_V[:, None], 0.0).max(axis=1, initial=0.0)
+    return times_PS
 
 
-def median_visits(left_P: FloatArray, *, n_visits: int) -> float | None:
+def median_time(times_P: FloatArray, *, n_visits: int) -> float | None:
     """The visit by which half of them had left; None when half of them were active to the end."""
-    if not len(left_P):
+    if not len(times_P):
         return None
-    middle = float(np.sort(left_P)[(len(left_P) - 1) // 2])
+    middle = float(np.sort(times_P)[(len(times_P) - 1) // 2])
     return middle if middle < n_visits else None
 
 
-def rows_apart(left_P: FloatArray) -> int:
-    """How many rows differ from the commonest time: what there is to tell early from late by."""
-    if not len(left_P):
+def count_differing(times_P: FloatArray) -> int:
+    """How many rows have another time than the most common one: what there is to tell early from late by."""
+    if not len(times_P):
         return 0
-    _, counts = np.unique(left_P, return_counts=True)
-    return int(len(left_P) - counts.max())
+    _, counts = np.unique(times_P, return_counts=True)
+    return int(len(times_P) - counts.max())
 
 
-def order_of(interval: Sequence[float] | None, *, n_apart: int) -> Order:
-    """What a correlation of time to saturation with the length difference says of long-favoured pairs."""
-    if interval is None or n_apart < LEAST_ROWS:
+def order_of(correlation: Estimate | None, *, n_differing: int) -> Order:
+    """When pairs with the longer chosen response leave, by the correlation of time and length difference."""
+    if correlation is None or correlation.ci95 is None or n_differing < MIN_DIFFERING:
         return "too few differ"
-    low, high = interval
+    low, high = correlation.ci95
     return "first" if high < 0 else "last" if low > 0 else "not distinguishable"

@@ -19,8 +19,8 @@ from trimtab import cli
 from trimtab.errors import ConfigError
 from trimtab.progress import SilentReporter
 from trimtab.studies.length_probe import command as probe
-from trimtab.studies.length_probe import numbers as probe_numbers
-from trimtab.studies.length_probe import read as probe_inputs
+from trimtab.studies.length_probe.numbers import correlate, of_side
+from trimtab.studies.length_probe.read import read
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,9 @@ def _own_warnings() -> Iterator[None]:
     logger.handlers, logger.propagate = handlers, propagate
 
 
-def probed(*roots: Path) -> dict[str, Any]:
-    return probe.main([str(root) for root in roots], reporter=SilentReporter())
+def probe_tree(*roots: Path) -> Any:
+    """What `probe.json` holds."""
+    return json.loads(json.dumps(probe.main([str(root) for root in roots], reporter=SilentReporter()).to_json()))
 
 
 def made_up(root: Path, objective: str, slope: float, *, seed: int = 0, n: int = 240) -> Path:
@@ -59,7 +60,7 @@ def made_up(root: Path, objective: str, slope: float, *, seed: int = 0, n: int =
 def test_the_order_that_was_made_is_the_order_that_is_found(
     tmp_path: Path, objective: str, slope: float, order: str
 ) -> None:
-    told = probed(made_up(tmp_path / "run", objective, slope))
+    told = probe_tree(made_up(tmp_path / "run", objective, slope))
     run = told["runs"][0]
     for side in ("responses", "chosen", "rejected", "pair"):
         assert run["sides"][side]["verdict"] == {"order": order, "by": "length_difference"}
@@ -78,7 +79,9 @@ def test_every_share_and_time_by_hand(tmp_path: Path) -> None:
     """240 pairs; those with the longer chosen response leave after visit 1, the others never."""
     rows, difference = probe_runs.pairs(240)
     last = np.where(difference > 0, 1, 3).tolist()
-    run = probed(probe_runs.write(tmp_path / "run", objective="apo_hinge_zero", last_visit=last, rows=rows))["runs"][0]
+    run = probe_tree(probe_runs.write(tmp_path / "run", objective="apo_hinge_zero", last_visit=last, rows=rows))[
+        "runs"
+    ][0]
     assert [one["n"] for one in run["bins"]] == np.bincount(
         np.searchsorted([one["low"] for one in run["bins"][1:]], difference, side="right")
     ).tolist()
@@ -110,7 +113,9 @@ def test_what_quality_does_is_not_put_down_to_length(tmp_path: Path) -> None:
         row["chosen_ids"] = [5] * int(10 + 20 * q + rng.integers(0, 10))
     last = np.clip(np.round(3.2 - 2.5 * quality + rng.normal(0, 0.6, 400)), 0, 3).astype(int).tolist()
     told = [(float(q), 0.15) for q in quality]
-    run = probed(probe_runs.write(tmp_path / "r", objective="dpo", last_visit=last, rows=rows, quality=told))["runs"][0]
+    run = probe_tree(probe_runs.write(tmp_path / "r", objective="dpo", last_visit=last, rows=rows, quality=told))[
+        "runs"
+    ][0]
     side = run["sides"]["responses"]
     assert run["truth"]
     assert side["correlations"]["length_difference"]["ci95"][1] < -0.2
@@ -123,15 +128,18 @@ def test_a_response_that_leaves_by_its_own_length_alone_is_told_apart(tmp_path: 
     rows, _ = probe_runs.pairs(400, seed=5)
     length = np.array([len(row["rejected_ids"]) for row in rows])
     last = np.clip(np.round(length / 14 + rng.normal(0, 0.7, 400)), 0, 3).astype(int).tolist()
-    told = probed(
+    told = probe_tree(
         probe_runs.write(tmp_path / "r", objective="apo_hinge_zero", last_visit=last, rows=rows, chosen_leaves=False)
     )
     assert told["runs"][0]["sides"]["chosen"]["verdict"]["order"] == "too few differ"
     assert told["runs"][0]["sides"]["responses"]["share_left"]["value"] == pytest.approx(
         np.mean(np.array(last) < 3) / 2
     )
-    assert "The rejected response leaves most" in told["headline"][1]["text"]
-    assert "may be the response's own length at work" in told["headline"][1]["text"]
+    assert "The rejected response leaves most often" in told["headline"][1]["text"]
+    assert (
+        "**not distinguishable** from no order, so the response's own length may be at work"
+        in told["headline"][1]["text"]
+    )
     rejected = told["runs"][0]["sides"]["rejected"]
     assert rejected["verdict"]["order"] == "first"
     assert rejected["correlations"]["own_length"]["ci95"][0] > 0.5
@@ -144,9 +152,48 @@ def test_nothing_is_said_of_an_order_where_hardly_any_leaves(tmp_path: Path) -> 
     last = [3] * 120
     for at in np.argsort(difference)[-6:]:
         last[at] = 1  # the six most long-favoured leave: too few, however clear
-    told = probed(probe_runs.write(tmp_path / "r", objective="apo_hinge_zero", last_visit=last, rows=rows))
+    told = probe_tree(probe_runs.write(tmp_path / "r", objective="apo_hinge_zero", last_visit=last, rows=rows))
     assert told["runs"][0]["sides"]["responses"]["verdict"]["order"] == "too few differ"
     assert "**Too few responses leave training**" in told["headline"][0]["text"]
+    assert "only 6 pairs have a time to saturation other than the most common one" in told["headline"][0]["text"]
+    assert "at least 10 are needed" in told["headline"][0]["text"]
+
+
+def test_without_an_interval_nothing_is_said_of_an_order_or_a_pull(tmp_path: Path) -> None:
+    """All pairs of two prompts: enough times differ, but two prompts cannot be drawn again."""
+    rows, difference = probe_runs.pairs(60)
+    for at, row in enumerate(rows):
+        row["prompt_ids"] = [1, 2, at % 2]
+    last = np.where(difference > 0, 1, 3).tolist()
+    tree = probe_tree(probe_runs.write(tmp_path / "r", objective="dpo", last_visit=last, rows=rows))
+    side, texts = tree["runs"][0]["sides"]["responses"], [sentence["text"] for sentence in tree["headline"]]
+    assert side["n_apart"] >= 10
+    assert side["correlations"]["pull"]["ci95"] is None
+    assert "**Which pairs leave training first cannot be said**" in texts[0]
+    assert "Too few responses" not in texts[0]
+    assert "Whether the pull at the last visit depends on length cannot be said" in texts[1]
+    assert not any("weaker" in text or "stronger" in text or "distinguishable" in text for text in texts)
+
+
+def test_a_pull_is_called_weaker_where_its_interval_says_so(tmp_path: Path) -> None:
+    """dpo has no dead zone: pairs with the longer chosen response have gone far by the end, the others have not."""
+    rows, difference = probe_runs.pairs(120)
+    last = np.where(difference > 0, 1, 3).tolist()
+    tree = probe_tree(probe_runs.write(tmp_path / "dpo", objective="dpo", last_visit=last, rows=rows))
+    (text,) = (sentence["text"] for sentence in tree["headline"] if "pull" in sentence["text"])
+    assert "is **weaker** than on others" in text
+    tree = probe_tree(probe_runs.write(tmp_path / "hinge", objective="apo_hinge_zero", last_visit=last, rows=rows))
+    assert not any("pull" in sentence["text"] for sentence in tree["headline"])  # its responses leave
+
+
+def test_the_page_says_in_plain_words_what_counts_as_what(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "run", "apo_hinge_zero", -0.6, n=120)
+    probe_tree(root)
+    page = (root / "probe.html").read_text(encoding="utf-8")
+    assert "a response that never left counts as 3" in page
+    assert "The reference&#39;s log-probabilities are not available either." in page
+    for phrase in ("who never left", "not at hand", "commonest", "asked for", "could have been seen", "pull all alike"):
+        assert phrase not in page
 
 
 def test_seeds_are_pooled_and_runs_on_the_same_pairs_are_paired(tmp_path: Path) -> None:
@@ -158,7 +205,7 @@ def test_seeds_are_pooled_and_runs_on_the_same_pairs_are_paired(tmp_path: Path) 
             probe_runs.write(
                 tmp_path / name / f"seed-{seed}", objective=objective, last_visit=last, rows=rows, seed=seed
             )
-    told = probed(tmp_path / "hinge", tmp_path / "sigmoid")
+    told = probe_tree(tmp_path / "hinge", tmp_path / "sigmoid")
     orders = [run["sides"]["responses"]["verdict"]["order"] for run in told["runs"]]
     assert orders == ["first", "not distinguishable"]
     rho = told["runs"][0]["sides"]["responses"]["correlations"]["length_difference"]
@@ -175,7 +222,7 @@ def test_seeds_are_pooled_and_runs_on_the_same_pairs_are_paired(tmp_path: Path) 
 
 
 def test_runs_on_other_pairs_stand_side_by_side_unpaired(tmp_path: Path) -> None:
-    told = probed(*(made_up(tmp_path / str(seed), "dpo", 0.0, seed=seed, n=60) for seed in (1, 2)))
+    told = probe_tree(*(made_up(tmp_path / str(seed), "dpo", 0.0, seed=seed, n=60) for seed in (1, 2)))
     assert told["compared"][0]["why_not"] == "they did not train on the same pairs"
     assert [run["bins"][0]["label"] for run in told["runs"]] == [told["runs"][0]["bins"][0]["label"]] * 2
     assert "not compared pair by pair" in told["headline"][-1]["text"]
@@ -186,10 +233,9 @@ def test_runs_on_other_pairs_stand_side_by_side_unpaired(tmp_path: Path) -> None
 def test_no_relation_is_not_distinguishable_in_about_95_of_100_probes(tmp_path: Path, objective: str) -> None:
     silent = 0
     for seed in range(100):
-        run = probe_inputs.read(str(made_up(tmp_path / str(seed), objective, 0.0, seed=seed, n=120)))
-        left = [probe_numbers.left_of(one, "responses") for one in run.seeds]
-        low, high = probe_numbers.correlate(run, run.difference_P, left).estimate["ci95"]
-        silent += low <= 0 <= high
+        run = read(str(made_up(tmp_path / str(seed), objective, 0.0, seed=seed, n=120)))
+        correlation = correlate(run, run.length_difference_P, of_side(run.times_KPS, "responses"))
+        silent += correlation.estimate.direction(0.0) == "not distinguishable"
     assert 89 <= silent <= 99
 
 
@@ -284,17 +330,17 @@ def trained(parent: Path, objective: str, *, easy_is_long: bool) -> Path:
 )
 def test_real_runs_on_pairs_made_easy_or_hard(tmp_path: Path, objective: str, easy_is_long: bool) -> None:
     root = trained(tmp_path, objective, easy_is_long=easy_is_long)
-    run = probed(root)["runs"][0]
+    run = probe_tree(root)["runs"][0]
     assert run["sides"]["responses"]["verdict"]["order"] == ("first" if easy_is_long else "last")
     metrics, steps = rows_of(root / "metrics.jsonl"), rows_of(root / "visits.jsonl")
     assert run["steps"] == [len(metrics)]
-    one = probe_inputs.read(str(root)).seeds[0]
+    visits = read(str(root)).seeds[0].rows
     for told, row in zip(metrics, steps, strict=True):  # what is replayed is what training saw
-        at = one.step_W == row["step"]
+        at = visits.step_W == row["step"]
         assert at.sum() == len(row["pairs"])
         if objective == "apo_hinge_zero":
             for side, name in enumerate(("chosen", "rejected")):
-                assert one.active_WS[at, side].mean() == pytest.approx(told[f"active/{name}"], abs=1e-12)
+                assert visits.active_WS[at, side].mean() == pytest.approx(told[f"active/{name}"], abs=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -319,9 +365,9 @@ def test_the_embedded_world_brings_truth_answers_and_judges(tiny: Path, capsys: 
     assert run["n_visits"] == 1
     assert run["n_left_out"] > 0
     quality = {row["id"]: float(row["meta"]["quality_chosen"]) for row in rows_of(tiny / "seed-0/data/pairs.jsonl")}
-    held = probe_inputs.read(str(tiny))
-    assert held.quality_PS is not None
-    assert set(held.quality_PS[:, 0]) <= set(quality.values())
+    quality_PS = read(str(tiny)).quality_PS
+    assert quality_PS is not None
+    assert set(quality_PS[:, 0]) <= set(quality.values())
     answers = run["answers"]
     assert next(judge["judge"] for judge in answers["judges"]) == "oracle"
     assert sum(one["n"] for one in answers["bins"]) == 2 * answers["n_prompts"] == 32
@@ -344,16 +390,16 @@ def test_every_kind_of_objective_is_replayed_as_training_saw_it(tmp_path: Path, 
         config = {"objective": {"name": objective}, "model": {"name": "windtunnel"}, "data": {"source": "windtunnel"}}
         (tmp_path / "run.json").write_text(json.dumps(config))
         cli.main(["run", str(tmp_path / "run.json"), *words, "--out", str(root)])
-        held = probe_inputs.read(str(root))
-        one = held.seeds[0]
+        run = read(str(root))
+        visits = run.seeds[0].rows
         for told in rows_of(root / "metrics.jsonl"):
-            at = one.step_W == told["step"]
+            at = visits.step_W == told["step"]
             for side, name in enumerate(("chosen", "rejected")):
-                if held.objective.needs_reference:
-                    assert one.pull_WS[at, side].mean() == pytest.approx(told[f"pull/{name}"], abs=1e-5)
-                if held.objective.has_dead_zone:
-                    assert one.active_WS[at, side].mean() == pytest.approx(told[f"active/{name}"])
+                if run.objective.needs_reference:
+                    assert visits.pull_WS[at, side].mean() == pytest.approx(told[f"pull/{name}"], abs=1e-5)
+                if run.objective.has_dead_zone:
+                    assert visits.active_WS[at, side].mean() == pytest.approx(told[f"active/{name}"])
         if objective == "aot":
             shutil.rmtree(tmp_path / "home")
             with pytest.raises(ConfigError, match="no longer in the cache"):
-                probe_inputs.read(str(root))
+                read(str(root))

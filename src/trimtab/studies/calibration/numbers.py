@@ -17,7 +17,8 @@ from trimtab.analysis import token_calibration as tokens
 from trimtab.analysis.calibration import Bin, Chance, calibration, chance_error, expected_calibration_error, score_gaps
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.token_calibration import TokenTable
-from trimtab.records import Estimate, json_fields, json_form
+from trimtab.records import Estimate
+from trimtab.reporting.json_form import fields_form, json_form
 from trimtab.studies.calibration.read import HeldoutRun, SeedReadings
 
 ROWS = "held-out pairs"  # what was sampled, in an estimate's method
@@ -56,9 +57,7 @@ class GapNumbers:
     error: CalibrationError
 
     def to_json(self) -> dict[str, object]:
-        tree = json_fields(self)
-        del tree["error"]
-        return tree | self.error.to_json()
+        return fields_form(self, "error") | self.error.to_json()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class TokenMeans:
     def to_json(self, *, perplexity: str = "perplexity") -> dict[str, object]:
         tree = self.perplexity.to_json()
         tree.pop("seed_deviation", None)
-        return json_fields(self) | {perplexity: tree}
+        return fields_form(self) | {perplexity: tree}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ def _gaps(gaps: Sequence[FloatArray]) -> GapNumbers:
     return GapNumbers(
         accuracy=_rate(scores.right),
         confidence=_rate(scores.confidence),
-        over_confidence=_paired(scores.confidence - scores.right),
+        over_confidence=_change(scores.confidence - scores.right),
         brier=_rate(scores.squared_error),
         reward_gap=_mean(gaps_KP),
         error=_error(
@@ -210,13 +209,13 @@ def _token_error(tables: Sequence[TokenTable]) -> CalibrationError:
 
 
 def _token_changes(policy: Sequence[TokenTable], reference: Sequence[TokenTable]) -> TokenMeans:
-    both = list(zip(policy, reference, strict=True))
+    sides = list(zip(policy, reference, strict=True))
     return TokenMeans(
-        nll=_paired(_per_token(policy, [after.nll_P - before.nll_P for after, before in both])),
-        entropy=_paired(_per_token(policy, [after.entropy_P - before.entropy_P for after, before in both])),
-        accuracy=_paired(_per_token(policy, [after.right_P - before.right_P for after, before in both])),
-        over_confidence=_paired(_per_token(policy, [after.over_P - before.over_P for after, before in both])),
-        brier=_paired(_per_token(policy, [after.brier_P - before.brier_P for after, before in both])),
+        nll=_change(_per_token(policy, [after.nll_P - before.nll_P for after, before in sides])),
+        entropy=_change(_per_token(policy, [after.entropy_P - before.entropy_P for after, before in sides])),
+        accuracy=_change(_per_token(policy, [after.right_P - before.right_P for after, before in sides])),
+        over_confidence=_change(_per_token(policy, [after.over_P - before.over_P for after, before in sides])),
+        brier=_change(_per_token(policy, [after.brier_P - before.brier_P for after, before in sides])),
     )
 
 
@@ -224,8 +223,8 @@ def _drift(seeds: Sequence[SeedReadings]) -> Drift:
     policy = [readings.policy for readings in seeds]
     rejected_KP = [tokens.per_token(readings.rejected_ratio_P, readings.rejected_tokens_P) for readings in seeds]
     return Drift(
-        log_ratio_chosen=_paired(_per_token(policy, [r.reference.nll_P - r.policy.nll_P for r in seeds])),
-        log_ratio_rejected=_paired(np.array(rejected_KP)),
+        log_ratio_chosen=_change(_per_token(policy, [r.reference.nll_P - r.policy.nll_P for r in seeds])),
+        log_ratio_rejected=_change(np.array(rejected_KP)),
         divergence=_mean(_per_token(policy, [readings.divergence_P for readings in seeds])),
     )
 
@@ -250,7 +249,7 @@ def _mean(values_KP: FloatArray) -> Estimate:
     return _of_pairs(estimates.mean(values_KP, rows=ROWS))
 
 
-def _paired(values_KP: FloatArray) -> Estimate:
+def _change(values_KP: FloatArray) -> Estimate:
     return _of_pairs(estimates.paired(values_KP, rows=ROWS))
 
 

@@ -111,10 +111,10 @@ def read(run: HeldoutRun, setup: RunSetup, *, reporter: Reporter) -> SeedReading
     setup.use_threads()
     policy, reference = _scorers(run, setup)
     pack_tokens = memory_fit.pack_tokens(setup, pairs=run.pairs)
-    what = "held-out pairs" if len(run.seeds) == 1 else f"held-out pairs, seed {setup.config.seed}"
-    with reporter.track(what, total=len(run.pairs), unit="pairs") as advance:
-        unordered = next_token.read(policy, reference, run.pairs, pack_tokens=pack_tokens, advance=advance)
-        readings = sorted(unordered, key=lambda reading: reading.index)
+    label = "held-out pairs" if len(run.seeds) == 1 else f"held-out pairs, seed {setup.config.seed}"
+    with reporter.track(label, total=len(run.pairs), unit="pairs") as advance:
+        stream = next_token.read(policy, reference, run.pairs, pack_tokens=pack_tokens, advance=advance)
+        readings = sorted(stream, key=lambda reading: reading.index)
     return SeedReadings(
         gaps_before_P=gaps_before_P,
         gaps_after_P=gaps_after_P,
@@ -136,14 +136,14 @@ def _scorers(run: HeldoutRun, setup: RunSetup) -> tuple[Scorer, Scorer]:
     if setup.config.adapter.kind != "none":
         policy = scorer(next_token.with_adapter(base, folder))
         return policy, policy
-    trained = models.load(
+    loaded = models.load(
         str(folder),
         dtype=setup.config.engine.dtype,
         device=setup.config.engine.device,
         trust_remote_code=setup.config.model.trust_remote_code,
         offline=True,
     )
-    return scorer(trained.model), scorer(base)
+    return scorer(loaded.model), scorer(base)
 
 
 def _recorded_gaps(run: HeldoutRun, setup: RunSetup) -> tuple[FloatArray | None, FloatArray]:

@@ -93,8 +93,8 @@ def error_text(error: CalibrationError) -> str:
     text = f"Expected calibration error {number(error.ece, digits=3)}"
     if math.isnan(error.chance.mean):
         return text
-    mean, most = number(error.chance.mean, digits=3), number(error.chance.below95, digits=3)
-    return f"{text} (chance alone: {mean}, up to {most})"
+    mean, limit = number(error.chance.mean, digits=3), number(error.chance.below95, digits=3)
+    return f"{text} (chance alone: {mean}, up to {limit})"
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What `trimtab probe` found, as numbers with intervals: who leaves training when, by length.
+"""What `trimtab probe` measured, as numbers with intervals: which pairs leave training when, by length.
 
 Intervals treat pairs as the sample (with several seeds: pairs and seeds); those of correlations draw whole prompts.
 Shapes: K seeds, P pairs, V visits, S = 2 sides (chosen, rejected). Lengths are tokens, times are visits.
@@ -7,285 +7,292 @@ Shapes: K seeds, P pairs, V visits, S = 2 sides (chosen, rejected). Lengths are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from trimtab.analysis import comparison, seeds
+from trimtab.analysis import estimates
+from trimtab.analysis import length_probe as analysis
 from trimtab.analysis.intervals import FloatArray, finite
-from trimtab.analysis.length_probe import (
-    LEAST_ROWS,
-    Bins,
-    median_visits,
-    order_of,
-    quantile_bins,
-    rows_apart,
-    visits_to_leave,
-)
-from trimtab.analysis.rank_correlation import METHOD, RankCorrelation, rank_correlation
-from trimtab.reporting import estimates
-from trimtab.reporting.estimates import Estimate
-from trimtab.studies.length_probe.read import FADED, Probed, Visits
+from trimtab.analysis.length_probe import Bins, IntArray, Order
+from trimtab.analysis.rank_correlation import Correlation, pool_seeds, rank_correlation
+from trimtab.records import Estimate
+from trimtab.reporting.json_form import fields_form, json_form
+from trimtab.studies.length_probe.answer_lengths import AnswerNumbers
+from trimtab.studies.length_probe.read import WEAK_PULL, TrainedRun
 
 Side = Literal["responses", "chosen", "rejected", "pair"]
 SIDES: tuple[Side, ...] = ("responses", "chosen", "rejected", "pair")
-POINTS = 40  # of a curve over steps, at most
+# what the time to saturation (for `pull`: the pull at the last visit) is correlated with, and what is held equal
+Contrast = Literal[
+    "length_difference", "at_equal_quality", "at_equal_reference", "at_equal_length", "at_equal_quality_and_length",
+    "own_length", "pull",
+]  # fmt: skip
+
+_POINTS = 40  # of a curve over steps, at most
 _VISITS_A_POINT = 30  # of a bin, on average: one batch is a small sample
-_LEAST_IN_BIN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """One correlation of every seed, with its bootstrap draws: what a paired comparison of two runs needs."""
+class BinCount:
+    """A range of lengths, open where an end is None, and how many pairs are in it."""
 
-    by_seed: tuple[RankCorrelation, ...]
-    estimate: Estimate
+    label: str
+    low: int | None
+    high: int | None
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """The numbers of one run, and behind them what a comparison with another run needs."""
+class Curves:
+    """Share active of each bin over steps; None where no pair of the bin was visited."""
 
-    probed: Probed
-    numbers: dict[str, Any]
-    drawn: Mapping[tuple[Side, str], Drawn]
-
-
-def bins_of(probed: Probed) -> Bins:
-    """Bins of the length difference."""
-    return quantile_bins(probed.difference_P, least=_least(len(probed.difference_P)))
+    step: tuple[float, ...]
+    share: tuple[tuple[float | None, ...], ...]
 
 
-def measure(probed: Probed, bins: Bins) -> Measured:
-    """Everything about training; the outputs are `probe_answers`'."""
-    bin_P = bins.of(probed.difference_P)
-    drawn: dict[tuple[Side, str], Drawn] = {}
-    sides: dict[str, Any] = {}
-    for side in SIDES:
-        drawn |= {(side, name): one for name, one in _correlations(probed, side).items()}
-        told = {name: one.estimate for (of, name), one in drawn.items() if of == side}
-        sides[side] = _side(probed, side, bin_P, len(bins.labels)) | {
-            "correlations": told,
-            "verdict": _verdict(probed, side, told),
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Restricted mean of the visits to leave, their median (None: it is beyond the last visit), and the share that
+    never left."""
+
+    mean: Estimate
+    median: float | None
+    never: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLengthRow:
+    """The responses of one side in one bin of their own length; log-ratios are those of the last visit, in nats."""
+
+    times: Times
+    log_ratio: Estimate
+    log_ratio_a_token: Estimate
+
+    def to_json(self) -> dict[str, object]:
+        return fields_form(self.times) | fields_form(self, "times")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLength:
+    """One side by the response's own length: the mechanical effect of a sum over tokens."""
+
+    bins: tuple[BinCount, ...]
+    rows: tuple[OwnLengthRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """When pairs with the longer chosen response leave, and by which correlation."""
+
+    order: Order
+    by: Contrast
+
+
+@dataclass(frozen=True, slots=True)
+class SideNumbers:
+    """Shares by bin and visit, times by bin, and what the times correlate with. `n_apart` counts the pairs with another
+    time than the most common one."""
+
+    share_left: Estimate
+    active: tuple[tuple[Estimate, ...], ...]
+    active_by_step: Curves
+    visits: tuple[Times, ...]
+    n_apart: int
+    correlations: Mapping[Contrast, Correlation]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class RunNumbers:
+    """One run. `label` tells it from the others; `bins` are of the length difference and the same for all."""
+
+    run: TrainedRun
+    label: str
+    bins: tuple[BinCount, ...]
+    sides: Mapping[Side, SideNumbers]
+    own_length: Mapping[Side, OwnLength]
+    answers: AnswerNumbers | None
+
+    @property
+    def has_truth(self) -> bool:
+        return self.run.quality_PS is not None
+
+    @property
+    def saturation(self) -> str:
+        """When a response counts as saturated, in words."""
+        objective = self.run.objective
+        if objective.has_dead_zone:
+            return "its gradient is exactly zero (the dead zone)"
+        start = "at the reference" if objective.needs_reference else "at the pair's first visit"
+        return f"its coefficient is below {WEAK_PULL:.0%} of what it was {start} (this objective has no dead zone)"
+
+    def to_json(self) -> dict[str, object]:
+        run = self.run
+        return {
+            "folder": run.folder,
+            "objective": {"name": run.objective.name} | run.objective.parameters(),
+            "data": run.data,
+            "seeds": run.seed_numbers,
+            "n_pairs": len(run.length_PS),
+            "n_prompts": len(set(run.prompts_P)),
+            "n_left_out": run.n_left_out,
+            "n_visits": run.n_visits,
+            "steps": [seed.n_steps for seed in run.seeds],
+            "planned_steps": run.planned_steps,
+            "dead_zone": run.objective.has_dead_zone,
+            "leaves": self.saturation,
+            "truth": self.has_truth,
+            "reference": run.reference_PS is not None,
+            "bins": json_form(self.bins),
+            "sides": json_form(self.sides),
+            "own_length": json_form(self.own_length),
+            "label": self.label,
+            "answers": json_form(self.answers),
         }
-    numbers = {
-        "folder": probed.folder,
-        "objective": {"name": probed.objective.name} | probed.objective.parameters(),
-        "data": probed.told.data.source,
-        "seeds": [one.seed for one in probed.seeds],
-        "n_pairs": len(probed.length_PS),
-        "n_prompts": len(set(probed.prompts_P)),
-        "n_left_out": probed.n_left_out,
-        "n_visits": probed.n_visits,
-        "steps": [one.n_steps for one in probed.seeds],
-        "planned_steps": probed.planned_steps,
-        "dead_zone": probed.objective.has_dead_zone,
-        "leaves": leaves(probed),
-        "truth": probed.quality_PS is not None,
-        "reference": probed.reference_PS is not None,
-        "bins": _bins(bins, bin_P),
-        "sides": sides,
-        "own_length": {side: _own_length(probed, at) for at, side in enumerate(("chosen", "rejected"))},
-    }
-    return Measured(probed, numbers, drawn)
 
 
-def leaves(probed: Probed) -> str:
-    """When a response counts as saturated, in words."""
-    if probed.objective.has_dead_zone:
-        return "its gradient is exactly zero (the dead zone)"
-    start = "at the reference" if probed.objective.needs_reference else "at the pair's first visit"
-    return f"its coefficient is below {FADED:.0%} of what it was {start} (this objective has no dead zone)"
+def bins_of(length_P: FloatArray) -> Bins:
+    """Of lengths, or of their differences."""
+    return analysis.quantile_bins(length_P, min_count=max(10, len(length_P) // 50))
 
 
-# --- a side ----------------------------------------------------------------------------------------------------------
+def measure(run: TrainedRun, bins: Bins, *, label: str, answers: AnswerNumbers | None) -> RunNumbers:
+    """Everything about training, by bins of the length difference."""
+    bin_P = bins.of(run.length_difference_P)
+    return RunNumbers(
+        run=run,
+        label=label,
+        bins=_counts(bins, bin_P),
+        sides={side: _side(run, side, bin_P, len(bins.labels)) for side in SIDES},
+        own_length={side: _own_length(run, side) for side in SIDES if side in ("chosen", "rejected")},
+        answers=answers,
+    )
 
 
-def active_of(one: Visits, side: Side) -> FloatArray:
-    """[P, V]: 1 where active; for `responses` the share of the pair's two, for `pair` 1 while either is."""
-    return _joined(one.active_PVS, side)
-
-
-def _joined(active: np.ndarray[Any, Any], side: Side) -> FloatArray:
-    chosen, rejected = active[..., 0], active[..., 1]
+def of_side(values: FloatArray, side: Side) -> FloatArray:
+    """From [..., S]; of both responses the mean, of the pair the greater: it is active while either is."""
     match side:
         case "chosen":
-            found = chosen
+            return values[..., 0]
         case "rejected":
-            found = rejected
+            return values[..., 1]
         case "pair":
-            found = chosen | rejected
+            greater: FloatArray = values.max(axis=-1)
+            return greater
         case "responses":
-            found = (chosen.astype(np.float64) + rejected) / 2
-    shares: FloatArray = found.astype(np.float64)
-    return shares
+            mean: FloatArray = values.mean(axis=-1)
+            return mean
 
 
-def left_of(one: Visits, side: Side) -> FloatArray:
-    """[P]: visits to leave; for `responses` the mean of the pair's two, which may be half a visit."""
-    if side == "responses":
-        return (left_of(one, "chosen") + left_of(one, "rejected")) / 2
-    return visits_to_leave(active_of(one, side) > 0)
-
-
-def _side(probed: Probed, side: Side, bin_P: Any, n_bins: int) -> dict[str, Any]:
-    active_KPV = np.array([active_of(one, side) for one in probed.seeds])
-    left_KP = np.array([left_of(one, side) for one in probed.seeds])
-    gone_KP = np.array([_gone(one, side) for one in probed.seeds])
+def _side(run: TrainedRun, side: Side, bin_P: IntArray, n_bins: int) -> SideNumbers:
+    active_KPV, times_KP = of_side(run.active_KPVS, side), of_side(run.times_KPS, side)
+    never_KP = of_side(_never_left(run), side)
     members = [bin_P == at for at in range(n_bins)]
-    return {
-        "share_left": of_pairs(estimates.rate(gone_KP)),
-        "active": [[of_pairs(estimates.rate(active_KPV[:, m, v])) for v in range(probed.n_visits)] for m in members],
-        "active_by_step": _curves(probed, side, bin_P, n_bins),
-        "visits": [_times(left_KP[:, m], gone_KP[:, m], probed.n_visits) for m in members],
-        "n_apart": min(rows_apart(left_P) for left_P in left_KP),
-    }
+    n_apart = min(analysis.count_differing(times_P) for times_P in times_KP)
+    correlations = _correlations(run, side, times_KP, has_order=n_apart >= analysis.MIN_DIFFERING)
+    by: Contrast = "length_difference" if run.quality_PS is None else "at_equal_quality"
+    correlation = correlations[by].estimate if by in correlations else None
+    return SideNumbers(
+        share_left=_rate(1 - never_KP),
+        active=tuple(tuple(_rate(active_KPV[:, m, v]) for v in range(run.n_visits)) for m in members),
+        active_by_step=_curves(run, side, bin_P, n_bins),
+        visits=tuple(_times(times_KP[:, m], never_KP[:, m], run.n_visits) for m in members),
+        n_apart=n_apart,
+        correlations=correlations,
+        verdict=Verdict(analysis.order_of(correlation, n_differing=n_apart), by),
+    )
 
 
-def _gone(one: Visits, side: Side) -> FloatArray:
-    """[P]: 1 where it left before the end; for `responses` the share of the pair's two."""
-    if side == "responses":
-        return (_gone(one, "chosen") + _gone(one, "rejected")) / 2
-    gone: FloatArray = (left_of(one, side) < one.active_PVS.shape[1]).astype(np.float64)
-    return gone
+def _never_left(run: TrainedRun) -> FloatArray:
+    """[K, P, S]: 1 where a response never left."""
+    return (run.times_KPS >= run.n_visits).astype(np.float64)
 
 
-def _times(left_KP: FloatArray, gone_KP: FloatArray, n_visits: int) -> dict[str, Any]:
-    """Restricted mean of the visits to leave, their median (over all seeds), and the share that never left."""
-    return {
-        "mean": of_pairs(estimates.mean(left_KP)),
-        "median": median_visits(left_KP.ravel(), n_visits=n_visits),
-        "never": of_pairs(estimates.rate(1 - gone_KP)),
-    }
+def _times(times_KP: FloatArray, never_KP: FloatArray, n_visits: int) -> Times:
+    return Times(_mean(times_KP), analysis.median_time(times_KP.ravel(), n_visits=n_visits), _rate(never_KP))
 
 
-def _curves(probed: Probed, side: Side, bin_P: Any, n_bins: int) -> dict[str, Any]:
-    """Share active of each bin, over stretches of equally many steps, all seeds together; null where none was seen."""
-    last = max(one.n_steps for one in probed.seeds)
-    n_visits = sum(len(one.step_W) for one in probed.seeds)
-    n_points = min(POINTS, last, max(probed.n_visits, n_visits // (n_bins * _VISITS_A_POINT)))
-    total = np.zeros((n_bins, n_points))
-    count = np.zeros((n_bins, n_points))
-    for one in probed.seeds:
-        at_W = (one.step_W - 1) * n_points // last
-        np.add.at(total, (bin_P[one.pair_W], at_W), _joined(one.active_WS, side))
-        np.add.at(count, (bin_P[one.pair_W], at_W), 1)
-    return {
-        "step": [float((at + 0.5) * last / n_points + 0.5) for at in range(n_points)],
-        "share": [
-            [finite(t / c) if c else None for t, c in zip(*row, strict=True)]
-            for row in zip(total.tolist(), count.tolist(), strict=True)
-        ],
-    }
+def _curves(run: TrainedRun, side: Side, bin_P: IntArray, n_bins: int) -> Curves:
+    """Over stretches of equally many steps, all seeds together."""
+    n_steps = max(seed.n_steps for seed in run.seeds)
+    n_rows = sum(len(seed.rows.step_W) for seed in run.seeds)
+    n_points = min(_POINTS, n_steps, max(run.n_visits, n_rows // (n_bins * _VISITS_A_POINT)))
+    active, count = np.zeros((n_bins, n_points)), np.zeros((n_bins, n_points))
+    for seed in run.seeds:
+        at = bin_P[seed.rows.pair_W], (seed.rows.step_W - 1) * n_points // n_steps
+        np.add.at(active, at, of_side(seed.rows.active_WS.astype(np.float64), side))
+        np.add.at(count, at, 1)
+    shares = np.divide(active, count, out=np.full_like(active, np.nan), where=count > 0)
+    return Curves(
+        step=tuple((point + 0.5) * n_steps / n_points + 0.5 for point in range(n_points)),
+        share=tuple(tuple(map(finite, row)) for row in shares.tolist()),
+    )
 
 
-def _own_length(probed: Probed, at: int) -> dict[str, Any]:
-    """One side binned by the response's own length: the mechanical effect of a sum over tokens."""
-    length_P = probed.length_PS[:, at]
-    bins = quantile_bins(length_P, least=_least(len(length_P)))
+def _own_length(run: TrainedRun, side: Side) -> OwnLength:
+    length_P = of_side(run.length_PS, side)
+    times_KP, never_KP = of_side(run.times_KPS, side), of_side(_never_left(run), side)
+    ratio_KP = of_side(np.array([seed.last_ratio_PS for seed in run.seeds]), side)
+    bins = bins_of(length_P)
     bin_P = bins.of(length_P)
-    side: Side = "rejected" if at else "chosen"
-    left_KP, gone_KP = (np.array([of(one, side) for one in probed.seeds]) for of in (left_of, _gone))
-    ratio_KP = np.array([one.ratio_PVS[:, -1, at] for one in probed.seeds])
-    rows = []
-    for row in range(len(bins.labels)):
-        m = bin_P == row
-        rows.append(
-            _times(left_KP[:, m], gone_KP[:, m], probed.n_visits)
-            | {
-                "log_ratio": of_pairs(estimates.mean(ratio_KP[:, m])),
-                "log_ratio_a_token": of_pairs(estimates.mean(ratio_KP[:, m] / length_P[m])),
-            }
+    rows = tuple(
+        OwnLengthRow(
+            times=_times(times_KP[:, m], never_KP[:, m], run.n_visits),
+            log_ratio=_mean(ratio_KP[:, m]),
+            log_ratio_a_token=_mean(ratio_KP[:, m] / length_P[m]),
         )
-    return {"bins": _bins(bins, bin_P), "rows": rows}
+        for m in (bin_P == at for at in range(len(bins.labels)))
+    )
+    return OwnLength(_counts(bins, bin_P), rows)
 
 
-def _bins(bins: Bins, bin_P: Any) -> list[dict[str, Any]]:
-    return [
-        {"label": label, "low": low, "high": high, "n": int((bin_P == at).sum())}
-        for at, (label, (low, high)) in enumerate(zip(bins.labels, bins.bounds, strict=True))
-    ]
-
-
-def _least(n: int) -> int:
-    return max(_LEAST_IN_BIN, n // 50)
+def _counts(bins: Bins, bin_P: IntArray) -> tuple[BinCount, ...]:
+    counts = np.bincount(bin_P, minlength=len(bins.labels)).tolist()
+    return tuple(BinCount(label, *ends, n) for label, ends, n in zip(bins.labels, bins.bounds, counts, strict=True))
 
 
 # --- correlations ----------------------------------------------------------------------------------------------------
 
 
-def _correlations(probed: Probed, side: Side) -> dict[str, Drawn]:
-    """Rank correlations of the time to saturation, where enough leave; of `pull`, of what is left at the last visit."""
-    left = [left_of(one, side) for one in probed.seeds]
-    difference_P = probed.difference_P
-    length_P = {"chosen": probed.length_PS[:, 0], "rejected": probed.length_PS[:, 1]}.get(
-        side, probed.length_PS.sum(axis=1)
-    )
-    quality = [] if probed.quality_PS is None else [probed.quality_PS[:, 0], probed.quality_PS[:, 1]]
-    given = {"length_difference": [], "at_equal_length": [length_P]}
+def _correlations(run: TrainedRun, side: Side, times_KP: FloatArray, *, has_order: bool) -> dict[Contrast, Correlation]:
+    """Of the time to saturation, where enough leave; of `pull`, of what is left of the pull at the last visit."""
+    length_P = of_side(run.length_PS, side) if side in ("chosen", "rejected") else run.length_PS.sum(axis=1)
+    quality = [] if run.quality_PS is None else [run.quality_PS[:, 0], run.quality_PS[:, 1]]
+    controls: dict[Contrast, list[FloatArray]] = {"length_difference": [], "at_equal_length": [length_P]}
     if quality:
-        given |= {"at_equal_quality": quality, "at_equal_quality_and_length": [*quality, length_P]}
-    if probed.reference_PS is not None:
-        given["at_equal_reference"] = [probed.reference_PS[:, 0] - probed.reference_PS[:, 1]]
-    found = {}
-    if min(rows_apart(left_P) for left_P in left) >= LEAST_ROWS:
-        found = {name: correlate(probed, difference_P, left, given=held) for name, held in given.items()}
-        found["own_length"] = correlate(probed, length_P, left, given=quality)
-    pull = [_pull(one, side) for one in probed.seeds]
-    found["pull"] = correlate(probed, difference_P, pull, given=quality)
-    return found
-
-
-def _pull(one: Visits, side: Side) -> FloatArray:
-    """[P]: what is left of the first pull at the last visit; for a pair the stronger, for `responses` the mean."""
-    last_PS = one.pull_PVS[:, -1]
-    match side:
-        case "chosen":
-            found: FloatArray = last_PS[:, 0]
-        case "rejected":
-            found = last_PS[:, 1]
-        case "pair":
-            found = last_PS.max(axis=1)
-        case "responses":
-            found = last_PS.mean(axis=1)
-    return found
+        controls |= {"at_equal_quality": quality, "at_equal_quality_and_length": [*quality, length_P]}
+    if run.reference_PS is not None:
+        controls["at_equal_reference"] = [run.reference_PS[:, 0] - run.reference_PS[:, 1]]
+    correlations: dict[Contrast, Correlation] = {}
+    if has_order:
+        for contrast, columns in controls.items():
+            correlations[contrast] = correlate(run, run.length_difference_P, times_KP, controls=columns)
+        correlations["own_length"] = correlate(run, length_P, times_KP, controls=quality)
+    pull_KP = of_side(np.array([seed.last_pull_PS for seed in run.seeds]), side)
+    correlations["pull"] = correlate(run, run.length_difference_P, pull_KP, controls=quality)
+    return correlations
 
 
 def correlate(
-    probed: Probed, x_P: FloatArray, y_KP: Sequence[FloatArray], *, given: Sequence[FloatArray] = ()
-) -> Drawn:
+    run: TrainedRun, x_P: FloatArray, y_KP: FloatArray, *, controls: Sequence[FloatArray] = ()
+) -> Correlation:
     """One rank correlation a seed on the same draws of prompts, and all seeds in one estimate."""
-    by_seed = tuple(rank_correlation(x_P, y_P, given=given, groups_N=probed.prompts_P) for y_P in y_KP)
-    return Drawn(by_seed, pooled(by_seed))
+    return pool_seeds([rank_correlation(x_P, y_P, controls=controls, groups_N=run.prompts_P) for y_P in y_KP])
 
 
-def pooled(by_seed: Sequence[RankCorrelation]) -> Estimate:
-    """All seeds in one estimate. `detectable` is the size that four of five such probes would tell from 0."""
-    first = by_seed[0]
-    if len(by_seed) == 1:
-        told = estimates.estimate(first.value, first.ci95, n=first.n, method=METHOD)
-        error = first.standard_error
-    else:
-        over = seeds.pooled_figures(
-            [one.value for one in by_seed],
-            standard_errors=[one.standard_error for one in by_seed],
-            n_prompts=first.n_groups,
-        )
-        told = estimates.of_seeds(over, method=seeds.METHOD_OF_FIGURES) | {"n": first.n}
-        error = over.standard_error
-    known = told["ci95"] is not None and error > 0
-    detectable = comparison.power(1, delta=1.0, sd=error).detectable if known else None
-    return told | {"n_prompts": first.n_groups, "detectable": detectable}
+# --- estimates over pairs --------------------------------------------------------------------------------------------
 
 
-def _verdict(probed: Probed, side: Side, told: Mapping[str, Estimate]) -> dict[str, Any]:
-    by = "length_difference" if probed.quality_PS is None else "at_equal_quality"
-    apart = min(rows_apart(left_of(one, side)) for one in probed.seeds)
-    return {"order": order_of(told[by]["ci95"] if by in told else None, n_apart=apart), "by": by}
+def _rate(values_KP: FloatArray) -> Estimate:
+    return of_pairs(estimates.rate(values_KP, rows="pairs"))
 
 
-def of_pairs(told: Estimate) -> Estimate:
-    """The report's methods speak of prompts; here the rows are pairs, and one alone has no interval."""
-    method = told["method"].replace("prompts", "pairs")
-    return dict(told) | ({"method": method} if told["n"] > 1 else {"method": f"{method}: one pair", "ci95": None})
+def _mean(values_KP: FloatArray) -> Estimate:
+    return of_pairs(estimates.mean(values_KP, rows="pairs"))
+
+
+def of_pairs(estimate: Estimate) -> Estimate:
+    """One pair alone has no interval."""
+    return estimate if estimate.n > 1 else replace(estimate, method=f"{estimate.method}: one pair", ci95=None)

@@ -2,208 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from trimtab.analysis import probe_plots
-from trimtab.analysis.probe_plots import Dot
-from trimtab.reporting.estimates import scaled
-from trimtab.reporting.text import MISSING, number, shown
-from trimtab.studies.length_probe.words import HELD, SIDES
-from trimtab.version import __version__
-
-Numbers = Mapping[str, Any]
+from trimtab.analysis.probe_plots import Dots, curves_plot, dots_plot
+from trimtab.analysis.rank_correlation import Correlation
+from trimtab.records import Estimate
+from trimtab.reporting.sections import (
+    Block,
+    Bullets,
+    Code,
+    Figures,
+    Heading,
+    Page,
+    Plot,
+    Section,
+    Sentence,
+    Table,
+    Text,
+)
+from trimtab.reporting.text import MISSING, estimate_text, number
+from trimtab.studies.length_probe.answer_lengths import AnswerNumbers
+from trimtab.studies.length_probe.numbers import SIDES, BinCount, Contrast, RunNumbers, Side
+from trimtab.studies.length_probe.run_difference import RunDifference
+from trimtab.studies.length_probe.words import CONTRASTS, SIDE_NAMES
 
 _NOTES = (
-    "A response is saturated at a visit when {leaves}. It has left from the first visit after which it pulls no more; "
-    "a response that still pulls at its last visit never left, and counts as later than all that did.",
+    "A response is saturated at a visit when {saturation}. It has left from the first visit after which it pulls no "
+    "more; a response that still pulls at its last visit never left, and counts as later than all that did.",
     "Time to saturation is counted in visits, one an epoch: 0 when it never pulled, {visits} when it never left. Its "
-    "mean is therefore a restricted one; the order within an epoch is drawn at random and is left out.",
-    "A negative correlation says that the longer, or the long-favoured, leave earlier. All are rank correlations; what "
-    "is held equal enters by its ranks, their squares and products, and is taken out of both by least squares.",
+    "mean is therefore a restricted one; the order within an epoch is random and is left out.",
+    "A negative correlation says that longer responses, or pairs with the longer chosen response, leave earlier. All "
+    "are rank correlations; what is held equal enters by its ranks, their squares and products, and is taken out of "
+    "both by least squares.",
     "Log-ratios are sums over tokens: a response's own length decides how far it has to go and how far it can go, "
     "whatever the other one is. “Own length” tells that from the effect of being the longer one. For both responses "
     "together, and for the pair, it is their total.",
     "True quality is the oracle's, blind to length; it is known in the embedded world alone. The reference's "
-    "log-probability is no measure of quality.",
+    "log-probability does not measure quality.",
     "Intervals treat pairs as the sample (and seeds, where there are several); those of correlations draw whole "
     "prompts with all of their pairs.",
 )
-_SIDES = ("responses", "chosen", "rejected", "pair")
-
-
-def page(told: Numbers) -> dict[str, Any]:
-    """Everything that the template prints."""
-    runs = told["runs"]
-    first = runs[0]
-    sections = []
-    for at, run in enumerate(runs):
-        sections += _run_sections(run, at=at, several=len(runs) > 1)
-    sections += [_compared_section(one, runs, at) for at, one in enumerate(told["compared"])]
-    objectives = ", ".join(dict.fromkeys(run["objective"]["name"] for run in runs))
-    leaves = "; ".join(dict.fromkeys(run["leaves"] for run in runs))
-    visits = ", ".join(dict.fromkeys(str(run["n_visits"]) for run in runs))
-    return {
-        "title": "Do long-favoured pairs leave training first?",
-        "subject": [
-            ("objective", objectives),
-            ("data", ", ".join(dict.fromkeys(run["data"] for run in runs))),
-            ("pairs", number(first["n_pairs"])),
-            ("visits to each", visits),
-            ("seeds" if len(first["seeds"]) > 1 else "seed", ", ".join(map(str, first["seeds"]))),
-        ],
-        "headline": told["headline"],
-        "sections": sections,
-        "notes": [note.format(leaves=leaves, visits=visits) for note in _NOTES] + _left_out(runs),
-        "command": told["command"],
-        "trimtab": __version__,
-    }
-
-
-def _left_out(runs: Sequence[Numbers]) -> list[str]:
-    said = []
-    for run in runs:
-        if run["n_left_out"]:
-            said.append(f"{run['label']}: {number(run['n_left_out'])} pairs had fewer visits and are left out.")
-        if not run["reference"]:
-            said.append(f"{run['label']}: the reference's log-probabilities are not in the cache any more.")
-    return said
-
-
-def _run_sections(run: Numbers, *, at: int, several: bool) -> list[dict[str, Any]]:
-    sections = [_leaving(run), _times(run), _own_length(run), _correlations(run), *_answers(run)]
-    for section in sections:
-        section["anchor"] = f"{section['anchor']}-{at}"
-        if several:
-            section["title"] = f"{run['label']}: {section['title'][0].lower()}{section['title'][1:]}"
-            section["name"] = f"{at + 1}. {section['name']}"
-    return sections
-
-
-def _leaving(run: Numbers) -> dict[str, Any]:
-    labels = _labels(run["bins"])
-    plots = []
-    for side in _SIDES:
-        told = run["sides"][side]["active_by_step"]
-        title = f"Active: {SIDES[side]}"
-        svg = probe_plots.curves_plot(told["step"], told["share"], labels, title=f"{title}, by length difference")
-        plots.append({"title": title, "note": f"{_share_left(run, side)} left before the end", "svg": svg})
-    return {
-        "anchor": "leaving",
-        "name": "Who leaves when",
-        "title": "Who leaves training when?",
-        "lead": "Share still active over training, by len(chosen) − len(rejected) in tokens: from the shortest "
-        "(orange) to the longest chosen response (green).",
-        "plots": plots,
-        "tables": [
-            _table(f"share active at each visit, %, {SIDES[side]}", *_active_rows(run, side)) for side in _SIDES
-        ],
-    }
-
-
-def _active_rows(run: Numbers, side: str) -> tuple[list[str], list[list[str]]]:
-    rows = [
-        [one["label"], number(one["n"]), *(shown(scaled(value, 100)) for value in values)]
-        for one, values in zip(run["bins"], run["sides"][side]["active"], strict=True)
-    ]
-    return ["longer by", "pairs", *(f"visit {v + 1}" for v in range(run["n_visits"]))], rows
-
-
-def _times(run: Numbers) -> dict[str, Any]:
-    labels = _labels(run["bins"])
-    series = {role: [_dot(one["mean"]) for one in run["sides"][role]["visits"]] for role in ("chosen", "rejected")}
-    svg = probe_plots.dots_plot(labels, series, unit="visits until it left, mean", title="Time to saturation by bin")
-    rows = []
-    for at, one in enumerate(run["bins"]):
-        cells = []
-        for side in ("chosen", "rejected", "pair"):
-            told = run["sides"][side]["visits"][at]
-            cells += [
-                shown(told["mean"], digits=2),
-                _median(told["median"]),
-                shown(scaled(told["never"], 100), digits=0),
-            ]
-        rows.append([one["label"], *cells])
-    heads = [f"{side}: {what}" for side in ("chosen", "rejected", "pair") for what in ("mean", "median", "never, %")]
-    return {
-        "anchor": "times",
-        "name": "Time to saturation",
-        "title": "How long until a response has left?",
-        "lead": f"In visits; who never left counts as {run['n_visits']}. Green: chosen, orange: rejected.",
-        "plots": [{"title": "Time to saturation", "note": "by length difference, tokens", "svg": svg}],
-        "tables": [_table("mean, median, and share that never left", ["longer by", *heads], rows)],
-    }
-
-
-def _own_length(run: Numbers) -> dict[str, Any]:
-    plots, tables = [], []
-    for side in ("chosen", "rejected"):
-        told = run["own_length"][side]
-        series = {side: [_dot(one["mean"]) for one in told["rows"]]}
-        svg = probe_plots.dots_plot(
-            _labels(told["bins"]), series, unit="visits until it left, mean", title=f"Time by own length, {side}"
-        )
-        plots.append({"title": f"{side.capitalize()}", "note": "by its own length, tokens", "svg": svg})
-        rows = [
-            [bin_["label"], number(bin_["n"]), *_own_cells(one)]
-            for bin_, one in zip(told["bins"], told["rows"], strict=True)
-        ]
-        head = [f"{side}, tokens", "n", "visits", "never left, %", "log-ratio at the end, nats", "nats a token"]
-        tables.append(_table(f"{side} responses by their own length", head, rows))
-    return {
-        "anchor": "own",
-        "name": "Own length",
-        "title": "Is it the response's own length?",
-        "lead": "With log-ratios summed over tokens a longer response has further to go, and further it can go. This "
-        "is the mechanical effect, to be told from that of being the longer of the two.",
-        "plots": plots,
-        "tables": tables,
-    }
-
-
-def _own_cells(one: Numbers) -> list[str]:
-    never = shown(scaled(one["never"], 100), digits=0)
-    return [
-        shown(one["mean"], digits=2),
-        never,
-        shown(one["log_ratio"], digits=2),
-        shown(one["log_ratio_a_token"], digits=3),
-    ]
-
-
-def _correlations(run: Numbers) -> dict[str, Any]:
-    names = [name for name in HELD if any(name in run["sides"][side]["correlations"] for side in _SIDES)]
-    series = {
-        role: [_dot(run["sides"][side]["correlations"].get(name)) for name in names]
-        for side, role in (("responses", "before"), ("chosen", "chosen"), ("rejected", "rejected"))
-    }
-    plots = []
-    if any(value is not None for dots in series.values() for value, _ in dots):
-        svg = probe_plots.dots_plot(
-            [_SHORT[name] for name in names], series, unit="rank correlation", title="Rank correlations", even=0.0
-        )
-        note = "grey: both responses, green: chosen, orange: rejected; left of 0 = the longer leave earlier"
-        plots.append({"title": "Time to saturation and length", "note": note, "svg": svg})
-    rows = []
-    for name in names:
-        cells = [run["sides"][side]["correlations"].get(name) for side in _SIDES]
-        rows.append([HELD[name], *(MISSING if one is None else shown(one, digits=3) for one in cells)])
-    seen = [run["sides"][side]["correlations"].get(run["sides"][side]["verdict"]["by"]) for side in _SIDES]
-    sizes = [MISSING if one is None else f"±{number(one['detectable'], digits=3)}" for one in seen]
-    sizes = [MISSING if one is None else f"±{number(one['detectable'], digits=3)}" for one in seen]
-    rows.append(["could have been seen (power 80 %)", *sizes])
-    return {
-        "anchor": "order",
-        "name": "Correlations",
-        "title": "Is there an order?",
-        "lead": "Rank correlation of the time to saturation with the length difference, at equal quality and length. "
-        "Not measured where the times of fewer than ten responses differ from the commonest one.",
-        "plots": plots,
-        "tables": [_table("every correlation", ["", *(SIDES[side] for side in _SIDES)], rows)],
-    }
-
-
-_SHORT = {
+_SHORT: Mapping[Contrast, str] = {
     "length_difference": "difference",
     "at_equal_quality": "… equal quality",
     "at_equal_reference": "… equal reference",
@@ -212,98 +52,251 @@ _SHORT = {
     "own_length": "own length",
     "pull": "pull at the end",
 }
+_RESPONSE_SIDES: tuple[Side, ...] = ("chosen", "rejected")
+# roles of the palette for one judge each, and what their colours are called
+_JUDGE_COLOURS = {"after": "green", "third": "violet", "rejected": "orange", "before": "grey"}
 
 
-def _answers(run: Numbers) -> list[dict[str, Any]]:
-    told = run["answers"]
-    if told is None:
-        return []
-    labels, judges = _labels(told["bins"]), told["judges"]
-    roles = dict(zip(("after", "third", "rejected", "before", "chosen"), judges, strict=False))
-    series = {role: [_dot(value) for value in judge["bins"]] for role, judge in roles.items()}
-    svg = probe_plots.dots_plot(labels, series, unit="win rate, %", title="Win rate by length difference", even=50.0)
-    rows = [
-        [one["label"], number(one["n"]), shown(one["share"]), *(shown(judge["bins"][at]) for judge in judges)]
-        for at, one in enumerate(told["bins"])
-    ]
-    rows.append(["all", "", "", *(shown(judge["win_rate"]) for judge in judges)])
-    rows.append(
-        ["rank correlation of score and difference", "", "", *(shown(j["correlation"], digits=3) for j in judges)]
-    )
-    rows.append(["without a verdict", "", "", *(number(judge["n_missing"]) for judge in judges)])
-    colours = ", ".join(
-        f"{colour}: {judge['label']}"
-        for colour, judge in zip(("green", "violet", "orange", "grey"), judges, strict=False)
-    )
-    heads = ["longer by", "answers", "share, %", *(judge["label"] for judge in judges)]
-    return [
-        {
-            "anchor": "answers",
-            "name": "Answers",
-            "title": "And in the answers?",
-            "lead": f"Aligned answers to {told['benchmark']} against those of {told['baseline']}, by how much longer "
-            f"they are in {told['unit']}. On average they are longer by {shown(told['change'])} {told['unit']}.",
-            "plots": [{"title": "Win rate", "note": colours, "svg": svg}],
-            "tables": [_table("win rate by length difference, %", heads, rows)],
-        }
-    ]
-
-
-def _compared_section(one: Numbers, runs: Sequence[Numbers], at: int) -> dict[str, Any]:
-    labels = {run["folder"]: run["label"] for run in runs}
-    first, other = labels[one["first"]], labels[one["other"]]
-    section: dict[str, Any] = {
-        "anchor": f"against-{at}",
-        "name": f"1 against {at + 2}",
-        "title": f"{first} against {other}",
-        "lead": f"Not compared pair by pair: {one['why_not']}.",
-        "plots": [],
-        "tables": [],
-    }
-    if one["why_not"] is not None:
-        return section
-    bins = runs[0]["bins"]
-    series = {
-        role: [_dot(scaled(value, 100)) for value in one["sides"][role]["active"]] for role in ("chosen", "rejected")
-    }
-    svg = probe_plots.dots_plot(
-        _labels(bins), series, unit="points of share active", title="Difference of shares active", even=0.0
-    )
-    active = [
-        [bin_["label"], *(shown(scaled(one["sides"][side]["active"][row], 100)) for side in _SIDES)]
-        for row, bin_ in enumerate(bins)
-    ]
-    names = [name for name in HELD if any(name in one["sides"][side]["correlations"] for side in _SIDES)]
-    rows = [
-        [HELD[name], *(shown(one["sides"][side]["correlations"].get(name), digits=3) for side in _SIDES)]
-        for name in names
-    ]
-    heads = [SIDES[side] for side in _SIDES]
-    return section | {
-        "lead": f"The first less the second, on the same pairs and prompts; shares at visit {one['visit']}.",
-        "plots": [{"title": "Share active", "note": "difference by bin; green: chosen, orange: rejected", "svg": svg}],
-        "tables": [
-            _table("difference of shares active, points", ["longer by", *heads], active),
-            _table("difference of correlations", ["", *heads], rows),
+def page(
+    runs: Sequence[RunNumbers], differences: Sequence[RunDifference], *, sentences: Sequence[Sentence], command: str
+) -> Page:
+    visits = _distinct(str(run.run.n_visits) for run in runs)
+    saturation = _distinct((run.saturation for run in runs), separator="; ")
+    notes = [note.format(saturation=saturation, visits=visits) for note in _NOTES] + _left_out(runs)
+    method: list[Block] = [Bullets(notes), Heading("Repeat it"), Code(command)]
+    first = runs[0].run
+    return Page(
+        kind="probe",
+        title="Do pairs with the longer chosen response leave training first?",
+        subject=[
+            ("objective", _distinct(run.run.objective.name for run in runs)),
+            ("data", _distinct(run.run.data for run in runs)),
+            ("pairs", number(len(first.length_PS))),
+            ("visits to each", visits),
+            ("seeds" if len(first.seeds) > 1 else "seed", ", ".join(map(str, first.seed_numbers))),
         ],
-    }
+        question="The answers",
+        sentences=sentences,
+        sections=[
+            *(
+                section
+                for at, run in enumerate(runs)
+                for section in _run_sections(run, at=at, with_label=len(runs) > 1)
+            ),
+            *(_difference_section(difference, at) for at, difference in enumerate(differences)),
+            Section("how", "How it is measured", "How it is measured", method),
+        ],
+        json_name="probe.json",
+    )
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    return {"title": f"Table: {title}", "table": {"head": head, "rows": rows}}
+def _distinct(texts: Iterable[str], *, separator: str = ", ") -> str:
+    return separator.join(dict.fromkeys(texts))
 
 
-def _labels(bins: Sequence[Numbers]) -> list[str]:
-    return [str(one["label"]) for one in bins]
+def _left_out(runs: Sequence[RunNumbers]) -> list[str]:
+    notes = []
+    for run in runs:
+        if run.run.n_left_out:
+            notes.append(f"{run.label}: {number(run.run.n_left_out)} pairs had fewer visits and are left out.")
+        if run.run.reference_PS is None:
+            notes.append(f"{run.label}: the reference's log-probabilities are not available.")
+    return notes
 
 
-def _dot(told: Numbers | None) -> Dot:
-    return (None, None) if told is None else (told["value"], told["ci95"])
+def _run_sections(run: RunNumbers, *, at: int, with_label: bool) -> list[Section]:
+    sections = [_activity(run), _times(run), _own_length(run), _correlations(run)]
+    sections += [] if run.answers is None else [_answers(run.answers)]
+    if with_label:
+        sections = [
+            replace(s, name=f"{at + 1}. {s.name}", title=f"{run.label}: {s.title[0].lower()}{s.title[1:]}")
+            for s in sections
+        ]
+    return [replace(section, anchor=f"{section.anchor}-{at}") for section in sections]
 
 
-def _median(value: float | None) -> str:
-    return "more" if value is None else number(value, digits=0)
+def _activity(run: RunNumbers) -> Section:
+    labels = _labels(run.bins)
+    plots, tables = [], []
+    for side in SIDES:
+        numbers = run.sides[side]
+        title = f"Active: {SIDE_NAMES[side]}"
+        curves = numbers.active_by_step
+        svg = curves_plot(curves.step, curves.share, labels, title=f"{title}, by length difference")
+        share_left = f"{number(numbers.share_left.scaled(100).value)} % left before the end"
+        plots.append(Plot(svg, title, share_left))
+        rows = [
+            [entry.label, number(entry.n), *(estimate_text(share.scaled(100)) for share in shares)]
+            for entry, shares in zip(run.bins, numbers.active, strict=True)
+        ]
+        head = ["longer by", "pairs", *(f"visit {v + 1}" for v in range(run.run.n_visits))]
+        tables.append(Table(head, rows, title=f"share active at each visit, %, {SIDE_NAMES[side]}"))
+    lead = (
+        "Share still active over training, by len(chosen) − len(rejected) in tokens: from the shortest (orange) to the "
+        "longest chosen response (green)."
+    )
+    blocks: list[Block] = [Text(lead, "lead"), Figures(plots), *tables]
+    return Section("leaving", "Who leaves when", "Who leaves training when?", blocks)
 
 
-def _share_left(run: Numbers, side: str) -> str:
-    return f"{number(scaled(run['sides'][side]['share_left'], 100)['value'])} %"
+def _times(run: RunNumbers) -> Section:
+    series = [Dots(side, [times.mean for times in run.sides[side].visits]) for side in _RESPONSE_SIDES]
+    svg = dots_plot(_labels(run.bins), series, unit="visits until it left, mean", title="Time to saturation by bin")
+    sides: tuple[Side, ...] = (*_RESPONSE_SIDES, "pair")
+    rows = []
+    for at, entry in enumerate(run.bins):
+        cells = []
+        for times in (run.sides[side].visits[at] for side in sides):
+            median = "more" if times.median is None else number(times.median, digits=0)
+            cells += [estimate_text(times.mean, digits=2), median, estimate_text(times.never.scaled(100), digits=0)]
+        rows.append([entry.label, *cells])
+    head = ["longer by", *(f"{side}: {figure}" for side in sides for figure in ("mean", "median", "never, %"))]
+    lead = f"In visits; a response that never left counts as {run.run.n_visits}. Green: chosen, orange: rejected."
+    return Section(
+        "times",
+        "Time to saturation",
+        "How long until a response has left?",
+        [
+            Text(lead, "lead"),
+            Figures([Plot(svg, "Time to saturation", "by length difference, tokens")]),
+            Table(head, rows, title="mean, median, and share that never left"),
+        ],
+    )
+
+
+def _own_length(run: RunNumbers) -> Section:
+    plots, tables = [], []
+    for side in _RESPONSE_SIDES:
+        own = run.own_length[side]
+        svg = dots_plot(
+            _labels(own.bins),
+            [Dots(side, [row.times.mean for row in own.rows])],
+            unit="visits until it left, mean",
+            title=f"Time by own length, {side}",
+        )
+        plots.append(Plot(svg, side.capitalize(), "by its own length, tokens"))
+        rows = [
+            [
+                entry.label,
+                number(entry.n),
+                estimate_text(row.times.mean, digits=2),
+                estimate_text(row.times.never.scaled(100), digits=0),
+                estimate_text(row.log_ratio, digits=2),
+                estimate_text(row.log_ratio_a_token, digits=3),
+            ]
+            for entry, row in zip(own.bins, own.rows, strict=True)
+        ]
+        head = [f"{side}, tokens", "n", "visits", "never left, %", "log-ratio at the end, nats", "nats a token"]
+        tables.append(Table(head, rows, title=f"{side} responses by their own length"))
+    lead = (
+        "With log-ratios summed over tokens a longer response has further to go, and can go further. This is the "
+        "mechanical effect, to be told from that of being the longer of the two."
+    )
+    blocks: list[Block] = [Text(lead, "lead"), Figures(plots), *tables]
+    return Section("own", "Own length", "Is it the response's own length?", blocks)
+
+
+def _correlations(run: RunNumbers) -> Section:
+    by_side = {side: run.sides[side].correlations for side in SIDES}
+    head, contrasts, rows = _correlation_table(by_side)
+    roles: tuple[tuple[str, Side], ...] = (("before", "responses"), ("chosen", "chosen"), ("rejected", "rejected"))
+    series = [Dots(role, [_estimate(by_side[side].get(contrast)) for contrast in contrasts]) for role, side in roles]
+    blocks: list[Block] = [
+        Text(
+            "Rank correlation of the time to saturation with the length difference, at equal quality and length. Not "
+            "measured where fewer than ten responses have a time other than the most common one.",
+            "lead",
+        )
+    ]
+    if any(dot is not None and dot.value is not None for dots in series for dot in dots.estimates):
+        labels = [_SHORT[contrast] for contrast in contrasts]
+        svg = dots_plot(labels, series, unit="rank correlation", title="Rank correlations", even=0.0)
+        note = "grey: both responses, green: chosen, orange: rejected; left of 0 = the longer leave earlier"
+        blocks.append(Figures([Plot(svg, "Time to saturation and length", note)]))
+    verdicts = [by_side[side].get(run.sides[side].verdict.by) for side in SIDES]
+    sizes = [MISSING if entry is None else f"±{number(entry.detectable, digits=3)}" for entry in verdicts]
+    rows.append(["detectable (power 80 %)", *sizes])
+    blocks.append(Table(head, rows, title="every correlation"))
+    return Section("order", "Correlations", "Is there an order?", blocks)
+
+
+def _correlation_table(
+    by_side: Mapping[Side, Mapping[Contrast, Correlation]],
+) -> tuple[list[str], list[Contrast], list[list[str]]]:
+    """Its head, the contrasts of its rows, and the rows."""
+    contrasts = [contrast for contrast in CONTRASTS if any(contrast in by_side[side] for side in SIDES)]
+    rows = [
+        [CONTRASTS[contrast], *(estimate_text(_estimate(by_side[side].get(contrast)), digits=3) for side in SIDES)]
+        for contrast in contrasts
+    ]
+    return ["", *(SIDE_NAMES[side] for side in SIDES)], contrasts, rows
+
+
+def _answers(answers: AnswerNumbers) -> Section:
+    judges = answers.judges
+    series = list(zip(_JUDGE_COLOURS.items(), judges, strict=False))  # as many as there are colours
+    svg = dots_plot(
+        [entry.label for entry in answers.bins],
+        [Dots(role, judge.bins) for (role, _), judge in series],
+        unit="win rate, %",
+        title="Win rate by length difference",
+        even=50.0,
+    )
+    colours = ", ".join(f"{colour}: {judge.label}" for (_, colour), judge in series)
+    rows = [
+        [entry.label, number(entry.n), estimate_text(entry.share), *(estimate_text(judge.bins[at]) for judge in judges)]
+        for at, entry in enumerate(answers.bins)
+    ]
+    rows += [
+        ["all", "", "", *(estimate_text(judge.win_rate) for judge in judges)],
+        [
+            "rank correlation of score and difference",
+            "",
+            "",
+            *(estimate_text(judge.correlation.estimate, digits=3) for judge in judges),
+        ],
+        ["without a verdict", "", "", *(number(judge.n_missing) for judge in judges)],
+    ]
+    head = ["longer by", "answers", "share, %", *(judge.label for judge in judges)]
+    lead = (
+        f"Aligned answers to {answers.benchmark} against those of {answers.baseline}, by how much longer they are in "
+        f"{answers.unit}. On average they are longer by {estimate_text(answers.change)} {answers.unit}."
+    )
+    figures = Figures([Plot(svg, "Win rate", colours)])
+    table = Table(head, rows, title="win rate by length difference, %")
+    return Section("answers", "Answers", "And in the answers?", [Text(lead, "lead"), figures, table])
+
+
+def _difference_section(difference: RunDifference, at: int) -> Section:
+    first, sides = difference.first, difference.sides
+    blocks: list[Block] = [Text(f"Not compared pair by pair: {difference.why_not}.", "lead")]
+    if difference.why_not is None:
+        shares = {side: [share.scaled(100) for share in sides[side].active] for side in SIDES}
+        svg = dots_plot(
+            _labels(first.bins),
+            [Dots(side, shares[side]) for side in _RESPONSE_SIDES],
+            unit="points of share active",
+            title="Difference of shares active",
+            even=0.0,
+        )
+        rows = [
+            [entry.label, *(estimate_text(shares[side][row]) for side in SIDES)] for row, entry in enumerate(first.bins)
+        ]
+        head, _, correlation_rows = _correlation_table({side: sides[side].correlations for side in SIDES})
+        lead = f"The first less the second, on the same pairs and prompts; shares at visit {difference.visit}."
+        blocks = [
+            Text(lead, "lead"),
+            Figures([Plot(svg, "Share active", "difference by bin; green: chosen, orange: rejected")]),
+            Table(["longer by", *head[1:]], rows, title="difference of shares active, points"),
+            Table(head, correlation_rows, title="difference of correlations"),
+        ]
+    title = f"{first.label} against {difference.second.label}"
+    return Section(f"against-{at}", f"1 against {at + 2}", title, blocks)
+
+
+def _labels(bins: Sequence[BinCount]) -> list[str]:
+    return [entry.label for entry in bins]
+
+
+def _estimate(correlation: Correlation | None) -> Estimate | None:
+    return None if correlation is None else correlation.estimate

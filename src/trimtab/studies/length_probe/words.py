@@ -1,27 +1,27 @@
-"""What `trimtab probe` says: the verdicts in words, and the terminal's table. No number is made here."""
+"""What `trimtab probe` says: the verdicts in words. No number is made here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
-from trimtab.analysis.length_probe import LEAST_ROWS
-from trimtab.reporting.estimates import direction, scaled
-from trimtab.reporting.sentences import Sentence, sentence, signed
-from trimtab.reporting.text import interval, number, shown, visible
+from trimtab.analysis.length_probe import MIN_DIFFERING
+from trimtab.analysis.rank_correlation import Correlation
+from trimtab.reporting.sections import Sentence, sentence
+from trimtab.reporting.text import interval, number, with_sign
+from trimtab.studies.length_probe.numbers import Contrast, RunNumbers, Side
+from trimtab.studies.length_probe.run_difference import RunDifference
 
-Numbers = Mapping[str, Any]
-
-HELD = {
+CONTRASTS: Mapping[Contrast, str] = {
     "length_difference": "nothing held equal",
     "at_equal_quality": "at equal true quality of both responses",
     "at_equal_reference": "at equal difference of reference log-probability",
     "at_equal_length": "at equal own length",
     "at_equal_quality_and_length": "at equal true quality and own length",
     "own_length": "own length, not the difference",
-    "pull": "strength left at the last visit, not the time",
+    "pull": "pull at the last visit, not the time",
 }
-SIDES = {
+SIDE_NAMES: Mapping[Side, str] = {
     "responses": "both responses",
     "chosen": "chosen",
     "rejected": "rejected",
@@ -29,176 +29,136 @@ SIDES = {
 }
 
 
-def headline(told: Numbers) -> list[Sentence]:
+def headline(runs: Sequence[RunNumbers], differences: Sequence[RunDifference]) -> list[Sentence]:
     """The answers: one verdict a run, what of it is mechanics, and how the runs differ."""
-    runs = told["runs"]
-    several = len(runs) > 1
-    found = [_verdict(run, named=several) for run in runs]
+
+    def label(run: RunNumbers, verdict: Sentence) -> Sentence:
+        return replace(verdict, text=f"{run.label}: {verdict.text}") if len(runs) > 1 else verdict
+
+    sentences = [label(run, _verdict(run)) for run in runs]
     for run in runs:
-        found += _stopped(run, named=several)
-        found += _mechanics(run, named=several)
-        found += _fading(run, named=several)
-        if not run["truth"]:
-            found.append(_without_truth(run, named=several))
-    return [*found, *(_compared(one, runs) for one in told["compared"])]
+        notes = (_early_stop(run), _mechanics(run), _pull(run), _unknown_truth(run))
+        sentences += [label(run, note) for note in notes if note is not None]
+    return sentences + [_difference(difference) for difference in differences]
 
 
-def _verdict(run: Numbers, *, named: bool) -> Sentence:
-    side = run["sides"]["responses"]
-    verdict, left = side["verdict"], scaled(side["share_left"], 100)
-    begin = _name(run, named)
-    gone = f"{number(left['value'])} % of responses left before the end."
-    if verdict["order"] == "too few differ":
-        return sentence(
-            f"{begin}**Too few responses leave training** to say which leave first: the times of {side['n_apart']} "
-            f"differ from the commonest one, {LEAST_ROWS} are asked for. {gone}",
-            "warn",
-        )
-    rho = side["correlations"][verdict["by"]]
-    said = {
-        "first": "leave training **first**",
-        "last": "leave training **last**",
-        "not distinguishable": "leave training neither first nor last: **not distinguishable**",
-    }[verdict["order"]]
+def _verdict(run: RunNumbers) -> Sentence:
+    side = run.sides["responses"]
+    order, by = side.verdict.order, side.verdict.by
+    share = f"{number(side.share_left.scaled(100).value)} % of responses left training before the end."
+    if order == "too few differ":
+        return sentence(f"{_no_order(side.n_apart)} {share}", "warn")
+    correlation = side.correlations[by]
+    verdict = f"Pairs with the longer chosen response leave training **{order}**"
     power = ""
-    if verdict["order"] == "not distinguishable" and rho["detectable"] is not None:
-        power = f" Four in five such probes would have seen a correlation of ±{number(rho['detectable'], digits=2)}."
+    if order == "not distinguishable":
+        verdict = "Whether pairs with the longer chosen response leave first or last is **not distinguishable**"
+        if correlation.detectable is not None:
+            size = number(correlation.detectable, digits=2)
+            power = f" Four in five such probes would detect a correlation of ±{size}."
     return sentence(
-        f"{begin}Pairs whose chosen response is the longer one {said}: rank correlation of length difference and time "
-        f"to saturation {_rho(rho)}, {HELD[verdict['by']]}. {gone}{power}",
+        f"{verdict}: the rank correlation of length difference and time to saturation is {_rho(correlation)}, "
+        f"{CONTRASTS[by]}. {share}{power}",
         "even",
     )
 
 
-def _stopped(run: Numbers, *, named: bool) -> list[Sentence]:
-    done, planned = min(run["steps"]), run["planned_steps"]
-    if done >= planned:
-        return []
-    return [
-        sentence(f"{_name(run, named)}Training stopped after {done} of {planned} steps; its end is that step.", "warn")
-    ]
+def _no_order(n_apart: int) -> str:
+    if n_apart >= MIN_DIFFERING:
+        return "**Which pairs leave training first cannot be said**: the rank correlation has no interval."
+    pairs = f"only {n_apart} pairs have" if n_apart > 1 else "only 1 pair has" if n_apart else "no pair has"
+    return (
+        f"**Too few responses leave training** to say which leave first: {pairs} a time to saturation other than the "
+        f"most common one, and at least {MIN_DIFFERING} are needed."
+    )
 
 
-def _mechanics(run: Numbers, *, named: bool) -> list[Sentence]:
+def _early_stop(run: RunNumbers) -> Sentence | None:
+    n_steps, planned_steps = min(seed.n_steps for seed in run.run.seeds), run.run.planned_steps
+    if n_steps >= planned_steps:
+        return None
+    return sentence(f"Training stopped after {n_steps} of {planned_steps} steps; that step counts as the end.", "warn")
+
+
+def _mechanics(run: RunNumbers) -> Sentence | None:
     """Sums over tokens let a longer response go further: what of the order is left at equal own length."""
-    shares = {side: run["sides"][side]["share_left"]["value"] or 0.0 for side in ("chosen", "rejected")}
-    together = shares["chosen"] == shares["rejected"]  # a loss of the pair's gap lets go of both at once
-    name = "responses" if together else max(shares, key=lambda side: shares[side])
-    told = run["sides"][name]["correlations"]
-    held = "at_equal_quality_and_length" if run["truth"] else "at_equal_length"
-    if held not in told or run["sides"]["responses"]["verdict"]["order"] not in ("first", "last"):
-        return []
-    before, after = told["at_equal_quality" if run["truth"] else "length_difference"], told[held]
-    match direction(after, 0.0):
+    chosen, rejected = (run.sides[side].share_left.value or 0.0 for side in ("chosen", "rejected"))
+    subject = "Both responses leave together, and their own length is the pair's total."
+    name: Side = "responses"  # a loss of the pair's gap lets go of both at once
+    if chosen != rejected:
+        name = "chosen" if chosen > rejected else "rejected"
+        subject = f"The {name} response leaves most often ({number(100 * max(chosen, rejected))} %)."
+    plain: Contrast = "at_equal_quality" if run.has_truth else "length_difference"
+    at_equal_length: Contrast = "at_equal_quality_and_length" if run.has_truth else "at_equal_length"
+    correlations = run.sides[name].correlations
+    if at_equal_length not in correlations or run.sides["responses"].verdict.order not in ("first", "last"):
+        return None
+    match correlations[at_equal_length].estimate.direction(0.0):
         case "not distinguishable":
-            said = (
-                "with own length held equal too, **no order is distinguishable from none**: what there is to see may "
-                "be the response's own length at work, and not which of the two is longer"
+            verdict = (
+                "**not distinguishable** from no order, so the response's own length may be at work, and not which of "
+                "the two is the longer one"
             )
         case "above" | "below":
-            said = "an order remains with own length held equal too: it is **not the response's own length alone**"
+            verdict = "an order remains, so it is **not the response's own length alone**"
         case _:
-            said = "with own length held equal too there is no interval"
-    who = f"The {name} response leaves most ({number(_percent(run, name))} %)"
-    if together:
-        who = "Both responses leave together; their own length is the pair's total"
-    return [
-        sentence(
-            f"{_name(run, named)}{who}. Time to saturation and own length: {_rho(told['own_length'])}. Time and length "
-            f"difference: {_rho(before)}; {said} ({_rho(after)}).",
-            "plain",
-        )
-    ]
+            verdict = "there is no interval"
+    return sentence(
+        f"{subject} Time to saturation correlates with own length at {_rho(correlations['own_length'])} and with the "
+        f"length difference at {_rho(correlations[plain])}; at equal own length the latter is "
+        f"{_rho(correlations[at_equal_length])}: {verdict}."
+    )
 
 
-def _fading(run: Numbers, *, named: bool) -> list[Sentence]:
+def _pull(run: RunNumbers) -> Sentence | None:
     """Losses without a dead zone may keep every response, and yet pull less at some than at others."""
-    if run["dead_zone"]:
-        return []
-    rho = run["sides"]["responses"]["correlations"]["pull"]
-    said = {
-        "below": "pull **less** at the last visit",
-        "above": "pull **more** at the last visit",
-        "not distinguishable": "pull as hard as others at the last visit, as far as can be **distinguished**",
-    }.get(direction(rho, 0.0), "pull all alike")
-    held = ", at equal true quality" if run["truth"] else ""
-    return [sentence(f"{_name(run, named)}Long-favoured pairs {said}: {_rho(rho)}{held}.", "plain")]
+    if run.run.objective.has_dead_zone:
+        return None
+    correlation = run.sides["responses"].correlations["pull"]
+    rho = f"rank correlation {_rho(correlation)}{', at equal true quality' if run.has_truth else ''}"
+    match correlation.estimate.direction(0.0):
+        case "unknown":
+            return sentence(f"Whether the pull at the last visit depends on length cannot be said: {rho}.")
+        case "not distinguishable":
+            verdict = "**not distinguishable** from that on others"
+        case direction:
+            verdict = f"**{'weaker' if direction == 'below' else 'stronger'}** than on others"
+    return sentence(f"At the last visit the pull on pairs with the longer chosen response is {verdict}: {rho}.")
 
 
-def _without_truth(run: Numbers, *, named: bool) -> Sentence:
-    told = run["sides"]["responses"]["correlations"]
-    begin = f"{_name(run, named)}The true quality of these responses is not known, so nothing holds it equal."
-    if "at_equal_reference" in told:
-        return sentence(
-            f"{begin} At equal difference of the reference's log-probabilities the correlation is "
-            f"{_rho(told['at_equal_reference'])}; that is no measure of quality.",
-            "warn",
+def _unknown_truth(run: RunNumbers) -> Sentence | None:
+    if run.has_truth:
+        return None
+    text = "The true quality of these responses is not known, so it could not be held equal."
+    correlations = run.sides["responses"].correlations
+    if "at_equal_reference" in correlations:
+        text += (
+            " At equal difference of the reference's log-probabilities the correlation is "
+            f"{_rho(correlations['at_equal_reference'])}; that does not measure quality."
         )
-    return sentence(f"{begin} The reference's log-probabilities are not at hand either.", "warn")
+    elif run.run.reference_PS is None:
+        text += " The reference's log-probabilities are not available either."
+    return sentence(text, "warn")
 
 
-def _compared(one: Numbers, runs: Sequence[Numbers]) -> Sentence:
-    labels = {run["folder"]: run["label"] for run in runs}
-    pair = f"{labels[one['first']]} against {labels[one['other']]}"
-    if one["why_not"] is not None:
-        return sentence(f"{pair}: not compared pair by pair, because {one['why_not']}.", "warn")
-    truth = next(run["truth"] for run in runs if run["folder"] == one["first"])
-    told = one["sides"]["responses"]["correlations"]
-    found = []
-    for what, name in (("time to saturation", "at_equal_quality" if truth else "length_difference"), ("pull", "pull")):
-        rho = told.get(name)
-        if rho is None or rho["ci95"] is None:
-            found.append(f"of {what} cannot be compared")
-            continue
-        same = direction(rho, 0.0) == "not distinguishable"
-        found.append(f"of {what} differs by {_rho(rho)}{', **not distinguishable** from 0' if same else ''}")
-    return sentence(f"{pair}, on the same pairs: the correlation {'; that '.join(found)}.", "even")
+def _difference(difference: RunDifference) -> Sentence:
+    first = difference.first
+    labels = f"{first.label} against {difference.second.label}"
+    if difference.why_not is not None:
+        return sentence(f"{labels}: not compared pair by pair, because {difference.why_not}.", "warn")
+    by: Contrast = "at_equal_quality" if first.has_truth else "length_difference"
+    correlations = difference.sides["responses"].correlations
+    verdicts = [_change("time to saturation", correlations.get(by)), _change("pull", correlations.get("pull"))]
+    return sentence(f"{labels}, on the same pairs: the correlation {'; that '.join(verdicts)}.", "even")
 
 
-def _name(run: Numbers, named: bool) -> str:
-    return f"{run['label']}: " if named else ""
+def _change(name: str, change: Correlation | None) -> str:
+    if change is None or change.estimate.ci95 is None:
+        return f"of {name} cannot be compared"
+    is_even = change.estimate.direction(0.0) == "not distinguishable"
+    return f"of {name} differs by {_rho(change)}{', **not distinguishable** from 0' if is_even else ''}"
 
 
-def _percent(run: Numbers, side: str) -> float | None:
-    value: float | None = scaled(run["sides"][side]["share_left"], 100)["value"]
-    return value
-
-
-def _rho(told: Numbers) -> str:
-    return f"{signed(told['value'], digits=2)} ({interval(told['ci95'], digits=2)})"
-
-
-# --- the terminal ----------------------------------------------------------------------------------------------------
-
-
-def lines(told: Numbers) -> list[str]:
-    """Verdicts and one table a run."""
-    said = [one["text"].replace("**", "") for one in told["headline"]]
-    for run in told["runs"]:
-        said += ["", f"{run['label']}: active, % at a visit, by length difference in tokens (chosen less rejected)"]
-        said += _laid(_rows(run))
-    return [*said, "", f"plots and every number: {told['runs'][0]['folder']}/probe.html"]
-
-
-def _rows(run: Numbers) -> list[list[str]]:
-    last = run["n_visits"] - 1
-    visits = sorted({0, last // 2, last})  # the page has them all
-    head = ["longer by", "pairs", *(f"{side} {v + 1}" for side in ("chosen", "rejected") for v in visits)]
-    rows = [[*head, "mean visits: chosen", "rejected"]]
-    for at, one in enumerate(run["bins"]):
-        shares = [
-            number(scaled(run["sides"][side]["active"][at][v], 100)["value"], digits=0)
-            for side in ("chosen", "rejected")
-            for v in visits
-        ]
-        times = [shown(run["sides"][side]["visits"][at]["mean"], digits=2) for side in ("chosen", "rejected")]
-        rows.append([one["label"], number(one["n"]), *shares, *times])
-    return rows
-
-
-def _laid(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(f"{visible(cell):>{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+def _rho(correlation: Correlation) -> str:
+    estimate = correlation.estimate
+    return f"{with_sign(estimate.value, digits=2)} ({interval(estimate.ci95, digits=2)})"
