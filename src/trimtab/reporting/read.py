@@ -19,10 +19,11 @@ from trimtab.judging.answer_files import question_id
 from trimtab.judging.mt_bench import read_marks
 from trimtab.judging.official import LengthTables
 from trimtab.records import Answer, Verdict
-from trimtab.reporting.judge_record import Canary, JudgeRecord, canaries_of
+from trimtab.reporting.judges import Canary, canaries_of
 from trimtab.reporting.metrics import Metrics
 from trimtab.runtime.benchmark_prompts import length_tables
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.judges.judge_record import JudgeRecord
 from trimtab.runtime.run_setup import RunSetup
 
 TRUTH = "oracle"
@@ -208,7 +209,7 @@ def _with_answers(run: Run, folder: Folder, setup: RunSetup, name: str) -> Run:
     is_published = bool(unaligned) or (
         name != windtunnel.NAME and bool(generators) and generators != {setup.config.model.name}
     )
-    chosen = CHOSEN if run.judge is None else run.judge.judge or CHOSEN
+    chosen = CHOSEN if run.judge is None else run.judge.identity.judge or CHOSEN
     verdicts = {judge or chosen: _parse(path, _verdicts) for judge, path in _judges(folder, name)}
     return replace(
         run,

@@ -6,10 +6,10 @@ Every judge is shown canaries: answers of which it is known what a sound judge s
 from __future__ import annotations
 
 from trimtab import store
-from trimtab.analysis.winrate import too_many_missing
 from trimtab.errors import RunError
 from trimtab.progress import Reporter
 from trimtab.runtime.judges import grading, pairwise, windtunnel_judges
+from trimtab.runtime.judges.judge_record import JudgeRecord
 from trimtab.runtime.run_setup import RunSetup
 
 
@@ -31,11 +31,11 @@ def refuse_if_incomplete(setup: RunSetup) -> None:
     name, config = setup.benchmark_name, setup.config
     if name is None or config.judge.kind in ("none", "oracle"):
         return
-    record = store.read_json(setup.folder.judge(name))
-    if too_many_missing(record["n_missing"], of=record["n_prompts"]) and not config.judge.allow_missing:
+    record = JudgeRecord.from_json(store.read_json(setup.folder.judge(name)))
+    if record.too_many_missing and not config.judge.allow_missing:
+        reasons = f" ({record.usage.reasons})" if record.usage.reasons else ""
         raise RunError(
-            f"judge: {record['n_missing']} of {record['n_prompts']} prompts have no verdict"
-            + (f" ({record['reasons']})" if record["reasons"] else "")
-            + ", so there is no headline number",
+            f"judge: {record.n_missing} of {record.n_prompts} prompts have no verdict{reasons}, so there is no "
+            "headline number",
             remedy="the same command asks again for those that were answered; --allow-missing reports without them",
         )

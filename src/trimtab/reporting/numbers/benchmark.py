@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trimtab.analysis import canaries
-from trimtab.reporting.judge_record import Canary, JudgeRecord, pooled_record
+from trimtab.reporting.json_form import fields_form
+from trimtab.reporting.judges import Canary
 from trimtab.reporting.numbers.answers import (
     FamilyNumbers,
     LengthNumbers,
@@ -20,6 +21,8 @@ from trimtab.reporting.numbers.common_prompts import CommonPrompts
 from trimtab.reporting.numbers.judges import JudgeNumbers, LengthBin, judge_numbers, length_bins
 from trimtab.reporting.numbers.marks import MarkNumbers, mark_numbers
 from trimtab.reporting.read import Run
+from trimtab.runtime.judges import judge_record
+from trimtab.runtime.judges.judge_record import JudgeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class BenchmarkNumbers:
     scores: ScoreNumbers | None
     families: tuple[FamilyNumbers, ...]
 
+    def to_json(self) -> dict[str, object]:
+        tree = fields_form(self)
+        record = self.identity
+        return tree if record is None else tree | {"identity": record.to_json() | {"refused": record.refused}}
+
     @property
     def published_baseline(self) -> str | None:
         """The name of the published baseline; None where answers are compared with the unaligned model's."""
@@ -62,7 +70,7 @@ def benchmark_numbers(runs: Sequence[Run]) -> BenchmarkNumbers | None:
     """None when there are neither answers of both sides nor marks."""
     first = runs[0]
     common = CommonPrompts.of(runs)
-    record = pooled_record([run.judge for run in runs if run.judge is not None])
+    record = judge_record.pooled([run.judge for run in runs if run.judge is not None])
     marks = mark_numbers(runs, record)
     if not common.prompts and marks is None:
         return None

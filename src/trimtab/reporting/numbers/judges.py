@@ -18,10 +18,11 @@ from trimtab.analysis.length_control import LengthControlled
 from trimtab.analysis.winrate import WinRate
 from trimtab.records import Direction, Estimate, Verdict
 from trimtab.reporting.forest import EVEN
-from trimtab.reporting.judge_record import LABELS, JudgeRecord
+from trimtab.reporting.judges import LABELS, is_calibrated
 from trimtab.reporting.numbers.common_prompts import CommonPrompts
 from trimtab.reporting.numbers.paired_change import PairedChange, win_rate_change
 from trimtab.reporting.read import TRUTH, Run
+from trimtab.runtime.judges.judge_record import JudgeRecord
 
 BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (t interval of the logit)"
 N_BINS = 5
@@ -116,7 +117,7 @@ def judge_numbers(judge: str, common: CommonPrompts, record: JudgeRecord | None)
     return JudgeNumbers(
         judge=judge,
         annotator=annotator,
-        label=LABELS.get(annotator, annotator) if record is None else record.label,
+        label=LABELS.get(annotator, annotator) if record is None else record.identity.label,
         unaligned=_unaligned(common, scores_KN),
         role="truth" if judge == TRUTH else "judge",
         win_rate=win_rate,
@@ -177,7 +178,7 @@ def _length_controlled(judge: str, common: CommonPrompts, record: JudgeRecord | 
         win_rate=estimate,
         direction=estimate.direction(EVEN),
         variant=first.variant,
-        calibrated=None if record is None else record.is_calibrated(common.first.benchmark),
+        calibrated=None if record is None else is_calibrated(common.first.benchmark, record),
         notes=() if tables is None else tuple(tables.notes),
         by_seed=tuple(SeedFit(run.seed, fit) for run, fit in zip(common.runs, fits, strict=True)),
     )

@@ -17,9 +17,9 @@ from trimtab.analysis.comparison import Scores
 from trimtab.analysis.marks import Question, Row
 from trimtab.records import Estimate
 from trimtab.reporting.json_form import fields_form, json_form
-from trimtab.reporting.judge_record import JudgeRecord
 from trimtab.reporting.numbers.paired_change import PairedChange, paired_change
 from trimtab.reporting.read import SIDES, Run, Side
+from trimtab.runtime.judges.judge_record import JudgeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def mark_numbers(runs: Sequence[Run], record: JudgeRecord | None) -> MarkNumbers
         members = [question for question in questions if categories.get(question) == name]
         groups.append(marking.group("category", name, members, turns=turns))
     return MarkNumbers(
-        judge="the judge" if record is None else record.label,
+        judge="the judge" if record is None else record.identity.label,
         models={side: marking.generator(side) for side in sides},
         n_questions=len(questions),
         n_missing={side: sum(row[2] is None for run in runs for row in run.marks[side]) for side in sides},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trimtab.analysis.intervals import finite
 from trimtab.records import Estimate
 from trimtab.reporting.forest import EVEN
-from trimtab.reporting.judge_record import Canary, JudgeRecord
+from trimtab.reporting.judges import Canary
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.judges import JudgeNumbers, LengthControlNumbers, UnalignedNumbers
 from trimtab.reporting.sections import (
@@ -23,6 +23,7 @@ from trimtab.reporting.sections import (
     Text,
 )
 from trimtab.reporting.text import estimate_text, number, significant, value_text
+from trimtab.runtime.judges.judge_record import JudgeRecord
 
 _SHORT = 16  # digits of a digest on the page; report.json has all of them
 CANARIES_LEAD = (
@@ -211,36 +212,38 @@ def judge(benchmark: BenchmarkNumbers | None) -> Section | None:
     if benchmark.canaries:
         blocks += [Heading("Canaries"), Text(CANARIES_LEAD, "lead"), _canaries_table(benchmark.canaries)]
     if record is not None:
-        blocks += [*_texts_table(record), *(Text(note, "note") for note in record.notes)]
+        blocks += [*_texts_table(record), *(Text(note, "note") for note in record.usage.notes)]
     return Section("judge", "Judge", "The judge", blocks)
 
 
 def _texts_table(record: JudgeRecord) -> list[Table]:
     rows = [
-        [name, _digest(text.sha256) or "–", "yes" if text.official else "no: not comparable"]
-        for name, text in record.texts.items()
+        [name, _digest(text.get("sha256")) or "–", "yes" if text.get("official") else "no: not comparable"]
+        for name, text in record.identity.texts.items()
     ]
     return [Table(["text", "sha256", "official"], rows, title="the official texts")] if rows else []
 
 
 def _record_facts(record: JudgeRecord) -> list[tuple[str, str]]:
-    def counts(*names: str) -> str:
-        return ", ".join(number(record.counts[name]) for name in names)
-
+    judge, usage = record.identity, record.usage
     permission = " (allowed by --allow-missing)" if record.allow_missing and record.n_missing else ""
     rows = [
-        ("judge", record.judge),
-        ("model", record.model),
-        ("asked at", record.base_url),
-        ("rubric", record.rubric),
-        ("prompt, sha256", _digest(record.prompt_sha256)),
-        ("order of the answers", record.order),
+        ("judge", judge.judge),
+        ("model", usage.model),
+        ("asked at", usage.base_url),
+        ("rubric", judge.rubric),
+        ("prompt, sha256", _digest(judge.prompt_sha256)),
+        ("order of the answers", judge.order),
         ("verdicts missing", f"{number(record.n_missing)} of {number(record.n_prompts)}{permission}"),
-        ("asked now, from the store, failed", counts("n_asked", "n_cached", "n_failed")),
-        ("tokens in, out", counts("prompt_tokens", "completion_tokens")),
-        ("cost of this run", "not known" if record.cost_usd is None else f"{record.cost_usd:.2f} USD"),
+        ("asked now, from the store, failed", _listed_numbers(usage.n_asked, usage.n_cached, usage.n_failed)),
+        ("tokens in, out", _listed_numbers(usage.prompt_tokens, usage.completion_tokens)),
+        ("cost of this run", "not known" if usage.cost_usd is None else f"{usage.cost_usd:.2f} USD"),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _listed_numbers(*counts: int) -> str:
+    return ", ".join(number(count) for count in counts)
 
 
 def _digest(sha256: str | None) -> str | None:

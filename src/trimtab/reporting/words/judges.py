@@ -7,12 +7,12 @@ from typing import assert_never
 
 from trimtab.records import Direction, Estimate
 from trimtab.reporting.forest import EVEN
-from trimtab.reporting.judge_record import JudgeRecord
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.judges import JudgeNumbers, LengthControlNumbers
 from trimtab.reporting.numbers.marks import MarkNumbers
 from trimtab.reporting.sections import Sentence, Tone, sentence
 from trimtab.reporting.text import interval, number, with_sign
+from trimtab.runtime.judges.judge_record import JudgeRecord
 
 
 def missing(record: JudgeRecord | None) -> list[Sentence]:
@@ -20,7 +20,7 @@ def missing(record: JudgeRecord | None) -> list[Sentence]:
     if record is None or not record.too_many_missing:
         return []
     share = 100 * record.n_missing / record.n_prompts
-    reason = f" ({record.reasons})" if record.reasons else ""
+    reason = f" ({record.usage.reasons})" if record.usage.reasons else ""
     text = f"{number(record.n_missing)} of {number(record.n_prompts)} verdicts are missing, {number(share)} %{reason}"
     if record.refused:
         return [

@@ -18,7 +18,7 @@ from trimtab.analysis.length_probe import BoolArray, quantile_bins
 from trimtab.analysis.rank_correlation import Correlation, pool_seeds, rank_correlation
 from trimtab.records import Answer, Estimate
 from trimtab.reporting import read as report_read
-from trimtab.reporting.judge_record import LABELS
+from trimtab.reporting.judges import LABELS
 from trimtab.studies.length_probe.read import TrainedRun
 
 _N_BINS = 5
