@@ -69,7 +69,15 @@ def test_plan_speaks_to_people_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     code, printed, said = call(["plan", *TINY, "--seeds", "3"], capsys)
     assert code == 0, said
-    for word in ("parameters", "pairs", "steps", "tokens an epoch", "peak memory", "for each of 3 seeds"):
+    for word in (
+        "parameters",
+        "pairs",
+        "steps",
+        "tokens an epoch",
+        "peak memory",
+        "for each of 3 seeds",
+        "3 checkpoints of",
+    ):
         assert word in printed
     assert "about" not in printed
     assert list(tmp_path.iterdir()) == []

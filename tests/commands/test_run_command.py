@@ -187,7 +187,7 @@ def test_stage_by_stage_is_the_same_run(finished: Finished, tmp_path: Path, caps
         assert ours[part] == theirs[part], part
 
 
-@pytest.mark.parametrize("stage", ["generate", "judge", "report"])
+@pytest.mark.parametrize("stage", ["judge", "report"])
 def test_a_stage_before_its_time_says_what_to_run(
     stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

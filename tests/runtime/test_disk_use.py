@@ -77,6 +77,6 @@ def test_a_reference_free_objective_caches_no_rows(model: Path, tmp_path: Path) 
     pairs = make_pairs(16)
     responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
     said = disk_use(set_up(make_config(tmp_path / "run", model)), pairs=pairs, n_heldout=0)
-    assert (said.reference, said.milestones) == (4 * responses, 0)
+    assert (said.reference, said.milestones) == (4 * responses + 40 * 2 * 16, 0)
     free = make_config(tmp_path / "run", model, objective={"name": "simpo", "beta": None, "margin": None})
     assert disk_use(set_up(free), pairs=pairs, n_heldout=0).reference == 0

@@ -149,4 +149,4 @@ def test_a_signal_keeps_what_was_computed(model: Path, tmp_path: Path) -> None:
 def test_the_plan_counts_rows_and_tokens(model: Path, tmp_path: Path) -> None:
     pairs = make_pairs(3)
     planned = reference.plan(set_up(make_config(tmp_path / "run", model)), pairs)
-    assert planned == {"needed": True, "rows": 6, "tokens": sum(pair.n_tokens for pair in pairs)}
+    assert planned == reference.ReferencePlan(needed=True, rows=6, tokens=sum(pair.n_tokens for pair in pairs))

@@ -120,8 +120,9 @@ def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = 
     if name == "judge":  # before the folder is told of another judge
         runner.judge_setup.require(setup)
     options = {"resume_anyway": True} if resume_anyway else {}  # of train alone
-    with runner.begun(setup, reporter=own, **options):
-        for single in runner.seeds(setup, reporter=own):
+    trains = name in ("prepare", "reference", "train")
+    with runner.begun(setup, reporter=own, trains=trains, **options):
+        for single in runner.seeds(setup, reporter=own, trains=trains):
             for earlier in _missing_before(name, single.folder):
                 import_module(f"trimtab.stages.{earlier}").main(single, reporter=own)
             stage.main(single, reporter=own, **options)

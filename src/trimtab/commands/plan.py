@@ -1,129 +1,200 @@
-"""What a run will do and need, said before anything is written: pairs, steps, tokens, memory, time.
+"""What a run will do and need, said before anything is written: pairs, steps, tokens, memory, time, disk.
 
 Lengths come from the data themselves: from all of them, or, of a long source, from its first rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from typing import Any
 
 from trimtab import windtunnel
-from trimtab.engine import memory
+from trimtab.disk import size
+from trimtab.engine import memory, recompute
+from trimtab.objectives import Objective
 from trimtab.progress import Reporter, SilentReporter, duration
 from trimtab.records import TokenPair, digest
 from trimtab.runtime import memory_fit
+from trimtab.runtime.disk_use import DiskUse, disk_use
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.stages import prepare, reference, train
+from trimtab.stages.reference import ReferencePlan
+from trimtab.stages.train import TrainPlan
 
-LOOKED_AT = 1000  # rows tokenised for an estimate
+SAMPLE_ROWS = 1000  # tokenised for an estimate
 EMBEDDED_WHOLE = 2048  # up to so many pairs are all sampled: the run finds their answers in the cache
-EMBEDDED_LOOKED_AT = 64  # else so many are, for an estimate
+EMBEDDED_SAMPLE = 64  # else so many are, for an estimate
 
 
-def inputs(setup: RunSetup) -> str:
-    """Digest of what a plan is made from beside the configuration: the rows, the model, the benchmark's prompts."""
-    return digest([prepare.inputs(setup), setup.model_identity.weights])
+def inputs_digest(inputs: prepare.Inputs) -> str:
+    """Names what a plan is made from beside the configuration: the rows, the model, the benchmark's prompts."""
+    return digest([inputs.digest, inputs.weights])
 
 
-def plan(setup: RunSetup, *, reporter: Reporter) -> dict[str, Any]:
-    """Every derived number of the run, as kept in `plan.json`. Raises what the run itself would refuse."""
-    config, objective = setup.config, setup.objective
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """Device, packs, and the predictions of `engine.memory`, in bytes and seconds."""
+
+    device: str
+    dtype: str
+    threads: int
+    pack_tokens: int
+    checkpointing: recompute.Mode
+    attention: str
+    parameters: int
+    trainable: int
+    predicted_peak_bytes: int
+    predicted_training_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MilestonePlan:
+    """What looking at the held-out pairs takes beside training, and the bytes that weights take until the pick."""
+
+    steps: tuple[int, ...]
+    share_of_training: float
+    disk_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"steps": list(self.steps)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every derived number of a run, as kept in `plan.json`; of one seed where there are several.
+
+    `lengths_from`: rows that lengths were taken from, of all `rows`. `milestones` is None without held-out pairs.
+    """
+
+    rows: int
+    lengths_from: int
+    heldout_pairs: int
+    objective: Objective
+    train: TrainPlan
+    reference: ReferencePlan
+    engine: EnginePlan
+    milestones: MilestonePlan | None
+    disk: DiskUse
+    benchmark: str | None
+    benchmark_prompts: int
+    judge: str
+    select: str
+    seeds: int
+    out: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "lengths_from": self.lengths_from,
+            "heldout_pairs": self.heldout_pairs,
+            "objective": {"name": self.objective.name} | self.objective.parameters(),
+            "step_zero_loss": self.objective.step_zero(),
+            "notices": list(self.objective.notices()),
+            "train": self.train.to_json(),
+            "reference": asdict(self.reference),
+            "engine": asdict(self.engine),
+            "milestones": None if self.milestones is None else self.milestones.to_json(),
+            "disk": self.disk.to_json(),
+            "benchmark": self.benchmark,
+            "benchmark_prompts": self.benchmark_prompts,
+            "judge": self.judge,
+            "select": self.select,
+            "seeds": self.seeds,
+            "out": self.out,
+        }
+
+
+def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
+    """Looks at the data and the model's configuration. Raises what the run itself would refuse."""
+    config = setup.config
     rows = prepare.count(setup)
-    embedded = config.data.source == windtunnel.NAME  # only sampling takes long enough to be shown
-    looked = prepare.prepare(setup, reporter=reporter if embedded else SilentReporter(), limit=_looked_at(setup, rows))
-    prepare.refuse_if_bad(looked.audit, max_rejected=config.data.max_rejected)
-    kept, heldout = prepare.split(looked, share=config.data.holdout)
-    share = rows / max(1, looked.audit.n_rows)
-    # lengths repeat those that were looked at; exact when everything was
-    pairs = list(islice(cycle(kept), max(1, round(len(kept) * share))))
-    return {
-        "rows": rows,
-        "lengths_from": looked.audit.n_rows,
-        "heldout_pairs": round(len(heldout) * share),
-        "objective": {"name": objective.name} | objective.parameters(),
-        "step_zero_loss": objective.step_zero(),
-        "notices": list(objective.notices()),
-        "train": train.plan(setup, pairs).to_json(),
-        "reference": reference.plan(setup, pairs),
-        "engine": (engine := _engine(setup, pairs)),
-        "milestones": _milestones(setup, engine, pairs=pairs, heldout_tokens=share * sum(p.n_tokens for p in heldout)),
-        "benchmark": setup.benchmark_name,
-        "benchmark_prompts": len(setup.benchmark.prompts) if setup.benchmark_name else 0,
-        "judge": config.judge.name,
-        "select": config.select.by,
-        "seeds": config.seeds,
-        "out": str(setup.folder.root),
-    }
+    # only sampling takes long enough to be shown
+    shown = reporter if config.data.source == windtunnel.NAME else SilentReporter()
+    sample = prepare.prepare(setup, reporter=shown, limit=_sample_size(setup, rows))
+    prepare.refuse_if_bad(sample.audit, max_rejected=config.data.max_rejected)
+    kept, heldout = prepare.split(sample, share=config.data.holdout)
+    scale = rows / max(1, sample.audit.n_rows)
+    # lengths repeat those of the sample; exact when that is everything
+    pairs = list(islice(cycle(kept), max(1, round(len(kept) * scale))))
+    train_plan = train.plan(setup, pairs)
+    disk = disk_use(setup, pairs=pairs, n_heldout=len(heldout))
+    heldout_tokens = scale * sum(pair.n_tokens for pair in heldout)
+    return Plan(
+        rows=rows,
+        lengths_from=sample.audit.n_rows,
+        heldout_pairs=round(len(heldout) * scale),
+        objective=setup.objective,
+        train=train_plan,
+        reference=reference.plan(setup, pairs),
+        engine=_engine(setup, pairs, train_plan),
+        milestones=_milestones(train_plan, heldout_tokens=heldout_tokens, disk_bytes=disk.milestones),
+        disk=disk,
+        benchmark=setup.benchmark_name,
+        benchmark_prompts=len(setup.benchmark.prompts) if setup.benchmark_name else 0,
+        judge=config.judge.name,
+        select=config.select.by,
+        seeds=config.seeds,
+        out=str(setup.folder.root),
+    )
 
 
-def _looked_at(setup: RunSetup, rows: int) -> int:
+def _sample_size(setup: RunSetup, rows: int) -> int:
     """How many of the rows lengths are taken from."""
     if setup.config.data.source != windtunnel.NAME:
-        return LOOKED_AT
-    return rows if rows <= EMBEDDED_WHOLE else EMBEDDED_LOOKED_AT
+        return SAMPLE_ROWS
+    return rows if rows <= EMBEDDED_WHOLE else EMBEDDED_SAMPLE
 
 
-def _engine(setup: RunSetup, pairs: list[TokenPair]) -> dict[str, Any]:
-    """Device, packs, and the predictions of `engine.memory`, in bytes and seconds."""
+def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) -> EnginePlan:
+    setup.use_threads()  # before the speed is measured
     device, dtype, shape = setup.device, setup.dtype, setup.memory_shape
-    setup.use_threads()
     fit = memory_fit.fit(setup, pairs=pairs)
-    tokens = sum(pair.n_tokens for pair in pairs)
-    responses = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / max(1, tokens)
-    seen = train.plan(setup, pairs).to_json()
-    longest = memory_fit.longest_sequence(pairs)
+    response_tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+    response_share = response_tokens / max(1, train_plan.tokens_per_epoch)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
-    batch = 2 * setup.config.train.batch_pairs * longest if shape.eager_heads else seen["largest_batch_tokens"]
+    padded = 2 * setup.config.train.batch_pairs * memory_fit.longest_sequence(pairs)
     predicted = memory_fit.predict(
         setup,
-        pack_tokens=min(fit.pack_tokens, batch),
+        pack_tokens=min(fit.pack_tokens, padded if shape.eager_heads else train_plan.largest_batch_tokens),
         pairs=pairs,
-        response_share=responses,
+        response_share=response_share,
         checkpointing=fit.checkpointing,
         base=memory.held_bytes() if device.type != "cuda" else 0,
     )
-    trained = tokens * seen["pairs_seen"] / max(1, len(pairs))
     seconds = memory.seconds(
         shape,
-        tokens=int(trained),
-        response_share=responses,
+        tokens=int(_trained_tokens(train_plan)),
+        response_share=response_share,
         speed=memory.matmul_speed(device, dtype),
         checkpointing=fit.checkpointing,
     )
-    return {
-        "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": setup.threads,
-        "pack_tokens": fit.pack_tokens,
-        "checkpointing": fit.checkpointing,
-        "attention": _attention(setup),
-        "parameters": shape.parameters,
-        "trainable": shape.trainable,
-        "predicted_peak_bytes": predicted.peak,
-        "predicted_training_seconds": seconds,
-    }
+    return EnginePlan(
+        device=device.type,
+        dtype=str(dtype).removeprefix("torch."),
+        threads=setup.threads,
+        pack_tokens=fit.pack_tokens,
+        checkpointing=fit.checkpointing,
+        attention=_attention(setup),
+        parameters=shape.parameters,
+        trainable=shape.trainable,
+        predicted_peak_bytes=predicted.peak,
+        predicted_training_seconds=seconds,
+    )
 
 
-def _milestones(
-    setup: RunSetup, engine: dict[str, Any], *, pairs: list[TokenPair], heldout_tokens: float
-) -> dict[str, Any] | None:
-    """What looking at the held-out pairs takes beside training (forward passes, a third of a step's work a token), and
-    the bytes that weights take until the pick; None without held-out pairs."""
+def _trained_tokens(train_plan: TrainPlan) -> float:
+    return train_plan.tokens_per_epoch * train_plan.pairs_seen / max(1, train_plan.pairs)
+
+
+def _milestones(train_plan: TrainPlan, *, heldout_tokens: float, disk_bytes: int) -> MilestonePlan | None:
     if heldout_tokens == 0:
         return None
-    config, seen = setup.config, train.plan(setup, pairs).to_json()
-    steps = seen["milestones"]
-    trained = seen["tokens_per_epoch"] * seen["pairs_seen"] / max(1, len(pairs))
-    weights, width = engine["parameters"], 4 if engine["dtype"] == "float32" else 2
-    if config.adapter.kind != "none":
-        weights, width = engine["trainable"], 4
-    held = len(steps) if config.select.keep else len(steps) - 1 if config.select.by == "held_out" else 0
-    return {
-        "steps": steps,
-        "share_of_training": len(steps) * heldout_tokens / (3 * trained),
-        "disk_bytes": weights * width * held,
-    }
+    steps = train_plan.milestones
+    # forward passes: a third of a step's work a token
+    share = len(steps) * heldout_tokens / (3 * _trained_tokens(train_plan))
+    return MilestonePlan(steps, share, disk_bytes)
 
 
 def _attention(setup: RunSetup) -> str:
@@ -135,6 +206,8 @@ def _attention(setup: RunSetup) -> str:
     return ways_for(setup.device, setup.dtype)[0].name
 
 
+# --- for a terminal --------------------------------------------------------------------------------------------------
+
 _CHECKPOINTING = {
     "off": "",
     "selective": ", layers but for their matrix products computed twice to save memory",
@@ -142,43 +215,42 @@ _CHECKPOINTING = {
 }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(plan: Plan) -> list[str]:
     """The plan for a terminal."""
-    steps, engine = told["train"], told["engine"]
-    exact = told["lengths_from"] >= told["rows"]
-    about, estimated = ("", "") if exact else ("about ", f", from the first {told['lengths_from']:,} rows")
-    benchmark_line = f"{told['benchmark']}, {told['benchmark_prompts']} prompts" if told["benchmark"] else "none"
-    parameters = ", ".join(f"{k}={v}" for k, v in told["objective"].items() if k != "name" and v is not None)
+    steps, engine, objective = plan.train, plan.engine, plan.objective
+    exact = plan.lengths_from >= plan.rows
+    about, estimated = ("", "") if exact else ("about ", f", from the first {plan.lengths_from:,} rows")
+    benchmark = f"{plan.benchmark}, {plan.benchmark_prompts} prompts" if plan.benchmark else "none"
+    parameters = ", ".join(f"{name}={value}" for name, value in objective.parameters().items() if value is not None)
+    step_zero = objective.step_zero()
+    constant = "depends on the data" if step_zero is None else f"{step_zero:.6g}"
+    each_seed = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
     return [
-        f"model      {engine['parameters']:,} parameters, {engine['trainable']:,} of them trained",
-        f"pairs      {about}{steps['pairs']:,} to train on, {told['heldout_pairs']:,} held out{estimated}",
-        f"objective  {told['objective']['name']}({parameters}), loss before the first step {_constant(told)}",
-        f"steps      {about}{steps['steps']:,} of up to {-(-steps['pairs'] // steps['steps_per_epoch'])} pairs, "
-        f"{steps['tokens_per_epoch']:,} tokens an epoch, learning rate {steps['learning_rate']:g}",
-        f"engine     {engine['device']}, {engine['dtype']}, {engine['threads']} threads, "
-        f"packs of {engine['pack_tokens']:,} tokens{_CHECKPOINTING[engine['checkpointing']]}",
-        f"attention  {engine['attention']}",
-        f"predicted  peak memory {engine['predicted_peak_bytes'] / 1e9:.2f} GB, "
-        f"training {duration(engine['predicted_training_seconds'])}"
-        + (f" for each of {told['seeds']} seeds" if told["seeds"] > 1 else ""),
-        *_milestone_lines(told),
-        f"benchmark  {benchmark_line}",
-        f"judge      {told['judge']}"
-        + ("; --dry-run says what it costs" if told["judge"].startswith("openai:") else ""),
-        f"written to {told['out']}",
-        *(f"note: {notice}" for notice in told["notices"]),
+        f"model      {engine.parameters:,} parameters, {engine.trainable:,} of them trained",
+        f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{estimated}",
+        f"objective  {objective.name}({parameters}), loss before the first step {constant}",
+        f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
+        f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",
+        f"engine     {engine.device}, {engine.dtype}, {engine.threads} threads, "
+        f"packs of {engine.pack_tokens:,} tokens{_CHECKPOINTING[engine.checkpointing]}",
+        f"attention  {engine.attention}",
+        f"predicted  peak memory {engine.predicted_peak_bytes / 1e9:.2f} GB, "
+        f"training {duration(engine.predicted_training_seconds)}{each_seed}",
+        f"disk       {size(plan.disk.peak)} while it trains ({plan.disk.n_checkpoints} checkpoints of "
+        f"{size(plan.disk.checkpoint)}), {size(plan.disk.finished)} afterwards{each_seed}",
+        _milestone_line(plan),
+        f"benchmark  {benchmark}",
+        f"judge      {plan.judge}" + ("; --dry-run says what it costs" if plan.judge.startswith("openai:") else ""),
+        f"written to {plan.out}",
+        *(f"note: {notice}" for notice in objective.notices()),
     ]
 
 
-def _milestone_lines(plan: dict[str, Any]) -> list[str]:
-    told, by = plan["milestones"], plan["select"]
-    if told is None:
-        return ["milestones none: no pairs are held out, so the model is that of the last step"]
-    steps, seconds = told["steps"], told["share_of_training"] * plan["engine"]["predicted_training_seconds"]
-    where = ", ".join(str(step) for step in steps) if len(steps) <= 8 else f"{steps[0]}, {steps[1]}, … {steps[-1]}"
-    disk = f", {told['disk_bytes'] / 1e6:,.0f} MB on disk" if told["disk_bytes"] else ""
-    return [f"milestones steps {where} ({duration(seconds)} to look at them{disk}); select.by {by}"]
-
-
-def _constant(told: dict[str, Any]) -> str:
-    return "depends on the data" if told["step_zero_loss"] is None else f"{told['step_zero_loss']:.6g}"
+def _milestone_line(plan: Plan) -> str:
+    milestones = plan.milestones
+    if milestones is None:
+        return "milestones none: no pairs are held out, so the model is that of the last step"
+    steps, seconds = milestones.steps, milestones.share_of_training * plan.engine.predicted_training_seconds
+    numbers = ", ".join(map(str, steps)) if len(steps) <= 8 else f"{steps[0]}, {steps[1]}, … {steps[-1]}"
+    disk = f", {milestones.disk_bytes / 1e6:,.0f} MB on disk" if milestones.disk_bytes else ""
+    return f"milestones steps {numbers} ({duration(seconds)} to look at them{disk}); select.by {plan.select}"

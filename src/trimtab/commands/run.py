@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab import store
@@ -14,7 +15,7 @@ from trimtab.commands import doctor, plan
 from trimtab.config import Config, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
-from trimtab.runtime import resuming
+from trimtab.runtime import resuming, training_inputs
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import judge_setup
 from trimtab.runtime.model_loading import require_extras
@@ -46,63 +47,84 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_any
 
 
 @contextmanager
-def begun(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) -> Iterator[None]:
+def begun(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, trains: bool = True) -> Iterator[None]:
     """Hold the run folder, with the resolved configuration, the plan and the versions in it.
 
-    The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused; one
-    whose data, model or evaluation changed is planned anew; so is, with `resume_anyway`, one whose course or cost did.
+    The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused, and
+    one that was trained before its data, tokenizer or weights changed. One whose evaluation changed is planned anew; so
+    is, with `resume_anyway`, one whose course or cost did. `trains`: False for what only reads the trained model.
     """
     require_extras(setup.config)
-    folder = setup.folder
-    held = _held(setup, resume_anyway=resume_anyway)
-    inputs = plan.inputs(setup)  # known to the cache from here on: one that cannot be written is found out now
-    known = held == to_json(setup.config) and folder.is_done("plan", inputs)
-    planned = None if known else plan.plan(setup, reporter=reporter)
-    with store.locked(folder.root):
-        _held(setup, resume_anyway=resume_anyway)  # another may have begun while this one was planned
-        if planned is not None:
-            _describe(setup, planned, inputs)
-            for line in plan.lines(planned):
-                reporter.say(line)
+    _refuse_other_run(setup, resume_anyway=resume_anyway)
+    description = _description(setup, trains=trains, reporter=reporter)
+    with store.locked(setup.folder.root):
+        _refuse_other_run(setup, resume_anyway=resume_anyway)  # another may have begun while this one was planned
+        description.write()
+        for line in description.lines():
+            reporter.say(line)
         yield
 
 
-def _held(setup: RunSetup, *, resume_anyway: bool) -> dict[str, Any] | None:
-    """The configuration that the folder holds, if any. Raises ConfigError when it is another run's."""
-    folder = setup.folder
-    if not folder.config.is_file():
-        return None
-    held: dict[str, Any] = store.read_json(folder.config)
-    changed = differing(held, to_json(setup.config))
-    refused = [key for key in changed if not (resume_anyway and key in resuming.COURSE | resuming.COST)]
-    if refused:
-        anyway = ", --resume-anyway to train on with them" if set(refused) <= resuming.COURSE | resuming.COST else ""
-        raise ConfigError(
-            f"{folder.root} holds a run with another configuration ({', '.join(refused[:4])} differ)",
-            remedy=f"choose another folder with --out{anyway}, or delete this one",
-        )
-    return held
-
-
-def seeds(setup: RunSetup, *, reporter: Reporter) -> Iterator[RunSetup]:
+def seeds(setup: RunSetup, *, reporter: Reporter, trains: bool = True) -> Iterator[RunSetup]:
     """The runs of a configuration one after another, each with its own folder described; call it within `begun`."""
     for single in setup.each_seed():
         if setup.config.seeds > 1:
             reporter.say(f"seed {single.config.seed}")
-            inputs = plan.inputs(single)
-            own = single.folder
-            held = store.read_json(own.config) if own.config.is_file() else None
-            if held != to_json(single.config) or not own.is_done("plan", inputs):
-                _describe(single, plan.plan(single, reporter=SilentReporter()), inputs)
+            _description(single, trains=trains, reporter=SilentReporter()).write()
         yield single
 
 
-def _describe(setup: RunSetup, planned: dict[str, Any], inputs: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What a run folder says of its run. `plan` is None where the one that is there still holds, or stays."""
+
+    setup: RunSetup
+    inputs: prepare.Inputs
+    plan: plan.Plan | None
+
+    def write(self) -> None:
+        folder, config = self.setup.folder, to_json(self.setup.config)
+        if self.plan is not None:
+            store.write_json(folder.versions, doctor.versions().to_json())
+            store.write_json(folder.plan, self.plan.to_json())
+        if self.plan is not None or not folder.training_inputs.is_file():  # of a run of an earlier version
+            store.write_json(folder.training_inputs, self.inputs.training.to_json())
+        if self.plan is not None or store.read_json(folder.config) != config:
+            store.write_json(folder.config, config)
+        if self.plan is not None:
+            folder.finish("plan", plan.inputs_digest(self.inputs), [folder.plan])
+
+    def lines(self) -> list[str]:
+        return [] if self.plan is None else plan.lines(self.plan)
+
+
+def _description(setup: RunSetup, *, trains: bool, reporter: Reporter) -> _Description:
+    """Raises ConfigError where the run was trained on other inputs and would train, or prepare, again."""
     folder = setup.folder
-    store.write_json(folder.versions, doctor.versions().to_json())
-    store.write_json(folder.plan, planned)
-    store.write_json(folder.config, to_json(setup.config))
-    folder.finish("plan", inputs, [folder.plan])
+    inputs = prepare.inputs(setup)  # known to the cache from here on: one that cannot be written is found out now
+    is_same = folder.config.is_file() and store.read_json(folder.config) == to_json(setup.config)
+    if is_same and folder.is_done("plan", plan.inputs_digest(inputs)):
+        return _Description(setup, inputs, None)
+    if trains:
+        training_inputs.refuse_changed(setup, inputs.training)
+    elif training_inputs.changed(setup, inputs.training):
+        return _Description(setup, inputs, None)  # the plan that the model was trained by
+    return _Description(setup, inputs, plan.plan(setup, reporter=reporter))
+
+
+def _refuse_other_run(setup: RunSetup, *, resume_anyway: bool) -> None:
+    """Raises ConfigError where the folder holds a run with another configuration."""
+    folder = setup.folder
+    if not folder.config.is_file():
+        return
+    changed = differing(store.read_json(folder.config), to_json(setup.config))
+    refused = {key for key in changed if not (resume_anyway and key in resuming.COURSE | resuming.COST)}
+    if refused:
+        anyway = ", --resume-anyway to train on with them" if refused <= resuming.COURSE | resuming.COST else ""
+        raise ConfigError(
+            f"{folder.root} holds a run with another configuration ({', '.join(sorted(refused)[:4])} differ)",
+            remedy=f"choose another folder with --out{anyway}, or delete this one",
+        )
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

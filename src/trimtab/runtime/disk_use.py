@@ -57,7 +57,6 @@ def disk_use(setup: RunSetup, *, pairs: Sequence[TokenPair], n_heldout: int) -> 
     has_adapter = config.adapter.kind != "none"
     width = 4 if has_adapter else setup.dtype.itemsize  # adapters are kept in fp32
     weights = width * (shape.trainable if has_adapter else shape.parameters)
-    needs_rows = setup.objective.needs_reference
     keep = config.train.keep_checkpoints
     return DiskUse(
         checkpoint=checkpoint.size(
@@ -70,13 +69,18 @@ def disk_use(setup: RunSetup, *, pairs: Sequence[TokenPair], n_heldout: int) -> 
         model=weights + _tokenizer_bytes(setup),
         milestones=weights * milestones.n_with_weights(config.select, setup.order(len(pairs)), n_heldout=n_heldout),
         keeps_milestones=config.select.keep,
-        reference=4 * sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) if needs_rows else 0,
+        reference=sum(map(_reference_bytes, pairs)) if setup.objective.needs_reference else 0,
     )
 
 
 def checkpoints_after_success(keep_checkpoints: int) -> int:
     """The newest alone, to train on from; more where more than the two that every run needs were asked for."""
     return 1 if keep_checkpoints == 2 else keep_checkpoints
+
+
+def _reference_bytes(pair: TokenPair) -> int:
+    """Four bytes a token, and of each response a digest and an offset."""
+    return 4 * (len(pair.chosen_ids) + len(pair.rejected_ids)) + 2 * (32 + 8)
 
 
 def _tokenizer_bytes(setup: RunSetup) -> int:

@@ -46,6 +46,16 @@ class Folder:
         return self.root / "versions.json"
 
     @property
+    def training_inputs(self) -> Path:
+        """Digests of pairs, tokenizer and weights, as they were when the run was planned."""
+        return self.root / "training_inputs.json"
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether there is a checkpoint or a model."""
+        return self.model.is_dir() or any(self.checkpoints.glob("step-*"))
+
+    @property
     def data(self) -> Path:
         """`train.jsonl` and `heldout.jsonl` (TokenPair rows), `pairs.jsonl`, `audit.json`, `rejected.jsonl`."""
         return self.root / "data"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from trimtab import store, windtunnel
 from trimtab.config import DataSection, GenerateSection, config_digest
@@ -18,58 +18,81 @@ from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import detect_format
 from trimtab.data.loading import load_chat_template
 from trimtab.data.problems import RowProblem
-from trimtab.data.sources import read_rows
+from trimtab.data.sources import Rows, read_rows
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import Reporter
 from trimtab.records import Pair, TokenPair, digest
 from trimtab.runtime.answering import answer_turns
 from trimtab.runtime.run_setup import RunSetup
+from trimtab.runtime.training_inputs import TrainingInputs
 
-WINDTUNNEL_ANSWER_TOKENS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Kept pairs with their tokens, in the order of the source, and the account of the rest."""
-
-    pairs: list[Pair]
-    tokens: list[TokenPair]
-    audit: Audit
+ANSWER_TOKENS = 64  # of the embedded model's own answers, at most; its sentences have a dozen
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Rows as pairs or problems, from the first again each time; `total` is their number where that is known."""
+class Inputs:
+    """Digests of what a run's pairs are made from. `keys`: of the configuration; `rows`: of the source's, None where
+    the embedded world samples them; `benchmark`: of the prompts that pairs are compared with, None without one."""
 
-    outcomes: Callable[[], Iterator[Pair | RowProblem]]
-    total: int | None
-    notes: Callable[[], list[str]] = list
-    """What was left out of the rows so far, a sentence each."""
+    keys: tuple[str, ...]
+    benchmark: str | None
+    tokenizer: str
+    weights: str
+    adapter: str | None
+    rows: str | None
+
+    @property
+    def digest(self) -> str:
+        """Names what `main` writes. Weights count only where the model itself answers."""
+        data, *world = self.keys
+        source = [self.rows] if self.rows is not None else [*world, self.weights]
+        return digest([data, self.benchmark, self.tokenizer, *source])
+
+    @property
+    def training(self) -> TrainingInputs:
+        """What a trained model stands on."""
+        pairs = digest(self.keys) if self.rows is None else self.rows
+        weights = self.weights if self.adapter is None else digest([self.weights, self.adapter])
+        return TrainingInputs(pairs, self.tokenizer, weights)
+
+
+def inputs(setup: RunSetup) -> Inputs:
+    """Of the run as it would be prepared now. Raises DataError where the source cannot be read."""
+    config, model = setup.config, setup.model_identity
+    is_embedded = config.data.source == windtunnel.NAME
+    return Inputs(
+        keys=tuple(config_digest(config, name) for name in ("data", *(["windtunnel"] if is_embedded else []))),
+        benchmark=setup.benchmark.digest if setup.benchmark_name else None,
+        tokenizer=model.tokenizer,
+        weights=model.weights,
+        adapter=model.adapter,
+        rows=None if is_embedded else _rows(setup, config.data.limit).digest,
+    )
 
 
 def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Write `data/`: pairs.jsonl, train.jsonl, heldout.jsonl, audit.json, rejected.jsonl."""
-    folder, made_from = setup.folder, inputs(setup)
-    if folder.is_done("prepare", made_from):
+    folder, inputs_digest = setup.folder, inputs(setup).digest
+    if folder.is_done("prepare", inputs_digest):
         reporter.say("prepare: the pairs are prepared already")
         return
     sentences: list[str] = []
     store.commit_folder(folder.data, lambda into: sentences.extend(_write(into, setup, reporter=reporter)))
-    folder.finish("prepare", made_from, [folder.data])
+    folder.finish("prepare", inputs_digest, [folder.data])
     for sentence in sentences:
         reporter.say(f"prepare: {sentence}")
 
 
 def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
-    """Fill the data folder and say what is in it. Rows go to disk as they are tokenised; none is held.
+    """Fill the data folder and say what is in it. Rows go to disk as they are tokenised; none is held in memory.
 
     A contradiction shows only at its second row, so all texts are looked through once before.
     """
-    template, limits = template_of(setup)
+    data, (template, limits) = setup.config.data, template_of(setup)
     source = _source(setup, limit=None, reporter=reporter)
-    on_text = audit(_passing(source, "looking through the pairs", reporter=reporter))
-    source = replace(source, total=on_text.n_rows)
+    text_audit = audit(_outcomes(source, "looking through the pairs", reporter=reporter))
+    source = replace(source, total=text_audit.n_rows)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     n_train = n_heldout = 0
     with (
@@ -77,39 +100,46 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
         store.JsonLines(into / "train.jsonl") as train,
         store.JsonLines(into / "heldout.jsonl") as heldout,
     ):
-        sound = _sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter)
-        for pair, tokens in sound:
-            if pair.id in on_text.dropped_ids:
+        for pair, tokens in _sound_pairs(source, auditor, template, limits, reporter=reporter):
+            if pair.id in text_audit.dropped_ids:
                 continue
             pairs.append(pair.to_json())
-            held_out = is_heldout(pair, share=setup.config.data.holdout)
+            held_out = is_heldout(pair, share=data.holdout)
             (heldout if held_out else train).append(tokens.to_json())
             n_heldout, n_train = n_heldout + held_out, n_train + (not held_out)
-    found = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
-    if n_train + n_heldout != found.n_kept:
-        raise DataError(f"{setup.config.data.source} changed while it was read", remedy="run the same command again")
-    refuse_if_bad(found, max_rejected=setup.config.data.max_rejected)
+    report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
+    if n_train + n_heldout != report.n_kept:
+        raise DataError(f"{data.source} changed while it was read", remedy="run the same command again")
+    refuse_if_bad(report, max_rejected=data.max_rejected)
     refuse_without_training(n_train, n_heldout)
-    store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in found.dropped))
-    told = {"train": n_train, "heldout": n_heldout, "template": template.digest, "template_sentence": template.sentence}
-    store.write_json(into / "audit.json", found.to_json() | told)
-    return [
-        *found.lines(),
-        template.sentence,
-        f"{n_train} pairs to train on, {n_heldout} held out",
-    ]
+    store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in report.dropped))
+    sides = {"train": n_train, "heldout": n_heldout}
+    store.write_json(
+        into / "audit.json",
+        report.to_json() | sides | {"template": template.digest, "template_sentence": template.sentence},
+    )
+    return [*report.lines(), template.sentence, f"{n_train} pairs to train on, {n_heldout} held out"]
 
 
-def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) -> Prepared:
-    """Everything `main` does but writing, in memory. `limit` caps the rows looked at (for an estimate)."""
+@dataclass(frozen=True, slots=True)
+class PairsInMemory:
+    """Sound pairs with their tokens, in the order of the source, and the account of the rest."""
+
+    pairs: list[Pair]
+    tokens: list[TokenPair]
+    audit: Audit
+
+
+def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) -> PairsInMemory:
+    """Everything `main` does but writing. `limit` caps the rows looked at (for an estimate)."""
     template, limits = template_of(setup)
     source = _source(setup, limit=limit, reporter=reporter)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
-    kept = list(_sound(source, auditor, lambda pair: template.tokenize_pair(pair, **limits), reporter=reporter))
-    found = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
-    lost = found.dropped_ids
-    kept = [both for both in kept if both[0].id not in lost]
-    return Prepared([pair for pair, _ in kept], [tokens for _, tokens in kept], found)
+    sound = list(_sound_pairs(source, auditor, template, limits, reporter=reporter))
+    report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
+    dropped = report.dropped_ids  # a later row contradicted some
+    sound = [(pair, tokens) for pair, tokens in sound if pair.id not in dropped]
+    return PairsInMemory([pair for pair, _ in sound], [tokens for _, tokens in sound], report)
 
 
 def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
@@ -128,14 +158,14 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
         )
 
 
-def split(prepared: Prepared, *, share: float) -> tuple[list[TokenPair], list[TokenPair]]:
+def split(sound: PairsInMemory, *, share: float) -> tuple[list[TokenPair], list[TokenPair]]:
     """(train, held out): a prompt goes to one side with all of its pairs, decided by its text and nothing else.
 
     Raises DataError when the training side is empty.
     """
     train: list[TokenPair] = []
     heldout: list[TokenPair] = []
-    for pair, tokens in zip(prepared.pairs, prepared.tokens, strict=True):
+    for pair, tokens in zip(sound.pairs, sound.tokens, strict=True):
         (heldout if is_heldout(pair, share=share) else train).append(tokens)
     refuse_without_training(len(train), len(heldout))
     return train, heldout
@@ -164,19 +194,7 @@ def count(setup: RunSetup) -> int:
     return sum(1 for _ in rows) if rows.total is None else int(rows.total)
 
 
-def inputs(setup: RunSetup) -> str:
-    """Digest of what `main` reads: the rows, the tokenizer, the keys of `data`, the benchmark's prompts."""
-    config, model = setup.config, setup.model_identity
-    asked = setup.benchmark.digest if setup.benchmark_name else None
-    keys: list[Any] = [config_digest(config, "data"), asked, model.tokenizer]
-    if config.data.source == windtunnel.NAME:
-        keys += [config_digest(config, "windtunnel"), model.weights]
-    else:
-        keys.append(_rows(setup, config.data.limit).digest)
-    return digest(keys)
-
-
-def _rows(setup: RunSetup, limit: int | None) -> Any:
+def _rows(setup: RunSetup, limit: int | None) -> Rows:
     config = setup.config
     return read_rows(config.data.source, split=split_name(config.data), limit=limit, offline=config.offline)
 
@@ -190,21 +208,33 @@ def split_name(data: DataSection) -> str | None:
     return None
 
 
-def _passing(source: _Source, what: str, *, reporter: Reporter) -> Iterator[Pair | RowProblem]:
-    with reporter.track(what, total=source.total, unit="rows") as advance:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows as pairs or problems, from the first again each time; `total` is their number where that is known."""
+
+    outcomes: Callable[[], Iterator[Pair | RowProblem]]
+    total: int | None
+    notes: Callable[[], list[str]] = list
+    """What was left out of the rows so far, a sentence each."""
+
+
+def _outcomes(source: _Source, description: str, *, reporter: Reporter) -> Iterator[Pair | RowProblem]:
+    with reporter.track(description, total=source.total, unit="rows") as advance:
         for outcome in source.outcomes():
             advance(1)
             yield outcome
 
 
-def _sound(
-    source: _Source, auditor: Auditor, tokenize: Callable[[Pair], TokenPair | RowProblem], *, reporter: Reporter
+def _sound_pairs(
+    source: _Source, auditor: Auditor, template: ChatTemplate, limits: TokenLimits, *, reporter: Reporter
 ) -> Iterator[tuple[Pair, TokenPair]]:
     """Pairs in which the auditor finds nothing wrong, with their tokens; a later row may still contradict one."""
-    for outcome in _passing(source, "reading and tokenising pairs", reporter=reporter):
+    for outcome in _outcomes(source, "reading and tokenising pairs", reporter=reporter):
         pair = auditor.see(outcome)
-        tokens = None if pair is None else auditor.see_tokens(tokenize(pair))
-        if pair is not None and tokens is not None:
+        if pair is None:
+            continue
+        tokens = auditor.see_tokens(template.tokenize_pair(pair, **limits))
+        if tokens is not None:
             yield pair, tokens
 
 
@@ -224,11 +254,11 @@ def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]
     world = setup.config.windtunnel
     pairs: list[Pair] = []
     for part in range(8):  # ties and twins give no pair, so more tasks are drawn until there are enough
-        wanted = max(64, int(1.6 * (n - len(pairs))))
+        n_tasks = max(64, int(1.6 * (n - len(pairs))))  # about one in three gives no pair
         seed = 1000 * world.seed + 2 * part
-        tasks = windtunnel.tasks(wanted, seed=seed, split="pairs")
+        tasks = windtunnel.tasks(n_tasks, seed=seed, split="pairs")
         sides = [_own_answers(setup, tasks, seed=seed + side, side=side, reporter=reporter) for side in (0, 1)]
-        labelled = windtunnel.label(
+        labels = windtunnel.label(
             tasks,
             sides[0],
             sides[1],
@@ -236,8 +266,8 @@ def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]
             label_noise=world.label_noise,
             seed=seed,
         )
-        known = {pair.id for pair in pairs}
-        pairs += [pair for pair in labelled.pairs if pair.id not in known]
+        ids = {pair.id for pair in pairs}
+        pairs += [pair for pair in labels.pairs if pair.id not in ids]
         if len(pairs) >= n:
             return pairs[:n]
     raise DataError(f"the embedded world gave {len(pairs)} pairs of {n} asked for", remedy="lower windtunnel.pairs")
@@ -248,8 +278,8 @@ def _own_answers(
 ) -> list[str]:
     """The model's own answers, by the world's dials and not by those of the benchmark."""
     temperature = setup.config.windtunnel.temperature
-    decoding = GenerateSection(max_new_tokens=WINDTUNNEL_ANSWER_TOKENS, temperature=temperature, seed=seed)
-    said = answer_turns(
+    decoding = GenerateSection(max_new_tokens=ANSWER_TOKENS, temperature=temperature, seed=seed)
+    answers = answer_turns(
         setup.model_folder,
         [(task.prompt,) for task in tasks],
         temperatures=[temperature] * len(tasks),
@@ -258,21 +288,30 @@ def _own_answers(
         reporter=reporter,
         what=f"sampling answers to be labelled ({side + 1} of 2)",
     )
-    return [turns[0].text for turns in said]
+    return [turns[0].text for turns in answers]
 
 
-def template_of(setup: RunSetup) -> tuple[ChatTemplate, dict[str, int]]:
+class TokenLimits(TypedDict):
+    """Of `ChatTemplate.tokenize_pair`."""
+
+    max_prompt_tokens: int
+    max_response_tokens: int
+    max_tokens: int
+    min_response_tokens: int
+
+
+def template_of(setup: RunSetup) -> tuple[ChatTemplate, TokenLimits]:
     """The tokenizer's template, and the limits (tokens) within which it puts a pair."""
-    config, folder = setup.config, setup.model_folder
-    described = read_config(folder, trust_remote_code=config.model.trust_remote_code)
-    asked = config.data.max_prompt_tokens + config.data.max_response_tokens
-    limits = {
-        "max_prompt_tokens": config.data.max_prompt_tokens,
-        "max_response_tokens": config.data.max_response_tokens,
-        "max_tokens": min(asked, window(described) or asked),
-        "min_response_tokens": config.data.min_response_tokens,
-    }
-    rows: int | None = getattr(described, "vocab_size", None)
+    data, folder = setup.config.data, setup.model_folder
+    architecture = read_config(folder, trust_remote_code=setup.config.model.trust_remote_code)
+    longest = data.max_prompt_tokens + data.max_response_tokens
+    limits = TokenLimits(
+        max_prompt_tokens=data.max_prompt_tokens,
+        max_response_tokens=data.max_response_tokens,
+        max_tokens=min(longest, window(architecture) or longest),
+        min_response_tokens=data.min_response_tokens,
+    )
+    rows: int | None = getattr(architecture, "vocab_size", None)
     return load_chat_template(str(folder), offline=True, embedding_rows=rows), limits
 
 

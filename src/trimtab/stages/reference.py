@@ -6,7 +6,7 @@ What the global cache already has costs no forward pass, and then the model is n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from trimtab import store
 from trimtab.engine import reference
@@ -20,56 +20,65 @@ from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
 
 
-def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ReferencePlan:
     """Rows and tokens of a reference pass that finds nothing in the cache; zeros where none is needed."""
-    needed = setup.objective.needs_reference
-    return {
-        "needed": needed,
-        "rows": 2 * len(pairs) if needed else 0,
-        "tokens": sum(pair.n_tokens for pair in pairs) if needed else 0,
-    }
+
+    needed: bool
+    rows: int
+    tokens: int
+
+
+def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> ReferencePlan:
+    """Of these pairs."""
+    if not setup.objective.needs_reference:
+        return ReferencePlan(needed=False, rows=0, tokens=0)
+    return ReferencePlan(needed=True, rows=2 * len(pairs), tokens=sum(pair.n_tokens for pair in pairs))
 
 
 def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Fill the cache for the run's pairs and write `reference.json`, which says where the rows are."""
-    folder, objective = setup.folder, setup.objective
+    folder = setup.folder
     folder.require(folder.data, "prepare")
-    if not objective.needs_reference:
-        reporter.say(f"reference: {objective.name} needs none")
+    if not setup.objective.needs_reference:
+        reporter.say(f"reference: {setup.objective.name} needs none")
         return
     pairs = folder.train_pairs() + folder.heldout_pairs()
     key = reference_key(setup)
-    held = reference.read(key, pairs)
-    for shard, why in held.damaged_shards:
-        reporter.say(f"reference: {why}; its rows are computed again")
+    cached = reference.read(key, pairs)
+    for shard, damage in cached.damaged_shards:
+        reporter.say(f"reference: {damage}; its rows are computed again")
         store.remove(shard)
-    what = reference.missing(held, pairs)
-    if what.digests:
-        _compute(setup, key, what, pairs, reporter)
+    missing = reference.missing(cached, pairs)
+    if missing.digests:
+        _compute(setup, key, missing, pairs, reporter)
     else:
-        reporter.say(f"reference: all {len(held.rows):,} rows are in the cache")
-    told = {"key": key.to_json(), "digest": key.digest, "rows": 2 * len(pairs), "computed": len(what.digests)}
-    store.write_json(folder.reference, told | {"folder": str(key.folder)})
+        reporter.say(f"reference: all {len(cached.rows):,} rows are in the cache")
+    counts = {"rows": 2 * len(pairs), "computed": len(missing.digests)}
+    store.write_json(
+        folder.reference, {"key": key.to_json(), "digest": key.digest, **counts, "folder": str(key.folder)}
+    )
     folder.finish("reference", key.digest, [folder.reference])
 
 
 def _compute(
     setup: RunSetup,
     key: reference.ReferenceKey,
-    what: reference.Missing,
-    pairs: list[TokenPair],
+    missing: reference.Missing,
+    pairs: Sequence[TokenPair],
     reporter: Reporter,
 ) -> None:
-    store.require_space(key.folder, 2 * sum(4 * len(r) for group in what.groups for r in group.responses))
+    # 4 bytes a token; twice, for what names short rows
+    store.require_space(key.folder, 2 * sum(4 * len(r) for group in missing.groups for r in group.responses))
     setup.use_threads()
     pack_tokens = memory_fit.pack_tokens(setup, pairs=pairs)
     scorer = Scorer(load_unaligned(setup).model, packed=setup.config.engine.packed)
     with (
         stop_on_signal() as stop,
-        reporter.track("reference", total=len(what.digests), unit="responses") as advance,
+        reporter.track("reference", total=len(missing.digests), unit="responses") as advance,
     ):
-        done = reference.compute(
-            what, key=key, scorer=scorer, pack_tokens=pack_tokens, advance=advance, should_stop=lambda: bool(stop)
+        is_complete = reference.compute(
+            missing, key=key, scorer=scorer, pack_tokens=pack_tokens, advance=advance, should_stop=lambda: bool(stop)
         )
-    if not done:
+    if not is_complete:
         raise stop.error("the reference rows computed so far are in the cache")

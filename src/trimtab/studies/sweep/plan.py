@@ -26,7 +26,7 @@ class SweepPlan:
     sweep: Sweep
     seconds: Sequence[float]
     peak_bytes: int
-    first: dict[str, Any]
+    first: run_plan.Plan
 
     @property
     def n_runs(self) -> int:
@@ -49,21 +49,21 @@ class SweepPlan:
             "runs": self.n_runs,
             "predicted_peak_bytes": self.peak_bytes,
             "predicted_training_seconds": self.total_seconds,
-            "first": self.first,
+            "first": self.first.to_json(),
         }
 
 
 def plan(sweep: Sweep, *, reporter: Reporter) -> SweepPlan:
     """The plan of the first point, and of every other one whose work is of another size; seconds add up over runs."""
-    plans: dict[str, dict[str, Any]] = {}
+    plans: dict[str, run_plan.Plan] = {}
     for point in sweep.points:
         if (work := _work(point)) not in plans:
             plans[work] = run_plan.plan(set_up(point.config), reporter=SilentReporter() if plans else reporter)
-    engines = [plans[_work(point)]["engine"] for point in sweep.points]
+    engines = [plans[_work(point)].engine for point in sweep.points]
     return SweepPlan(
         sweep,
-        seconds=[engine["predicted_training_seconds"] for engine in engines],
-        peak_bytes=max(engine["predicted_peak_bytes"] for engine in engines),
+        seconds=[engine.predicted_training_seconds for engine in engines],
+        peak_bytes=max(engine.predicted_peak_bytes for engine in engines),
         first=plans[_work(sweep.points[0])],
     )
 

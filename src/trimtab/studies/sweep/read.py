@@ -69,7 +69,7 @@ def _pooled_report(config: Config, done: Sequence[Run], *, is_whole: bool) -> Ma
     folder = setup.folder
     old = store.read_json(folder.config) if folder.config.is_file() else None
     if is_whole and (old is None or not pipeline.differing(old, to_json(config))):  # an old one may be of fewer seeds
-        with pipeline.begun(setup, reporter=SilentReporter()):
+        with pipeline.begun(setup, reporter=SilentReporter(), trains=False):
             report.main(setup, reporter=SilentReporter())
         return _report(folder.root)
     setups = [set_up(resolve(run.config)) for run in done]
