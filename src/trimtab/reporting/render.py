@@ -7,7 +7,6 @@ nothing. The only markup that is let through as it is are our own drawings.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -32,11 +31,6 @@ def page_md(page: Page) -> str:
     """The same in Markdown, without the plots."""
     text = _environment().get_template("page.md.j2").render(page=page, version=__version__)
     return _FENCE_OR_BLANK_LINES.sub(lambda match: match[0] if match["fence"] else "\n\n", text)
-
-
-def html(page: Mapping[str, Any], *, template: str) -> str:
-    """One file without script and without a fetch; its policy forbids both."""
-    return _environment().get_template(template).render(page=page)
 
 
 @cache

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from trimtab.progress import printable
 from trimtab.records import Estimate
@@ -101,17 +101,6 @@ def value_text(value: float | None, ci95: Sequence[float | None] | None, *, digi
         return centre
     low, high = (number(end, digits=digits) for end in ci95)
     return f"{centre} [{low},\u00a0{high}]"
-
-
-def shown(value: Mapping[str, Any] | None, *, digits: int = 1) -> str:
-    """`63.2 [58.9, 67.5]`, for tables."""
-    if value is None or value.get("value") is None:
-        return MISSING
-    centre = number(value["value"], digits=digits)
-    bounds = value.get("ci95")
-    if bounds is None or any(end is None for end in bounds):
-        return centre
-    return f"{centre} [{number(bounds[0], digits=digits)},\u00a0{number(bounds[1], digits=digits)}]"
 
 
 def columns(rows: Sequence[Sequence[str]], *, align: Literal["<", ">"] = "<") -> list[str]:
