@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
 from trimtab import config, objectives
 from trimtab.errors import ConfigError
 
 MINIMAL = {"model": "m", "data": "d.jsonl"}
-SOURCES = Path(config.__file__).parents[1]
 
 
 def resolve(**over: object) -> config.Config:
@@ -87,15 +83,3 @@ def test_the_objective_section_has_a_key_for_every_parameter_and_no_other() -> N
 def test_a_configuration_survives_its_json() -> None:
     resolved = resolve(objective={"name": "dpo", "beta": 0.3}, adapter={"kind": "lora", "targets": ["q_proj"]})
     assert config.resolve(config.to_json(resolved)) == resolved
-
-
-def test_every_key_is_read_somewhere() -> None:
-    """A field that no code outside the configuration names is a dead knob."""
-    named: set[str] = set()
-    for path in SOURCES.rglob("*.py"):
-        if path.parent.name != "config" and path.name != "written.py":
-            named |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    through_parameters = {*objectives.PARAMETERS, *objectives.MODIFIERS, "shrinking"}
-    read = named | through_parameters
-    dead = [key for key in config.keys() if key.rpartition(".")[2] not in read]  # noqa: SIM118  # a function, no mapping
-    assert dead == []
