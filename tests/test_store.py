@@ -234,3 +234,30 @@ def test_what_a_killed_writer_left_is_cleared_and_what_it_set_aside_comes_back(t
     store.commit_folder(tmp_path / "other", filled)
     assert store.damage(tmp_path / "model") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".tmp-{os.getppid()}-busy", "model", "other"]
+
+
+WRITE_OFTEN = """
+import sys, pathlib
+from trimtab import store
+target, mark, gate = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+while not gate.exists():
+    pass
+for number in range(150):
+    store.commit_folder(target, lambda folder: (folder / "rows.txt").write_text(mark * 1000))
+"""
+
+
+def test_two_writers_of_one_folder_both_succeed(tmp_path: Path) -> None:
+    """Two runs that compute the same rows of a shared cache: 12 of 300 such writes failed between two renames."""
+    target, gate = tmp_path / "shard", tmp_path / "go"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, str(target), mark, str(gate)], stderr=subprocess.PIPE)
+        for mark in "ab"
+    ]
+    gate.touch()
+    for writer in writers:
+        _, messages = writer.communicate(timeout=120)
+        assert writer.returncode == 0, messages.decode()
+    assert store.damage(target) == []
+    assert (target / "rows.txt").read_text() in ("a" * 1000, "b" * 1000)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -7,6 +7,7 @@ reading. What could not be written is a `StoreError` that names the path, the by
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from trimtab.errors import StoreError
 
 MANIFEST = "manifest.json"
 _MANIFEST_FORMAT = 1
+_MOST_EXCHANGES = 100  # of one folder between two writers; each takes microseconds
 
 
 def home() -> Path:
@@ -168,9 +170,11 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
         try:
             write(beside)
             _seal(beside)
-            if target.exists():
-                target.rename(old)
-            beside.rename(target)
+            if problems := damage(beside):  # before the rename: afterwards another writer's folder may stand there
+                raise StoreError(
+                    f"{target} does not verify right after writing: {problems[0]}", remedy="check the disk"
+                )
+            _exchange(target, beside, old)
             _sync_folder(target.parent)
         finally:
             if old.exists() and not target.exists():
@@ -179,9 +183,24 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
             shutil.rmtree(old, ignore_errors=True)
             if not target.exists():
                 _remove_empty(new_parents)
-    if problems := damage(target):
-        raise StoreError(f"{target} does not verify right after writing: {problems[0]}", remedy="check the disk")
     return target
+
+
+def _exchange(target: Path, new: Path, old: Path) -> None:
+    """`new` becomes `target`, and what was there `old`. Another writer of the same folder may come between the two
+    renames, with its own whole folder: then that one is exchanged in turn."""
+    for _ in range(_MOST_EXCHANGES):
+        with suppress(FileNotFoundError):  # nothing there, or the other writer has just moved it
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            return
+    raise StoreError(f"{target} is written by others without end", remedy="run fewer processes into one folder at once")
 
 
 def damage(folder: Path, *, contents: bool = True) -> list[str]:

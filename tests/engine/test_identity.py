@@ -83,6 +83,17 @@ def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatc
     assert "model.safetensors" in hashed
 
 
+def test_other_weights_of_the_same_path_size_and_time_are_other_weights(tmp_path: Path) -> None:
+    """What `cp -p` or `rsync -t` leaves: the reference cache then served another model's log-probabilities."""
+    path = folder(tmp_path, weights=b"1" * 1_500_000)
+    file = path / "model.safetensors"
+    first, status = identity.identify(str(path)), file.stat()
+    file.write_bytes(b"2" * 1_500_000)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_mtime_ns == status.st_mtime_ns
+    assert identity.identify(str(path)) != first
+
+
 def test_a_torn_ledger_is_no_obstacle(tmp_path: Path) -> None:
     path = folder(tmp_path, weights=b"1" * 1_500_000)
     first = identity.identify(str(path))

@@ -1,6 +1,6 @@
 """What names a model before it is loaded: digests of the files in its folder, without a tensor in memory.
 
-A digest is kept by (path, size, modification time), so that gigabytes of weights are hashed once and not on every run.
+A digest is kept by path, size, times and inode, so that gigabytes of weights are hashed once and not on every run.
 """
 
 from __future__ import annotations
@@ -83,14 +83,18 @@ def _digest_of(folder: Path, patterns: Iterable[str]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, from memory when its size and modification time are those of the last time."""
+    """sha256 of a file, from memory where nothing has touched it since the last time.
+
+    Size and modification time alone would not do: both can be carried over to other weights (`cp -p`, `rsync -t`). The
+    time of the last change of the file's entry cannot be set, and another file in its place has another inode.
+    """
     real, ledger = path.resolve(), store.home() / "digests.json"
     status = real.stat()
-    stamp = [status.st_size, status.st_mtime_ns]
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     digests = _read_digests(ledger)
     entry = digests.get(str(real))
-    if entry and entry[:2] == stamp:
-        return str(entry[2])
+    if entry and entry[:-1] == stamp:
+        return str(entry[-1])
     weights_digest = store.file_digest(real)
     if status.st_size > 1_000_000:  # smaller ones cost less to hash than to remember
         store.write_text(ledger, json.dumps({**digests, str(real): [*stamp, weights_digest]}, indent=1))
