@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trimtab.records import Estimate
 from trimtab.studies.sweep.maps import PointResult
-from trimtab.studies.sweep.numbers import ActiveShares, Mark, PointNumbers, WinRate
+from trimtab.studies.sweep.numbers import SIDES, AnswerNumbers, JudgeRate, MeanMark, PointNumbers, TrainingNumbers
 from trimtab.studies.sweep.result import Cost, SweepResult
 from trimtab.studies.sweep.run_table import Run
 
@@ -22,19 +22,20 @@ def within(value: float, reach: float, *, n: int = 400, unit: str = "") -> Estim
 
 def numbers(
     *,
-    rates: Sequence[WinRate] = (),
+    rates: Sequence[JudgeRate] = (),
     length: Estimate | None = None,
-    mark: Mark | None = None,
+    mark: MeanMark | None = None,
     active: float = 0.25,
     steps: float | None = 7.0,
     regimes: Sequence[str | None] = ("selective",),
 ) -> PointNumbers:
-    shares = ActiveShares(bare(active), bare(active), bare(active))
-    return PointNumbers(tuple(rates), mark, None, length, None, shares, bare(steps, "steps"), tuple(regimes))
+    shares = {side: bare(active) for side in SIDES}
+    answers = AnswerNumbers(tuple(rates), mark=mark, length=length)
+    return PointNumbers(answers, TrainingNumbers(shares, bare(steps, "steps"), tuple(regimes)))
 
 
-def truth(value: float, reach: float = 4.0) -> WinRate:
-    return WinRate("oracle", "the oracle", "truth", "true", within(value, reach, unit="%"))
+def truth(value: float, reach: float = 4.0) -> JudgeRate:
+    return JudgeRate("oracle", "the oracle", "truth", "true", within(value, reach, unit="%"))
 
 
 def point(name: str, figures: PointNumbers | None, **values: object) -> PointResult:
@@ -43,7 +44,7 @@ def point(name: str, figures: PointNumbers | None, **values: object) -> PointRes
 
 def hostile_sweep(text: str, error: str) -> SweepResult:
     """One run that failed, with `text` wherever a model, a file or a person could have put it."""
-    run = Run(text, text, 0, text, {}, {}, "", state="failed", error=error, seconds=1.0, computed={text: 1.0})
+    run = Run(text, text, 0, text, {}, {}, "", state="failed", error=error, seconds=1.0, task_seconds={text: 1.0})
     failed = PointResult(text, {"model.name": text, text: text}, {"model.name": text}, None, (run,))
     keys = ("model.name", text, text)
     return SweepResult(

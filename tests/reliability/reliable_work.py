@@ -206,7 +206,7 @@ def finished_runs(path: Path) -> tuple[set[str], int]:
     with store.database(path) as connection:
         runs = RunTable(connection).runs()
     done = {run.name for run in runs if run.state == "done"}
-    assert all(run.computed == {run.name: 1.0} and run.seconds == 1.0 for run in runs if run.state == "done")
+    assert all(run.task_seconds == {run.name: 1.0} and run.seconds == 1.0 for run in runs if run.state == "done")
     assert all(run.state in ("waiting", "running") for run in runs if run.state != "done")
     return done, len(runs)
 

@@ -23,7 +23,7 @@ from trimtab.runtime.signals import Stop
 from trimtab.studies.sweep import run_progress, words
 from trimtab.studies.sweep.grid import Axis, expand, read_axis
 from trimtab.studies.sweep.maps import PointResult, figure_maps
-from trimtab.studies.sweep.numbers import Mark, PointNumbers, answer_numbers
+from trimtab.studies.sweep.numbers import AnswerNumbers, MeanMark, PointNumbers
 from trimtab.studies.sweep.page import sweep_page
 from trimtab.studies.sweep.result import Cost, SweepResult
 from trimtab.studies.sweep.run_table import Outcome, Run, RunTable, State, is_alive, process_start
@@ -201,7 +201,7 @@ def test_states_over_the_calls_of_a_sweep(tmp_path: Path) -> None:
         assert again is not None
         table.finish(again, Outcome("done", 2.0, {"training": 0.5, "reference": 1.0}))
         run = next(run for run in table.runs() if run.name == again.name)
-        assert (run.seconds, run.computed) == (3.0, {"training": 1.5, "reference": 1.0})
+        assert (run.seconds, run.task_seconds) == (3.0, {"training": 1.5, "reference": 1.0})
         assert states(runs)[:2] == ["done", "waiting"]  # finished, but its report is not there
         assert states([replace(runs[0], config={"out": "", "x": 9})]) == ["waiting"]
 
@@ -258,16 +258,16 @@ def _shrunk_report(*strengths: float, difficulty: bool = False) -> dict[str, Any
 def test_a_rate_that_the_penalty_shrank_to_50_is_counted_and_said() -> None:
     """Without difficulties a strength of 0 predicts 50 whatever was judged; with them it does not."""
     read = {
-        name: answer_numbers(_shrunk_report(*strengths, difficulty=name == "official"))
+        name: AnswerNumbers.from_report(_shrunk_report(*strengths, difficulty=name == "official"))
         for name, strengths in {"both": (0.0, 0.0), "first": (0.0, 0.4), "none": (0.3, 0.2), "official": (0.0,)}.items()
     }
-    key = ("gpt", "length-controlled")
-    assert {name: figures.n_shrunk(key) for name, figures in read.items()} == {
+    assert {name: answers.win_rates[1].n_shrunk for name, answers in read.items()} == {
         "both": 2, "first": 1, "none": 0, "official": 0
     }  # fmt: skip
-    assert PointNumbers.from_json(read["both"].to_json()) == read["both"]
+    assert AnswerNumbers.from_json(read["both"].to_json()) == read["both"]
     assert "n_shrunk" not in str(read["none"].to_json())
-    points = [point(name, figures, x=name) for name, figures in read.items()]
+    training = numbers().training
+    points = [point(name, PointNumbers(answers, training), x=name) for name, answers in read.items()]
     (sentence,) = [line for line in words.sentences(_result(*points)) if "L1 penalty" in line]
     assert (
         "by GPT: the L1 penalty shrank it to exactly 50 at both (2 of 2 seeds), first (1 of 2 seeds), because"
@@ -275,7 +275,7 @@ def test_a_rate_that_the_penalty_shrank_to_50_is_counted_and_said() -> None:
     )
     html = page_html(sweep_page(_result(*points)))
     assert html.count("<em>shrunk") == 2
-    assert "L1 penalty" not in page_html(sweep_page(_result(point("none", read["none"], x=1))))
+    assert "L1 penalty" not in page_html(sweep_page(_result(*points[2:])))
 
 
 def _result(*points: PointResult, base: dict[str, Any] | None = None) -> SweepResult:
@@ -288,7 +288,7 @@ def test_numbers_that_older_sweeps_wrote_are_read() -> None:
     tree = numbers(rates=[truth(60.0)], length=within(20.0, 1.0, unit="tokens")).to_json()
     for key in ("mark", "true_score"):
         del tree[key]
-    assert PointNumbers.from_json(tree).length == within(20.0, 1.0, unit="tokens")
+    assert PointNumbers.from_json(tree).answers.length == within(20.0, 1.0, unit="tokens")
 
 
 # --- the maps --------------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_maps_of_one_key_and_of_three() -> None:
 
     points = [point(f"{b}{m}{t}", numbers(), b=b, m=m, t=t) for b in (1, 2) for m in "xyz" for t in (None, 0.5)]
     several = figure_maps(points, ["b", "m", "t"])
-    assert [figures.where for figures in several[:2]] == [{"t": None}, {"t": 0.5}]
+    assert [figures.facet for figures in several[:2]] == [{"t": None}, {"t": 0.5}]
     assert [[cell.name for cell in row] for row in several[1].cells] == [
         ["1x0.5", "1y0.5", "1z0.5"], ["2x0.5", "2y0.5", "2z0.5"],
     ]  # fmt: skip
@@ -318,7 +318,7 @@ def test_maps_of_one_key_and_of_three() -> None:
 
 def test_marks_are_mapped_where_there_are_marks() -> None:
     points = [
-        point(name, numbers(mark=Mark("gpt", within(mark, 0.5, n=80, unit="of 10")), active=1.0), point=name)
+        point(name, numbers(mark=MeanMark("gpt", within(mark, 0.5, n=80, unit="of 10")), active=1.0), point=name)
         for name, mark in (("a", 5.25), ("b", 6.5))
     ]
     result = replace(_result(*points), keys=("point",))

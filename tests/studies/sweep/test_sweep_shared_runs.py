@@ -22,7 +22,7 @@ from trimtab import store
 from trimtab.errors import ConfigError
 from trimtab.studies.sweep import command, shared_runs
 from trimtab.studies.sweep.identity import SweepIdentity
-from trimtab.studies.sweep.numbers import PointNumbers, point_numbers
+from trimtab.studies.sweep.numbers import PointNumbers, pool_answers, pool_training
 from trimtab.studies.sweep.run_table import FILE_NAME, Outcome, Run, RunTable, State
 from trimtab.studies.sweep.shared_runs import SharedRuns, StudyContent
 
@@ -124,7 +124,7 @@ def test_the_run_of_a_dead_machine_is_taken_again(tmp_path: Path, monkeypatch: p
         assert second.is_over()
     with machine(tmp_path, "a", 1) as first:
         (run,) = first.runs()
-        assert (run.state, run.seconds, run.numbers, run.computed) == ("done", 1.5, NUMBERS, {"training": 1.0})
+        assert (run.state, run.seconds, run.numbers, run.task_seconds) == ("done", 1.5, NUMBERS, {"training": 1.0})
         assert (run.elsewhere or "").endswith("/b/p0")
         assert first.take() is None
 
@@ -248,16 +248,16 @@ def test_figures_pooled_from_those_of_runs() -> None:
         numbers(rates=[truth(value)], length=within(value, 4.0, unit="tokens"), active=value / 100, steps=None)
         for value in (50.0, 60.0)
     ]
-    pooled = point_numbers(runs, report=None)
-    rate = pooled.win_rates[0].estimate
+    answers, training = pool_answers([run.answers for run in runs]), pool_training([run.training for run in runs])
+    rate = answers.win_rates[0].estimate
     assert (rate.value, rate.n_seeds, rate.n) == (55.0, 2, 400)
     assert rate.ci95 is not None
     assert rate.ci95[1] - rate.ci95[0] > 8
-    assert pooled.length is not None
-    assert (pooled.length.value, pooled.length.unit) == (55.0, "tokens")
-    assert pooled.active.pair.value == pytest.approx(0.55)
-    assert (pooled.steps_to_90.value, pooled.steps_to_90.n_missing) == (None, 2)
-    assert pooled.regimes == ("selective", "selective")
+    assert answers.length is not None
+    assert (answers.length.value, answers.length.unit) == (55.0, "tokens")
+    assert training.active["pair"].value == pytest.approx(0.55)
+    assert (training.steps_to_90.value, training.steps_to_90.n_missing) == (None, 2)
+    assert training.regimes == ("selective", "selective")
 
 
 TINY = ("--windtunnel.pairs", "16", "--windtunnel.prompts", "8", "--train.batch-pairs", "8", "--train.epochs", "12")

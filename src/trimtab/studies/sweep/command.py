@@ -37,7 +37,7 @@ def expand(tree: grid.ConfigTree, flags: grid.ConfigTree, *, axes: Sequence[grid
                 f"{key} is what the sweep varies: one value for all of it has no effect",
                 remedy=f"leave the flag out, or write --grid {key}=VALUE",
             )
-    return grid.expand(config.merge(file.shared, flags), all_axes, points=file.points)
+    return grid.expand(config.merge(file.base, flags), all_axes, points=file.points)
 
 
 def main(
@@ -55,24 +55,27 @@ def main(
     command: as it was typed. A run that fails is written down and does not stop the others; see `require_whole`.
     Raises ConfigError before anything starts, StopError on a signal.
     """
-    root, identity, planned = Path(sweep.out), SweepIdentity.of(sweep), planned_runs(sweep)
+    root, identity, all_runs = Path(sweep.out), SweepIdentity.of(sweep), planned_runs(sweep)
     _require_same(root, identity)
     start = time.monotonic()
     with store.locked(root):
         with store.database(root / FILE_NAME) as connection:
-            content = shared_runs.StudyContent.of(identity, planned)
-            with _joined(RunTable(connection), root, storage, shared_runs.study_name(sweep), content) as (runs, study):
+            content = shared_runs.StudyContent.of(identity, all_runs)
+            with _open_runs(RunTable(connection), root, storage, shared_runs.study_name(sweep), content) as (
+                runs,
+                study,
+            ):
                 store.write_json(root / "grid.json", identity.to_json())
-                runs.plan(planned, retry_failed=retry_failed, stop_starved=stop_starved)
+                runs.plan(all_runs, retry_failed=retry_failed, stop_starved=stop_starved)
                 _announce(runs, reporter)
                 _work(root, runs, workers=workers, stop_starved=stop_starved, reporter=reporter, study=study)
-                finished = runs.runs()
+                last_runs = runs.runs()
         from trimtab.reporting.render import page_html
         from trimtab.studies.sweep.page import sweep_page
         from trimtab.studies.sweep.read import read_sweep  # with the stages behind it
 
         result = read_sweep(
-            sweep, finished, command=without_password(command, storage), seconds=time.monotonic() - start
+            sweep, last_runs, command=without_password(command, storage), seconds=time.monotonic() - start
         )
         store.write_json(root / "sweep.json", result.to_json())
         store.write_text(root / "sweep.html", page_html(sweep_page(result)))
@@ -86,7 +89,7 @@ def without_password(command: str, storage: str | None) -> str:
 
 
 @contextmanager
-def _joined(
+def _open_runs(
     table: RunTable, root: Path, storage: str | None, name: str, content: shared_runs.StudyContent
 ) -> Iterator[tuple[Runs, Mapping[str, str]]]:
     """The runs, with the study of the other machines where there is one, and the variables that name it to workers."""
@@ -136,19 +139,19 @@ def _require_same(root: Path, new: SweepIdentity) -> None:
 
 
 def _announce(runs: Runs, reporter: Reporter) -> None:
-    planned = runs.runs()
-    n_done = sum(run.state == "done" for run in planned)
-    reporter.say(f"sweep: {len(planned)} runs, {n_done} of them done already")
-    for run in planned:
+    all_runs = runs.runs()
+    n_done = sum(run.state == "done" for run in all_runs)
+    reporter.say(f"sweep: {len(all_runs)} runs, {n_done} of them done already")
+    for run in all_runs:
         if run.state == "failed":
             reporter.say(f"{run.name} failed before ({run.error}); --retry-failed tries it again")
 
 
 def require_whole(result: SweepResult) -> None:
     """Raises RunError when runs of the sweep have failed, with each of them and why."""
-    if result.failed:
-        errors = "\n".join(f"  {run.name}: {run.error}" for run in result.failed)
+    if result.failed_runs:
+        errors = "\n".join(f"  {run.name}: {run.error}" for run in result.failed_runs)
         raise RunError(
-            f"{len(result.failed)} of {len(result.runs)} runs failed:\n{errors}",
+            f"{len(result.failed_runs)} of {len(result.runs)} runs failed:\n{errors}",
             remedy="mend the cause and repeat the same command with --retry-failed",
         )

@@ -125,7 +125,7 @@ def expand(tree: ConfigTree, axes: Sequence[Axis], *, points: Sequence[WrittenPo
     seeds = tuple(range(first.seed, first.seed + first.seeds))
     out = str(tree.get("out") or f"runs/sweep-{_identity(base, axes, points, seeds)[:8]}")
     names = _folder_names([combination.place for combination in combinations])
-    expanded = tuple(
+    sweep_points = tuple(
         Point(
             name,
             ({POINT: combination.label} if combination.label else {}) | _values(config, grid_keys),
@@ -134,9 +134,9 @@ def expand(tree: ConfigTree, axes: Sequence[Axis], *, points: Sequence[WrittenPo
         )
         for name, combination, config in zip(names, combinations, configs, strict=True)
     )
-    _refuse_equal(expanded)
+    _refuse_equal(sweep_points)
     point_axis = (Axis(POINT, tuple(labels)),) if points else ()
-    return Sweep(out, (*point_axis, *axes), expanded, seeds, base)
+    return Sweep(out, (*point_axis, *axes), sweep_points, seeds, base)
 
 
 def _labels(points: Sequence[WrittenPoint]) -> list[str]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
 
 from trimtab.records import Estimate
 from trimtab.studies.sweep.grid import Settings
-from trimtab.studies.sweep.numbers import PointNumbers, figure_json
-from trimtab.studies.sweep.run_table import Run
+from trimtab.studies.sweep.numbers import JudgeRate, PointNumbers, figure_json
+from trimtab.studies.sweep.run_table import Run, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,16 @@ class PointResult:
     numbers: PointNumbers | None
     runs: tuple[Run, ...]
 
-    def count(self, state: str) -> int:
+    @property
+    def win_rates(self) -> Sequence[JudgeRate]:
+        return self.numbers.answers.win_rates if self.numbers else ()
+
+    @property
+    def regimes(self) -> Sequence[str | None]:
+        """A name a seed that has one."""
+        return self.numbers.training.regimes if self.numbers else ()
+
+    def count(self, state: State) -> int:
         return sum(run.state == state for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
@@ -41,12 +50,12 @@ class PointResult:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A figure that every point may have. `rate`: the judge and kind of a win rate."""
+    """A figure that every point may have. `rate_key`: the judge and kind of a win rate."""
 
     title: str
     unit: str
-    read: Callable[[PointNumbers], Estimate | None] = field(compare=False)
-    rate: tuple[str, str] | None = None
+    read: Callable[[PointNumbers], Estimate | None]
+    rate_key: tuple[str, str] | None = None
 
     @property
     def digits(self) -> int:
@@ -57,18 +66,18 @@ class Measure:
 
     def n_shrunk(self, point: PointResult) -> int:
         """Seeds whose length-controlled rate the L1 penalty shrank to exactly 50."""
-        return point.numbers.n_shrunk(self.rate) if point.numbers and self.rate else 0
+        return sum(rate.n_shrunk for rate in point.win_rates if rate.key == self.rate_key)
 
 
 @dataclass(frozen=True, slots=True)
 class FigureMap:
-    """A measure over one axis (`column_key` None) or two, at fixed values of the others (`where`).
+    """A measure over one axis (`column_key` None) or two, at fixed values of the others (`facet`).
 
     `cells`: a row a value of the row axis, a point a value of the column axis.
     """
 
     measure: Measure
-    where: Settings
+    facet: Settings
     row_key: str
     row_values: Sequence[object]
     column_key: str | None
@@ -79,14 +88,14 @@ class FigureMap:
         return {
             "title": self.measure.title,
             "unit": self.measure.unit,
-            "where": dict(self.where),
+            "where": dict(self.facet),
             "rows": {"key": self.row_key, "values": list(self.row_values)},
             "columns": {"key": self.column_key, "values": list(self.column_values)},
             "cells": [[self._cell_json(point) for point in row] for row in self.cells],
         }
 
     def _cell_json(self, point: PointResult) -> dict[str, Any]:
-        estimate, regimes = self.measure.estimate(point), regimes_of(point)
+        estimate, regimes = self.measure.estimate(point), point.regimes
         return {
             "point": point.name,
             "figure": None if estimate is None else figure_json(estimate),
@@ -96,11 +105,6 @@ class FigureMap:
         }
 
 
-def regimes_of(point: PointResult) -> tuple[str | None, ...]:
-    """A name a seed that has one."""
-    return point.numbers.regimes if point.numbers else ()
-
-
 def figure_maps(points: Sequence[PointResult], keys: Sequence[str]) -> list[FigureMap]:
     """One map a measure over the first two keys (rows, columns), and one more for each combination of the others."""
     row_key, column_key, fixed_keys = keys[0], keys[1] if len(keys) > 1 else None, keys[2:]
@@ -108,10 +112,10 @@ def figure_maps(points: Sequence[PointResult], keys: Sequence[str]) -> list[Figu
     maps = []
     for measure in measures(points):
         for fixed_values in product(*(values_of(key, points) for key in fixed_keys)):
-            where = dict(zip(fixed_keys, fixed_values, strict=True))
-            facet = [point for point in points if all(point.values[key] == value for key, value in where.items())]
-            cells = _cells(facet, row_key, column_key)
-            maps.append(FigureMap(measure, where, row_key, row_values, column_key, column_values, cells))
+            facet = dict(zip(fixed_keys, fixed_values, strict=True))
+            shown_points = [point for point in points if facet.items() <= point.values.items()]
+            cells = _cells(shown_points, row_key, column_key)
+            maps.append(FigureMap(measure, facet, row_key, row_values, column_key, column_values, cells))
     return maps
 
 
@@ -125,40 +129,41 @@ def values_of(key: str | None, points: Sequence[PointResult]) -> list[object]:
     return values
 
 
-def _cells(facet: Sequence[PointResult], row_key: str, column_key: str | None) -> list[list[PointResult]]:
-    by_place = {(str(point.values[row_key]), str(point.values.get(column_key or ""))): point for point in facet}
-    columns = values_of(column_key, facet)
-    return [[by_place[str(row), str(column)] for column in columns] for row in values_of(row_key, facet)]
+def _cells(points: Sequence[PointResult], row_key: str, column_key: str | None) -> list[list[PointResult]]:
+    by_place = {(str(point.values[row_key]), str(point.values.get(column_key or ""))): point for point in points}
+    columns = values_of(column_key, points)
+    return [[by_place[str(row), str(column)] for column in columns] for row in values_of(row_key, points)]
 
 
 def measures(points: Sequence[PointResult]) -> list[Measure]:
     """What any of the points has: win rates, a mean mark, active shares, length, steps to 90 %."""
-    known = [point.numbers for point in points if point.numbers is not None]
     labels: dict[tuple[str, str], str] = {}
-    for rate in (rate for numbers in known for rate in numbers.win_rates):
+    for rate in (rate for point in points for rate in point.win_rates):
         labels.setdefault(rate.key, rate.label)
-    marks = [numbers.mark for numbers in known if numbers.mark is not None]
-    lengths = [numbers.length for numbers in known if numbers.length is not None]
-    return [
-        *(
-            Measure(
-                f"{kind.capitalize()} win rate ({label})",
-                "%",
-                partial(PointNumbers.win_rate, key=(judge, kind)),
-                (judge, kind),
-            )
-            for (judge, kind), label in labels.items()
-        ),
-        *(
-            Measure(f"Mean mark ({mark.judge})", mark.estimate.unit, lambda n: n.mark.estimate if n.mark else None)
-            for mark in marks[:1]
-        ),
-        Measure("Active pairs at the end", "%", lambda n: n.active.pair.scaled(100, unit="%")),
-        Measure("Active chosen responses at the end", "%", lambda n: n.active.chosen.scaled(100, unit="%")),
-        Measure("Active rejected responses at the end", "%", lambda n: n.active.rejected.scaled(100, unit="%")),
-        *(
-            Measure(f"Mean length of an answer ({length.unit})", length.unit, lambda n: n.length)
-            for length in lengths[:1]
-        ),
-        Measure("Steps to 90 % of the final reward accuracy", "steps", lambda n: n.steps_to_90),
+    answers = [point.numbers.answers for point in points if point.numbers is not None]
+    judge = next((entry.mark.judge for entry in answers if entry.mark is not None), None)
+    unit = next((entry.length.unit for entry in answers if entry.length is not None), None)
+    result = [
+        Measure(f"{key[1].capitalize()} win rate ({label})", "%", partial(_win_rate, key=key), key)
+        for key, label in labels.items()
     ]
+    if judge is not None:
+        result.append(Measure(f"Mean mark ({judge})", "of 10", _mark))
+    names = {"pair": "pairs", "chosen": "chosen responses", "rejected": "rejected responses"}
+    result += [Measure(f"Active {name} at the end", "%", partial(_active, side=side)) for side, name in names.items()]
+    if unit is not None:
+        result.append(Measure(f"Mean length of an answer ({unit})", unit, lambda numbers: numbers.answers.length))
+    steps = Measure("Steps to 90 % of the final reward accuracy", "steps", lambda numbers: numbers.training.steps_to_90)
+    return [*result, steps]
+
+
+def _win_rate(numbers: PointNumbers, *, key: tuple[str, str]) -> Estimate | None:
+    return numbers.answers.win_rate(key)
+
+
+def _mark(numbers: PointNumbers) -> Estimate | None:
+    return numbers.answers.mark.estimate if numbers.answers.mark else None
+
+
+def _active(numbers: PointNumbers, *, side: str) -> Estimate:
+    return numbers.training.active[side].scaled(100, unit="%")

@@ -20,7 +20,7 @@ from trimtab.reporting.sections import (
 from trimtab.reporting.text import duration, estimate_text, number
 from trimtab.studies.sweep import words
 from trimtab.studies.sweep.grid import POINT
-from trimtab.studies.sweep.maps import FigureMap, Measure, PointResult, measures, regimes_of
+from trimtab.studies.sweep.maps import FigureMap, Measure, PointResult, measures
 from trimtab.studies.sweep.result import NOTES, SweepResult
 from trimtab.studies.sweep.words import value_text
 
@@ -46,7 +46,7 @@ def sweep_page(result: SweepResult) -> Page:
             ("data", data),
         ],
         question="What the sweep showed",
-        sentences=[*sentences, *(sentence(f"{run.name} failed: {run.error}", "bad") for run in result.failed)],
+        sentences=[*sentences, *(sentence(f"{run.name} failed: {run.error}", "bad") for run in result.failed_runs)],
         sections=[_maps_section(result), _cost_section(result), _words_section()],
         json_name="sweep.json",
     )
@@ -93,28 +93,28 @@ def _map(figures: FigureMap) -> Map:
             (value_text(value), [_cell(point, figures.measure, values) for point in row])
             for value, row in zip(figures.row_values, figures.cells, strict=True)
         ],
-        note=", ".join(f"{key} = {value_text(value)}" for key, value in figures.where.items()),
+        note=", ".join(f"{key} = {value_text(value)}" for key, value in figures.facet.items()),
         named=figures.row_key == POINT,
     )
 
 
 def _cell(point: PointResult, measure: Measure, values: Sequence[float]) -> Cell:
     """`values`: of all points on the map, between which the colour is picked."""
-    regimes = regimes_of(point)
+    regimes = point.regimes
     counts = {"starved": regimes.count("starved"), "linear": regimes.count("linear"), "shrunk": measure.n_shrunk(point)}
     marks = [name if len(regimes) == 1 else f"{name} {n} of {len(regimes)}" for name, n in counts.items() if n]
     estimate = measure.estimate(point)
     if estimate is None or estimate.value is None:
         return Cell("–", marks=marks)
-    bounds = [number(bound, digits=measure.digits) for bound in estimate.ci95 or ()]
-    colour = _colour(estimate.value, values, is_rate=measure.rate is not None)
+    bounds = [number(end, digits=measure.digits) for end in estimate.ci95 or ()]
+    colour = _colour(estimate.value, values, is_rate=measure.rate_key is not None)
     return Cell(number(estimate.value, digits=measure.digits), " to ".join(bounds), colour, marks)
 
 
 def _colour(value: float, values: Sequence[float], *, is_rate: bool) -> str:
     """A CSS colour: one hue from the lowest to the highest, or two away from 50 for win rates."""
     if is_rate:
-        farthest = max(LEAST_POINTS, *(abs(other - 50) for other in values))
+        farthest = max(LEAST_POINTS, *(abs(rate - 50) for rate in values))
         name, share = ("after" if value >= 50 else "rejected"), abs(value - 50) / farthest
     else:
         spread = max(max(values) - min(values), LEAST_SHARE * max(map(abs, values))) or 1.0
@@ -130,7 +130,7 @@ def _figures_table(result: SweepResult) -> Table:
     rows = []
     for point in result.points:
         figures = [estimate_text(measure.estimate(point), digits=measure.digits) for measure in columns]
-        accuracy = estimate_text(point.numbers.heldout_accuracy if point.numbers else None, digits=3)
+        accuracy = estimate_text(point.numbers.answers.heldout_accuracy if point.numbers else None, digits=3)
         n_done = f"{point.count('done')} of {len(point.runs)}"
         rows.append([point.name, *figures, accuracy, words.regime_text(point), n_done])
     head = ["point", *(measure.title for measure in columns), "held-out accuracy", "regime", "seeds done"]
@@ -154,8 +154,8 @@ def _runs_table(result: SweepResult) -> Table:
                 Link(run.name, f"points/{run.name}/report.html") if has_report else run.name,
                 run.state if run.is_here else f"{run.state} on {run.elsewhere}",
                 duration(run.seconds),
-                ", ".join(f"{task} {seconds:.1f} s" for task, seconds in run.computed.items()),
-                ", ".join(result.cost.served.get(run.name, {})) or "nothing",
+                ", ".join(f"{task} {seconds:.1f} s" for task, seconds in run.task_seconds.items()),
+                ", ".join(result.cost.from_cache.get(run.name, {})) or "nothing",
                 run.error or "",
             ]
         )

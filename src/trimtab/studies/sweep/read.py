@@ -18,7 +18,7 @@ from trimtab.runtime.folder import Folder
 from trimtab.stages import report
 from trimtab.studies.sweep.grid import Point, Sweep
 from trimtab.studies.sweep.maps import PointResult
-from trimtab.studies.sweep.numbers import PointNumbers, point_numbers, run_numbers
+from trimtab.studies.sweep.numbers import AnswerNumbers, PointNumbers, pool_answers, pool_training, run_numbers
 from trimtab.studies.sweep.result import SweepResult, cost
 from trimtab.studies.sweep.run_table import Run
 
@@ -30,8 +30,8 @@ def read_sweep(sweep: Sweep, runs: Sequence[Run], *, command: str, seconds: floa
         own = tuple(run for run in runs if run.point == point.name)
         points.append(PointResult(point.name, point.values, point.settings, read_point(point, own), own))
     keys = tuple(axis.key for axis in sweep.axes)
-    here = [run for run in runs if run.is_here]
-    return SweepResult(sweep.out, command, keys, sweep.seeds, sweep.base, tuple(points), cost(here, seconds=seconds))
+    own_cost = cost([run for run in runs if run.is_here], seconds=seconds)
+    return SweepResult(sweep.out, command, keys, sweep.seeds, sweep.base, tuple(points), own_cost)
 
 
 def read_run(root: Path) -> PointNumbers:
@@ -42,17 +42,22 @@ def read_run(root: Path) -> PointNumbers:
 
 
 def read_point(point: Point, runs: Sequence[Run]) -> PointNumbers | None:
-    """A point's figures over the seeds that are done or starved; None without any."""
-    done = [run for run in runs if run.state == "done"]
-    starved = [run for run in runs if run.state == "starved"]
-    numbers = [run.numbers for run in (*done, *starved) if run.numbers is not None]
+    """A point's figures over the seeds that are done or starved; None without any.
+
+    Answers are pooled by the point's report from those of all seeds; where a folder is on another machine, from the
+    runs' figures.
+    """
+    done_runs = [run for run in runs if run.state == "done"]
+    counted_runs = [*done_runs, *(run for run in runs if run.state == "starved")]
+    numbers = [run.numbers for run in counted_runs if run.numbers is not None]
     if len(numbers) < 2:
         return numbers[0] if numbers else None
-    is_all_here = all(run.is_here for run in (*done, *starved))
-    pooled_report = (
-        _pooled_report(point.config, done, is_whole=len(done) == len(runs)) if is_all_here and done else None
-    )
-    return point_numbers(numbers, report=pooled_report)
+    if done_runs and all(run.is_here for run in counted_runs):
+        report = _pooled_report(point.config, done_runs, is_whole=len(done_runs) == len(runs))
+        answers = AnswerNumbers.from_report(report)
+    else:
+        answers = pool_answers([run.answers for run in numbers])
+    return PointNumbers(answers, pool_training([run.training for run in numbers]))
 
 
 def _report(root: Path) -> Mapping[str, Any]:
@@ -61,10 +66,10 @@ def _report(root: Path) -> Mapping[str, Any]:
     return tree
 
 
-def _pooled_report(config: Config, done: Sequence[Run], *, is_whole: bool) -> Mapping[str, Any]:
+def _pooled_report(config: Config, runs: Sequence[Run], *, is_whole: bool) -> Mapping[str, Any]:
     """The report of the seeds that are done: the point's own, pooled, where these are all of them."""
-    if len(done) == 1:
-        return _report(Path(done[0].folder))
+    if len(runs) == 1:
+        return _report(Path(runs[0].folder))
     setup = set_up(config)
     folder = setup.folder
     old = store.read_json(folder.config) if folder.config.is_file() else None
@@ -72,5 +77,5 @@ def _pooled_report(config: Config, done: Sequence[Run], *, is_whole: bool) -> Ma
         with pipeline.begun(setup, reporter=SilentReporter(), trains=False):
             report.main(setup, reporter=SilentReporter())
         return _report(folder.root)
-    setups = [set_up(resolve(run.config)) for run in done]
+    setups = [set_up(resolve(run.config)) for run in runs]
     return fields_form(report_of([read_report_inputs(single.folder, single) for single in setups], setup))

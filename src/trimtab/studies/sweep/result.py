@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.analysis.sweep import highest
 from trimtab.records import Estimate
@@ -35,16 +35,16 @@ class Cost:
     """Seconds that the runs took, and what they would have taken each alone: with the shared work that another did.
 
     Only what was measured: a run that was served a piece of work is charged the seconds which that took in the run of
-    the same data and model that did it. Starting a process and importing are in neither. `served`: by run and task.
+    the same data and model that did it. Starting a process and importing are in neither. `from_cache`: by run and task.
     """
 
     seconds: float
-    served: Mapping[str, Mapping[str, float]]
+    from_cache: Mapping[str, Mapping[str, float]]
     seconds_this_time: float
 
     @property
     def seconds_alone(self) -> float:
-        return self.seconds + sum(sum(tasks.values()) for tasks in self.served.values())
+        return self.seconds + sum(sum(tasks.values()) for tasks in self.from_cache.values())
 
     @property
     def share(self) -> float | None:
@@ -55,7 +55,7 @@ class Cost:
             "seconds": self.seconds,
             "seconds_alone": self.seconds_alone,
             "share": self.share,
-            "served": {run: dict(tasks) for run, tasks in self.served.items()},
+            "served": {run: dict(tasks) for run, tasks in self.from_cache.items()},
             "seconds_this_time": self.seconds_this_time,
         }
 
@@ -64,19 +64,23 @@ class Cost:
 class Headline:
     """A point's win rate by the first judge (the truth, where it is known), or its mean mark."""
 
-    what: str
+    noun: Literal["win rate", "mean mark"]
     unit: str
     judge: str
     estimate: Estimate
 
     @classmethod
     def of(cls, numbers: PointNumbers | None) -> Headline | None:
-        if numbers is not None and numbers.win_rates:
-            rate = numbers.win_rates[0]
+        if numbers is None:
+            return None
+        for rate in numbers.answers.win_rates:
             return cls("win rate", "%", rate.label, rate.estimate)
-        if numbers is not None and numbers.mark is not None:
-            return cls("mean mark", "of 10", numbers.mark.judge, numbers.mark.estimate)
-        return None
+        mark = numbers.answers.mark
+        return None if mark is None else cls("mean mark", "of 10", mark.judge, mark.estimate)
+
+    def to_json(self) -> dict[str, Any]:
+        figure = figure_json(self.estimate)
+        return {"what": self.noun, "unit": self.unit, "judge": self.judge, "figure": figure}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +93,8 @@ class HighestPoint:
     n_others: int
 
     def to_json(self) -> dict[str, Any]:
-        headline = self.headline
-        return {
-            "point": self.point,
-            "what": headline.what,
-            "unit": headline.unit,
-            "judge": headline.judge,
-            "figure": figure_json(headline.estimate),
-            "n_overlapping": self.n_overlapping,
-            "n_others": self.n_others,
-        }
+        counts = {"n_overlapping": self.n_overlapping, "n_others": self.n_others}
+        return {"point": self.point} | self.headline.to_json() | counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +114,7 @@ class SweepResult:
         return [run for point in self.points for run in point.runs]
 
     @property
-    def failed(self) -> list[Run]:
+    def failed_runs(self) -> list[Run]:
         return [run for run in self.runs if run.state == "failed"]
 
     @property
@@ -138,15 +134,11 @@ class SweepResult:
         return figure_maps(self.points, self.keys)
 
     def highest(self) -> HighestPoint | None:
-        headlines = [Headline.of(point.numbers) for point in self.points]
-        top = highest(
-            [headline.estimate.value if headline else None for headline in headlines],
-            intervals=[headline.estimate.ci95 if headline else None for headline in headlines],
-        )
-        headline = None if top is None else headlines[top.place]
-        if top is None or headline is None:
-            return None
-        return HighestPoint(self.points[top.place].name, headline, top.n_overlapping, top.n_others)
+        headlines = {point.name: Headline.of(point.numbers) for point in self.points}
+        entries = [(name, headline) for name, headline in headlines.items() if headline is not None]
+        figures = [headline.estimate for _, headline in entries]
+        top = highest([figure.value for figure in figures], intervals=[figure.ci95 for figure in figures])
+        return None if top is None else HighestPoint(*entries[top.place], top.n_overlapping, top.n_others)
 
     def to_json(self) -> dict[str, Any]:
         top = self.highest()
@@ -160,7 +152,7 @@ class SweepResult:
             "seeds": list(self.seeds),
             "points": [point.to_json() for point in self.points],
             "states": self.states(),
-            "failed": [{"run": run.name, "error": run.error} for run in self.failed],
+            "failed": [{"run": run.name, "error": run.error} for run in self.failed_runs],
             "highest": None if top is None else top.to_json(),
             "maps": [figure_map.to_json() for figure_map in self.maps()],
             "cost": self.cost.to_json(),
@@ -172,19 +164,21 @@ class SweepResult:
 
 def cost(runs: Sequence[Run], *, seconds: float) -> Cost:
     """Of the runs of this machine."""
-    served = {run.name: _served(run, [other for other in runs if other.cache_key == run.cache_key]) for run in runs}
-    return Cost(sum(run.seconds for run in runs), served, seconds)
+    from_cache = {
+        run.name: _served_tasks(run, [source for source in runs if source.cache_key == run.cache_key]) for run in runs
+    }
+    return Cost(sum(run.seconds for run in runs), from_cache, seconds)
 
 
-def _served(run: Run, alike: Sequence[Run]) -> dict[str, float]:
+def _served_tasks(run: Run, alike: Sequence[Run]) -> dict[str, float]:
     """Tasks that a run was served from the cache, with the seconds that they took the run which did them."""
     if run.state != "done":
         return {}
-    served: dict[str, float] = {}
-    for task, seconds in ((task, seconds) for other in alike for task, seconds in other.computed.items()):
-        if task.startswith(SHARED_WORK) and task not in run.computed and _needs(run, task):
-            served[task] = max(served.get(task, 0.0), seconds)
-    return served
+    from_cache: dict[str, float] = {}
+    for task, seconds in ((task, seconds) for source in alike for task, seconds in source.task_seconds.items()):
+        if task.startswith(SHARED_WORK) and task not in run.task_seconds and _needs(run, task):
+            from_cache[task] = max(from_cache.get(task, 0.0), seconds)
+    return from_cache
 
 
 def _needs(run: Run, task: str) -> bool:

@@ -37,8 +37,8 @@ _COLUMNS = "name, point, seed, folder, grid, config, kin, state, pid, started, e
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, as planned, and what has come of it. `computed` is the work that was done and not served from a cache:
-    seconds by what it was. `cache_key` is the point's (the column `kin`), `settings` the column `grid`.
+    """One run, as planned, and what has come of it. `task_seconds`: the work that was done and not served from a cache.
+    `cache_key` is the point's (the column `kin`), `settings` the column `grid`.
     """
 
     name: str
@@ -53,16 +53,16 @@ class Run:
     process_start: str | None = None
     error: str | None = None
     seconds: float = 0.0
-    computed: Mapping[str, float] = field(default_factory=dict)
+    task_seconds: Mapping[str, float] = field(default_factory=dict)
     numbers: PointNumbers | None = None
     elsewhere: str | None = None  # the folder, where another machine makes or made the run (see `shared_runs`)
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Run:
         """A row of `_COLUMNS`."""
-        name, point, seed, folder, grid, config, kin, state, pid, started, error, seconds, computed, numbers = row
+        name, point, seed, folder, grid, config, kin, state, pid, start, error, seconds, computed, numbers = row
         return cls(
-            name, point, seed, folder, json.loads(grid), json.loads(config), kin, state, pid, started, error, seconds,
+            name, point, seed, folder, json.loads(grid), json.loads(config), kin, state, pid, start, error, seconds,
             json.loads(computed), None if numbers is None else PointNumbers.from_json(json.loads(numbers)),
         )  # fmt: skip
 
@@ -79,7 +79,7 @@ class Run:
             "elsewhere": not self.is_here,
             "error": self.error,
             "seconds": self.seconds,
-            "computed": dict(self.computed),
+            "computed": dict(self.task_seconds),
         }
 
 
@@ -89,7 +89,7 @@ class Outcome:
 
     state: State
     seconds: float
-    computed: Mapping[str, float]
+    task_seconds: Mapping[str, float]
     numbers: PointNumbers | None = None
     error: str | None = None
     trace: str | None = None
@@ -155,12 +155,12 @@ class RunTable:
         """
         with store.transaction(self._connection):
             self._free_dead_runs()
-            waiting = self._select(
+            next_runs = self._select(
                 "WHERE place IS NOT NULL AND state = 'waiting' AND (EXISTS (SELECT 1 FROM runs AS first WHERE"
                 " first.kin = runs.kin AND first.state = 'done') OR NOT EXISTS (SELECT 1 FROM runs AS first WHERE"
                 " first.kin = runs.kin AND first.state = 'running')) ORDER BY place LIMIT 1"
             )
-            return self._start(waiting[0]) if waiting else None
+            return self._start(next_runs[0]) if next_runs else None
 
     def claim(self, name: str) -> Run | None:
         """This very run, whatever came of it before, marked as this process's own; None while another works on it."""
@@ -184,15 +184,15 @@ class RunTable:
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """What came of a run that `take` gave. Seconds and work add up over its attempts."""
-        tasks = {**run.computed, **outcome.computed}
-        computed = {task: run.computed.get(task, 0.0) + outcome.computed.get(task, 0.0) for task in tasks}
+        tasks = {**run.task_seconds, **outcome.task_seconds}
+        task_seconds = {task: run.task_seconds.get(task, 0.0) + outcome.task_seconds.get(task, 0.0) for task in tasks}
         numbers = None if outcome.numbers is None else json.dumps(outcome.numbers.to_json(), allow_nan=False)
         with store.transaction(self._connection):
             self._connection.execute(
                 "UPDATE runs SET state = ?, seconds = ?, computed = ?, numbers = ?, error = ?, trace = ?, pid = NULL,"
                 " started = NULL WHERE name = ?",
                 (
-                    outcome.state, run.seconds + outcome.seconds, json.dumps(computed), numbers,
+                    outcome.state, run.seconds + outcome.seconds, json.dumps(task_seconds), numbers,
                     _utf8(outcome.error), _utf8(outcome.trace), run.name,
                 ),
             )  # fmt: skip
@@ -202,8 +202,8 @@ class RunTable:
             if run.pid is None or not is_alive(run.pid, run.process_start):
                 self._connection.execute("UPDATE runs SET state = 'waiting' WHERE name = ?", (run.name,))
 
-    def _select(self, where: str, *values: str) -> list[Run]:
-        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs {where}", values)  # noqa: S608  # our own words
+    def _select(self, condition: str, *values: str) -> list[Run]:
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs {condition}", values)  # noqa: S608  # our own words
         return [Run.from_row(row) for row in rows]
 
 

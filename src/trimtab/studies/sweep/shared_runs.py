@@ -47,7 +47,7 @@ CREATION_WAITS = (0.2, 0.4, 0.8, 1.6)
 RANKS: Sequence[State] = ("done", "running", "starved", "failed")  # which trial of a run counts; a stopped one never
 ABOUT = "trimtab"  # the study's attribute that says which sweep it is
 RESULT = "result"  # a trial's attribute: the run's state, seconds, work, numbers and error
-RETRIED = "again:"  # … and the numbers of finished trials that no longer count
+RETRY_PREFIX = "again:"  # … and the numbers of finished trials that no longer count
 
 _log = logging.getLogger("trimtab")
 
@@ -149,9 +149,9 @@ def _study(storage: RDBStorage, name: str, content: StudyContent | None) -> Stud
     if content is not None:
         differences = SweepIdentity.from_json(about).differences(content.sweep)
         if differences or about["runs"] != content.runs:
-            what = ", ".join(differences[:4]) or "values, seeds or what is judged"
+            difference_text = ", ".join(differences[:4]) or "values, seeds or what is judged"
             raise ConfigError(
-                f"the database holds another sweep under {name!r}, with a difference in {what}",
+                f"the database holds another sweep under {name!r}, with a difference in {difference_text}",
                 remedy="give every machine the same command, or this sweep another last name with --out",
             )
     storage.heartbeat_interval, storage.grace_period = max(1, about["lease"] // HEARTBEATS), about["lease"]
@@ -176,11 +176,11 @@ class SharedRuns:
     def plan(self, runs: Iterable[Run], *, retry_failed: bool, stop_starved: bool) -> None:
         """As `RunTable.plan`; failed and starved runs that are to be tried again are freed for every machine."""
         self._table.plan(runs, retry_failed=retry_failed, stop_starved=stop_starved)
-        retried = retried_states(retry_failed=retry_failed, stop_starved=stop_starved)
+        retries = retried_states(retry_failed=retry_failed, stop_starved=stop_starved)
         with _database_errors():
             for trial in self._trials():
-                if _state(trial) in retried:
-                    self._study.set_user_attr(f"{RETRIED}{trial.number}", True)
+                if _state(trial) in retries:
+                    self._study.set_user_attr(f"{RETRY_PREFIX}{trial.number}", True)
 
     def runs(self) -> list[Run]:
         """This machine's runs; of those that others made or are making, what the study knows."""
@@ -203,7 +203,7 @@ class SharedRuns:
             elsewhere=trial.user_attrs["folder"],
             error=result.get("error"),
             seconds=result.get("seconds", 0.0),
-            computed=result.get("computed", {}),
+            task_seconds=result.get("computed", {}),
             numbers=None if numbers is None else PointNumbers.from_json(numbers),
         )
 
@@ -214,14 +214,14 @@ class SharedRuns:
         """
         self._free_dead_trials()
         runs = self.runs()
-        cached = {run.cache_key for run in runs if run.state == "done" and run.is_here}
-        in_work = {run.cache_key for run in runs if run.state == "running" and run.is_here} - cached
-        free = [run for run in runs if run.state in ("waiting", "stopped") and run.cache_key not in in_work]
-        for run in sorted(free, key=lambda run: run.cache_key not in cached):
+        keys_in_cache = {run.cache_key for run in runs if run.state == "done" and run.is_here}
+        keys_in_work = {run.cache_key for run in runs if run.state == "running" and run.is_here} - keys_in_cache
+        free = [run for run in runs if run.state in ("waiting", "stopped") and run.cache_key not in keys_in_work]
+        for run in sorted(free, key=lambda run: run.cache_key not in keys_in_cache):
             if self._claim(run):
-                claimed = self._table.claim(run.name)
-                if claimed is not None:
-                    return claimed
+                own_run = self._table.claim(run.name)
+                if own_run is not None:
+                    return own_run
                 self._step_back(run, "another worker of this machine was first")
         return None
 
@@ -259,9 +259,10 @@ class SharedRuns:
         trial, has_ended = self._claims.pop(name)
         has_ended.set()
         numbers = outcome.numbers
-        headline = numbers.win_rates[0].estimate.value if numbers and numbers.win_rates else None
+        rates = numbers.answers.win_rates if numbers else ()
+        headline = rates[0].estimate.value if rates else None
         result = {
-            "seconds": outcome.seconds, "computed": dict(outcome.computed), "error": outcome.error,
+            "seconds": outcome.seconds, "computed": dict(outcome.task_seconds), "error": outcome.error,
             "numbers": None if numbers is None else numbers.to_json(), "state": outcome.state,
         }  # fmt: skip
         try:
@@ -277,12 +278,12 @@ class SharedRuns:
 
     def is_over(self) -> bool:
         """Whether nothing waits and nothing runs, on any machine. Says once that it waits for others."""
-        unfinished = [run for run in self.runs() if run.state in ("waiting", "running", "stopped")]
-        if unfinished and not self._is_waiting and not any(run.is_here for run in unfinished):
+        open_runs = [run for run in self.runs() if run.state in ("waiting", "running", "stopped")]
+        if open_runs and not self._is_waiting and not any(run.is_here for run in open_runs):
             self._is_waiting = True
-            n = len(unfinished)
+            n = len(open_runs)
             _log.warning("waiting for %d runs on other machines, to map them too; Ctrl-C ends only this", n)
-        return not unfinished
+        return not open_runs
 
     # --- trials ------------------------------------------------------------------------------------------------------
 
@@ -291,8 +292,10 @@ class SharedRuns:
 
     def _counting_trials(self) -> dict[str, FrozenTrial]:
         """The trial that counts, by run: a finished one before a running one, and of two the earlier."""
-        retried = {int(name.removeprefix(RETRIED)) for name in self._study.user_attrs if name.startswith(RETRIED)}
-        trials = [trial for trial in self._trials() if _state(trial) in RANKS and trial.number not in retried]
+        retries = {
+            int(name.removeprefix(RETRY_PREFIX)) for name in self._study.user_attrs if name.startswith(RETRY_PREFIX)
+        }
+        trials = [trial for trial in self._trials() if _state(trial) in RANKS and trial.number not in retries]
         trials.sort(key=lambda trial: (RANKS.index(_state(trial)), trial.number), reverse=True)
         return {trial.user_attrs["run"]: trial for trial in trials}  # of several of a run the last stays
 

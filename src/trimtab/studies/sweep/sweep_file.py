@@ -33,16 +33,16 @@ _PLAIN_FROM = 0.01  # smaller numbers are written as people do: 5e-4
 
 @dataclass(frozen=True, slots=True)
 class SweepFile:
-    """A configuration file in two: `shared` without its `[sweep]`, and the axes and points that this holds."""
+    """A configuration file in two: `base` without its `[sweep]`, and the axes and points that this holds."""
 
-    shared: ConfigTree
+    base: ConfigTree
     axes: tuple[Axis, ...]
     points: tuple[WrittenPoint, ...]
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> SweepFile:
         """Raises ConfigError for a part that is unknown, empty, or no list of values."""
-        shared = {name: value for name, value in tree.items() if name != TABLE}
+        base = {name: value for name, value in tree.items() if name != TABLE}
         table = tree.get(TABLE, {})
         if not isinstance(table, Mapping):
             raise ConfigError("sweep is a section, not a value", remedy="write [sweep.grid] and its keys below")
@@ -52,7 +52,7 @@ class SweepFile:
         points = table.get("points", [])
         if not isinstance(points, list):
             raise ConfigError("sweep.points is no list of tables", remedy="write [[sweep.points]] above each point")
-        return cls(shared, axes, tuple(_point(point, place) for place, point in enumerate(points, start=1)))
+        return cls(base, axes, tuple(_point(point, place) for place, point in enumerate(points, start=1)))
 
 
 def replace_axes(axes: Sequence[Axis], by: Sequence[Axis]) -> list[Axis]:
@@ -70,43 +70,45 @@ def _axis(key: str, values: object) -> Axis:
 
 
 def _point(table: object, place: int) -> WrittenPoint:
-    where = f"point {place} of the sweep"
+    place_name = f"point {place} of the sweep"
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where} is no table of keys", remedy="write [[sweep.points]] and its keys below")
+        raise ConfigError(f"{place_name} is no table of keys", remedy="write [[sweep.points]] and its keys below")
     name = table.get("name")
     if name is not None and not (isinstance(name, str) and name.strip()):
-        raise ConfigError(f"{where} has the name {name!r}", remedy='write name = "some-word"')
-    flat = _flat({key: value for key, value in table.items() if key != "name"}, where)
-    settings = tuple((key, text_of(value, f"{where}: {key}")) for key, value in flat)
+        raise ConfigError(f"{place_name} has the name {name!r}", remedy='write name = "some-word"')
+    flat = _flat({key: value for key, value in table.items() if key != "name"}, place_name)
+    settings = tuple((key, text_of(value, f"{place_name}: {key}")) for key, value in flat)
     if not settings:
-        raise ConfigError(f"{where} sets no key", remedy='write one, such as objective.name = "dpo"')
+        raise ConfigError(f"{place_name} sets no key", remedy='write one, such as objective.name = "dpo"')
     return WrittenPoint(name, settings)
 
 
-def _flat(table: object, where: str) -> Iterator[tuple[str, object]]:
+def _flat(table: object, place_name: str) -> Iterator[tuple[str, object]]:
     """Full dotted names and their values, from dotted and nested tables. Raises ConfigError for one given twice."""
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where} is no table of keys", remedy='write lines such as "objective.margin" = [0.5, 1]')
+        raise ConfigError(
+            f"{place_name} is no table of keys", remedy='write lines such as "objective.margin" = [0.5, 1]'
+        )
     names: set[str] = set()
     for name, value in _leaves(table, ""):
         key = full_name(name)
         if key in names:
-            raise ConfigError(f"{where}: {key} is given twice", remedy="give it once")
+            raise ConfigError(f"{place_name}: {key} is given twice", remedy="give it once")
         names.add(key)
         yield key, value
 
 
 def _leaves(table: ConfigTree, prefix: str) -> Iterator[tuple[str, object]]:
     for name, value in table.items():
-        dotted = f"{prefix}{name}"
-        may_be_section = isinstance(value, Mapping) and dotted not in keys()  # a key's own value may be a table
-        if may_be_section and (dotted in MAIN_FIELD or any(key.startswith(f"{dotted}.") for key in keys())):
-            yield from _leaves(value, f"{dotted}.")
+        key = f"{prefix}{name}"
+        is_section = key in MAIN_FIELD or any(leaf.startswith(f"{key}.") for leaf in keys())
+        if isinstance(value, Mapping) and is_section and key not in keys():  # a key's own value may be a table
+            yield from _leaves(value, f"{key}.")
         else:
-            yield dotted, value
+            yield key, value
 
 
-def text_of(value: object, where: str) -> str:
+def text_of(value: object, place_name: str) -> str:
     """A value as a flag would give it. Floats are written as people do, so that folders bear the same names."""
     match value:
         case bool():
@@ -117,7 +119,7 @@ def text_of(value: object, where: str) -> str:
             return str(value)
         case _:
             raise ConfigError(
-                f"{where} = {value!r} is no single value", remedy="write numbers, words or true and false"
+                f"{place_name} = {value!r} is no single value", remedy="write numbers, words or true and false"
             )
 
 

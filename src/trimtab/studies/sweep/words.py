@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from io import StringIO
 
 from trimtab.reporting.text import MISSING, duration, estimate_text, number, visible
-from trimtab.studies.sweep.maps import PointResult, regimes_of
+from trimtab.studies.sweep.maps import PointResult
 from trimtab.studies.sweep.result import Cost, HighestPoint, SweepResult
 
 TERMINAL_WIDTH = 140  # characters
@@ -21,7 +21,7 @@ def sentences(result: SweepResult) -> list[str]:
     lines = [counts] if top is None else [_highest_sentence(top), counts]
     lines += _shrinkage_sentences(result)
     for regime in ("starved", "linear"):
-        names = [point.name for point in result.points if regime in regimes_of(point)]
+        names = [point.name for point in result.points if regime in point.regimes]
         if names:
             lines.append(f"{regime.capitalize()}: {', '.join(names)}.")
     return lines
@@ -35,14 +35,14 @@ def _highest_sentence(top: HighestPoint) -> str:
         else f"no interval of the {top.n_others} other points overlaps its own"
     )
     figure = f"{estimate_text(headline.estimate, digits=2 if headline.unit == 'of 10' else 1)} {headline.unit}"
-    return f"Highest {headline.what}: {figure} at {top.point}, judged by {headline.judge}; {overlap}."
+    return f"Highest {headline.noun}: {figure} at {top.point}, judged by {headline.judge}; {overlap}."
 
 
 def _shrinkage_sentences(result: SweepResult) -> list[str]:
     """For each judge the points whose length-controlled 50 is the L1 penalty's and no tie."""
     points: dict[str, list[str]] = {}
     for point in result.points:
-        for rate in point.numbers.win_rates if point.numbers else ():
+        for rate in point.win_rates:
             if rate.n_shrunk:
                 n_seeds = "" if rate.estimate.n_seeds == 1 else f" ({rate.n_shrunk} of {rate.estimate.n_seeds} seeds)"
                 points.setdefault(rate.label, []).append(f"{point.name}{n_seeds}")
@@ -76,7 +76,7 @@ def elsewhere_sentence(result: SweepResult) -> str:
 
 def regime_text(point: PointResult) -> str:
     """`selective, unnamed`: each regime of a point's seeds once."""
-    return ", ".join(dict.fromkeys(name or "unnamed" for name in regimes_of(point))) or MISSING
+    return ", ".join(dict.fromkeys(name or "unnamed" for name in point.regimes)) or MISSING
 
 
 def value_text(value: object) -> str:
@@ -108,8 +108,7 @@ def _table_lines(result: SweepResult) -> Iterable[str]:
     from rich.table import Table
     from rich.text import Text
 
-    rates = [rate.key for point in result.points if point.numbers for rate in point.numbers.win_rates]
-    keys = list(dict.fromkeys(rates))[:TERMINAL_RATES]
+    keys = list(dict.fromkeys(rate.key for point in result.points for rate in point.win_rates))[:TERMINAL_RATES]
     table = Table(box=None, pad_edge=False)
     table.add_column("point", justify="left", overflow="fold")
     for name in (*map(_rate_name, keys), "active", "length", "to 90 %", "regime"):
@@ -131,12 +130,12 @@ def _cells(point: PointResult, keys: Iterable[tuple[str, str]]) -> list[str]:
     if numbers is None:
         states = ", ".join(dict.fromkeys(run.state for run in point.runs))
         return [point.name, *(MISSING for _ in keys), "", "", "", states]
-    active, length = numbers.active.pair.value, numbers.length
+    active, length = numbers.training.active["pair"].value, numbers.answers.length
     return [
         point.name,
-        *(estimate_text(numbers.win_rate(key)) for key in keys),
+        *(estimate_text(numbers.answers.win_rate(key)) for key in keys),
         MISSING if active is None else f"{100 * active:.0f} %",
         MISSING if length is None else number(length.value),
-        number(numbers.steps_to_90.value, digits=0),
+        number(numbers.training.steps_to_90.value, digits=0),
         regime_text(point),
     ]

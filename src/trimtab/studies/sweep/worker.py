@@ -78,8 +78,8 @@ def _open_runs(root: Path) -> Iterator[Runs]:
         if (name := os.environ.get(STUDY_VARIABLE)) is None:
             yield table
         else:
-            with join(table, root=root, url=os.environ[STORAGE_VARIABLE], name=name) as shared:
-                yield shared
+            with join(table, root=root, url=os.environ[STORAGE_VARIABLE], name=name) as shared_runs:
+                yield shared_runs
 
 
 def main(folder: str, parent: str, *switches: str) -> int:
