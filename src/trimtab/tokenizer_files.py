@@ -77,7 +77,7 @@ def load_tokenizer(
         tokenizer = TokenizersBackend.from_pretrained(name, **options)
     if tokenizer_json is not None and not trust_remote_code:  # code that is trusted is the tokenizer
         tokenizer = _as_in_file(
-            tokenizer, tokenizer_json, declared=lambda: TokenizersBackend.from_pretrained(name, **options)
+            tokenizer, tokenizer_json, without_class=lambda: TokenizersBackend.from_pretrained(name, **options)
         )
     if tokenizer_json is not None:
         tokenizer.name_or_path = str(tokenizer_json.parent)  # where `save_tokenizer` finds the files
@@ -87,11 +87,11 @@ def load_tokenizer(
 
 
 def _as_in_file(
-    tokenizer: PreTrainedTokenizerBase, tokenizer_json: Path, *, declared: Callable[[], PreTrainedTokenizerBase]
+    tokenizer: PreTrainedTokenizerBase, tokenizer_json: Path, *, without_class: Callable[[], PreTrainedTokenizerBase]
 ) -> PreTrainedTokenizerBase:
     """`tokenizer` where it encodes as its file does, else the file's pipeline with the folder's tokens and template.
 
-    declared: the folder's tokenizer without a class of the library's choice, which may bring tokens of its own.
+    without_class: the folder's tokenizer without a class of the library's choice, which may bring tokens of its own.
     """
     from tokenizers import Tokenizer
     from transformers import TokenizersBackend
@@ -99,13 +99,13 @@ def _as_in_file(
     own = Tokenizer.from_file(str(tokenizer_json))
     if _encodes_alike(tokenizer, own):
         return tokenizer
-    plain = declared()
-    named = {key: str(token) for key in _NAMED_TOKENS if (token := getattr(plain, key)) is not None}
+    plain = without_class()
+    special_tokens = {key: str(token) for key in _NAMED_TOKENS if (token := getattr(plain, key)) is not None}
     # what only the class knows (GPT-2's folders name no end of text) holds where the file has that token
     for key in _NAMED_TOKENS:
         token = getattr(tokenizer, key)
         if token is not None and own.token_to_id(str(token)) is not None:
-            named.setdefault(key, str(token))
+            special_tokens.setdefault(key, str(token))
     in_file = {token.content for token in own.get_added_tokens_decoder().values()}
     rebuilt = TokenizersBackend(
         tokenizer_object=own,
@@ -115,7 +115,7 @@ def _as_in_file(
         padding_side=plain.padding_side,
         truncation_side=plain.truncation_side,
         clean_up_tokenization_spaces=False,
-        **named,
+        **special_tokens,
     )
     if not _encodes_alike(rebuilt, own):
         raise ModelError(
@@ -135,12 +135,12 @@ def _encodes_alike(tokenizer: PreTrainedTokenizerBase, own: Tokenizer) -> bool:
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
-    here, there = json.loads(backend.to_str()), json.loads(own.to_str())
-    if any(here[part] != there[part] for part in _ENCODING_PARTS):
+    pipeline, pipeline_in_file = json.loads(backend.to_str()), json.loads(own.to_str())
+    if any(pipeline[part] != pipeline_in_file[part] for part in _ENCODING_PARTS):
         return False
     texts = [PROBE, *(f"a {token.content} \n{token.content}b " for token in own.get_added_tokens_decoder().values())]
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return bool(encoded == [row.ids for row in own.encode_batch(texts, add_special_tokens=False)])
+    rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return bool(rows == [row.ids for row in own.encode_batch(texts, add_special_tokens=False)])
 
 
 def _template_in(template_json: Path) -> str | None:

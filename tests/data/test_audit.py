@@ -112,7 +112,7 @@ def test_bad_text_is_dropped_with_its_reason(name: str) -> None:
     bad, reason, detail = BAD_TEXT[name]
     found = audit([pair(0), bad])
     assert (found.n_rows, found.n_kept, found.dropped_ids) == (2, 1, {"p:1"})
-    (row,) = found.dropped
+    (row,) = found.dropped_rows
     assert row.reason is reason
     assert detail in row.detail
 
@@ -128,7 +128,7 @@ def test_duplicates_keep_the_first_and_contradictions_keep_none() -> None:
         pair(7, "yes", "no!", "Why?"),  # another response
     ]
     found = audit(rows)
-    assert [(row.id, row.reason.value, row.detail) for row in found.dropped] == [
+    assert [(row.id, row.reason.value, row.detail) for row in found.dropped_rows] == [
         ("p:1", "contradictory", "the opposite of p:4"),
         ("p:3", "duplicate", "same as p:1"),
         ("p:4", "contradictory", "the opposite of p:1"),
@@ -147,7 +147,7 @@ def test_tokens_are_audited_too() -> None:
     seen = [pair(number) for number in range(4)]
     auditor = Auditor()
     assert all(auditor.see(one) is one for one in seen)
-    assert auditor.see(RowProblem("p:9", Reason.MALFORMED, "'chosen' holds nothing")) is None
+    assert auditor.see(RowProblem("p:9", Reason.UNREADABLE, "'chosen' holds nothing")) is None
     assert auditor.see_tokens(tokens(seen[0])) == tokens(seen[0])
     cut = TokenPair("p:1", (1, 2), (7, 7), (7, 7), chosen_cut=True, rejected_cut=True)
     assert auditor.see_tokens(cut) is None
@@ -155,12 +155,12 @@ def test_tokens_are_audited_too() -> None:
     assert auditor.see_tokens(TokenPair("p:3", (1, 2, 3, 4, 5), (7, 7, 7), (8, 8), chosen_cut=True))
     found = auditor.finish(decode=spell)
     assert found.dropped_by_reason == {
-        Reason.IDENTICAL_AFTER_CUT: 1, Reason.PROMPT_TOO_LONG: 1, Reason.MALFORMED: 1,
+        Reason.IDENTICAL_AFTER_CUT: 1, Reason.PROMPT_TOO_LONG: 1, Reason.UNREADABLE: 1,
     }  # fmt: skip
     assert (found.n_rows, found.n_kept, found.dropped_share) == (5, 2, 0.6)
     assert found.lengths["tokens"]["prompt"].mean == 4.0
     assert found.bias["tokens"].chosen_longer == 1.0
-    assert found.cut == {"chosen": 0.5, "rejected": 0.0}
+    assert found.cut_shares == {"chosen": 0.5, "rejected": 0.0}
     assert found.sample is not None
     assert found.sample.to_json() == {
         "id": "p:0", "prompt": "0 1 2", "chosen": "7 8 1", "rejected": "9 1", "mask_spans": [[3, 6], [6, 8]],
@@ -195,7 +195,7 @@ def test_overlap_with_evaluation_prompts() -> None:
 
 
 def test_the_json_form_and_the_sentences() -> None:
-    rows = [pair(1, "longer", "no"), pair(2), pair(3, ""), RowProblem("p:4", Reason.MALFORMED, "no text")]
+    rows = [pair(1, "longer", "no"), pair(2), pair(3, ""), RowProblem("p:4", Reason.UNREADABLE, "no text")]
     found = audit(rows, tokenize=tokens, decode=spell)
     form = json.loads(json.dumps(found.to_json()))
     assert (form["rows"], form["kept"], form["dropped"], form["dropped_share"]) == (4, 2, 2, 0.5)
@@ -216,7 +216,7 @@ def test_the_json_form_and_the_sentences() -> None:
         "length bias in tokens: chosen longer in 100.0% of pairs, equal in 0.0%, AUC of length alone 1.000",
         "cut at the limit: 0.0% of chosen, 0.0% of rejected",
     ]
-    assert len(found.dropped) == len([row.to_json() for row in found.dropped]) == 2
+    assert len(found.dropped_rows) == len([row.to_json() for row in found.dropped_rows]) == 2
 
 
 def test_nothing_kept_and_nothing_seen_are_no_errors() -> None:
@@ -225,7 +225,7 @@ def test_nothing_kept_and_nothing_seen_are_no_errors() -> None:
         0, 0, 0.0, ["0 rows: 0 kept, 0 dropped (0.0%)"],
     )  # fmt: skip
     all_bad = audit([pair(1, "")], tokenize=tokens)
-    assert (all_bad.n_kept, all_bad.lengths, all_bad.bias, all_bad.cut, all_bad.sample) == (0, {}, {}, {}, None)
+    assert (all_bad.n_kept, all_bad.lengths, all_bad.bias, all_bad.cut_shares, all_bad.sample) == (0, {}, {}, {}, None)
     json.dumps(all_bad.to_json())
 
 
@@ -245,9 +245,9 @@ def test_every_row_is_accounted_for(rows: list[tuple[str, str, str]]) -> None:
     pairs = [pair(number, chosen, rejected, prompt) for number, (prompt, chosen, rejected) in enumerate(rows)]
     found = audit(pairs)
     assert found.n_rows == len(rows)
-    assert found.n_kept + len(found.dropped) == len(rows)
-    assert len(found.dropped_ids) == len(found.dropped), "no row is dropped twice"
-    assert sum(found.dropped_by_reason.values()) == len(found.dropped)
+    assert found.n_kept + len(found.dropped_rows) == len(rows)
+    assert len(found.dropped_ids) == len(found.dropped_rows), "no row is dropped twice"
+    assert sum(found.dropped_by_reason.values()) == len(found.dropped_rows)
     kept = [one for one in pairs if one.id not in found.dropped_ids]
     seen = {(one.prompt, frozenset((one.chosen.strip(), one.rejected.strip()))) for one in kept}
     assert len(seen) == len(kept), "what is kept neither repeats nor contradicts itself"

@@ -183,19 +183,19 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
     "missing column": (
         SHAPES["TRL explicit, text"][1],
         {"prompt": "Why?", "chosen": "yes"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'rejected' holds nothing where text was expected",
     ),
     "number": (
         SHAPES["TRL explicit, text"][1],
         {"prompt": "Why?", "chosen": 3, "rejected": "no"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'chosen' holds a number where messages were expected",
     ),
     "half a surrogate pair": (
         SHAPES["TRL explicit, text"][1],
         {"prompt": "Why?", "chosen": "ab\ud83d", "rejected": "no"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'chosen' holds half of a surrogate pair at character 3",
     ),
     "tool message": (
@@ -255,13 +255,13 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
     "message without content": (
         SHAPES["TRL explicit, messages"][1],
         {"prompt": [{"role": "user", "content": None}], "chosen": "yes", "rejected": "no"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "message 1 of 'prompt' has no content",
     ),
     "nothing but an empty system message": (
         SHAPES["TRL explicit, messages"][1],
         {"prompt": [{"role": "system", "content": None}], "chosen": "yes", "rejected": "no"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'prompt' holds a system message without content alone",
     ),
     "two system messages": (
@@ -273,7 +273,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
     "a history that is none": (
         SHAPES["instruction alone"][1],
         {**SHAPES["instruction alone"][1], "history": ["Hi", "Hello"]},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'history' holds something else than pairs",
     ),
     "a history beside a prompt": (
@@ -285,13 +285,13 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
     "messages as text": (
         SHAPES["TRL explicit, text"][1],
         {"prompt": "Why?", "chosen": '{"role": "assistant", "content": "yes"}', "rejected": "no"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'chosen' holds messages written as text",
     ),
     "no transcript": (
         SHAPES["HH-RLHF"][1],
         {"chosen": "yes", "rejected": "no"},
-        Reason.MALFORMED,
+        Reason.UNREADABLE,
         "'chosen' does not open with",
     ),
 }

@@ -55,7 +55,7 @@ def test_the_right_value_of_each_case(name: str, cases: Path) -> None:
     [file] = (cases / name).glob("pairs.*")
     _, _, found = formatted(file)
     assert (found.n_rows, found.n_kept) == (n_rows, n_kept)
-    assert Counter(row.reason.value for row in found.dropped) == dropped
+    assert Counter(row.reason.value for row in found.dropped_rows) == dropped
     assert words in "\n".join(found.lines())
 
 

@@ -93,7 +93,7 @@ def _check(kept: list[TokenPair], found: Audit, *, end: int, window: int) -> Non
             assert ids.count(end) == (0 if cut else 1)
             assert cut or ids[-1] == end
     cuts = Counter(tokens.chosen_cut for tokens in kept)
-    assert found.cut["chosen"] == pytest.approx(cuts[True] / len(kept))
+    assert found.cut_shares["chosen"] == pytest.approx(cuts[True] / len(kept))
 
 
 def test_the_first_row_as_real_models_see_it(model: tuple[str, ChatTemplate], shared_data: Path) -> None:

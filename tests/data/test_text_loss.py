@@ -61,7 +61,7 @@ def test_a_little_lost_is_said_with_its_share() -> None:
     assert isinstance(outcome_of(template, "Yes, I am quite sure of that 🙂"), TokenPair)
     assert isinstance(outcome_of(template, "Yes, I am quite sure of it."), TokenPair)
     # (Why + 23 characters that are no white space + No) + (Why + 21 + No)
-    assert (template.loss.lost, template.loss.n_characters) == (Counter("🙂"), 2 * 5 + 23 + 21)
+    assert (template.loss.losses, template.loss.n_characters) == (Counter("🙂"), 2 * 5 + 23 + 21)
     assert template.loss.sentences == ["the tokenizer cannot write 1.85% of the text: '🙂' 1 (first: row)"]
 
 
@@ -72,7 +72,7 @@ def test_a_tokenizer_that_folds_case_is_said_to() -> None:
     assert isinstance(
         outcome_of(template, "Yes, that is quite so.", prompt=prompt, rejected="no, not at all"), TokenPair
     )
-    assert template.loss.lost == Counter("Y")
+    assert template.loss.losses == Counter("Y")
 
 
 def test_spaces_that_vanish_are_a_loss_and_those_at_edges_are_none() -> None:

@@ -266,4 +266,4 @@ def test_templates_that_would_never_end(folder: Path, name: str, monkeypatch: py
     ],
 )  # fmt: skip
 def test_which_products_a_template_may_have(text: str, good: bool) -> None:
-    assert (template_limits.fault(text) == "") is good
+    assert (template_limits.refusal(text) == "") is good

@@ -147,7 +147,7 @@ def test_rows_that_go_to_disk_one_by_one_are_those_that_are_held_in_memory(model
     assert lines(folder, "pairs") == [json.loads(json.dumps(pair.to_json())) for pair in held.pairs]
     assert lines(folder, "train") == [pair.to_json() for pair in train]
     assert lines(folder, "heldout") == [pair.to_json() for pair in heldout]
-    assert lines(folder, "rejected") == [one.to_json() for one in held.audit.dropped]
+    assert lines(folder, "rejected") == [one.to_json() for one in held.audit.dropped_rows]
     told = store.read_json(folder.data / "audit.json")
     assert held.audit.to_json().items() <= told.items()
     assert told["dropped_by_reason"] == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trimtab.windtunnel import FAMILIES, score, tasks, words
-from trimtab.windtunnel.demonstrations import FILLER, MIX, answer, demonstration, dressed
+from trimtab.windtunnel.demonstrations import FILLER, MIX, answer, demonstration, with_filler
 from trimtab.windtunnel.world import luck
 
 DRAWN = tasks(2400, seed=0, split="train")
@@ -43,7 +43,7 @@ def test_a_demonstration_is_a_function_of_its_generator() -> None:
 def test_dressing_keeps_the_text_and_never_repeats_itself() -> None:
     rng = luck(2)
     for _ in range(500):
-        text = dressed("CORE", rng)
+        text = with_filler("CORE", rng)
         told = [filler for filler in FILLER if filler in text]
         left = text
         for filler in told:

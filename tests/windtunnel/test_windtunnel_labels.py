@@ -7,7 +7,7 @@ import math
 import pytest
 
 from trimtab.errors import ConfigError
-from trimtab.windtunnel import Labelled, Task, label, oracle_preference, preference, score
+from trimtab.windtunnel import LabelledPairs, Task, label, oracle_preference, preference, score
 from trimtab.windtunnel.labels import SCALE
 
 SUM = Task("math-0", "math", "What is 7 plus 5?", "7 plus 5", "7 plus 5 is {number}.", (("number", "12"),), "7 plus 5")
@@ -18,11 +18,11 @@ PADDED = "7 plus 5 is 12. Have a nice day."  # total 1.00, 9 words
 N = 4000
 
 
-def _many(a: str, b: str, *, length_bias: float = 0.0, label_noise: float = 0.0, seed: int = 0) -> Labelled:
+def _many(a: str, b: str, *, length_bias: float = 0.0, label_noise: float = 0.0, seed: int = 0) -> LabelledPairs:
     return label([SUM] * N, [a] * N, [b] * N, length_bias=length_bias, label_noise=label_noise, seed=seed)
 
 
-def _share(labelled: Labelled, text: str) -> float:
+def _share(labelled: LabelledPairs, text: str) -> float:
     return sum(pair.chosen == text for pair in labelled.pairs) / len(labelled.pairs)
 
 

@@ -37,13 +37,13 @@ ROLEPLAY = _task(
     ("daytime", "morning"),
 )
 REASONING = _task("reasoning", "Who is the tallest?", "{name} is the tallest.", ("name", "Ann"))
-MATH = _task("math", "What is 7 plus 5?", "7 plus 5 is {number}.", ("number", "12"), restated="7 plus 5")
+MATH = _task("math", "What is 7 plus 5?", "7 plus 5 is {number}.", ("number", "12"), echo="7 plus 5")
 CODING = _task(
     "coding",
     "What does reverse([cat, dog]) return?",
     "It returns [{list}].",
     ("list", "dog, cat"),
-    restated="reverse([cat, dog])",
+    echo="reverse([cat, dog])",
 )
 EXTRACTION = _task(
     "extraction",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from trimtab.windtunnel import FAMILIES, Split, Task, tasks
 from trimtab.windtunnel.demonstrations import FILLER
 from trimtab.windtunnel.values import COUNTRIES, ELEMENTS, PERSONAS, VALUES
-from trimtab.windtunnel.world import SPACE, TOLD, in_split
+from trimtab.windtunnel.world import FACT_FAMILIES, SPACE, in_split
 
 SPLITS: tuple[Split, ...] = ("train", "pairs", "eval")
 
@@ -34,14 +34,14 @@ def test_pairs_and_eval_share_no_prompt_and_no_key_in_any_family() -> None:
 
 
 def test_training_prompts_are_held_out_where_the_rule_generalises() -> None:
-    told = {t.prompt for t in tasks(1600, seed=1, split="train") if t.family not in TOLD}
-    asked = {t.prompt for t in tasks(1600, seed=2, split="eval") if t.family not in TOLD}
+    told = {t.prompt for t in tasks(1600, seed=1, split="train") if t.family not in FACT_FAMILIES}
+    asked = {t.prompt for t in tasks(1600, seed=2, split="eval") if t.family not in FACT_FAMILIES}
     assert not told & asked
 
 
 def test_every_fact_that_is_asked_was_told() -> None:
     for task in tasks(800, seed=0, split="eval"):
-        assert in_split(task.family, task.key, "train") == (task.family in TOLD)
+        assert in_split(task.family, task.key, "train") == (task.family in FACT_FAMILIES)
 
 
 def test_stated_size_of_a_small_family_is_its_size() -> None:

@@ -40,7 +40,7 @@ class SourceAudit:
         head = {"source": self.source, "format": self.format}
         if self.template is not None:
             head["template"] = self.template
-        rejected = [row.to_json() for row in self.audit.dropped]
+        rejected = [row.to_json() for row in self.audit.dropped_rows]
         verdict = {"starts": self.refusal is None, "reason": None if self.refusal is None else self.refusal.message}
         return head | self.audit.to_json() | {"rejected": rejected, "lines": self.lines(), "verdict": verdict}
 

@@ -74,10 +74,10 @@ class Audit:
     """
 
     n_rows: int
-    dropped: tuple[DroppedRow, ...]
+    dropped_rows: tuple[DroppedRow, ...]
     lengths: dict[str, dict[str, LengthSummary]]
     bias: dict[str, LengthBias]
-    cut: dict[str, float]
+    cut_shares: dict[str, float]
     overlap: tuple[str, ...] | None
     sample: Sample | None
     template_marks: tuple[tuple[str, str], ...] = ()
@@ -85,26 +85,26 @@ class Audit:
 
     @property
     def n_kept(self) -> int:
-        return self.n_rows - len(self.dropped)
+        return self.n_rows - len(self.dropped_rows)
 
     @property
     def dropped_share(self) -> float:
-        return len(self.dropped) / self.n_rows if self.n_rows else 0.0
+        return len(self.dropped_rows) / self.n_rows if self.n_rows else 0.0
 
     @cached_property
     def dropped_ids(self) -> frozenset[str]:
-        return frozenset(row.id for row in self.dropped)
+        return frozenset(row.id for row in self.dropped_rows)
 
     @cached_property
     def dropped_by_reason(self) -> dict[Reason, int]:
         """Counts of the reasons that occurred, most frequent first."""
-        return dict(Counter(row.reason for row in self.dropped).most_common())
+        return dict(Counter(row.reason for row in self.dropped_rows).most_common())
 
     def to_json(self) -> dict[str, Any]:
         return {
             "rows": self.n_rows,
             "kept": self.n_kept,
-            "dropped": len(self.dropped),
+            "dropped": len(self.dropped_rows),
             "dropped_share": self.dropped_share,
             "dropped_by_reason": {reason.value: count for reason, count in self.dropped_by_reason.items()},
             "lengths": {
@@ -112,7 +112,7 @@ class Audit:
                 for unit, parts in self.lengths.items()
             },
             "length_bias": {unit: bias.to_json() for unit, bias in self.bias.items()},
-            "cut": dict(self.cut),
+            "cut": dict(self.cut_shares),
             "overlap_with_evaluation": None
             if self.overlap is None
             else {"rows": len(self.overlap), "first_ids": list(self.overlap[:10])},
@@ -127,18 +127,19 @@ class Audit:
     def lines(self) -> list[str]:
         """The audit in plain sentences, one a line."""
         lines = [
-            f"{self.n_rows:,} rows: {self.n_kept:,} kept, {len(self.dropped):,} dropped ({self.dropped_share:.1%})"
+            f"{self.n_rows:,} rows: {self.n_kept:,} kept, {len(self.dropped_rows):,} dropped ({self.dropped_share:.1%})"
         ]
         for reason, count in self.dropped_by_reason.items():
-            example = next(row for row in self.dropped if row.reason is reason)
+            example = next(row for row in self.dropped_rows if row.reason is reason)
             lines.append(f"  {count:,} {reason.value}: {reason.sentence} (first: {_example(example)})")
         for unit, parts in self.lengths.items():
-            said = ", ".join(f"{part} {summary.median:,.0f} ({summary.p95:,.0f})" for part, summary in parts.items())
-            lines.append(f"{unit}, median (95th percentile): {said}")
+            medians = ", ".join(f"{part} {summary.median:,.0f} ({summary.p95:,.0f})" for part, summary in parts.items())
+            lines.append(f"{unit}, median (95th percentile): {medians}")
         lines.extend(_bias_line(unit, bias) for unit, bias in self.bias.items())
-        if self.cut:
+        if self.cut_shares:
             lines.append(
-                f"cut at the limit: {self.cut['chosen']:.1%} of chosen, {self.cut['rejected']:.1%} of rejected"
+                f"cut at the limit: {self.cut_shares['chosen']:.1%} of chosen, "
+                f"{self.cut_shares['rejected']:.1%} of rejected"
             )
         if self.overlap is not None:
             first = f" (first: {self.overlap[0]})" if self.overlap else ""
@@ -196,8 +197,8 @@ class Auditor:
         """What tokenising made of a pair that `see` gave back. The tokens come back when nothing is wrong with them."""
         place = self._places[outcome.id]
         if isinstance(outcome, TokenPair) and outcome.chosen_ids == outcome.rejected_ids:
-            cut = "after cutting" if outcome.chosen_cut else "though the texts differ"
-            detail = f"both responses are the same {len(outcome.chosen_ids)} tokens {cut}"
+            cause = "after cutting" if outcome.chosen_cut else "though the texts differ"
+            detail = f"both responses are the same {len(outcome.chosen_ids)} tokens {cause}"
             outcome = RowProblem(outcome.id, Reason.IDENTICAL_AFTER_CUT, detail)
         if isinstance(outcome, RowProblem):
             self._drop(place, outcome)
@@ -215,17 +216,21 @@ class Auditor:
         """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample."""
         alive, has_tokens, overlaps = map(_flags, (self._alive, self._has_tokens, self._overlaps))
         units = [unit for unit in _UNITS if unit == "characters" or has_tokens.any()] if alive.any() else []
-        kept = {unit: {part: _column(self._lengths[unit][part])[alive] for part in _PARTS} for unit in units}
-        by_tokens = "tokens" in kept
+        columns = {unit: {part: _column(self._lengths[unit][part])[alive] for part in _PARTS} for unit in units}
+        by_tokens = "tokens" in columns
         assert not by_tokens or has_tokens[alive].all(), "see_tokens was not called for every pair that see gave back"
-        overlapping = tuple(self._ids[place] for place in np.flatnonzero(overlaps & alive))
+        overlap_ids = tuple(self._ids[place] for place in np.flatnonzero(overlaps & alive))
         return Audit(
             n_rows=self._n_rows,
-            dropped=tuple(row for _, row in sorted(self._dropped, key=lambda numbered: numbered[0])),
-            lengths={unit: {part: summarise(column) for part, column in parts.items()} for unit, parts in kept.items()},
-            bias={unit: length_bias(parts["chosen"], parts["rejected"]) for unit, parts in kept.items()},
-            cut={side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()} if by_tokens else {},
-            overlap=None if self._evaluation_prompts is None else overlapping,
+            dropped_rows=tuple(row for _, row in sorted(self._dropped, key=lambda entry: entry[0])),
+            lengths={
+                unit: {part: summarise(column) for part, column in parts.items()} for unit, parts in columns.items()
+            },
+            bias={unit: length_bias(parts["chosen"], parts["rejected"]) for unit, parts in columns.items()},
+            cut_shares={side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()}
+            if by_tokens
+            else {},
+            overlap=None if self._evaluation_prompts is None else overlap_ids,
             sample=self._sample(decode),
             template_marks=tuple(
                 (self._ids[place], mark) for place, mark in self._template_marks.items() if self._alive[place]
@@ -255,14 +260,14 @@ class Auditor:
 
     def _repetition(self, pair: Pair, place: int) -> RowProblem | None:
         """A duplicate or a contradiction of an earlier row. A contradicted earlier row is dropped here, too."""
-        as_is, swapped = _hashes(pair)
-        if (first := self._first_seen.setdefault(as_is, place)) != place:
+        own_hash, opposite_hash = _hashes(pair)
+        if (first := self._first_seen.setdefault(own_hash, place)) != place:
             return RowProblem(pair.id, Reason.DUPLICATE, f"same as {self._ids[first]}")
-        if (other := self._first_seen.get(swapped)) is None:
+        if (opposite := self._first_seen.get(opposite_hash)) is None:
             return None
-        if self._alive[other]:
-            self._drop(other, RowProblem(self._ids[other], Reason.CONTRADICTORY, f"the opposite of {pair.id}"))
-        return RowProblem(pair.id, Reason.CONTRADICTORY, f"the opposite of {self._ids[other]}")
+        if self._alive[opposite]:
+            self._drop(opposite, RowProblem(self._ids[opposite], Reason.CONTRADICTORY, f"the opposite of {pair.id}"))
+        return RowProblem(pair.id, Reason.CONTRADICTORY, f"the opposite of {self._ids[opposite]}")
 
     def _sample(self, decode: Callable[[Sequence[int]], str] | None) -> Sample | None:
         first = next((tokens for place, tokens in self._samples if self._alive[place]), None)

@@ -114,10 +114,10 @@ class ChatTemplate:
             return whole
         shorter = _shorter_prompts(messages)
         # Lengths fall from one to the next, so the first that fits is found by bisection.
-        place = bisect_left(shorter, True, key=lambda left: len(self._prompt(left, messages).ids) <= limit)
+        place = bisect_left(shorter, True, key=lambda turns: len(self._prompt(turns, messages).ids) <= limit)
         # Without its system message a prompt may get longer (templates write one of their own), so that comes last.
-        left = shorter[place] if place < len(shorter) else _last_turn(messages)
-        prompt = self._prompt(left, messages)
+        candidate = shorter[place] if place < len(shorter) else _last_turn(messages)
+        prompt = self._prompt(candidate, messages)
         if len(prompt.ids) > limit:
             detail = f"the last user message takes {len(prompt.ids)} tokens with its marks, the limit is {limit}"
             raise RowFaultError(Reason.PROMPT_TOO_LONG, detail)
@@ -150,12 +150,12 @@ class ChatTemplate:
         window = max_tokens if max_tokens is not None else max_prompt_tokens + max_response_tokens
         try:
             prompt = self._fit_with_room(pair.prompt, max_prompt_tokens, window, min_response_tokens)
-            lost = self._loss_of_prompt(prompt)
-            chosen, rejected = self._responses(prompt, (pair.chosen, pair.rejected), lost=lost)
+            losses = self._loss_of_prompt(prompt)
+            chosen, rejected = self._responses(prompt, (pair.chosen, pair.rejected), losses=losses)
         except RowFaultError as fault:
             return fault.at(pair.id)
         texts = (*(message.content for message in prompt.messages), pair.chosen, pair.rejected)
-        self.loss.add(pair.id, lost, n_characters=sum(map(size, texts)))
+        self.loss.add(pair.id, losses, n_characters=sum(map(size, texts)))
         room = min(max_response_tokens, window - len(prompt.ids))
         if room < min_response_tokens and max(len(chosen), len(rejected)) > room:
             detail = f"the prompt takes {len(prompt.ids)} of {window} tokens, which leaves {room} for a response"
@@ -173,24 +173,24 @@ class ChatTemplate:
                 raise
             return self._fit(messages, limit=min(max_prompt_tokens, window - 1))
 
-    def _responses(self, prompt: _RenderedPrompt, responses: Sequence[str], *, lost: Counter[str]) -> list[Ids]:
-        """Ids of each response to one prompt, closed by the end of its turn. What they lose is added to `lost`."""
+    def _responses(self, prompt: _RenderedPrompt, responses: Sequence[str], *, losses: Counter[str]) -> list[Ids]:
+        """Ids of each response to one prompt, closed by the end of its turn. What they lose is added to `losses`."""
         self._refuse_control_tokens([Message("assistant", response) for response in responses])
         continuations = [self._continuation(prompt, response) for response in responses]
         whole = self._encode([prompt.text + continuation for continuation in continuations])
-        closed = []
+        responses_ids = []
         for ids, continuation, response in zip(whole, continuations, responses, strict=True):
             after = self._after(prompt, ids, continuation)
-            lost += self._loss(continuation, after, of=response, what="a response")
-            closed.append(self._with_end(after))
-            self._refuse_unknown_ids(closed[-1])
-        return closed
+            losses += self._loss(continuation, after, of=response, subject="a response")
+            responses_ids.append(self._with_end(after))
+            self._refuse_unknown_ids(responses_ids[-1])
+        return responses_ids
 
     def _continuation(self, prompt: _RenderedPrompt, response: str) -> str:
         """The text of a response and what ends its turn, as the template writes it behind the prompt."""
         text = self.form.exchange(prompt.messages, response=response, multi_turn=prompt.multi_turn)
-        if self.turn_end.text != self.form.closing:
-            text = text.removesuffix(self.form.closing) + self.turn_end.text
+        if self.turn_end.text != self.form.ending:
+            text = text.removesuffix(self.form.ending) + self.turn_end.text
         continuation = _behind(prompt.text, text)
         if not is_within(response, continuation):
             detail = "the template leaves out or changes a part of the response (reasoning marks in the text?)"
@@ -207,9 +207,9 @@ class ChatTemplate:
             return whole[len(prompt.ids) :]
         text = self.decode(whole)
         for anchor in _ANCHORS:
-            before, both = self._encode([anchor, anchor + continuation])
-            ids = both[len(before) :]
-            if both[: len(before)] == before and self.decode(prompt.ids + ids) == text:
+            before, with_anchor = self._encode([anchor, anchor + continuation])
+            ids = with_anchor[len(before) :]
+            if with_anchor[: len(before)] == before and self.decode(prompt.ids + ids) == text:
                 return ids
         raise RowFaultError(Reason.TEMPLATE_REFUSED, "the response's first token cannot be told from the prompt's last")
 
@@ -229,14 +229,14 @@ class ChatTemplate:
         return text.strip().removesuffix(self.turn_end.marks).rstrip()
 
     def _encode(self, texts: list[str]) -> list[Ids]:
-        encoded = self.tokenizer(
+        encoding = self.tokenizer(
             texts,
             add_special_tokens=False,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,  # lengths are this module's business; the tokenizer would warn about model_max_length
         )
-        return [(*self._first_ids, *ids) for ids in encoded["input_ids"]]
+        return [(*self._first_ids, *ids) for ids in encoding["input_ids"]]
 
     # ---- what must not happen between text and ids
 
@@ -248,7 +248,9 @@ class ChatTemplate:
 
     @cached_property
     def _control_tokens(self) -> re.Pattern[str]:
-        return control_tokens(self.tokenizer, stop_ids=self.stop_ids, written=self.form.frame + self.turn_end.text)
+        return control_tokens(
+            self.tokenizer, stop_ids=self.stop_ids, template_frame=self.form.frame + self.turn_end.text
+        )
 
     def _refuse_unknown_ids(self, ids: Ids) -> None:
         """An id without a row in the embedding is an IndexError in the middle of training."""
@@ -265,35 +267,42 @@ class ChatTemplate:
                 detail = f"the template leaves out or changes a part of a message of the {message.role}"
                 raise RowFaultError(Reason.TEXT_LOST, detail)
         contents = "".join(message.content for message in prompt.messages)
-        return self._loss(prompt.text, prompt.ids, of=contents, what="the prompt")
+        return self._loss(prompt.text, prompt.ids, of=contents, subject="the prompt")
 
-    def _loss(self, text: str, ids: Ids, *, of: str, what: str) -> Counter[str]:
+    def _loss(self, text: str, ids: Ids, *, of: str, subject: str) -> Counter[str]:
         """The characters that `ids`, made from `text`, do not hold. Raises `RowFaultError` when they are many."""
-        if (unknown := self._unknown_id) is not None and self.decode([unknown]) not in text:
-            ids = tuple(number for number in ids if number != unknown)
-        lost = lost_characters(text, self.decode(ids))
-        if lost.total() > MOST_LOST * size(of):
-            character = lost.most_common(1)[0][0]
-            detail = f"the tokenizer cannot write {lost.total()} of {size(of)} characters of {what}: {character!r}, …"
+        unknown = self._unknown
+        if unknown is not None and unknown.text not in text:
+            ids = tuple(token for token in ids if token != unknown.id)
+        losses = lost_characters(text, self._decode_plainly(ids))
+        if losses.total() > MOST_LOST * size(of):
+            character = losses.most_common(1)[0][0]
+            detail = (
+                f"the tokenizer cannot write {losses.total()} of {size(of)} characters of {subject}: {character!r}, …"
+            )
             raise RowFaultError(Reason.TEXT_LOST, detail)
-        return lost
+        return losses
+
+    def _decode_plainly(self, ids: Ids) -> str:
+        """As `decode`, at less than half the cost where the library's own decoder can be asked."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return self.decode(ids) if backend is None else str(backend.decode(ids, skip_special_tokens=False))
 
     @cached_property
-    def _unknown_id(self) -> int | None:
+    def _unknown(self) -> _Token | None:
         """What stands for all that the vocabulary lacks."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        unknown: int | None = self.tokenizer.unk_token_id
-        if unknown is not None or backend is None:
-            return unknown
-        model = json.loads(backend.to_str())["model"]
-        if model.get("unk_id") is not None:
-            return int(model["unk_id"])
-        return None if model.get("unk_token") is None else backend.token_to_id(model["unk_token"])
+        number: int | None = self.tokenizer.unk_token_id
+        if number is None and backend is not None:
+            model = json.loads(backend.to_str())["model"]
+            number, text = model.get("unk_id"), model.get("unk_token")
+            number = backend.token_to_id(text) if number is None and text is not None else number
+        return None if number is None else _Token(number, self.decode([number]))
 
     @cached_property
     def digest(self) -> str:
         """sha256 of all that turns messages into ids: tokenizer, rendered form, end id, and the ids of a probe."""
-        end = {"end_text": self.turn_end.text} if self.turn_end.text not in ("", self.form.closing) else {}
+        end = {"end_text": self.turn_end.text} if self.turn_end.text not in ("", self.form.ending) else {}
         probe = (Message("user", "Hi, 12 é?\n"), Message("assistant", " Yes. "), Message("user", "Why"))
         return digest(
             {
@@ -314,6 +323,12 @@ class ChatTemplate:
             return f"no chat template: plain text; {end}"
         fold = "; a system message is put before the first user message" if self.form.folds_system else ""
         return f"the tokenizer's chat template; {end}{fold}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    id: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,9 +372,9 @@ def _behind(prompt: str, whole: str) -> str:
 def _first_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """What the tokenizer itself puts in front of a text; what it may put behind one is left out."""
     bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    framed: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
-    start = next((at for at in range(len(framed)) if framed[at : at + len(bare)] == bare), 0)
-    return tuple(framed[:start])
+    ids_with_frame: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
+    start = next((at for at in range(len(ids_with_frame)) if ids_with_frame[at : at + len(bare)] == bare), 0)
+    return tuple(ids_with_frame[:start])
 
 
 _CALL_STATE = ("truncation", "padding")  # what a call may leave behind in a tokenizer

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # `<|im_end|>`, also with the full-width bars of DeepSeek: nobody writes these but as marks
-_BARRED = re.compile(r"<[|｜][^<>\s]+[|｜]>")
-_BRACKETED = re.compile(r"\s*(<[^<>]+>|\[[^\[\]]+\])\s*")
+_BAR_MARK = re.compile(r"<[|｜][^<>\s]+[|｜]>")
+_BRACKET_MARK = re.compile(r"\s*(<[^<>]+>|\[[^\[\]]+\])\s*")
 # The reasoning that a template writes around is text of the answer, and so are its marks.
-_REASONING = re.compile(r"</?\W*(think|reason|thought)\w*\W*>", re.IGNORECASE)
+_REASONING_MARK = re.compile(r"</?\W*(think|reason|thought)\w*\W*>", re.IGNORECASE)
 # Marks of published chat templates that are seen in texts once a template was rendered into them. `<s>` and `</s>` are
 # HTML, too, so they count only at the edges of a text.
 _TEMPLATE_MARKS = re.compile(
-    _BARRED.pattern + r"|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|\A\s*<s>(?!.*</s>.)|</s>\s*\Z"
+    _BAR_MARK.pattern + r"|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|\A\s*<s>(?!.*</s>.)|</s>\s*\Z"
     r"|\[(?:/?AVAILABLE_TOOLS|/?TOOL_RESULTS|TOOL_CALLS|/?SYSTEM_PROMPT)\]",
     re.DOTALL,
 )
@@ -27,18 +27,24 @@ _TEMPLATE_MARKS = re.compile(
 _HINTS = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "<s>", "</s>", "_TOOLS]", "_RESULTS]", "_CALLS]", "_PROMPT]")
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase, *, stop_ids: Collection[int], written: str) -> re.Pattern[str]:
+def control_tokens(
+    tokenizer: PreTrainedTokenizerBase, *, stop_ids: Collection[int], template_frame: str
+) -> re.Pattern[str]:
     """A pattern of the tokens that no message may spell.
 
-    Those are the special ones, those at which generation ends, what the template writes around messages (`written`),
-    and whatever has the form `<|…|>`: many vocabularies do not flag theirs as special.
+    Those are the special ones, those at which generation ends, what the template writes around
+    messages (`template_frame`), and whatever has the form `<|…|>`: many vocabularies do not flag theirs as special.
     """
 
     def is_control(number: int, token: AddedToken) -> bool:
         text = token.content
-        if token.special or number in stop_ids or _BARRED.fullmatch(text.strip()):
+        if token.special or number in stop_ids or _BAR_MARK.fullmatch(text.strip()):
             return True
-        return text in written and bool(_BRACKETED.fullmatch(text)) and not _REASONING.fullmatch(text.strip())
+        return (
+            text in template_frame
+            and bool(_BRACKET_MARK.fullmatch(text))
+            and not _REASONING_MARK.fullmatch(text.strip())
+        )
 
     texts = {token.content for number, token in tokenizer.added_tokens_decoder.items() if is_control(number, token)}
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")

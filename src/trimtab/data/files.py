@@ -74,12 +74,12 @@ def open_local_file(path: Path) -> LocalFile:
 def _json_lines_rows(path: Path) -> Iterator[tuple[int, Row]]:
     for number, text in _text_lines(path):
         if text.strip():
-            yield number, _object(_parse(text, path=path, line=number), path=path, where=f"line {number}")
+            yield number, _object(_parse(text, path=path, line=number), path=path, place=f"line {number}")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
     for number, value in enumerate(_json_list(path), start=1):
-        yield number, _object(value, path=path, where=f"entry {number}")
+        yield number, _object(value, path=path, place=f"entry {number}")
 
 
 def _json_list(path: Path) -> list[Any]:
@@ -88,9 +88,9 @@ def _json_list(path: Path) -> list[Any]:
     if isinstance(value, dict):
         lists = {key: item for key, item in value.items() if isinstance(item, list)}
         if len(lists) != 1:
-            found = ", ".join(map(repr, lists)) or "none"
+            names = ", ".join(map(repr, lists)) or "none"
             raise DataError(
-                f"{path}: a JSON object must hold exactly one list of rows; lists found: {found}",
+                f"{path}: a JSON object must hold exactly one list of rows; lists found: {names}",
                 remedy='write a list of objects, or one object a line in a ".jsonl" file',
             )
         (value,) = lists.values()
@@ -120,9 +120,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _check_header(header: list[str], path: Path) -> None:
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated or not all(header):
-        fault = f"column {repeated[0]!r} twice" if repeated and repeated[0] else "a column without a name"
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates or not all(header):
+        fault = f"column {duplicates[0]!r} twice" if duplicates and duplicates[0] else "a column without a name"
         raise DataError(f"{path}, line 1: the header has {fault}", remedy="name every column once in the first line")
 
 
@@ -151,9 +151,9 @@ def _delimiter(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
     yield first
-    yield from rest
+    yield from lines
 
 
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, split at line feeds alone (JSON may hold U+2028), decoded as UTF-8, without a byte-order mark."""
-    with _opened(path) as file:
+    with _open_bytes(path) as file:
         for number, line in enumerate(_lines(file), start=1):
             if len(line) > LONGEST_LINE:
                 raise DataError(
@@ -212,8 +212,8 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                found = f"line {number}, byte {error.start + 1}: 0x{line[error.start]:02x}"
-                raise _encoding_error(path, found, "WINDOWS-1252") from None
+                place = f"line {number}, byte {error.start + 1}: 0x{line[error.start]:02x}"
+                raise _encoding_error(path, place, "WINDOWS-1252") from None
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -222,22 +222,22 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _encoding_error(path: Path, found: str, likely: str) -> DataError:
+def _encoding_error(path: Path, place: str, likely: str) -> DataError:
     source = f"zcat {path.name} | iconv" if path.suffix.lower() == ".gz" else f"< {path.name} iconv"
     remedy = f"save it as UTF-8, for instance: {source} -f {likely} -t UTF-8 > fixed{_suffix(path)}"
-    return DataError(f"{path}, {found} is not UTF-8", remedy=remedy)
+    return DataError(f"{path}, {place} is not UTF-8", remedy=remedy)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
     with _reading(path), path.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
+        is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        if not zipped:
+        if not is_gzip:
             yield raw
             return
-        with gzip.GzipFile(fileobj=raw) as unzipped:
-            yield cast(IO[bytes], unzipped)
+        with gzip.GzipFile(fileobj=raw) as stream:
+            yield cast(IO[bytes], stream)
 
 
 @contextmanager
@@ -272,10 +272,10 @@ def _parse(text: str, *, path: Path, line: int | None) -> Any:
     raise DataError(f"{path}, line {at}: broken JSON: {fault}", remedy=remedy)
 
 
-def _object(value: Any, *, path: Path, where: str) -> Row:
+def _object(value: Any, *, path: Path, place: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(
-            f"{path}, {where}: {kind_of(value)} where an object with columns was expected",
+            f"{path}, {place}: {kind_of(value)} where an object with columns was expected",
             remedy='write every row as an object: {"prompt": …, "chosen": …, "rejected": …}',
         )
     return value
@@ -303,8 +303,8 @@ def _first_line_is_object(path: Path) -> bool:
 
 
 def _has_second_row(path: Path) -> bool:
-    filled = (number for number, text in _text_lines(path) if text.strip())
-    return next(filled, None) is not None and next(filled, None) is not None
+    numbers = (number for number, text in _text_lines(path) if text.strip())
+    return next(numbers, None) is not None and next(numbers, None) is not None
 
 
 def _starts_with(path: Path, mark: bytes) -> bool:

@@ -86,19 +86,19 @@ _REMEDY = "say which columns they are: --columns prompt=…,chosen=…,rejected=
 class Format:
     """The shape of a source's rows. `columns` are the names that the reader looks for, by the names in the file.
 
-    `unread` grows as rows are read: the columns, and keys of messages, that held something and were left out.
+    `unread_columns` grows as rows are read: the columns, and keys of messages, that held something and were left out.
     """
 
     name: FormatName
     columns: Mapping[str, str]
     _read: Reader
     _by_hand: bool = False
-    unread: dict[str, None] = field(default_factory=dict)
+    unread_columns: dict[str, None] = field(default_factory=dict)
 
     def to_pair(self, row_id: str, row: Row) -> Pair | RowProblem:
         """Read one row. What is wrong with a row is a value, not an exception, so that every row can be counted."""
-        self.unread.update(dict.fromkeys(self._unread_in(row)))
-        cells = _renamed(row, self.columns)
+        self.unread_columns.update(dict.fromkeys(self._unread_in(row)))
+        cells = _rename(row, self.columns)
         try:
             prompt, chosen, rejected = self._read(cells)
             prompt = with_system(prompt, cells)
@@ -111,7 +111,7 @@ class Format:
     @property
     def notes(self) -> list[str]:
         """One line on what was not read, or none where everything was."""
-        return [f"columns not read: {', '.join(self.unread)}"] if self.unread else []
+        return [f"columns not read: {', '.join(self.unread_columns)}"] if self.unread_columns else []
 
     def _unread_in(self, row: Row) -> list[str]:
         names = [name for name, value in row.items() if name not in self.columns and is_filled(value)]
@@ -134,7 +134,7 @@ def detect_format(head: Sequence[Row], *, source: str, columns: Mapping[str, str
     """
     present = list(dict.fromkeys(name for row in head for name in row))
     names = _checked_mapping(columns, present=present, source=source) if columns else {name: name for name in present}
-    rows = [_renamed(row, names) for row in head]
+    rows = [_rename(row, names) for row in head]
     for side in ("chosen", "rejected"):
         if all(row.get(side) is None for row in rows):
             fault = "is empty in the first rows" if any(side in row for row in rows) else "is missing"
@@ -145,10 +145,10 @@ def detect_format(head: Sequence[Row], *, source: str, columns: Mapping[str, str
         faults = Counter(str(_format_of(row)) for row in rows if _has_both_sides(row) or len(rows) == 1)
         raise _shape_error(source, present, faults.most_common(1)[0][0] if faults else "no row has both responses")
     name, read = shapes.most_common(1)[0][0]
-    known = _COLUMNS_READ[name]
+    readable = _COLUMNS_READ[name]
     if columns:
-        return Format(name, {file: role for file, role in names.items() if role in known}, read, _by_hand=True)
-    return Format(name, {column: column for column in known}, read)  # also one that no row has yet
+        return Format(name, {file: role for file, role in names.items() if role in readable}, read, _by_hand=True)
+    return Format(name, {column: column for column in readable}, read)  # also one that no row has yet
 
 
 # ---- which reader ----------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def _names(columns: list[str]) -> str:
     return ", ".join(columns) or "none"
 
 
-def _renamed(row: Row, names: Mapping[str, str]) -> dict[str, object]:
+def _rename(row: Row, names: Mapping[str, str]) -> dict[str, object]:
     return {canonical: row[name] for name, canonical in names.items() if name in row}
 
 

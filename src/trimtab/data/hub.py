@@ -34,8 +34,8 @@ class HubName:
 
 def parse_hub_name(source: str) -> HubName | None:
     """The parts of a Hub data set's name, or None when the text cannot be one."""
-    found = _HUB_NAME.fullmatch(source)
-    return HubName(found["id"], found["subset"], found["revision"]) if found else None
+    match = _HUB_NAME.fullmatch(source)
+    return HubName(match["id"], match["subset"], match["revision"]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ def load_saved(folder: Path, *, split: str | None) -> LoadedSplit:
     from datasets import load_from_disk
 
     try:
-        loaded = load_from_disk(str(folder))
+        dataset_or_splits = load_from_disk(str(folder))
     except Exception as error:
         raise DataError(
             f"{folder}: the saved data set cannot be loaded: {_first_line(error)}",
             remedy="save it again with save_to_disk, or export it with to_json and name that file",
         ) from None
-    dataset, name = _choose_split(loaded, split=split, source=str(folder))
+    dataset, name = _choose_split(dataset_or_splits, split=split, source=str(folder))
     return LoadedSplit(dataset, name, f"saved {name} {_contents_digest(dataset)}")
 
 
@@ -91,30 +91,30 @@ def load_hub(name: HubName, *, split: str | None, offline: bool) -> LoadedSplit:
 
     try:
         with _hub_offline() if offline else nullcontext():
-            loaded = datasets.load_dataset(name.id, name.subset, revision=name.revision)
+            dataset_or_splits = datasets.load_dataset(name.id, name.subset, revision=name.revision)
     except Exception as error:
         raise _hub_error(name, error, offline=offline or bool(datasets.config.HF_HUB_OFFLINE)) from error
     source = name.id if name.subset is None else f"{name.id}:{name.subset}"
-    dataset, chosen = _choose_split(loaded, split=split, source=source)
-    return LoadedSplit(dataset, chosen, f"hub {source} {name.revision} {chosen} {dataset._fingerprint}")
+    dataset, split_name = _choose_split(dataset_or_splits, split=split, source=source)
+    return LoadedSplit(dataset, split_name, f"hub {source} {name.revision} {split_name} {dataset._fingerprint}")
 
 
-def _choose_split(loaded: Any, *, split: str | None, source: str) -> tuple[Dataset, str]:
+def _choose_split(dataset_or_splits: Any, *, split: str | None, source: str) -> tuple[Dataset, str]:
     """The split that was named; else the only one; else `train`. Anything else is for the user to say."""
-    if not isinstance(loaded, dict):
-        if split is not None and str(loaded.split) != split:
+    if not isinstance(dataset_or_splits, dict):
+        if split is not None and str(dataset_or_splits.split) != split:
             raise DataError(
                 f"{source}: there are no splits in it, so none is called '{split}'", remedy="leave split out"
             )
-        return loaded, str(loaded.split or "all")
-    names = list(loaded)
-    chosen = split or (names[0] if len(names) == 1 else "train")
-    if chosen not in loaded:
+        return dataset_or_splits, str(dataset_or_splits.split or "all")
+    names = list(dataset_or_splits)
+    name = split or (names[0] if len(names) == 1 else "train")
+    if name not in dataset_or_splits:
         raise DataError(
-            f"{source}: no split is called '{chosen}'; splits found: {', '.join(names)}",
+            f"{source}: no split is called '{name}'; splits found: {', '.join(names)}",
             remedy=f"name one of them, for instance: --data.split {names[0]}",
         )
-    return loaded[chosen], chosen
+    return dataset_or_splits[name], name
 
 
 def _contents_digest(dataset: Dataset) -> str:

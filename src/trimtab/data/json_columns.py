@@ -27,7 +27,7 @@ def parser(
         describes them; without it, what stands in the schema's own metadata.
     """
     features = _features(schema) if features is None else features
-    cells = {entry.name: _cell(entry.type, features.get(entry.name), nested=False) for entry in schema}
+    cells = {entry.name: _cell(entry.type, features.get(entry.name), in_message=False) for entry in schema}
     parsers = {name: cell for name, cell in cells.items() if cell is not None}
     if not parsers:
         return None
@@ -43,35 +43,35 @@ def _features(schema: Any) -> Mapping[str, Any]:
     return tree if isinstance(tree, Mapping) else {}
 
 
-def _cell(arrow_type: Any, feature: Any, *, nested: bool) -> Cell | None:
+def _cell(arrow_type: Any, feature: Any, *, in_message: bool) -> Cell | None:
     """The parser of a cell, by its Arrow type and what `datasets` says of it; None where there is no JSON in it."""
     import pyarrow  # type: ignore[import-untyped]  # pyarrow publishes no types
 
     feature = feature if isinstance(feature, Mapping) else {}
     if isinstance(arrow_type, pyarrow.JsonType) or feature.get("_type") == "Json":
-        return lambda value: _parsed(value, nested=nested)
+        return lambda value: _parse(value, in_message=in_message)
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
-        item = _cell(arrow_type.value_type, feature.get("feature"), nested=nested)
-        return None if item is None else lambda value: value if value is None else [item(each) for each in value]
+        item = _cell(arrow_type.value_type, feature.get("feature"), in_message=in_message)
+        return None if item is None else lambda value: value if value is None else [item(element) for element in value]
     if pyarrow.types.is_struct(arrow_type):
-        inner = {entry.name: _cell(entry.type, feature.get(entry.name), nested=True) for entry in arrow_type}
+        inner = {entry.name: _cell(entry.type, feature.get(entry.name), in_message=True) for entry in arrow_type}
         fields = {name: cell for name, cell in inner.items() if cell is not None}
         if fields:
             return lambda value: value if value is None else value | {k: cell(value[k]) for k, cell in fields.items()}
     return None
 
 
-def _parsed(stored: Any, *, nested: bool) -> object:
-    """The value of one stored text. `nested`: within a message, where `[]` is a text and no empty list of messages."""
-    if not isinstance(stored, str):
-        return stored
+def _parse(text: Any, *, in_message: bool) -> object:
+    """The value of one stored text. Within a message `[]` is a text, and no empty list of messages."""
+    if not isinstance(text, str):
+        return text
     try:
-        value = json.loads(stored)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return stored
-    if isinstance(value, str) or (value == [] and not nested):
+        return text
+    if isinstance(value, str) or (value == [] and not in_message):
         return value
     records = value if isinstance(value, list) else [value]
     if records and all(isinstance(record, Mapping) and _MESSAGE_KEYS & set(record) for record in records):
-        return value if isinstance(value, list) or is_message(value) else stored
-    return stored
+        return value if isinstance(value, list) or is_message(value) else text
+    return text

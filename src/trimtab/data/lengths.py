@@ -60,12 +60,12 @@ def length_bias(chosen: Sequence[int] | Lengths, rejected: Sequence[int] | Lengt
 def _cohens_d(c: Lengths, r: Lengths) -> float | None:
     if len(c) < 2:
         return None
-    pooled = float(np.sqrt((c.var(ddof=1) + r.var(ddof=1)) / 2))
-    return float(c.mean() - r.mean()) / pooled if pooled > 0 else None
+    pooled_deviation = float(np.sqrt((c.var(ddof=1) + r.var(ddof=1)) / 2))
+    return float(c.mean() - r.mean()) / pooled_deviation if pooled_deviation > 0 else None
 
 
 def _auc(c: Lengths, r: Lengths) -> float:
-    ordered = np.sort(r)
-    below = np.searchsorted(ordered, c, side="left")
-    not_above = np.searchsorted(ordered, c, side="right")
+    sorted_r = np.sort(r)
+    below = np.searchsorted(sorted_r, c, side="left")
+    not_above = np.searchsorted(sorted_r, c, side="right")
     return float((below + not_above).sum()) / (2 * len(c) * len(r))

@@ -59,8 +59,8 @@ def generation_end_ids(model: str, *, revision: str | None = None, offline: bool
     folder = Path(model).expanduser()
     if folder.is_dir() and not (folder / "generation_config.json").is_file():
         config_json = folder / "config.json"
-        described = store.read_json(config_json) if config_json.is_file() else None
-        return described.get("eos_token_id") if isinstance(described, dict) else None
+        config = store.read_json(config_json) if config_json.is_file() else None
+        return config.get("eos_token_id") if isinstance(config, dict) else None
     try:
         config = GenerationConfig.from_pretrained(
             str(folder) if folder.is_dir() else model, revision=revision, local_files_only=offline

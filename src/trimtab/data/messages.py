@@ -92,14 +92,14 @@ def to_conversation(value: object, *, column: str) -> tuple[Message, ...]:
     """
     turns = turns_of(value)
     if not turns:
-        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds {kind_of(value)} where messages were expected")
+        raise RowFaultError(Reason.UNREADABLE, f"'{column}' holds {kind_of(value)} where messages were expected")
     places = [f"message {number} of '{column}'" for number in range(1, len(turns) + 1)]
     # all roles before any content: a conversation with a tool is one with a tool, wherever its calls stand
     roles = [_role(turn, place=place) for turn, place in zip(turns, places, strict=True)]
     maybe = [_message(turn, role, place=place) for turn, role, place in zip(turns, roles, places, strict=True)]
     messages = tuple(message for message in maybe if message is not None)
     if not messages:
-        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds a system message without content alone")
+        raise RowFaultError(Reason.UNREADABLE, f"'{column}' holds a system message without content alone")
     return messages
 
 
@@ -113,7 +113,7 @@ def to_text(value: object, *, column: str) -> str:
     """The text of one cell. Raises `RowFaultError` when it is not text that can be written as UTF-8, or is a
     conversation that was written as text."""
     if messages_as_text(value):
-        raise RowFaultError(Reason.MALFORMED, f"'{column}' holds messages written as text")
+        raise RowFaultError(Reason.UNREADABLE, f"'{column}' holds messages written as text")
     return _checked_text(value, place=f"'{column}'")
 
 
@@ -121,7 +121,7 @@ def parse_transcript(text: str, *, column: str) -> tuple[Message, ...]:
     """Turns of an HH-RLHF transcript. White space at the edges of a turn belongs to the notation and is dropped."""
     markers = list(_MARKER.finditer(text))
     if not markers or markers[0].start() > 0:
-        raise RowFaultError(Reason.MALFORMED, f"'{column}' does not open with 'Human:' or 'Assistant:'")
+        raise RowFaultError(Reason.UNREADABLE, f"'{column}' does not open with 'Human:' or 'Assistant:'")
     ends = [*(marker.start() for marker in markers[1:]), len(text)]
     return tuple(
         Message("user" if marker[1] == "Human" else "assistant", text[marker.end() : end].strip())
@@ -143,7 +143,7 @@ def roles_fault(prompt: Sequence[Message]) -> str | None:
 
 def _role(turn: object, *, place: str) -> Role:
     if not isinstance(turn, Mapping) or not is_message(turn):
-        raise RowFaultError(Reason.MALFORMED, f"{place} is {kind_of(turn)} without role and content")
+        raise RowFaultError(Reason.UNREADABLE, f"{place} is {kind_of(turn)} without role and content")
     name = turn["role"] if turn.get("role") is not None else turn["from"]
     role = _ROLES.get(str(name).strip().lower())
     if role is None:
@@ -161,18 +161,18 @@ def _message(turn: object, role: Role, *, place: str) -> Message | None:
     if content is None and role == "system":
         return None
     if content is None:
-        raise RowFaultError(Reason.MALFORMED, f"{place} has no content")
+        raise RowFaultError(Reason.UNREADABLE, f"{place} has no content")
     return Message(role, _checked_text(_joined_parts(content, place=place), place=place))
 
 
 def _checked_text(value: object, *, place: str) -> str:
     if not isinstance(value, str):
-        raise RowFaultError(Reason.MALFORMED, f"{place} holds {kind_of(value)} where text was expected")
+        raise RowFaultError(Reason.UNREADABLE, f"{place} holds {kind_of(value)} where text was expected")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         detail = f"{place} holds half of a surrogate pair at character {error.start + 1}: not valid Unicode"
-        raise RowFaultError(Reason.MALFORMED, detail) from None
+        raise RowFaultError(Reason.UNREADABLE, detail) from None
     return value
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Every reason for which a row is dropped. The value is the key in `audit.json`."""
 
-    MALFORMED = "malformed"
+    UNREADABLE = "malformed"
     PROMPT_MISMATCH = "prompt_mismatch"
     WRONG_ROLES = "wrong_roles"
     EMPTY_PROMPT = "empty_prompt"
@@ -32,7 +32,7 @@ class Reason(StrEnum):
 
 
 _SENTENCES: dict[Reason, str] = {
-    Reason.MALFORMED: "could not be read as a pair",
+    Reason.UNREADABLE: "could not be read as a pair",
     Reason.PROMPT_MISMATCH: "chosen and rejected do not answer the same prompt",
     Reason.WRONG_ROLES: "speakers are not (system,) user, assistant, …, user and then one assistant response",
     Reason.EMPTY_PROMPT: "the last message of the prompt is empty",

@@ -92,7 +92,7 @@ def _history(turns: object) -> tuple[Message, ...]:
     if not is_filled(turns):
         return ()
     if not isinstance(turns, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in turns):
-        raise RowFaultError(Reason.MALFORMED, "'history' holds something else than pairs of question and answer")
+        raise RowFaultError(Reason.UNREADABLE, "'history' holds something else than pairs of question and answer")
     return tuple(
         message
         for question, answer in turns

@@ -32,7 +32,7 @@ class Form(Protocol):
     """How messages become text. `multi_turn`: whether the whole prompt, before any cut, had more than one message."""
 
     @property
-    def closing(self) -> str:
+    def ending(self) -> str:
         """What the form writes behind a last response; it holds the end-of-turn token, if the form writes one there."""
 
     @property
@@ -58,7 +58,7 @@ class Form(Protocol):
 class PlainForm:
     """For tokenizers without a chat template; see the module docstring of `chat`."""
 
-    closing: str = ""
+    ending: str = ""
     between: str = ""
     frame: str = ""
 
@@ -89,7 +89,7 @@ class TemplateForm:
     variables: Mapping[str, object]
     header: str = ""
     folds_system: bool = False
-    closing: str = ""
+    ending: str = ""
     between: str = ""
     frame: str = ""
 
@@ -100,15 +100,15 @@ class TemplateForm:
         Raises `ModelError` when it cannot render one exchange or does not begin an answer where its prompt ends.
         """
         form = cls(tokenizer, _template_text(tokenizer), variables)
-        if why := template_limits.fault(form.text):
-            raise _unusable(why)
+        if fault := template_limits.refusal(form.text):
+            raise _unusable(fault)
         user = [Message("user", USER_MARK)]
         try:
             prompt = form.prompt(user, multi_turn=False)
             whole = form.exchange(user, response=ASSISTANT_MARK, multi_turn=False)
-        except RowFaultError as fault:
-            raise _unusable(f"it does not render a question and its answer: {fault.detail}") from None
-        before, mark, closing = whole.partition(ASSISTANT_MARK)
+        except RowFaultError as refusal:
+            raise _unusable(f"it does not render a question and its answer: {refusal.detail}") from None
+        before, mark, ending = whole.partition(ASSISTANT_MARK)
         if not mark or USER_MARK not in prompt:
             raise _unusable("the text of a message does not appear in what it renders")
         if not before.startswith(prompt.rstrip()):
@@ -122,7 +122,7 @@ class TemplateForm:
         return replace(
             form,
             header=header,
-            closing=closing,
+            ending=ending,
             between=with_next.partition(ASSISTANT_MARK)[2].partition(NEXT_MARK)[0] if NEXT_MARK in with_next else "",
             folds_system=SYSTEM_MARK not in with_system or USER_MARK not in with_system,
             frame=prompt + whole + with_system + with_next,
@@ -134,16 +134,16 @@ class TemplateForm:
         return {"text": self.text, "header": self.header, "folds_system": self.folds_system, "variables": variables}
 
     def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:  # noqa: ARG002 - the protocol's parameter
-        return self._render(self._folded(messages), header=True) + self.header
+        return self._render(self._fold_system(messages), header=True) + self.header
 
     def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:  # noqa: ARG002 - as above
-        return self._render([*self._folded(messages), Message("assistant", response)], header=False)
+        return self._render([*self._fold_system(messages), Message("assistant", response)], header=False)
 
-    def _folded(self, messages: Sequence[Message]) -> list[Message]:
+    def _fold_system(self, messages: Sequence[Message]) -> list[Message]:
         if not self.folds_system or messages[0].role != "system" or len(messages) == 1:
             return list(messages)
-        system, first, *rest = messages
-        return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]
+        system, first, *later = messages
+        return [Message(first.role, f"{system.content}\n\n{first.content}"), *later]
 
     def _attempt(self, messages: Sequence[Message]) -> str:
         """The text of a conversation, or nothing where the template refuses it."""
@@ -154,7 +154,7 @@ class TemplateForm:
 
     def _render(self, messages: Sequence[Message], *, header: bool) -> str:
         try:
-            with template_limits.around(sum(len(message.content) for message in messages)) as outputs:
+            with template_limits.limits(sum(len(message.content) for message in messages)) as outputs:
                 text: str = self.tokenizer.apply_chat_template(
                     [message.to_json() for message in messages],
                     chat_template=self.text,
@@ -178,8 +178,8 @@ def _template_text(tokenizer: PreTrainedTokenizerBase) -> str:
     return _STOPPED_CLOCK + text if "strftime_now" in text else text
 
 
-def _unusable(why: str) -> ModelError:
+def _unusable(fault: str) -> ModelError:
     return ModelError(
-        f"the tokenizer's chat template cannot be used for training: {why}",
+        f"the tokenizer's chat template cannot be used for training: {fault}",
         remedy="correct chat_template.jinja in the model's folder, or remove it to train on plain text",
     )

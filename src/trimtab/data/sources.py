@@ -81,15 +81,15 @@ def _file_rows(path: Path, *, split: str | None, limit: int | None) -> Rows:
     if split is not None:
         raise DataError(f"{path}: a file has no splits, so none is called '{split}'", remedy="leave split out")
     file = open_local_file(path)
-    return Rows(str(path), path.name, _limited(file.total, limit), limit, file.rows, file.digest)
+    return Rows(str(path), path.name, _total_within(file.total, limit), limit, file.rows, file.digest)
 
 
 def _saved_rows(folder: Path, *, split: str | None, limit: int | None) -> Rows:
     if not hub.is_saved_dataset(folder):
         files = sorted(str(file) for file in _data_files(folder))
         remedy = f"name one file, for instance: {files[0]}" if files else "name a data file, or a Hub data set"
-        found = f"{len(files)} data files are in it" if files else "no data file is in it"
-        raise DataError(f"{folder}: a folder, but not one made by save_to_disk; {found}", remedy=remedy)
+        files_here = f"{len(files)} data files are in it" if files else "no data file is in it"
+        raise DataError(f"{folder}: a folder, but not one made by save_to_disk; {files_here}", remedy=remedy)
     return _split_rows(hub.load_saved(folder, split=split), source=str(folder), name=folder.name, limit=limit)
 
 
@@ -101,10 +101,10 @@ def _hub_rows(source: str, path: Path, *, split: str | None, limit: int | None, 
 
 
 def _split_rows(split: hub.LoadedSplit, *, source: str, name: str, limit: int | None) -> Rows:
-    return Rows(source, f"{name}[{split.name}]", _limited(split.total, limit), limit, split.rows, split.digest)
+    return Rows(source, f"{name}[{split.name}]", _total_within(split.total, limit), limit, split.rows, split.digest)
 
 
-def _limited(total: int | None, limit: int | None) -> int | None:
+def _total_within(total: int | None, limit: int | None) -> int | None:
     return total if total is None or limit is None else min(total, limit)
 
 

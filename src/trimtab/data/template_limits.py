@@ -23,7 +23,7 @@ class TooCostlyError(Exception):
     """The template asked for more than one rendering may have."""
 
 
-def fault(template: str) -> str:
+def refusal(template: str) -> str:
     """Why the text of a template is refused unseen; empty where it is not."""
     from jinja2 import Environment, TemplateSyntaxError
 
@@ -52,15 +52,15 @@ def _by_small_number(tokens: Sequence[tuple[str, str]], place: int) -> bool:
 
 
 @contextmanager
-def around(characters: int) -> Iterator[list[str]]:
+def limits(characters: int) -> Iterator[list[str]]:
     """Bounds what happens within, where the rendered text is appended to the list. `characters`: of the conversation.
 
     Raises TooCostlyError and MemoryError. Time is bounded in a process's main thread on POSIX, memory on Linux.
     """
-    made: list[str] = []
+    outputs: list[str] = []
     with _time(), _memory():
-        yield made
-    if sum(map(len, made)) > SPARE_CHARACTERS + 4 * characters:
+        yield outputs
+    if sum(map(len, outputs)) > SPARE_CHARACTERS + 4 * characters:
         raise TooCostlyError(f"it writes more than {SPARE_CHARACTERS:,} characters of its own")
 
 
@@ -92,8 +92,8 @@ def _memory() -> Iterator[None]:
 
     used = int(pages.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = min([used + MEMORY_BYTES, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)])
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    limit = min([used + MEMORY_BYTES, *(ceiling for ceiling in (soft, hard) if ceiling != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield
     finally:

@@ -15,22 +15,22 @@ class TextLoss:
     """Characters of the pairs so far, and those of them that no id stands for, by character."""
 
     n_characters: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     first_id: str = ""
 
-    def add(self, row_id: str, lost: Counter[str], *, n_characters: int) -> None:
+    def add(self, row_id: str, losses: Counter[str], *, n_characters: int) -> None:
         self.n_characters += n_characters
-        if lost and not self.lost:
+        if losses and not self.losses:
             self.first_id = row_id
-        self.lost.update(lost)
+        self.losses.update(losses)
 
     @property
     def sentences(self) -> list[str]:
         """One line for people, or none where nothing was lost."""
-        if not self.lost:
+        if not self.losses:
             return []
-        commonest = ", ".join(f"{character!r} {count:,}" for character, count in self.lost.most_common(5))
-        share = self.lost.total() / max(self.n_characters, 1)
+        commonest = ", ".join(f"{character!r} {count:,}" for character, count in self.losses.most_common(5))
+        share = self.losses.total() / max(self.n_characters, 1)
         return [f"the tokenizer cannot write {share:.2%} of the text: {commonest} (first: {self.first_id})"]
 
 
@@ -39,23 +39,23 @@ def size(text: str) -> int:
     return len("".join(text.split()))
 
 
-def lost_characters(text: str, decoded: str) -> Counter[str]:
-    """Characters of `text` that `decoded` lacks, each as often as it is lost.
+def lost_characters(text: str, text_left: str) -> Counter[str]:
+    """Characters of `text` that `text_left` lacks, each as often as it is lost.
 
     White space at the edges and between words is the pipeline's own affair as long as words stay apart; where most of
     the words run together, the spaces count. Compatibility forms (NFKC: `ﬁ` and `fi`) are the same text.
     """
-    if text == decoded:
+    if text == text_left:
         return Counter()
-    words, words_left = normalize("NFKC", text).split(), normalize("NFKC", decoded).split()
+    words, words_left = normalize("NFKC", text).split(), normalize("NFKC", text_left).split()
     bare, bare_left = "".join(words), "".join(words_left)
-    lost = Counter() if bare == bare_left else Counter(bare) - Counter(bare_left)
-    letters_stay = lost.total() < MOST_LOST * len(bare)  # else words are fewer as they vanish whole
+    losses = Counter() if bare == bare_left else Counter(bare) - Counter(bare_left)
+    letters_stay = losses.total() < MOST_LOST * len(bare)  # else words are fewer as they vanish whole
     if letters_stay and len(words) >= _FEWEST_WORDS and 2 * len(words_left) < len(words):
-        lost[" "] = len(words) - len(words_left)
-    return lost
+        losses[" "] = len(words) - len(words_left)
+    return losses
 
 
-def is_within(text: str, rendered: str) -> bool:
+def is_within(text: str, template_text: str) -> bool:
     """Whether a template put the whole of a text into what it renders; white space does not count."""
-    return text.strip() in rendered or "".join(text.split()) in "".join(rendered.split())
+    return text.strip() in template_text or "".join(text.split()) in "".join(template_text.split())

@@ -39,9 +39,9 @@ def find_turn_end(
     ends = [generation_end_ids] if isinstance(generation_end_ids, int) else list(generation_end_ids or ())
     eos: int | None = tokenizer.eos_token_id
     stops = [*ends, *([] if eos is None else [eos])]
-    added = tokenizer.added_tokens_decoder
-    named = {token for token in added if not added[token].content.isspace()}
-    for text, candidates in ((form.closing, set(stops)), (form.between, set(stops)), (form.closing, named)):
+    marks_by_id = tokenizer.added_tokens_decoder
+    visible = {token for token in marks_by_id if not marks_by_id[token].content.isspace()}
+    for text, candidates in ((form.ending, set(stops)), (form.between, set(stops)), (form.ending, visible)):
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
         place = next((place for place, token in enumerate(ids) if token in candidates), None)
         if place is not None:

@@ -112,7 +112,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
         raise DataError(f"{data.source} changed while it was read", remedy="run the same command again")
     refuse_if_bad(report, max_rejected=data.max_rejected)
     refuse_without_training(n_train, n_heldout)
-    store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in report.dropped))
+    store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in report.dropped_rows))
     sides = {"train": n_train, "heldout": n_heldout}
     store.write_json(
         into / "audit.json",
@@ -151,7 +151,7 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
         )
     if audit.dropped_share > max_rejected:
         raise DataError(
-            f"{len(audit.dropped)} of {audit.n_rows} rows ({audit.dropped_share:.1%}) are bad, "
+            f"{len(audit.dropped_rows)} of {audit.n_rows} rows ({audit.dropped_share:.1%}) are bad, "
             f"more than data.max_rejected = {max_rejected:.0%}\n" + "\n".join(audit.lines()[1:]),
             remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
             f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",

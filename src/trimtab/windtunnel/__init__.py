@@ -7,7 +7,7 @@ Only `tokenizer` and `recipe` need torch or transformers, and they import them w
 
 from pathlib import Path
 
-from trimtab.windtunnel.labels import Labelled, label, oracle_preference, preference, words
+from trimtab.windtunnel.labels import LabelledPairs, label, oracle_preference, preference, words
 from trimtab.windtunnel.oracle import Score, score
 from trimtab.windtunnel.world import FAMILIES, Split, Task, tasks
 
@@ -16,7 +16,7 @@ NAME = "windtunnel"  # to which the embedded world answers wherever a model, a d
 __all__ = [
     "FAMILIES",
     "NAME",
-    "Labelled",
+    "LabelledPairs",
     "Score",
     "Split",
     "Task",

@@ -61,7 +61,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 def demonstration(task: Task, rng: Random) -> str:
     """One answer to `task` as the tiny model is shown it: a mode drawn from `MIX`, then a dressing."""
     mode = rng.choices(tuple(MIX), weights=tuple(MIX.values()))[0]
-    return dressed(answer(task, rng, mode=mode), rng)
+    return with_filler(answer(task, rng, mode=mode), rng)
 
 
 def answer(task: Task, rng: Random, *, mode: Mode) -> str:
@@ -69,44 +69,46 @@ def answer(task: Task, rng: Random, *, mode: Mode) -> str:
     assert mode in get_args(Mode), mode
     if mode == "off":
         return _off_the_point(task, rng)
-    text = _filled(task, rng, wrong=mode == "wrong")
+    text = _fill_slots(task, rng, wrong=mode == "wrong")
     if mode == "cut":
         words = text.split()
         return " ".join(words[: rng.randint(1, len(words) - 1)])
     return f"{text} {text}" if mode == "twice" else text
 
 
-def dressed(text: str, rng: Random) -> str:
+def with_filler(text: str, rng: Random) -> str:
     """`text` with zero to three different filler sentences, at most one of them before it."""
     count = rng.choice(_FILLER_COUNTS)
     before = [rng.choice(OPENERS)] if count and rng.random() < 0.6 else []
     return " ".join([*before, text, *rng.sample(CLOSERS, count - len(before))])
 
 
-def _filled(task: Task, rng: Random, *, wrong: bool) -> str:
+def _fill_slots(task: Task, rng: Random, *, wrong: bool) -> str:
     """The answer sentence with its slots filled, at least one of them wrongly if asked; free fields at random."""
     spoilt = set(rng.sample(range(len(task.slots)), rng.randint(1, len(task.slots)))) if wrong else set()
-    values = {kind: _other(task, kind, v, rng) if i in spoilt else v for i, (kind, v) in enumerate(task.slots)}
+    values = {kind: _wrong_value(task, kind, v, rng) if i in spoilt else v for i, (kind, v) in enumerate(task.slots)}
     return _FIELD.sub(lambda m: values.get(m[1]) or rng.choice(VALUES[m[1]]), task.template)
 
 
-def _other(task: Task, kind: str, value: str, rng: Random) -> str:
+def _wrong_value(task: Task, kind: str, value: str, rng: Random) -> str:
     """A plausible wrong value: a near number, the question's items in another order, another word of the question."""
     if kind == "number":
         low = max(0, int(value) - 9)
         return str(rng.choice([n for n in range(low, low + 19) if n != int(value)]))
-    asked = re.findall(r"\w+", task.prompt)
+    words = re.findall(r"\w+", task.prompt)
     if kind == "list":
-        items = [word for word in asked if word in VALUES["animal"]]
+        items = [word for word in words if word in VALUES["animal"]]
         while True:
-            some = ", ".join(rng.sample(items, rng.randint(1, len(items))))
-            if some != value:
-                return some
-    others = [other for other in VALUES[kind] if other != value]
-    return rng.choice([other for other in others if other in asked] or others)
+            new_list = ", ".join(rng.sample(items, rng.randint(1, len(items))))
+            if new_list != value:
+                return new_list
+    candidates = [candidate for candidate in VALUES[kind] if candidate != value]
+    return rng.choice([candidate for candidate in candidates if candidate in words] or candidates)
 
 
 def _off_the_point(task: Task, rng: Random) -> str:
     """A right answer to a question of another family that nobody asked."""
-    others = tasks(len(FAMILIES), seed=rng.getrandbits(32), split="train")
-    return _filled(rng.choice([other for other in others if other.family != task.family]), rng, wrong=False)
+    candidates = tasks(len(FAMILIES), seed=rng.getrandbits(32), split="train")
+    return _fill_slots(
+        rng.choice([candidate for candidate in candidates if candidate.family != task.family]), rng, wrong=False
+    )

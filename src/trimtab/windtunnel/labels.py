@@ -26,7 +26,7 @@ SCALE: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledPairs:
     """Pairs, and how many candidates gave none: every pair of answers is accounted for."""
 
     pairs: tuple[Pair, ...]
@@ -43,7 +43,7 @@ def label(
     length_bias: float,
     label_noise: float,
     seed: int,
-) -> Labelled:
+) -> LabelledPairs:
     """Draw one preference label for every two answers to a task.
 
     `length_bias` in nats a word (0 = none), `label_noise` in [0, 0.5]. The draw of a row depends on `seed` and the
@@ -77,7 +77,7 @@ def label(
         if draw.random() < label_noise:
             a_wins = not a_wins
         pairs.append(_pair(task, a, b, nats) if a_wins else _pair(task, b, a, -nats))
-    return Labelled(tuple(pairs), identical=identical, empty=empty, tied=tied)
+    return LabelledPairs(tuple(pairs), identical=identical, empty=empty, tied=tied)
 
 
 def oracle_preference(task: Task, baseline: str, answer: str) -> float:

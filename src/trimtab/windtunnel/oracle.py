@@ -53,20 +53,20 @@ def score(task: Task, response: str) -> Score:
     """True quality of `response` to `task`. Pure; the number of words plays no part."""
     fillers: list[str] = _FILLER.findall(response)
     defects = len(fillers) - len(set(fillers))
-    rest = _FILLER.sub("\n", response)
-    sentences = [" ".join(s.split()) for s in _SENTENCE.findall(rest) if s.strip()]
+    text = _FILLER.sub("\n", response)
+    sentences = [" ".join(s.split()) for s in _SENTENCE.findall(text) if s.strip()]
     if not sentences:
         coherence = 0.5**defects if fillers else 0.0
         return Score(0.0, 0.0, coherence, 0.0)
     form = _form(task.template)
-    told: set[str] = set()
+    sentences_before: set[str] = set()
     for sentence in sentences:
-        if sentence in told or not (form.fullmatch(sentence) or _is_bare(task, sentence)):
+        if sentence in sentences_before or not (form.fullmatch(sentence) or _is_bare(task, sentence)):
             defects += 1
-        told.add(sentence)
-    named = [_named(kind, rest, restated=task.restated) for kind, _ in task.slots]
-    correctness = sum(n == {value} for n, (_, value) in zip(named, task.slots, strict=True)) / len(task.slots)
-    defects += any(len(n) > 1 for n in named)
+        sentences_before.add(sentence)
+    values = [_values_of(kind, text, echo=task.echo) for kind, _ in task.slots]
+    correctness = sum(n == {value} for n, (_, value) in zip(values, task.slots, strict=True)) / len(task.slots)
+    defects += any(len(n) > 1 for n in values)
     in_form = float(any(form.fullmatch(sentence) for sentence in sentences))
     coherence = 0.5**defects
     total = coherence * (CORRECTNESS_WEIGHT * correctness + FORMAT_WEIGHT * in_form)
@@ -89,10 +89,10 @@ def _any_value(kind: str) -> str:
     return "(?:" + "|".join(VALUES[kind]) + ")"
 
 
-def _named(kind: str, text: str, *, restated: str) -> set[str]:
+def _values_of(kind: str, text: str, *, echo: str) -> set[str]:
     """The distinct values of one kind that a text names, outside what it repeats of the question."""
-    if restated:
-        text = text.replace(restated, " ")
+    if echo:
+        text = text.replace(echo, " ")
     if kind == "list":
         return {", ".join(_WORD.findall(inner)) for inner in _LIST.findall(text)}
     words = _WORD.findall(text)

@@ -100,7 +100,7 @@ def _course(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=WARMUP)
     model.train()
-    started, smooth = time.monotonic(), float("nan")
+    start, smooth = time.monotonic(), float("nan")
     for step, (ids_RT, labels_RT) in enumerate(batches, start=1):
         # Padding stands on the right of a causal model: no attention mask is needed.
         loss = model(input_ids=ids_RT, labels=labels_RT).loss
@@ -111,7 +111,7 @@ def _course(
         optimizer.zero_grad(set_to_none=True)
         smooth = loss.item() if step == 1 else 0.98 * smooth + 0.02 * loss.item()
         if log_every and (step % log_every == 0 or step == steps):
-            _say(f"{name} {step}/{steps}  loss {smooth:.3f}  {time.monotonic() - started:.0f} s")
+            _say(f"{name} {step}/{steps}  loss {smooth:.3f}  {time.monotonic() - start:.0f} s")
 
 
 def _fresh_model(tokenizer: Qwen2Tokenizer, size: Size) -> Qwen2ForCausalLM:
@@ -223,8 +223,8 @@ def figures(
 
 
 def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 def _say(line: str) -> None:

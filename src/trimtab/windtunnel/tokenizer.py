@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from trimtab.windtunnel.demonstrations import answer, dressed
+from trimtab.windtunnel.demonstrations import answer, with_filler
 from trimtab.windtunnel.values import VALUES
 from trimtab.windtunnel.world import luck, tasks
 
@@ -34,7 +34,7 @@ def corpus(n_tasks: int, *, seed: int) -> list[str]:
     rng = luck("trimtab tokenizer", seed)
     lines = ["system\nuser\nassistant\n"] * 50
     for task in tasks(n_tasks, seed=seed, split="train"):
-        lines += [task.prompt, dressed(answer(task, rng, mode="right"), rng)]
+        lines += [task.prompt, with_filler(answer(task, rng, mode="right"), rng)]
     lines += [f"{value} {value}" for values in VALUES.values() for value in values] * 20
     return lines
 
@@ -58,10 +58,10 @@ def build_tokenizer(*, seed: int = 0) -> Qwen2Tokenizer:
         show_progress=False,
     )
     bpe.train_from_iterator(corpus(8000, seed=seed), trainer)
-    learned = json.loads(bpe.to_str())["model"]
+    bpe_model = json.loads(bpe.to_str())["model"]
     return Qwen2Tokenizer(
-        vocab=learned["vocab"],
-        merges=[tuple(merge) for merge in learned["merges"]],
+        vocab=bpe_model["vocab"],
+        merges=[tuple(merge) for merge in bpe_model["merges"]],
         unk_token=PAD,
         pad_token=PAD,
         eos_token=END,

@@ -35,7 +35,7 @@ Split = Literal["train", "pairs", "eval"]
 FAMILIES: Final = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 
 # Families whose facts the model must have been told: `train` covers all of their keys.
-TOLD: Final = frozenset({"math", "stem", "humanities"})
+FACT_FAMILIES: Final = frozenset({"math", "stem", "humanities"})
 
 # Prompts in the families that are small enough to run out; the others have from 1,728 to 1.5 million.
 SPACE: Final[Mapping[str, int]] = {"math": 151, "stem": 112, "humanities": 128, "roleplay": 480}
@@ -46,7 +46,7 @@ class Task:
     """One prompt and what a right answer to it is.
 
     `template` is the answer sentence with `{kind}` fields. `slots` gives the right value of each field that has one, as
-    (kind, value); a field without a slot is free (any value of its kind is as good). `restated` is the part of the
+    (kind, value); a field without a slot is free (any value of its kind is as good). `echo` is the part of the
     question that an answer may repeat without claiming anything. `key` decides the split.
     """
 
@@ -56,7 +56,7 @@ class Task:
     key: str
     template: str
     slots: tuple[tuple[str, str], ...]
-    restated: str = ""
+    echo: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,7 +66,7 @@ class Task:
             "key": self.key,
             "template": self.template,
             "slots": [list(slot) for slot in self.slots],
-            "restated": self.restated,
+            "restated": self.echo,
         }
 
     @classmethod
@@ -75,25 +75,25 @@ class Task:
         return cls(row["id"], row["family"], row["prompt"], row["key"], row["template"], slots, row["restated"])
 
 
-# prompt, key, template, slots, restated
+# prompt, key, template, slots, echo
 _Draft = tuple[str, str, str, tuple[tuple[str, str], ...], str]
 
 
-def _writing(rng: Random) -> _Draft:
+def _draw_writing(rng: Random) -> _Draft:
     adjective, animal, place = (rng.choice(VALUES[kind]) for kind in ("adjective", "animal", "place"))
     prompt = f"Write a sentence about a {adjective} {animal} near the {place}."
     slots = (("adjective", adjective), ("animal", animal), ("place", place))
     return prompt, prompt, "The {adjective} {animal} {verb} near the {place}.", slots, ""
 
 
-def _roleplay(rng: Random) -> _Draft:
+def _draw_roleplay(rng: Random) -> _Draft:
     persona, name, daytime = rng.choice(tuple(PERSONAS)), rng.choice(VALUES["name"]), rng.choice(VALUES["daytime"])
     prompt = f"You are a {persona}. Greet {name} in the {daytime}."
     slots = (("greeting", PERSONAS[persona]), ("name", name), ("daytime", daytime))
     return prompt, prompt, "{greeting}, {name}, good {daytime} to you!", slots, ""
 
 
-def _reasoning(rng: Random) -> _Draft:
+def _draw_reasoning(rng: Random) -> _Draft:
     x, y, z = rng.sample(VALUES["name"], 3)
     stem = rng.choice(("tall", "old", "fast"))
     facts = [f"{x} is {stem}er than {y}.", f"{y} is {stem}er than {z}."]
@@ -102,18 +102,18 @@ def _reasoning(rng: Random) -> _Draft:
     return prompt, prompt, f"{{name}} is the {stem}est.", (("name", x),), ""
 
 
-def _math(rng: Random) -> _Draft:
+def _draw_math(rng: Random) -> _Draft:
     operation = rng.choice(("plus", "minus", "times"))
     top = 6 if operation == "times" else 10
     a, b = rng.randint(2, top), rng.randint(2, top)
     if operation == "minus":
         a, b = max(a, b), min(a, b)
     value = {"plus": a + b, "minus": a - b, "times": a * b}[operation]
-    asked = f"{a} {operation} {b}"
-    return f"What is {asked}?", asked, f"{asked} is {{number}}.", (("number", str(value)),), asked
+    expression = f"{a} {operation} {b}"
+    return f"What is {expression}?", expression, f"{expression} is {{number}}.", (("number", str(value)),), expression
 
 
-def _coding(rng: Random) -> _Draft:
+def _draw_coding(rng: Random) -> _Draft:
     items = rng.sample(VALUES["animal"], rng.choice((2, 3)))
     operations: dict[str, Callable[[list[str]], list[str]]] = {
         "first": lambda x: x[:1],
@@ -127,18 +127,18 @@ def _coding(rng: Random) -> _Draft:
     return f"What does {call} return?", call, "It returns [{list}].", (("list", value),), call
 
 
-def _extraction(rng: Random) -> _Draft:
+def _draw_extraction(rng: Random) -> _Draft:
     names = rng.sample(VALUES["name"], 2)
     kinds = ("count", "object")
     things = list(zip(*(rng.sample(VALUES[kind], 2) for kind in kinds), strict=True))
-    asked = rng.randrange(2)
+    index = rng.randrange(2)
     facts = " ".join(f"{name} has {' '.join(thing)}." for name, thing in zip(names, things, strict=True))
-    prompt = f"{facts} What does {names[asked]} have?"
-    slots = tuple(zip(kinds, things[asked], strict=True))
-    return prompt, prompt, f"{names[asked]} has {{count}} {{object}}.", slots, ""
+    prompt = f"{facts} What does {names[index]} have?"
+    slots = tuple(zip(kinds, things[index], strict=True))
+    return prompt, prompt, f"{names[index]} has {{count}} {{object}}.", slots, ""
 
 
-def _stem(rng: Random) -> _Draft:
+def _draw_stem(rng: Random) -> _Draft:
     element = rng.choice(tuple(ELEMENTS))
     symbol, number = ELEMENTS[element]
     fact, slot = rng.choice((("symbol", ("symbol", symbol)), ("atomic number", ("number", str(number)))))
@@ -147,7 +147,7 @@ def _stem(rng: Random) -> _Draft:
     return prompt, about, f"The {fact} of {element} is {{{slot[0]}}}.", (slot,), ""
 
 
-def _humanities(rng: Random) -> _Draft:
+def _draw_humanities(rng: Random) -> _Draft:
     country = rng.choice(tuple(COUNTRIES))
     capital, continent = COUNTRIES[country]
     fact, slot = rng.choice((("capital", ("capital", capital)), ("continent", ("continent", continent))))
@@ -157,14 +157,14 @@ def _humanities(rng: Random) -> _Draft:
 
 
 _DRAW: Final[Mapping[str, Callable[[Random], _Draft]]] = {
-    "writing": _writing,
-    "roleplay": _roleplay,
-    "reasoning": _reasoning,
-    "math": _math,
-    "coding": _coding,
-    "extraction": _extraction,
-    "stem": _stem,
-    "humanities": _humanities,
+    "writing": _draw_writing,
+    "roleplay": _draw_roleplay,
+    "reasoning": _draw_reasoning,
+    "math": _draw_math,
+    "coding": _draw_coding,
+    "extraction": _draw_extraction,
+    "stem": _draw_stem,
+    "humanities": _draw_humanities,
 }
 
 
@@ -176,7 +176,7 @@ def luck(*words: object) -> Random:
 def in_split(family: str, key: str, split: Split) -> bool:
     """Whether tasks with this key belong to `split`. `pairs` and `eval` are disjoint; see the module's docstring."""
     bucket = hashlib.sha256(f"{family}\n{key}".encode()).digest()[0] % 4
-    if family in TOLD:
+    if family in FACT_FAMILIES:
         return {"train": True, "pairs": bucket < 2, "eval": bucket >= 2}[split]
     return bucket in {"train": (0, 1), "pairs": (2,), "eval": (3,)}[split]
 
@@ -187,23 +187,23 @@ def tasks(n: int, *, seed: int, split: Split) -> tuple[Task, ...]:
     No prompt comes twice while its family still has unused ones in the split (about 50 to 130 in the small families).
     """
     rng = luck("trimtab world", split, seed)
-    seen: set[str] = set()
-    found: list[Task] = []
+    prompts: set[str] = set()
+    result: list[Task] = []
     for index in range(n):
         family = FAMILIES[index % len(FAMILIES)]
-        draft = _draw(family, rng, split=split, seen=seen)
-        seen.add(draft[0])
-        found.append(Task(f"{family}-{split}-{seed}-{index:05d}", family, *draft))
-    return tuple(found)
+        draft = _draw(family, rng, split=split, prompts=prompts)
+        prompts.add(draft[0])
+        result.append(Task(f"{family}-{split}-{seed}-{index:05d}", family, *draft))
+    return tuple(result)
 
 
-def _draw(family: str, rng: Random, *, split: Split, seen: set[str]) -> _Draft:
-    """A draft in `split`, preferring a prompt not in `seen`; gives up on that after 100 repeats."""
+def _draw(family: str, rng: Random, *, split: Split, prompts: set[str]) -> _Draft:
+    """A draft in `split`, preferring a prompt not in `prompts`; gives up on that after 100 repeats."""
     repeats = 0
     while True:
         draft = _DRAW[family](rng)
         if not in_split(family, draft[1], split):
             continue
-        if draft[0] not in seen or repeats >= 100:
+        if draft[0] not in prompts or repeats >= 100:
             return draft
         repeats += 1
