@@ -433,6 +433,18 @@ def test_texts_in_json_columns_come_back_as_they_were(form: str, tmp_path: Path)
     assert [row["prompt"] for _, row in rows[:5]] == [[{"role": "user", "content": "42"}], [], "text", None, "7"]
 
 
+def test_other_fields_of_messages_are_parsed(tmp_path: Path) -> None:
+    """An empty list of tool calls is none, however it is stored."""
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.json_())])
+    calls = pa.ExtensionArray.from_storage(pa.json_(), pa.array(["[]", '[{"function": {"name": "f"}}]', None]))
+    texts = pa.array(["yes", "no", "[]"])
+    records = pa.StructArray.from_arrays([pa.array(["assistant"] * 3), texts, calls], fields=list(message))
+    parquet.write_table(pa.table({"chosen": records}), tmp_path / "rows.parquet")
+    rows = [row["chosen"] for _, row in read_rows(str(tmp_path / "rows.parquet"))]
+    assert [row["tool_calls"] for row in rows] == [[], [{"function": {"name": "f"}}], None]
+    assert [row["content"] for row in rows] == ["yes", "no", "[]"]
+
+
 def test_parts_in_json_columns_are_parts(tmp_path: Path) -> None:
     stored = ['[{"type":"text","text":"hello"}]', '"{\\"x\\": 1}"']
     content = pa.ExtensionArray.from_storage(pa.json_(), pa.array(stored))

@@ -16,8 +16,8 @@ SAMPLE = tasks(8, seed=0, split="eval")
 ONE = {family: next(t for t in SAMPLE if t.family == family) for family in FAMILIES}
 
 
-def _task(family: str, prompt: str, template: str, *slots: tuple[str, str], restated: str = "") -> Task:
-    return Task(f"{family}-0", family, prompt, prompt, template, slots, restated)
+def _task(family: str, prompt: str, template: str, *slots: tuple[str, str], echo: str = "") -> Task:
+    return Task(f"{family}-0", family, prompt, prompt, template, slots, echo)
 
 
 WRITING = _task(

@@ -214,29 +214,33 @@ class Auditor:
 
     def finish(self, *, decode: Callable[[Sequence[int]], str] | None = None, notes: Iterable[str] = ()) -> Audit:
         """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample."""
-        alive, has_tokens, overlaps = map(_flags, (self._alive, self._has_tokens, self._overlaps))
-        units = [unit for unit in _UNITS if unit == "characters" or has_tokens.any()] if alive.any() else []
-        columns = {unit: {part: _column(self._lengths[unit][part])[alive] for part in _PARTS} for unit in units}
-        by_tokens = "tokens" in columns
+        alive, has_tokens = _flags(self._alive), _flags(self._has_tokens)
+        by_tokens = bool(has_tokens.any())
         assert not by_tokens or has_tokens[alive].all(), "see_tokens was not called for every pair that see gave back"
-        overlap_ids = tuple(self._ids[place] for place in np.flatnonzero(overlaps & alive))
+        columns = self._columns(alive, units=_UNITS if by_tokens else _UNITS[:1]) if alive.any() else {}
         return Audit(
             n_rows=self._n_rows,
             dropped_rows=tuple(row for _, row in sorted(self._dropped, key=lambda entry: entry[0])),
-            lengths={
-                unit: {part: summarise(column) for part, column in parts.items()} for unit, parts in columns.items()
-            },
+            lengths={unit: {part: summarise(parts[part]) for part in _PARTS} for unit, parts in columns.items()},
             bias={unit: length_bias(parts["chosen"], parts["rejected"]) for unit, parts in columns.items()},
-            cut_shares={side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()}
-            if by_tokens
-            else {},
-            overlap=None if self._evaluation_prompts is None else overlap_ids,
+            cut_shares=self._cut_shares(alive) if "tokens" in columns else {},
+            overlap=None if self._evaluation_prompts is None else self._ids_at(_flags(self._overlaps) & alive),
             sample=self._sample(decode),
             template_marks=tuple(
                 (self._ids[place], mark) for place, mark in self._template_marks.items() if self._alive[place]
             ),
             notes=tuple(notes),
         )
+
+    def _columns(self, alive: npt.NDArray[np.bool_], *, units: Sequence[str]) -> dict[str, dict[str, Lengths]]:
+        """Lengths of the kept rows, by unit and part."""
+        return {unit: {part: _column(self._lengths[unit][part])[alive] for part in _PARTS} for unit in units}
+
+    def _cut_shares(self, alive: npt.NDArray[np.bool_]) -> dict[str, float]:
+        return {side: float(_flags(flags)[alive].mean()) for side, flags in self._cut.items()}
+
+    def _ids_at(self, flags: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(self._ids[place] for place in np.flatnonzero(flags))
 
     def _place(self, pair: Pair) -> int:
         """A new line in every column."""

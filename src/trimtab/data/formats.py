@@ -135,20 +135,35 @@ def detect_format(head: Sequence[Row], *, source: str, columns: Mapping[str, str
     present = list(dict.fromkeys(name for row in head for name in row))
     names = _checked_mapping(columns, present=present, source=source) if columns else {name: name for name in present}
     rows = [_rename(row, names) for row in head]
-    for side in ("chosen", "rejected"):
-        if all(row.get(side) is None for row in rows):
-            fault = "is empty in the first rows" if any(side in row for row in rows) else "is missing"
-            raise _shape_error(source, present, f"column '{side}' {fault}")
+    if fault := _missing_side(rows):
+        raise _shape_error(source, present, fault)
     _refuse_messages_as_text(rows, source=source)
-    shapes = Counter(shape for row in rows if isinstance(shape := _format_of(row), tuple))
-    if not shapes:
-        faults = Counter(str(_format_of(row)) for row in rows if _has_both_sides(row) or len(rows) == 1)
-        raise _shape_error(source, present, faults.most_common(1)[0][0] if faults else "no row has both responses")
-    name, read = shapes.most_common(1)[0][0]
+    shape = _commonest_shape(rows)
+    if isinstance(shape, str):
+        raise _shape_error(source, present, shape)
+    name, read = shape
     readable = _COLUMNS_READ[name]
     if columns:
         return Format(name, {file: role for file, role in names.items() if role in readable}, read, _by_hand=True)
     return Format(name, {column: column for column in readable}, read)  # also one that no row has yet
+
+
+def _commonest_shape(rows: Sequence[Row]) -> tuple[FormatName, Reader] | str:
+    """What most of the rows have that have a shape; else why most of those with both responses are no pair."""
+    shapes = [_format_of(row) for row in rows]
+    if formats := Counter(shape for shape in shapes if isinstance(shape, tuple)):
+        return formats.most_common(1)[0][0]
+    faults = Counter(str(shape) for row, shape in zip(rows, shapes, strict=True) if _has_both_sides(row))
+    return faults.most_common(1)[0][0] if faults else "no row has both responses"
+
+
+def _missing_side(rows: Sequence[Row]) -> str:
+    for side in ("chosen", "rejected"):
+        if all(row.get(side) is None for row in rows):
+            return (
+                f"column '{side}' {'is empty in the first rows' if any(side in row for row in rows) else 'is missing'}"
+            )
+    return ""
 
 
 # ---- which reader ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from typing import Any
 from trimtab.data.messages import is_message
 
 Cell = Callable[[Any], object]
-_MESSAGE_KEYS = {"role", "from", "type"}
+_TEXT_FIELDS = ("content", "value", "text")
+_RECORD_KEYS = {"role", "from", "type"}  # of messages and of the parts of a content
 
 
 def parser(
@@ -27,7 +28,7 @@ def parser(
         describes them; without it, what stands in the schema's own metadata.
     """
     features = _features(schema) if features is None else features
-    cells = {entry.name: _cell(entry.type, features.get(entry.name), in_message=False) for entry in schema}
+    cells = {entry.name: _cell(entry.type, features.get(entry.name), parse=_parse_cell) for entry in schema}
     parsers = {name: cell for name, cell in cells.items() if cell is not None}
     if not parsers:
         return None
@@ -43,35 +44,56 @@ def _features(schema: Any) -> Mapping[str, Any]:
     return tree if isinstance(tree, Mapping) else {}
 
 
-def _cell(arrow_type: Any, feature: Any, *, in_message: bool) -> Cell | None:
-    """The parser of a cell, by its Arrow type and what `datasets` says of it; None where there is no JSON in it."""
+def _cell(arrow_type: Any, feature: Any, *, parse: Cell) -> Cell | None:
+    """The parser of a cell, by its Arrow type and what `datasets` says of it; None where there is no JSON in it.
+
+    parse: what to do with a stored text at this place.
+    """
     import pyarrow  # type: ignore[import-untyped]  # pyarrow publishes no types
 
     feature = feature if isinstance(feature, Mapping) else {}
     if isinstance(arrow_type, pyarrow.JsonType) or feature.get("_type") == "Json":
-        return lambda value: _parse(value, in_message=in_message)
+        return lambda value: value if value is None else parse(value)
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
-        item = _cell(arrow_type.value_type, feature.get("feature"), in_message=in_message)
+        item = _cell(arrow_type.value_type, feature.get("feature"), parse=parse)
         return None if item is None else lambda value: value if value is None else [item(element) for element in value]
     if pyarrow.types.is_struct(arrow_type):
-        inner = {entry.name: _cell(entry.type, feature.get(entry.name), in_message=True) for entry in arrow_type}
-        fields = {name: cell for name, cell in inner.items() if cell is not None}
-        if fields:
-            return lambda value: value if value is None else value | {k: cell(value[k]) for k, cell in fields.items()}
+        return _record(arrow_type, feature)
     return None
 
 
-def _parse(text: Any, *, in_message: bool) -> object:
-    """The value of one stored text. Within a message `[]` is a text, and no empty list of messages."""
-    if not isinstance(text, str):
-        return text
+def _record(arrow_type: Any, feature: Mapping[str, Any]) -> Cell | None:
+    """The parser of a message: the text of its content is kept as it is stored, its other fields are parsed."""
+    cells = {
+        entry.name: _cell(
+            entry.type, feature.get(entry.name), parse=_parse_content if entry.name in _TEXT_FIELDS else _parse_any
+        )
+        for entry in arrow_type
+    }
+    fields = {name: cell for name, cell in cells.items() if cell is not None}
+    if not fields:
+        return None
+    return lambda value: value if value is None else value | {name: cell(value[name]) for name, cell in fields.items()}
+
+
+def _parse_cell(text: str) -> object:
+    """A column's cell: `[]` is an empty list of messages, all else as in a message."""
+    return [] if text.strip() == "[]" else _parse_content(text)
+
+
+def _parse_content(text: str) -> object:
+    """A text where a text may stand: parsed where it is a quoted one, or a list of messages or parts, or a message."""
+    value = _parse_any(text)
+    if isinstance(value, str) or is_message(value):
+        return value
+    is_list = isinstance(value, list) and bool(value)
+    if is_list and all(isinstance(record, Mapping) and _RECORD_KEYS & set(record) for record in value):
+        return value
+    return text
+
+
+def _parse_any(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return text
-    if isinstance(value, str) or (value == [] and not in_message):
-        return value
-    records = value if isinstance(value, list) else [value]
-    if records and all(isinstance(record, Mapping) and _MESSAGE_KEYS & set(record) for record in records):
-        return value if isinstance(value, list) or is_message(value) else text
-    return text
