@@ -75,7 +75,8 @@ def load_tokenizer(
         if tokenizer_json is None or trust_remote_code:
             raise
         tokenizer = TokenizersBackend.from_pretrained(name, **options)
-    if tokenizer_json is not None and not trust_remote_code:  # code that is trusted is the tokenizer
+    by_own_code = type(tokenizer).__module__.startswith("transformers_modules")  # trusted, so it is the tokenizer
+    if tokenizer_json is not None and not by_own_code:
         tokenizer = _as_in_file(
             tokenizer, tokenizer_json, without_class=lambda: TokenizersBackend.from_pretrained(name, **options)
         )

@@ -100,6 +100,15 @@ class Audit:
         """Counts of the reasons that occurred, most frequent first."""
         return dict(Counter(row.reason for row in self.dropped_rows).most_common())
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be known of the kept rows: marks of a template in their text, and the notes."""
+        if not self.template_marks:
+            return list(self.notes)
+        (row, mark), n_rows = self.template_marks[0], len(self.template_marks)
+        rendered = f"{n_rows:,} kept rows hold marks of another chat template (first: {row}, {mark!r}): "
+        return [rendered + "their text seems to have been rendered once already", *self.notes]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "rows": self.n_rows,
@@ -121,7 +130,7 @@ class Audit:
                 "rows": len(self.template_marks),
                 "first_ids": [row for row, _ in self.template_marks[:10]],
             },
-            "notes": list(self.notes),
+            "notes": self.remarks,
         }
 
     def lines(self) -> list[str]:
@@ -144,13 +153,7 @@ class Audit:
         if self.overlap is not None:
             first = f" (first: {self.overlap[0]})" if self.overlap else ""
             lines.append(f"{len(self.overlap):,} kept rows hold an evaluation prompt{first}")
-        if self.template_marks:
-            row, mark = self.template_marks[0]
-            lines.append(
-                f"{len(self.template_marks):,} kept rows hold marks of another chat template (first: {row}, {mark!r}): "
-                "their text seems to have been rendered once already"
-            )
-        return [*lines, *self.notes]
+        return [*lines, *self.remarks]
 
 
 class Auditor:

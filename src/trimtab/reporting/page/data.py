@@ -20,6 +20,7 @@ def data(audit: Mapping[str, Any] | None) -> Section:
     blocks: list[Block] = [Text(_lead(audit), "lead")]
     if template := audit.get("template_sentence"):
         blocks.append(Text(template))
+    blocks += [Text(note) for note in audit.get("notes", [])]
     reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
     if reasons:
         blocks.append(Table(["dropped because", "rows"], [[name, number(count)] for name, count in reasons]))
