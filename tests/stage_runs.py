@@ -148,5 +148,5 @@ def weights(folder: Folder) -> dict[str, torch.Tensor]:
 
 def without_clock(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Metrics less what depends on the machine's speed and history."""
-    clock = {"seconds", "tokens_per_second", "peak_memory_bytes"}
+    clock = {"seconds", "step_seconds", "tokens_per_second", "peak_memory_bytes"}
     return [{key: value for key, value in row.items() if key not in clock} for row in rows]

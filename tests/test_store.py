@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab import store
+from trimtab import disk, store
 from trimtab.errors import StoreError
 
 
@@ -204,8 +204,8 @@ def test_a_path_through_a_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="are needed"):
-        store.require_space(tmp_path / "not-there-yet", 10**18)
-    store.require_space(tmp_path, 1)
+        disk.require_space(tmp_path / "not-there-yet", 10**18)
+    disk.require_space(tmp_path, 1)
 
 
 def test_a_second_process_is_refused_the_folder(tmp_path: Path) -> None:

@@ -44,6 +44,15 @@ def free(path: Path) -> int:
     return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free
 
 
+def require_space(path: Path, needed_bytes: int) -> None:
+    """Refuse to start what will not fit."""
+    if free(path) < needed_bytes:
+        raise StoreError(
+            f"{path}: {size(needed_bytes)} are needed and {size(free(path))} are free",
+            remedy="free some space, or choose another folder with --out",
+        )
+
+
 def size(n_bytes: int) -> str:
     """`1.40 GB`, powers of ten."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

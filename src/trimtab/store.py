@@ -102,13 +102,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of `read_jsonl` one after another."""
     with path.open(encoding="utf-8") as file:
-        number = 1
+        number = 0
         try:
-            for line in file:
+            for number, line in enumerate(file, start=1):
                 if not line.endswith("\n"):
                     return
                 yield _object(json.loads(line))
-                number += 1
         except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{path}, line {number}: cannot be read: {error}",
@@ -171,9 +170,7 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
             write(beside)
             _seal(beside)
             if problems := damage(beside):  # before the rename: afterwards another writer's folder may stand there
-                raise StoreError(
-                    f"{target} does not verify right after writing: {problems[0]}", remedy="check the disk"
-                )
+                raise StoreError(f"{target} does not verify after writing: {problems[0]}", remedy="check the disk")
             _exchange(target, beside, old)
             _sync_folder(target.parent)
         finally:
@@ -262,15 +259,6 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def require_space(path: Path, needed_bytes: int) -> None:
-    """Refuse to start what will not fit."""
-    if free(path) < needed_bytes:
-        raise StoreError(
-            f"{path}: {size(needed_bytes)} are needed and {size(free(path))} are free",
-            remedy="free some space, or choose another folder with --out",
-        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from stage_runs import Recorder, align, make_config, weights, write_model
 from trimtab import config as configuration
-from trimtab import store
+from trimtab import disk, store
 from trimtab.engine import evaluation, models
 from trimtab.engine import reference as cache
 from trimtab.engine.order import Order
@@ -171,7 +171,7 @@ def test_space_for_milestones_is_asked_for_beforehand(
         if path.name == "checkpoints":
             asked.append(needed)
 
-    monkeypatch.setattr(store, "require_space", require_space)
+    monkeypatch.setattr(disk, "require_space", require_space)
     folder, _ = align(overfit(tmp_path / "held", model), held=HELD)
     align(overfit(tmp_path / "last", model, select={"by": "last"}), held=HELD)
     one = sum(tensor.numel() * tensor.element_size() for tensor in weights(folder).values())

@@ -58,14 +58,14 @@ def test_a_row_of_metrics_has_the_keys_that_others_rely_on(model: Path, tmp_path
     contract = [
         "step", "epoch", "seconds", "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected",
         "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected", "active/chosen", "active/rejected",
-        "active/pair", "skipped_backward", "skipped_forward", "promoted", "tokens", "tokens_per_second",
+        "active/pair", "skipped_backward", "skipped_forward", "promoted", "tokens", "tokens_per_second", "step_seconds",
         "peak_memory_bytes",
     ]  # fmt: skip
     assert all(list(row) == [*contract, "pull/chosen", "pull/rejected"] for row in rows)
     for row in rows:
         assert all(0 <= row[key] <= 1 for key in row if key.startswith(("active/", "pull/")) or "accura" in key)
         assert 0 <= row["skipped_backward"] <= 1
-        assert row["tokens_per_second"] > 0
+        assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["step_seconds"])
         assert row["rewards/margins"] == pytest.approx(row["rewards/chosen"] - row["rewards/rejected"], abs=1e-6)
         assert row["active/pair"] >= max(row["active/chosen"], row["active/rejected"])
     assert [row["epoch"] for row in rows] == [i / 4 for i in range(1, 9)]

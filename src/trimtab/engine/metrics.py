@@ -25,8 +25,9 @@ def row(
     tokens: int,
     peak_memory_bytes: int,
 ) -> dict[str, float | int]:
-    """The row of step `step` (1-based). `epoch`: data seen so far in epochs; `seconds`: training time so far;
-    `tokens`: prompt and response tokens of the batch, each prompt once; `active/pair`: pairs with either side active.
+    """The row of step `step` (1-based). `epoch`: data seen so far in epochs; `seconds`: training time so far, of which
+    `step_seconds` in this step; `tokens`: prompt and response tokens of the batch, each prompt once; `active/pair`:
+    pairs with either side active.
 
     `skipped_backward`, `skipped_forward`, `promoted`: shares of response tokens without a backward pass, not computed
     at all (shrinking), and computed twice because their screening found them active.
@@ -41,6 +42,7 @@ def row(
         "step": step,
         "epoch": epoch,
         "seconds": seconds,
+        "step_seconds": step_seconds,
         "loss": result.loss,
         "grad_norm": grad_norm,
         "learning_rate": learning_rate,

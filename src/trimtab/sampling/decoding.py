@@ -213,22 +213,35 @@ class _Decoder:
         from trimtab.sampling import cache
 
         joinable = cache.joinable(self.config)
-        at_once = min(_PROMPT_TOKENS, batch_tokens) if joinable else 2**63  # what cannot be joined is read in one pass
         queue = deque(sorted(requests, key=lambda request: len(request.prompt), reverse=True))
         answers: dict[int, Sampled] = {}
         batch: _Batch | None = None
         while queue or batch:
-            live_rows = [batch.rows[number] for number in batch.live] if batch else []
-            joiners = _choose_joiners(queue, live_rows, batch_tokens=batch_tokens) if joinable or not live_rows else []
-            for _ in joiners:
-                queue.popleft()
-            parts = [batch] if batch and live_rows else []
-            parts += [self._start(group, answers) for group in _groups(joiners, at_most=at_once)]
-            if joiners or not batch or self._wastes_rows(batch, len(live_rows)):
-                batch = self._join(parts, joinable=joinable)
+            batch = self._refill(batch, queue, answers, batch_tokens=batch_tokens, joinable=joinable)
             if batch is not None:
                 self._step(batch, answers)
         return answers
+
+    def _refill(
+        self,
+        batch: _Batch | None,
+        queue: deque[_Request],
+        answers: dict[int, Sampled],
+        *,
+        batch_tokens: int,
+        joinable: bool,
+    ) -> _Batch | None:
+        """The batch for the next step: without the rows that have ended, with the requests that now fit beside it."""
+        live_rows = [batch.rows[number] for number in batch.live] if batch else []
+        joiners = _choose_joiners(queue, live_rows, batch_tokens=batch_tokens) if joinable or not live_rows else []
+        for _ in joiners:
+            queue.popleft()
+        if batch and not joiners and not self._wastes_rows(batch, len(live_rows)):
+            return batch
+        at_once = min(_PROMPT_TOKENS, batch_tokens) if joinable else 2**63  # what cannot be joined is read in one pass
+        parts = [batch] if batch and live_rows else []
+        parts += [self._start(group, answers) for group in _groups(joiners, at_most=at_once)]
+        return self._join(parts, joinable=joinable)
 
     def _wastes_rows(self, batch: _Batch, n_live: int) -> bool:
         """Whether rows must be moved before the next step.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimtab import store
+from trimtab import disk, store
 from trimtab.engine import reference
 from trimtab.engine.scoring import Scorer
 from trimtab.progress import Reporter
@@ -69,7 +69,7 @@ def _compute(
     reporter: Reporter,
 ) -> None:
     # 4 bytes a token; twice, for what names short rows
-    store.require_space(key.folder, 2 * sum(4 * len(r) for group in missing.groups for r in group.responses))
+    disk.require_space(key.folder, 2 * sum(4 * len(r) for group in missing.groups for r in group.responses))
     setup.use_threads()
     pack_tokens = memory_fit.pack_tokens(setup, pairs=pairs)
     scorer = Scorer(load_unaligned(setup).model, packed=setup.config.engine.packed)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from trimtab import store
+from trimtab import disk, store
 from trimtab.engine import (
     checkpoint,
     evaluation,
@@ -146,7 +146,7 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     if fit.checkpointing != "off":
         memory.lean_allocation()
         reporter.say(f"train: activation checkpointing is {fit.checkpointing}: less memory, more time")
-    store.require_space(folder.checkpoints, int(1.2 * disk_use(setup, pairs=pairs, n_heldout=len(heldout)).peak))
+    disk.require_space(folder.checkpoints, int(1.2 * disk_use(setup, pairs=pairs, n_heldout=len(heldout)).peak))
     model, tokenizer = load_trainable(setup)
     optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
     models.lean_embedding(model)
