@@ -23,13 +23,12 @@ from trimtab.errors import StoreError
 
 MANIFEST = "manifest.json"
 _MANIFEST_FORMAT = 1
-_MOST_EXCHANGES = 100  # of one folder between two writers; each takes microseconds
 
 
 def home() -> Path:
     """The global cache: `$TRIMTAB_HOME`, else the platform's cache folder."""
-    if told := os.environ.get("TRIMTAB_HOME"):
-        return Path(told).expanduser()
+    if folder := os.environ.get("TRIMTAB_HOME"):
+        return Path(folder).expanduser()
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "trimtab"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trimtab"
@@ -102,12 +101,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of `read_jsonl` one after another."""
     with path.open(encoding="utf-8") as file:
-        number = 0
+        number = 1
         try:
-            for number, line in enumerate(file, start=1):
+            for line in file:
                 if not line.endswith("\n"):
                     return
                 yield _object(json.loads(line))
+                number += 1
         except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{path}, line {number}: cannot be read: {error}",
@@ -184,9 +184,8 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
 
 
 def _exchange(target: Path, new: Path, old: Path) -> None:
-    """`new` becomes `target`, and what was there `old`. Another writer of the same folder may come between the two
-    renames, with its own whole folder: then that one is exchanged in turn."""
-    for _ in range(_MOST_EXCHANGES):
+    """`new` becomes `target`, and what was there `old`, also where another writer comes between the two renames."""
+    for _ in range(100):  # a writer needs microseconds
         with suppress(FileNotFoundError):  # nothing there, or the other writer has just moved it
             target.rename(old)
         try:
