@@ -19,7 +19,7 @@ from trimtab import cli
 from trimtab.errors import ConfigError
 from trimtab.progress import SilentReporter
 from trimtab.studies.length_probe import command as probe
-from trimtab.studies.length_probe.numbers import correlate, of_side
+from trimtab.studies.length_probe.numbers import correlate, times_of
 from trimtab.studies.length_probe.read import read
 
 
@@ -234,7 +234,7 @@ def test_no_relation_is_not_distinguishable_in_about_95_of_100_probes(tmp_path: 
     silent = 0
     for seed in range(100):
         run = read(str(made_up(tmp_path / str(seed), objective, 0.0, seed=seed, n=120)))
-        correlation = correlate(run, run.length_difference_P, of_side(run.times_KPS, "responses"))
+        correlation = correlate(run, run.length_difference_P, times_of(run, "responses"))
         silent += correlation.estimate.direction(0.0) == "not distinguishable"
     assert 89 <= silent <= 99
 
@@ -334,7 +334,7 @@ def test_real_runs_on_pairs_made_easy_or_hard(tmp_path: Path, objective: str, ea
     assert run["sides"]["responses"]["verdict"]["order"] == ("first" if easy_is_long else "last")
     metrics, steps = rows_of(root / "metrics.jsonl"), rows_of(root / "visits.jsonl")
     assert run["steps"] == [len(metrics)]
-    visits = read(str(root)).seeds[0].rows
+    visits = read(str(root)).visits[0]
     for told, row in zip(metrics, steps, strict=True):  # what is replayed is what training saw
         at = visits.step_W == row["step"]
         assert at.sum() == len(row["pairs"])
@@ -391,7 +391,7 @@ def test_every_kind_of_objective_is_replayed_as_training_saw_it(tmp_path: Path, 
         (tmp_path / "run.json").write_text(json.dumps(config))
         cli.main(["run", str(tmp_path / "run.json"), *words, "--out", str(root)])
         run = read(str(root))
-        visits = run.seeds[0].rows
+        visits = run.visits[0]
         for told in rows_of(root / "metrics.jsonl"):
             at = visits.step_W == told["step"]
             for side, name in enumerate(("chosen", "rejected")):

@@ -7,7 +7,7 @@ seed at a time and then pooled.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,13 +59,11 @@ class AnswerNumbers:
 
 
 def answer_numbers(trained_run: TrainedRun) -> AnswerNumbers | None:
-    """None where some seed has no answers or no verdicts, or the seeds have too little in common."""
-    runs = [report_read.read(seed.setup.folder, seed.setup) for seed in trained_run.seeds]
-    if any(not run.after or not run.baseline or not run.verdicts for run in runs):
-        return None
+    """None where the seeds do not have at least two answered prompts and one judge in common."""
+    runs = [report_read.read(setup.folder, setup) for setup in trained_run.setups]
     first = runs[0]
-    ids = [id for id in first.after if all(id in run.after and id in run.baseline for run in runs)]
-    judges = [judge for judge in first.verdicts if all(judge in run.verdicts for run in runs)]
+    ids = _common([answers for run in runs for answers in (run.after, run.baseline)])
+    judges = _common([run.verdicts for run in runs])
     if len(ids) < 2 or not judges:
         return None
     unit, longer_KN = _length_differences(runs, ids)
@@ -83,6 +81,11 @@ def answer_numbers(trained_run: TrainedRun) -> AnswerNumbers | None:
     )
 
 
+def _common(names: Sequence[Collection[str]]) -> list[str]:
+    """Those that are in all of them, in the order of the first."""
+    return [name for name in names[0] if all(name in collection for collection in names)]
+
+
 def _length_differences(runs: Sequence[report_read.Run], ids: Sequence[str]) -> tuple[str, FloatArray]:
     """The unit, and aligned less baseline [K, N]: in tokens where every answer's were counted, else in characters."""
     after = [[run.after[id] for id in ids] for run in runs]
@@ -96,11 +99,7 @@ def _length_differences(runs: Sequence[report_read.Run], ids: Sequence[str]) -> 
 
 
 def _judge(
-    judge: str,
-    runs: Sequence[report_read.Run],
-    ids: Sequence[str],
-    longer_KN: FloatArray,
-    members: Sequence[BoolArray],
+    judge: str, runs: Sequence[report_read.Run], ids: Sequence[str], longer_KN: FloatArray, members: Sequence[BoolArray]
 ) -> JudgeNumbers:
     scores = [comparison.scores_by_prompt(run.verdicts[judge]) for run in runs]
     scores_KN = np.array([[seed_scores.get(id) for id in ids] for seed_scores in scores], dtype=np.float64)

@@ -134,12 +134,12 @@ class RunNumbers:
             "folder": run.folder,
             "objective": {"name": run.objective.name} | run.objective.parameters(),
             "data": run.data,
-            "seeds": run.seed_numbers,
+            "seeds": run.seeds,
             "n_pairs": len(run.length_PS),
             "n_prompts": len(set(run.prompts_P)),
             "n_left_out": run.n_left_out,
             "n_visits": run.n_visits,
-            "steps": [seed.n_steps for seed in run.seeds],
+            "steps": list(run.n_steps),
             "planned_steps": run.planned_steps,
             "dead_zone": run.objective.has_dead_zone,
             "leaves": self.saturation,
@@ -187,8 +187,8 @@ def of_side(values: FloatArray, side: Side) -> FloatArray:
 
 
 def _side(run: TrainedRun, side: Side, bin_P: IntArray, n_bins: int) -> SideNumbers:
-    active_KPV, times_KP = of_side(run.active_KPVS, side), of_side(run.times_KPS, side)
-    never_KP = of_side(_never_left(run), side)
+    active_KPV, times_KP = of_side(run.active_KPVS, side), times_of(run, side)
+    never_KP = _never_left(run, side)
     members = [bin_P == at for at in range(n_bins)]
     n_apart = min(analysis.count_differing(times_P) for times_P in times_KP)
     correlations = _correlations(run, side, times_KP, has_order=n_apart >= analysis.MIN_DIFFERING)
@@ -205,9 +205,14 @@ def _side(run: TrainedRun, side: Side, bin_P: IntArray, n_bins: int) -> SideNumb
     )
 
 
-def _never_left(run: TrainedRun) -> FloatArray:
-    """[K, P, S]: 1 where a response never left."""
-    return (run.times_KPS >= run.n_visits).astype(np.float64)
+def times_of(run: TrainedRun, side: Side) -> FloatArray:
+    """[K, P]: visits to saturation; V where it never came."""
+    return of_side(np.array([analysis.times_to_saturation(active_PVS > 0) for active_PVS in run.active_KPVS]), side)
+
+
+def _never_left(run: TrainedRun, side: Side) -> FloatArray:
+    """[K, P]: 1 where a response was active to the end, which is where its last visit is active."""
+    return of_side(run.active_KPVS[:, :, -1], side)
 
 
 def _times(times_KP: FloatArray, never_KP: FloatArray, n_visits: int) -> Times:
@@ -216,13 +221,13 @@ def _times(times_KP: FloatArray, never_KP: FloatArray, n_visits: int) -> Times:
 
 def _curves(run: TrainedRun, side: Side, bin_P: IntArray, n_bins: int) -> Curves:
     """Over stretches of equally many steps, all seeds together."""
-    n_steps = max(seed.n_steps for seed in run.seeds)
-    n_rows = sum(len(seed.rows.step_W) for seed in run.seeds)
+    n_steps = max(run.n_steps)
+    n_rows = sum(len(visits.step_W) for visits in run.visits)
     n_points = min(_POINTS, n_steps, max(run.n_visits, n_rows // (n_bins * _VISITS_A_POINT)))
     active, count = np.zeros((n_bins, n_points)), np.zeros((n_bins, n_points))
-    for seed in run.seeds:
-        at = bin_P[seed.rows.pair_W], (seed.rows.step_W - 1) * n_points // n_steps
-        np.add.at(active, at, of_side(seed.rows.active_WS.astype(np.float64), side))
+    for visits in run.visits:
+        at = bin_P[visits.pair_W], (visits.step_W - 1) * n_points // n_steps
+        np.add.at(active, at, of_side(visits.active_WS.astype(np.float64), side))
         np.add.at(count, at, 1)
     shares = np.divide(active, count, out=np.full_like(active, np.nan), where=count > 0)
     return Curves(
@@ -233,8 +238,8 @@ def _curves(run: TrainedRun, side: Side, bin_P: IntArray, n_bins: int) -> Curves
 
 def _own_length(run: TrainedRun, side: Side) -> OwnLength:
     length_P = of_side(run.length_PS, side)
-    times_KP, never_KP = of_side(run.times_KPS, side), of_side(_never_left(run), side)
-    ratio_KP = of_side(np.array([seed.last_ratio_PS for seed in run.seeds]), side)
+    times_KP, never_KP = times_of(run, side), _never_left(run, side)
+    ratio_KP = of_side(run.last_ratio_KPS, side)
     bins = bins_of(length_P)
     bin_P = bins.of(length_P)
     rows = tuple(
@@ -270,7 +275,7 @@ def _correlations(run: TrainedRun, side: Side, times_KP: FloatArray, *, has_orde
         for contrast, columns in controls.items():
             correlations[contrast] = correlate(run, run.length_difference_P, times_KP, controls=columns)
         correlations["own_length"] = correlate(run, length_P, times_KP, controls=quality)
-    pull_KP = of_side(np.array([seed.last_pull_PS for seed in run.seeds]), side)
+    pull_KP = of_side(run.last_pull_KPS, side)
     correlations["pull"] = correlate(run, run.length_difference_P, pull_KP, controls=quality)
     return correlations
 

@@ -73,7 +73,7 @@ def page(
             ("data", _distinct(run.run.data for run in runs)),
             ("pairs", number(len(first.length_PS))),
             ("visits to each", visits),
-            ("seeds" if len(first.seeds) > 1 else "seed", ", ".join(map(str, first.seed_numbers))),
+            ("seeds" if len(first.seeds) > 1 else "seed", ", ".join(map(str, first.seeds))),
         ],
         question="The answers",
         sentences=sentences,

@@ -18,7 +18,7 @@ import torch
 
 from trimtab import config, store, windtunnel
 from trimtab.analysis.intervals import FloatArray
-from trimtab.analysis.length_probe import BoolArray, IntArray, times_to_saturation
+from trimtab.analysis.length_probe import BoolArray, IntArray
 from trimtab.config import Config, files
 from trimtab.engine import gradient, reference
 from trimtab.errors import ConfigError, DataError, StoreError, UserError
@@ -32,8 +32,8 @@ WEAK_PULL = 0.05  # of the pull at the reference, below which a response without
 
 
 @dataclass(frozen=True, slots=True)
-class VisitRows:
-    """Single visits of pairs: step, pair, log-ratios, how hard each side pulled (0 to 1), and whether it was active."""
+class Visits:
+    """Visits of pairs: step, pair, log-ratios, how hard each side pulled (0 to 1), and whether it was active."""
 
     step_W: IntArray
     pair_W: IntArray
@@ -41,41 +41,32 @@ class VisitRows:
     pull_WS: FloatArray
     active_WS: BoolArray
 
-    def take(self, index: IntArray) -> VisitRows:
-        return VisitRows(*(getattr(self, field.name)[index] for field in fields(self)))
+    def take(self, index: IntArray) -> Visits:
+        return Visits(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod
-    def join(cls, parts: Sequence[VisitRows]) -> VisitRows:
+    def join(cls, parts: Sequence[Visits]) -> Visits:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-
-@dataclass(frozen=True, slots=True)
-class SeedVisits:
-    """One seed: all visits as `rows`, sorted by pair, and the first V of each pair as tables."""
-
-    setup: RunSetup
-    n_steps: int
-    rows: VisitRows
-    active_PVS: FloatArray
-    last_pull_PS: FloatArray
-    last_ratio_PS: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
     """A run with all of its seeds. Rows are the pairs that every seed visited V times or more.
 
-    `quality_PS` is the true quality of both responses, known only in the embedded world; `reference_PS` the reference's
-    log-probabilities, None where its cache is gone. `pairs_digest` names the training pairs.
+    `visits` are all visits of these, one set a seed; the arrays hold the first V of each pair. `quality_PS` is the true
+    quality of both responses, known only in the embedded world; `reference_PS` the reference's log-probabilities, None
+    where its cache is gone. `pairs_digest` names the training pairs.
     """
 
     folder: str
-    data: str
-    objective: Objective
-    seeds: tuple[SeedVisits, ...]
+    setups: tuple[RunSetup, ...]
+    n_steps: tuple[int, ...]
     planned_steps: int
     n_left_out: int
-    n_visits: int
+    visits: tuple[Visits, ...]
+    active_KPVS: FloatArray
+    last_pull_KPS: FloatArray
+    last_ratio_KPS: FloatArray
     length_PS: FloatArray
     prompts_P: tuple[tuple[int, ...], ...]
     quality_PS: FloatArray | None
@@ -83,8 +74,20 @@ class TrainedRun:
     pairs_digest: str
 
     @property
-    def seed_numbers(self) -> list[int]:
-        return [seed.setup.config.seed for seed in self.seeds]
+    def objective(self) -> Objective:
+        return self.setups[0].objective
+
+    @property
+    def data(self) -> str:
+        return self.setups[0].config.data.source
+
+    @property
+    def seeds(self) -> list[int]:
+        return [setup.config.seed for setup in self.setups]
+
+    @property
+    def n_visits(self) -> int:
+        return int(self.active_KPVS.shape[2])
 
     @property
     def length_difference_P(self) -> FloatArray:
@@ -92,53 +95,50 @@ class TrainedRun:
         difference_P: FloatArray = self.length_PS[:, 0] - self.length_PS[:, 1]
         return difference_P
 
-    @property
-    def active_KPVS(self) -> FloatArray:
-        """1 where a response was active."""
-        return np.array([seed.active_PVS for seed in self.seeds])
-
-    @property
-    def times_KPS(self) -> FloatArray:
-        """Visits to saturation; V where it never came."""
-        return np.array([times_to_saturation(seed.active_PVS > 0) for seed in self.seeds])
-
 
 def read(run_folder: str) -> TrainedRun:
     """Everything there is. Raises UserError where a file is missing or the seeds did not train on the same pairs."""
     setups = _seed_setups(run_folder)
-    for setup in setups:
-        _require(setup.folder)
-    digests = [store.file_digest(setup.folder.data / "train.jsonl") for setup in setups]
-    if len(set(digests)) > 1:
-        raise DataError(
-            f"the seeds of {run_folder} did not train on the same pairs", remedy="probe each seed's folder alone"
-        )
-    first = setups[0]
+    pairs_digest, first = _pairs_digest(run_folder, setups), setups[0]
     pairs = first.folder.train_pairs()
     reference_PS, sums_R = _reference(first, pairs)
     length_PS = np.array([(len(p.chosen_ids), len(p.rejected_ids)) for p in pairs], dtype=np.float64)
-    rows = [_replay(setup, length_PS, sums_R) for setup in setups]
-    counts_P = np.min([np.bincount(seed_rows.pair_W, minlength=len(pairs)) for seed_rows in rows], axis=0)
+    by_seed = [_replay(setup, length_PS, sums_R) for setup in setups]
+    counts_N = np.min([np.bincount(visits.pair_W, minlength=len(pairs)) for visits in by_seed], axis=0)
     # as often as nine pairs in ten were visited, and at least once: a part of an epoch is no visit of all
-    n_visits = max(1, int(np.quantile(counts_P, 0.1, method="lower")))
-    pairs_P = np.flatnonzero(counts_P >= n_visits)
+    n_visits = max(1, int(np.quantile(counts_N, 0.1, method="lower")))
+    pairs_P = np.flatnonzero(counts_N >= n_visits)
+    of_pairs = [_of_pairs(visits, pairs_P, n_pairs=len(pairs)) for visits in by_seed]
+    # sorted by pair, each pair's in their order: V from where the pair's begin
+    starts = [np.searchsorted(visits.pair_W, np.arange(len(pairs_P))) for visits in of_pairs]
+    tables = [
+        visits.take(start_P[:, None] + np.arange(n_visits)) for visits, start_P in zip(of_pairs, starts, strict=True)
+    ]
     return TrainedRun(
         folder=run_folder,
-        data=first.config.data.source,
-        objective=first.objective,
-        seeds=tuple(
-            _by_pair(setup, seed_rows, pairs_P, n_pairs=len(pairs), n_visits=n_visits)
-            for setup, seed_rows in zip(setups, rows, strict=True)
-        ),
+        setups=tuple(setups),
+        n_steps=tuple(len(np.unique(visits.step_W)) for visits in by_seed),
         planned_steps=first.order(len(pairs)).steps,
         n_left_out=len(pairs) - len(pairs_P),
-        n_visits=n_visits,
+        visits=tuple(of_pairs),
+        active_KPVS=np.array([table.active_WS for table in tables], dtype=np.float64),
+        last_pull_KPS=np.array([table.pull_WS[:, -1] for table in tables]),
+        last_ratio_KPS=np.array([table.ratio_WS[:, -1] for table in tables]),
         length_PS=length_PS[pairs_P],
         prompts_P=tuple(pairs[i].prompt_ids for i in pairs_P),
         quality_PS=_quality(first, [pairs[i].id for i in pairs_P]),
         reference_PS=None if reference_PS is None else reference_PS[pairs_P],
-        pairs_digest=digests[0],
+        pairs_digest=pairs_digest,
     )
+
+
+def _of_pairs(visits: Visits, pairs_P: IntArray, *, n_pairs: int) -> Visits:
+    """Those of some pairs, sorted by pair and numbered by their place among these."""
+    place_N = np.full(n_pairs, -1)
+    place_N[pairs_P] = np.arange(len(pairs_P))
+    place_W = place_N[visits.pair_W]
+    rows_W = np.argsort(place_W, kind="stable")[(place_W < 0).sum() :]  # visits of a pair stay in their order
+    return replace(visits.take(rows_W), pair_W=place_W[rows_W])
 
 
 # --- what is there ---------------------------------------------------------------------------------------------------
@@ -164,6 +164,18 @@ def _seed_setups(run_folder: str) -> list[RunSetup]:
 
 def _config(root: Path) -> Config:
     return config.resolve(files.read_file(root / "config.json") | {"out": str(root)})  # also where it was moved
+
+
+def _pairs_digest(run_folder: str, setups: Sequence[RunSetup]) -> str:
+    """The digest of the training pairs, which all seeds must share."""
+    for setup in setups:
+        _require(setup.folder)
+    digests = [store.file_digest(setup.folder.data / "train.jsonl") for setup in setups]
+    if len(set(digests)) > 1:
+        raise DataError(
+            f"the seeds of {run_folder} did not train on the same pairs", remedy="probe each seed's folder alone"
+        )
+    return digests[0]
 
 
 def _require(folder: Folder) -> None:
@@ -213,14 +225,14 @@ def _reference(setup: RunSetup, pairs: Sequence[TokenPair]) -> tuple[FloatArray 
 # --- replaying -------------------------------------------------------------------------------------------------------
 
 
-def _replay(setup: RunSetup, length_PS: FloatArray, reference_R: torch.Tensor | None) -> VisitRows:
+def _replay(setup: RunSetup, length_PS: FloatArray, reference_R: torch.Tensor | None) -> Visits:
     """All visits of one seed in the order in which they came."""
     folder, order = setup.folder, setup.order(len(length_PS))
     replay = _Replay(setup.objective, torch.from_numpy(length_PS), reference_R)
-    batches: list[VisitRows] = []
+    batches: list[Visits] = []
     for row in store.iter_jsonl(folder.visits):
         try:
-            batches.append(replay.visit(_Batch.from_json(row), epochs=order.epochs_done(int(row["step"]) - 1)))
+            batches.append(replay.visit(row, epochs=order.epochs_done(int(row["step"]) - 1)))
         except (KeyError, TypeError, ValueError, IndexError, AssertionError) as error:
             raise StoreError(
                 f"{folder.visits} does not have the form that this version of trimtab reads: "
@@ -231,21 +243,7 @@ def _replay(setup: RunSetup, length_PS: FloatArray, reference_R: torch.Tensor | 
         raise DataError(
             f"{folder.visits} holds no step", remedy=f"train: trimtab train {shlex.quote(str(folder.root))}"
         )
-    return VisitRows.join(batches)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A row of `visits.jsonl`."""
-
-    step: int
-    pair_B: torch.Tensor
-    ratio_BS: torch.Tensor
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> _Batch:
-        ratio_SB = torch.tensor([row["chosen"], row["rejected"]], dtype=torch.float32)
-        return cls(int(row["step"]), torch.tensor(row["pairs"]), ratio_SB.T)
+    return Visits.join(batches)
 
 
 class _Replay:
@@ -260,8 +258,10 @@ class _Replay:
             self._reference_PS = reference_R.reshape(-1, 2)
         self._first_PS: torch.Tensor = torch.full((len(length_PS), 2), torch.nan)
 
-    def visit(self, batch: _Batch, *, epochs: float) -> VisitRows:
-        objective, at, ratio_BS = self._objective.at(epochs), batch.pair_B, batch.ratio_BS
+    def visit(self, row: Mapping[str, Any], *, epochs: float) -> Visits:
+        """The batch of one row of `visits.jsonl`."""
+        objective, at = self._objective.at(epochs), torch.tensor(row["pairs"])
+        ratio_BS = torch.tensor([row["chosen"], row["rejected"]], dtype=torch.float32).T
         start_BS = torch.zeros_like(ratio_BS) if self._reference_PS is None else self._reference_PS[at].float()
         ratios = LogRatios(
             policy_chosen=start_BS[:, 0] + ratio_BS[:, 0],
@@ -277,8 +277,8 @@ class _Replay:
         else:
             pull_BS = self._against_first_visit(slope_R.reshape(-1, 2) * len(at), at)
         active_BS = slope_R.reshape(-1, 2) != 0 if objective.has_dead_zone else pull_BS >= WEAK_PULL
-        return VisitRows(
-            step_W=np.full(len(at), batch.step),
+        return Visits(
+            step_W=np.full(len(at), int(row["step"])),
             pair_W=at.numpy(),
             ratio_WS=ratio_BS.double().numpy(),
             pull_WS=pull_BS.double().numpy(),
@@ -291,23 +291,3 @@ class _Replay:
         self._first_PS[at] = torch.where(first_BS.isnan(), slope_BS.abs(), first_BS)
         tiny = torch.finfo(torch.float32).tiny
         return (slope_BS.abs() / self._first_PS[at].clamp_min(tiny)).clamp_max(1.0)
-
-
-def _by_pair(setup: RunSetup, rows: VisitRows, pairs_P: IntArray, *, n_pairs: int, n_visits: int) -> SeedVisits:
-    """The visits of the pairs that are probed, sorted by pair and numbered by their place among these."""
-    place_N = np.full(n_pairs, -1)
-    place_N[pairs_P] = np.arange(len(pairs_P))
-    place_W = place_N[rows.pair_W]
-    visit_W = np.flatnonzero(place_W >= 0)
-    by_pair_W = visit_W[np.argsort(place_W[visit_W], kind="stable")]  # visits of a pair stay in their order
-    sorted_rows = replace(rows.take(by_pair_W), pair_W=place_W[by_pair_W])
-    starts_P = np.searchsorted(sorted_rows.pair_W, np.arange(len(pairs_P)))
-    first_PV = starts_P[:, None] + np.arange(n_visits)
-    return SeedVisits(
-        setup=setup,
-        n_steps=len(np.unique(rows.step_W)),
-        rows=sorted_rows,
-        active_PVS=sorted_rows.active_WS[first_PV].astype(np.float64),
-        last_pull_PS=sorted_rows.pull_WS[first_PV[:, -1]],
-        last_ratio_PS=sorted_rows.ratio_WS[first_PV[:, -1]],
-    )

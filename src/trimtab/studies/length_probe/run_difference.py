@@ -70,7 +70,7 @@ def _side(first: RunNumbers, second: RunNumbers, side: Side, visit: int, bins: B
 def _why_not(first: TrainedRun, second: TrainedRun) -> str | None:
     if first.pairs_digest != second.pairs_digest:
         return "they did not train on the same pairs"
-    if first.seed_numbers != second.seed_numbers:
+    if first.seeds != second.seeds:
         return "they do not have the same seeds"
     if first.prompts_P != second.prompts_P:
         return "one of them did not visit all pairs that the other did"

@@ -74,7 +74,7 @@ def _no_order(n_apart: int) -> str:
 
 
 def _early_stop(run: RunNumbers) -> Sentence | None:
-    n_steps, planned_steps = min(seed.n_steps for seed in run.run.seeds), run.run.planned_steps
+    n_steps, planned_steps = min(run.run.n_steps), run.run.planned_steps
     if n_steps >= planned_steps:
         return None
     return sentence(f"Training stopped after {n_steps} of {planned_steps} steps; that step counts as the end.", "warn")
