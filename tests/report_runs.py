@@ -57,15 +57,15 @@ def a_run(
             for i, text in enumerate(texts)
         ]
 
-    put(folder.baseline_answers("windtunnel"), answers(olds, "tiny"))
-    put(folder.answers("windtunnel"), answers(news, "tiny aligned"))
+    write_json(folder.baseline_answers("windtunnel"), answers(olds, "tiny"))
+    write_json(folder.answers("windtunnel"), answers(news, "tiny aligned"))
     for judge, row in preferences.items():
         verdicts = [
             Verdict(f"p{i}", f"{prompt} {i}", old, new, "tiny", "tiny aligned", judge, preference, FAMILIES[i % 2])
             for i, (old, new, preference) in enumerate(zip(olds, news, row, strict=True))
         ]
-        put(folder.verdicts("windtunnel", judge), [verdict.to_json() for verdict in verdicts])
-    put(
+        write_json(folder.verdicts("windtunnel", judge), [verdict.to_json() for verdict in verdicts])
+    write_json(
         folder.verdicts("windtunnel", "scores"),
         {
             "baseline": [0.25] * n,
@@ -74,7 +74,7 @@ def a_run(
         },
     )
     gaps = [2.0] * 30 + [-1.0] * 8 + [0.0] * 2
-    put(
+    write_json(
         folder.heldout,
         {
             "n": 40,
@@ -83,8 +83,9 @@ def a_run(
             "after": {"accuracy": 0.775, "reward_gap": 1.3, "reward_gaps": gaps},
         },
     )
-    put(folder.data / "audit.json", AUDIT)
-    put(folder.versions, {"trimtab": "0", "python": "3.11", "packages": {"torch": "2.13.0"}, "hardware": {"cores": 2}})
+    write_json(folder.data / "audit.json", AUDIT)
+    versions = {"trimtab": "0", "python": "3.11", "packages": {"torch": "2.13.0"}, "hardware": {"cores": 2}}
+    write_json(folder.versions, versions)
     folder.metrics.write_text("".join(json.dumps(metrics_row(step, seed)) + "\n" for step in range(1, 101)))
     return folder
 
@@ -127,7 +128,7 @@ def a_judged_run(
     longer: int = 0,
     benchmark: str = "alpaca_eval",
 ) -> Folder:
-    """A run judged against a published baseline: preferences for the aligned and, if told, the unaligned model."""
+    """A run judged against a published baseline: preferences for the aligned and, if given, the unaligned model."""
     folder = Folder(root)
     n = len(aligned)
     texts = {
@@ -152,14 +153,14 @@ def a_judged_run(
             for i, preference in enumerate(preferences)
         ]  # fmt: skip
 
-    put(folder.baseline_answers(benchmark), answers("baseline"))
-    put(folder.answers(benchmark), answers("aligned"))
-    put(folder.verdicts(benchmark), verdicts("aligned", aligned))
+    write_json(folder.baseline_answers(benchmark), answers("baseline"))
+    write_json(folder.answers(benchmark), answers("aligned"))
+    write_json(folder.verdicts(benchmark), verdicts("aligned", aligned))
     if unaligned is not None:
-        put(folder.unaligned_answers(benchmark), answers("unaligned"))
-        put(folder.unaligned_verdicts(benchmark), verdicts("unaligned", unaligned))
-    put(folder.judge(benchmark), JUDGE | {"n_prompts": n} | (record or {}))
-    put(folder.canaries(benchmark), [{"judge": "gpt-4o (weighted)", "canaries": canaries or []}])
+        write_json(folder.unaligned_answers(benchmark), answers("unaligned"))
+        write_json(folder.unaligned_verdicts(benchmark), verdicts("unaligned", unaligned))
+    write_json(folder.judge(benchmark), JUDGE | {"n_prompts": n} | (record or {}))
+    write_json(folder.canaries(benchmark), [{"judge": "gpt-4o (weighted)", "canaries": canaries or []}])
     return folder
 
 
@@ -170,7 +171,7 @@ def a_marked_run(
     folder = Folder(root)
     rows: list[dict[str, Any]] = []
     for name, marks in (("tiny aligned", aligned), ("tiny", unaligned or [])):
-        answered = [
+        conversations = [
             {
                 "question_id": 81 + i,
                 "model_id": name,
@@ -183,7 +184,7 @@ def a_marked_run(
         if name == "tiny":
             path = folder.unaligned_answers("mt_bench", turns=True)
         if marks:
-            lines(path, answered)
+            lines(path, conversations)
         rows += [
             {
                 "question_id": 81 + i, "model": name, "judge": ["gpt-4o", "single-v1"], "score": mark - (turn - 1),
@@ -193,8 +194,8 @@ def a_marked_run(
             for turn in (1, 2)
         ]  # fmt: skip
     lines(folder.verdicts("mt_bench", turns=True), rows)
-    told = {"judge": "gpt-4o", "rubric": "single-answer grading", "order": "none", "n_prompts": 2 * len(aligned)}
-    put(folder.judge("mt_bench"), JUDGE | told | (record or {}))
+    grader = {"judge": "gpt-4o", "rubric": "single-answer grading", "order": "none", "n_prompts": 2 * len(aligned)}
+    write_json(folder.judge("mt_bench"), JUDGE | grader | (record or {}))
     return folder
 
 
@@ -223,7 +224,7 @@ def metrics_row(step: int, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def put(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=True))
 
@@ -233,7 +234,7 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def told(config: Config) -> dict[str, Any]:
+def read_report(config: Config) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(Folder.of(config).report("json").read_text())
     return tree
 
@@ -242,9 +243,9 @@ def page(config: Config, suffix: str = "html") -> str:
     return Folder.of(config).report(suffix).read_text(encoding="utf-8")
 
 
-def reported(config: Config) -> dict[str, Any]:
+def make_report(config: Config) -> dict[str, Any]:
     report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
-    return told(config)
+    return read_report(config)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -272,7 +273,7 @@ def width_on_a_phone(text: str, folder: Path) -> int:
         "document.title = 'width ' + page.documentElement.scrollWidth; }</script>",
         encoding="utf-8",
     )
-    measured = chromium(probe, folder / "profile", "--dump-dom", "--virtual-time-budget=3000")
-    width = re.search(r"<title>width (\d+)</title>", measured.stdout)
+    document = chromium(probe, folder / "profile", "--dump-dom", "--virtual-time-budget=3000")
+    width = re.search(r"<title>width (\d+)</title>", document.stdout)
     assert width is not None
     return int(width[1])

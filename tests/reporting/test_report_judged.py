@@ -16,10 +16,10 @@ from report_runs import (
     a_config,
     a_judged_run,
     a_marked_run,
+    make_report,
     page,
-    put,
-    reported,
     width_on_a_phone,
+    write_json,
 )
 from trimtab.analysis.canaries import canary_rows
 from trimtab.analysis.comparison import compare
@@ -42,8 +42,8 @@ def of_mt_bench(out: Path) -> Config:
     return a_config(out, benchmark="mt_bench", judge="openai:gpt-4o", model="tiny")
 
 
-def text_of(told: dict[str, Any]) -> str:
-    return " ".join(sentence["text"] for sentence in told["headline"]).replace("\u00a0", " ")
+def text_of(numbers: dict[str, Any]) -> str:
+    return " ".join(sentence["text"] for sentence in numbers["headline"]).replace("\u00a0", " ")
 
 
 # --- a published baseline --------------------------------------------------------------------------------------------
@@ -62,33 +62,33 @@ def test_the_verdict_is_the_paired_difference(
     tmp_path: Path, aligned: list[float | None], unaligned: list[float | None], tone: str, says: str
 ) -> None:
     a_judged_run(tmp_path, aligned, unaligned)
-    told = reported(of_alpaca(tmp_path))
-    assert told["headline"][0]["tone"] == tone
-    said = told["headline"][0]["text"].replace("\u00a0", " ")
-    assert says in said
-    assert f"against {BASELINE} the aligned model wins" in said
-    assert f"50 % would be as good as {BASELINE}, not no change" in said
-    assert "60 prompts" in said
-    assert "judge: gpt-4o (weighted) [prompt 784227e6, official seeded order]" in said
+    numbers = make_report(of_alpaca(tmp_path))
+    assert numbers["headline"][0]["tone"] == tone
+    text = numbers["headline"][0]["text"].replace("\u00a0", " ")
+    assert says in text
+    assert f"against {BASELINE} the aligned model wins" in text
+    assert f"50 % would be as good as {BASELINE}, not no change" in text
+    assert "60 prompts" in text
+    assert "judge: gpt-4o (weighted) [prompt 784227e6, official seeded order]" in text
 
 
 def test_its_numbers_are_those_of_the_comparison(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP, DOWN)
-    judge = reported(of_alpaca(tmp_path))["benchmark"]["judges"][0]
-    found = compare({str(i): p - 1 for i, p in enumerate(UP)}, {str(i): p - 1 for i, p in enumerate(DOWN)})
+    judge = make_report(of_alpaca(tmp_path))["benchmark"]["judges"][0]
+    expected = compare({str(i): p - 1 for i, p in enumerate(UP)}, {str(i): p - 1 for i, p in enumerate(DOWN)})
     change = judge["unaligned"]["change"]
     assert judge["win_rate"]["value"] == 50
     assert judge["unaligned"]["win_rate"]["value"] == pytest.approx(100 * 8 / 60)
-    assert change["value"] == pytest.approx(found.delta)
-    assert change["ci95"] == pytest.approx(list(found.ci95))
+    assert change["value"] == pytest.approx(expected.delta)
+    assert change["ci95"] == pytest.approx(list(expected.ci95))
     assert (change["wins_a"], change["ties"], change["wins_b"]) == (22, 38, 0)
 
 
 def test_half_is_not_called_no_change_against_another_model(tmp_path: Path) -> None:
     """50 % against a published baseline, with the unaligned model far below."""
     a_judged_run(tmp_path, UP, DOWN)
-    told = reported(of_alpaca(tmp_path))
-    assert "no change**, which would be" not in text_of(told)
+    numbers = make_report(of_alpaca(tmp_path))
+    assert "no change**, which would be" not in text_of(numbers)
     html = page(of_alpaca(tmp_path)).replace("\u00a0", " ")
     assert "The dashed line is 50: as good as gpt4_1106_preview, which is not no change." in html
     assert "What alignment changed" in html
@@ -96,32 +96,34 @@ def test_half_is_not_called_no_change_against_another_model(tmp_path: Path) -> N
 
 def test_without_the_unaligned_model_no_change_is_claimed(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP)
-    told = reported(of_alpaca(tmp_path))
-    assert told["headline"][0]["tone"] == "plain"
-    assert "whether alignment changed anything was not measured" in text_of(told)
-    assert "What alignment did to length was not measured" in text_of(told)
-    assert told["benchmark"]["before"] == "baseline"
+    numbers = make_report(of_alpaca(tmp_path))
+    assert numbers["headline"][0]["tone"] == "plain"
+    assert "whether alignment changed anything was not measured" in text_of(numbers)
+    assert "What alignment did to length was not measured" in text_of(numbers)
+    assert numbers["benchmark"]["before"] == "baseline"
 
 
 def test_a_file_of_prompts_without_answers_is_still_against_the_unaligned_model(tmp_path: Path) -> None:
     folder = a_judged_run(tmp_path, UP[:40] + [WIN] * 20, baseline="tiny", benchmark="mine")
-    put(tmp_path / "mine.json", [])
-    told = reported(a_config(tmp_path, benchmark=str(tmp_path / "mine.json"), judge="reward:some/model", model="tiny"))
+    write_json(tmp_path / "mine.json", [])
+    numbers = make_report(
+        a_config(tmp_path, benchmark=str(tmp_path / "mine.json"), judge="reward:some/model", model="tiny")
+    )
     assert folder.verdicts("mine").is_file()
-    assert told["benchmark"]["baseline"] == {"name": "tiny", "published": False}
-    assert "better than the unaligned model's on" in text_of(told)
+    assert numbers["benchmark"]["baseline"] == {"name": "tiny", "published": False}
+    assert "better than the unaligned model's on" in text_of(numbers)
 
 
 def test_seeds_are_pooled_and_the_difference_with_them(tmp_path: Path) -> None:
     config = of_alpaca(tmp_path, seeds=3)
     for k in range(3):
         a_judged_run(tmp_path / f"seed-{k}", UP[k:] + UP[:k], DOWN)
-    told = reported(config)
-    change = told["benchmark"]["judges"][0]["unaligned"]["change"]
+    numbers = make_report(config)
+    change = numbers["benchmark"]["judges"][0]["unaligned"]["change"]
     assert (change["n_seeds"], change["n"]) == (3, 60)
-    assert "60 prompts, 3 seeds" in text_of(told)
-    assert told["benchmark"]["identity"]["cost_usd"] == pytest.approx(9.75)
-    assert told["benchmark"]["identity"]["n_prompts"] == 180
+    assert "60 prompts, 3 seeds" in text_of(numbers)
+    assert numbers["benchmark"]["identity"]["cost_usd"] == pytest.approx(9.75)
+    assert numbers["benchmark"]["identity"]["n_prompts"] == 180
 
 
 # --- missing verdicts ------------------------------------------------------------------------------------------------
@@ -129,24 +131,24 @@ def test_seeds_are_pooled_and_the_difference_with_them(tmp_path: Path) -> None:
 
 def test_too_many_missing_give_no_headline_number(tmp_path: Path) -> None:
     a_judged_run(tmp_path, [None] * 5 + UP[5:], DOWN, record={"n_missing": 5, "reasons": "rate limit: 5"})
-    told = reported(of_alpaca(tmp_path))
-    first = told["headline"][0]
+    numbers = make_report(of_alpaca(tmp_path))
+    first = numbers["headline"][0]
     assert first["tone"] == "warn"
     assert (
         first["text"]
         .replace("\u00a0", " ")
         .startswith("**No headline number**: 5 of 60 verdicts are missing, 8.3 % (rate limit: 5)")
     )
-    assert "wins" not in text_of(told)
+    assert "wins" not in text_of(numbers)
     assert "No headline number: 5 of 60" in page(of_alpaca(tmp_path))
 
 
 def test_missing_ones_that_are_allowed_are_still_told(tmp_path: Path) -> None:
     a_judged_run(tmp_path, [None] * 5 + UP[5:], DOWN, record={"n_missing": 5, "allow_missing": True})
-    told = reported(of_alpaca(tmp_path))
-    assert "Alignment made the answers better" in told["headline"][0]["text"]
-    assert "they are left out of every number here, as --allow-missing asked" in text_of(told)
-    change = told["benchmark"]["judges"][0]["unaligned"]["change"]
+    numbers = make_report(of_alpaca(tmp_path))
+    assert "Alignment made the answers better" in numbers["headline"][0]["text"]
+    assert "they are left out of every number here, as --allow-missing asked" in text_of(numbers)
+    change = numbers["benchmark"]["judges"][0]["unaligned"]["change"]
     assert (change["n"], change["n_missing"]) == (55, 5)
 
 
@@ -155,37 +157,37 @@ def test_missing_ones_that_are_allowed_are_still_told(tmp_path: Path) -> None:
 
 def test_the_judge_is_named_with_prompt_order_and_cost(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP, DOWN)
-    reported(of_alpaca(tmp_path))
+    make_report(of_alpaca(tmp_path))
     for form in ("html", "md"):
-        shown = page(of_alpaca(tmp_path), form).replace("\\", "")
+        visible_text = page(of_alpaca(tmp_path), form).replace("\\", "")
         for part in ("784227e600000000…", "official seeded order", "1,610, 12, 3", "3.25 USD", "api.openai.com"):
-            assert part in shown
+            assert part in visible_text
 
 
 def test_a_canary_that_rings_stands_at_the_top(tmp_path: Path) -> None:
     rows = canary_rows({"baseline": [1.5] * 20, "constant": [WIN] * 15 + [LOSS] * 5, "empty": [LOSS] * 20})
     a_judged_run(tmp_path, UP, DOWN, canaries=rows)
-    told = reported(of_alpaca(tmp_path))
-    assert told["headline"][1]["tone"] == "warn"
-    assert "One constant answer to every prompt wins 75 %" in told["headline"][1]["text"].replace("\u00a0", " ")
-    assert sum("Canary" in sentence["text"] for sentence in told["headline"]) == 1
+    numbers = make_report(of_alpaca(tmp_path))
+    assert numbers["headline"][1]["tone"] == "warn"
+    assert "One constant answer to every prompt wins 75 %" in numbers["headline"][1]["text"].replace("\u00a0", " ")
+    assert sum("Canary" in sentence["text"] for sentence in numbers["headline"]) == 1
     html = page(of_alpaca(tmp_path))
     assert "⚠ yes" in html
-    assert [row["name"] for row in told["benchmark"]["canaries"]] == ["baseline", "constant", "empty"]
+    assert [row["name"] for row in numbers["benchmark"]["canaries"]] == ["baseline", "constant", "empty"]
 
 
 def test_without_canaries_that_is_said(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP, DOWN)
-    assert any("judge.canaries" in gap for gap in reported(of_alpaca(tmp_path))["not_measured"])
+    assert any("judge.canaries" in gap for gap in make_report(of_alpaca(tmp_path))["not_measured"])
 
 
 def test_one_answer_to_everything_is_warned_of(tmp_path: Path) -> None:
     folder = a_judged_run(tmp_path, UP, DOWN)
     for path in (folder.verdicts("alpaca_eval"), folder.answers("alpaca_eval")):
         rows = json.loads(path.read_text())
-        put(path, [row | {"output_2" if "output_2" in row else "output": "null"} for row in rows])
-    told = reported(of_alpaca(tmp_path))
-    assert "One answer to everything" in told["headline"][1]["text"]
+        write_json(path, [row | {"output_2" if "output_2" in row else "output": "null"} for row in rows])
+    numbers = make_report(of_alpaca(tmp_path))
+    assert "One answer to everything" in numbers["headline"][1]["text"]
 
 
 # --- length ----------------------------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def test_one_answer_to_everything_is_warned_of(tmp_path: Path) -> None:
 
 def test_bins_of_length_hold_every_prompt(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP, DOWN, longer=2)
-    benchmark = reported(of_alpaca(tmp_path))["benchmark"]
+    benchmark = make_report(of_alpaca(tmp_path))["benchmark"]
     assert sum(row["n_prompts"] for row in benchmark["length_bins"]) == 60
     assert len(benchmark["length_bins"]) == 5
     low = [row["gap"][0] for row in benchmark["length_bins"]]
@@ -213,9 +215,9 @@ def test_length_control_of_another_judge_is_called_uncalibrated(
     tmp_path: Path, record: dict[str, Any], calibrated: bool
 ) -> None:
     a_judged_run(tmp_path, UP, DOWN, longer=2, record=record)
-    told = reported(of_alpaca(tmp_path))
-    assert told["benchmark"]["judges"][0]["length_controlled"]["calibrated"] is calibrated
-    assert ("uncalibrated for this judge" in text_of(told)) is not calibrated
+    numbers = make_report(of_alpaca(tmp_path))
+    assert numbers["benchmark"]["judges"][0]["length_controlled"]["calibrated"] is calibrated
+    assert ("uncalibrated for this judge" in text_of(numbers)) is not calibrated
 
 
 def test_official_tables_make_the_full_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,16 +227,16 @@ def test_official_tables_make_the_full_variant(tmp_path: Path, monkeypatch: pyte
     )
     monkeypatch.setattr(read, "length_tables", lambda _name, source: tables)
     a_judged_run(tmp_path, UP, DOWN, longer=2)
-    controlled = reported(of_alpaca(tmp_path))["benchmark"]["judges"][0]["length_controlled"]
-    assert controlled["variant"] == "length_controlled_v1"
-    assert set(controlled["by_seed"][0]["lc_weights"]) == {"length", "difficulty", "own"}
+    length_control = make_report(of_alpaca(tmp_path))["benchmark"]["judges"][0]["length_controlled"]
+    assert length_control["variant"] == "length_controlled_v1"
+    assert set(length_control["by_seed"][0]["lc_weights"]) == {"length", "difficulty", "own"}
 
 
 def test_tables_that_cannot_be_had_are_told(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP, DOWN)
-    controlled = reported(of_alpaca(tmp_path))["benchmark"]["judges"][0]["length_controlled"]
-    assert controlled["variant"] == "length_controlled_minimal"
-    assert any("instruction_difficulty.csv" in note for note in controlled["notes"])
+    length_control = make_report(of_alpaca(tmp_path))["benchmark"]["judges"][0]["length_controlled"]
+    assert length_control["variant"] == "length_controlled_minimal"
+    assert any("instruction_difficulty.csv" in note for note in length_control["notes"])
 
 
 # --- marks -----------------------------------------------------------------------------------------------------------
@@ -242,31 +244,31 @@ def test_tables_that_cannot_be_had_are_told(tmp_path: Path) -> None:
 
 def test_marks_of_both_models_by_turn_and_category(tmp_path: Path) -> None:
     a_marked_run(tmp_path, [7.0 + i % 3 for i in range(80)], [6.0 + i % 3 for i in range(80)])
-    told = reported(of_mt_bench(tmp_path))
-    marks = told["benchmark"]["marks"]
+    numbers = make_report(of_mt_bench(tmp_path))
+    marks = numbers["benchmark"]["marks"]
     assert marks["models"] == {"aligned": "tiny aligned", "unaligned": "tiny"}
     assert marks["all"]["means"]["aligned"]["value"] == pytest.approx(7.4875)  # 7.9875 and, in turn 2, one less
     assert marks["all"]["change"]["value"] == pytest.approx(1)
     assert [group["name"] for group in marks["groups"]][:4] == ["turn 1", "turn 2", "writing", "roleplay"]
     math = next(group for group in marks["groups"] if group["name"] == "math")
     assert math["turns"]["2"]["means"]["aligned"]["value"] == pytest.approx(math["means"]["aligned"]["value"] - 0.5)
-    first = told["headline"][0]
+    first = numbers["headline"][0]
     assert first["tone"] == "good"
     assert "mean mark is **7.49 of 10**" in first["text"].replace("\u00a0", " ")
     assert "80 questions, judge: gpt-4o [single-answer grading" in first["text"]
     html = page(of_mt_bench(tmp_path))
     assert "<title>Mean mark by category</title>" in html
     assert "Aligned minus unaligned, paired by question" in html
-    assert told["benchmark"]["judges"] == []
-    assert "not judged" not in text_of(told)
+    assert numbers["benchmark"]["judges"] == []
+    assert "not judged" not in text_of(numbers)
 
 
 def test_marks_of_the_aligned_model_alone(tmp_path: Path) -> None:
     a_marked_run(tmp_path, [7.0] * 80)
-    told = reported(of_mt_bench(tmp_path))
-    assert told["benchmark"]["marks"]["all"]["change"] is None
-    assert "mean mark is **6.50 of 10**" in text_of(told)
-    assert "Whether alignment changed anything was not measured" in text_of(told)
+    numbers = make_report(of_mt_bench(tmp_path))
+    assert numbers["benchmark"]["marks"]["all"]["change"] is None
+    assert "mean mark is **6.50 of 10**" in text_of(numbers)
+    assert "Whether alignment changed anything was not measured" in text_of(numbers)
     assert "<h2>Marks</h2>" in page(of_mt_bench(tmp_path))
 
 
@@ -275,17 +277,17 @@ def test_marks_that_cannot_be_read_are_missing(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in folder.verdicts("mt_bench", turns=True).read_text().splitlines()]
     text = "".join(json.dumps(row | ({"score": -1} if k < 8 else {})) + "\n" for k, row in enumerate(rows))
     folder.verdicts("mt_bench", turns=True).write_text(text)
-    told = reported(of_mt_bench(tmp_path))
-    assert told["headline"][0]["text"].startswith("**No headline number**")
-    assert told["benchmark"]["marks"]["n_missing"] == {"aligned": 8, "unaligned": 0}
-    assert told["benchmark"]["marks"]["all"]["change"]["n"] == 76
+    numbers = make_report(of_mt_bench(tmp_path))
+    assert numbers["headline"][0]["text"].startswith("**No headline number**")
+    assert numbers["benchmark"]["marks"]["n_missing"] == {"aligned": 8, "unaligned": 0}
+    assert numbers["benchmark"]["marks"]["all"]["change"]["n"] == 76
 
 
 def test_a_damaged_answer_file_is_named(tmp_path: Path) -> None:
     folder = a_marked_run(tmp_path, [7.0] * 80, [6.0] * 80)
     folder.answers("mt_bench", turns=True).write_text('{"question_id": 81}\n')
     with pytest.raises(StoreError, match=r"mt_bench\.jsonl does not have the form"):
-        reported(of_mt_bench(tmp_path))
+        make_report(of_mt_bench(tmp_path))
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -302,8 +304,10 @@ def test_names_and_judges_are_text(tmp_path: Path) -> None:
     rows = canary_rows({"constant": [WIN] * 20})
     a_judged_run(tmp_path, UP, DOWN, record=record, baseline=f"{hostile}\u202e", instruction=hostile, canaries=rows)
     folder = Folder(tmp_path)
-    put(folder.canaries("alpaca_eval"), [{"judge": hostile, "canaries": [row | {"sentence": hostile} for row in rows]}])
-    reported(of_alpaca(tmp_path))
+    write_json(
+        folder.canaries("alpaca_eval"), [{"judge": hostile, "canaries": [row | {"sentence": hostile} for row in rows]}]
+    )
+    make_report(of_alpaca(tmp_path))
     html = page(of_alpaca(tmp_path))
     assert "<script" not in html
     assert "\u202e" not in html
@@ -313,8 +317,8 @@ def test_names_and_judges_are_text(tmp_path: Path) -> None:
 
 def test_samples_show_what_the_judge_saw(tmp_path: Path) -> None:
     a_judged_run(tmp_path, UP, DOWN)
-    told = reported(of_alpaca(tmp_path))
-    sample = told["samples"][0]["samples"][0]
+    numbers = make_report(of_alpaca(tmp_path))
+    sample = numbers["samples"][0]["samples"][0]
     assert sample["before"]["text"].startswith("a published answer")
     assert sample["labels"] == {"before": BASELINE, "after": "aligned"}
 
@@ -325,16 +329,16 @@ def test_lengths_are_of_the_same_model_before_and_after(tmp_path: Path) -> None:
     before = [
         len(Answer.from_json(row).output) for row in json.loads(folder.unaligned_answers("alpaca_eval").read_text())
     ]
-    told = reported(of_alpaca(tmp_path))["benchmark"]["lengths"]
-    assert told["characters"]["before"]["value"] == pytest.approx(sum(before) / len(before))
+    numbers = make_report(of_alpaca(tmp_path))["benchmark"]["lengths"]
+    assert numbers["characters"]["before"]["value"] == pytest.approx(sum(before) / len(before))
 
 
 def test_a_changed_judge_makes_the_report_again(tmp_path: Path) -> None:
     folder = a_judged_run(tmp_path, UP, DOWN)
-    reported(of_alpaca(tmp_path))
+    make_report(of_alpaca(tmp_path))
     before = folder.report("json").read_text()
-    put(folder.judge("alpaca_eval"), json.loads(folder.judge("alpaca_eval").read_text()) | {"cost_usd": 9.99})
-    reported(of_alpaca(tmp_path))
+    write_json(folder.judge("alpaca_eval"), json.loads(folder.judge("alpaca_eval").read_text()) | {"cost_usd": 9.99})
+    make_report(of_alpaca(tmp_path))
     assert folder.report("json").read_text() != before
 
 
@@ -345,9 +349,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path: Path, kind: str) 
     out = tmp_path / "run"
     if kind == "alpaca":
         a_judged_run(out, UP, DOWN, baseline=name, record={"judge": name, "base_url": f"http://{name}.example/v1"})
-        reported(of_alpaca(out))
+        make_report(of_alpaca(out))
     else:
         a_marked_run(out, [7.0] * 80, [6.0] * 80, record={"judge": name})
-        reported(of_mt_bench(out))
+        make_report(of_mt_bench(out))
     text = (out / "report.html").read_text(encoding="utf-8")
     assert width_on_a_phone(text, tmp_path) <= 360

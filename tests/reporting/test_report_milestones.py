@@ -7,43 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from report_runs import WIN, a_config, a_run, page, put, reported
+from report_runs import WIN, a_config, a_run, make_report, page, write_json
 from trimtab.analysis import selection
 from trimtab.runtime.folder import Folder
 
 RULE = selection.RULE
 
 
-def a_selected_run(root: Path, *, seed: int = 0, drift: bool = True, **told: Any) -> Folder:
+def a_selected_run(root: Path, *, seed: int = 0, drift: bool = True, **overrides: Any) -> Folder:
     """Steps 10, 20 and 30: the second fits the held-out pairs best."""
     folder = a_run(root, {"oracle": [WIN] * 20}, seed=seed)
     rng = np.random.default_rng(seed)
     base = rng.normal(0.0, 0.1, size=40)
 
-    def one(step: int, loss: float) -> selection.Milestone:
+    def milestone(step: int, loss: float) -> selection.Milestone:
         drift_P = np.full(40, step / 100) if drift else None
         return selection.Milestone(step, step / 10, 1.0 - base, loss + base, drift_P, drift_P, drift_P)
 
-    found = [one(10, 1.5), one(20, 1.0), one(30, 1.2)]
-    choice = selection.choose(found, by="held_out")
-    base_told = {
+    candidates = [milestone(10, 1.5), milestone(20, 1.0), milestone(30, 1.2)]
+    choice = selection.choose(candidates, by="held_out")
+    document = {
         "by": "held_out", "rule": RULE, "last": 30, "n": 40, "ids": [f"h{i}" for i in range(40)], "lost": [],
         "picked": choice.step, "why": choice.why, "drift_note": "half squares" if drift else "no reference",
-        "milestones": [row.to_json() for row in selection.numbers(found, picked=choice.step)],
+        "milestones": [row.to_json() for row in selection.numbers(candidates, picked=choice.step)],
     }  # fmt: skip
-    put(folder.selection, base_told | told)
+    write_json(folder.selection, document | overrides)
     return folder
 
 
 def texts(root: Path, **tree: Any) -> tuple[str, str]:
-    reported(a_config(root, **tree))
+    make_report(a_config(root, **tree))
     html, md = (page(a_config(root, **tree), suffix) for suffix in ("html", "md"))
     return html.replace("\u00a0", " "), md.replace("\u00a0", " ").replace("\\", "")
 
 
 def test_the_pick_its_reason_and_the_curve(tmp_path: Path) -> None:
     a_selected_run(tmp_path)
-    numbers = reported(a_config(tmp_path))
+    numbers = make_report(a_config(tmp_path))
     (entry,) = numbers["milestones"]["seeds"]
     assert (entry["seed"], entry["picked"], entry["last"]) == (0, 20, 30)
     assert "ids" not in entry
@@ -60,22 +60,23 @@ def test_the_pick_its_reason_and_the_curve(tmp_path: Path) -> None:
 
 def test_a_last_step_is_no_headline(tmp_path: Path) -> None:
     a_selected_run(tmp_path, picked=30, why="select.by is last")
-    numbers = reported(a_config(tmp_path))
+    numbers = make_report(a_config(tmp_path))
     assert not any("step 30" in sentence["text"] for sentence in numbers["headline"])
     assert "Step 30 of 30, because select.by is last" in texts(tmp_path)[1]
 
 
 def test_lost_milestones_are_warned_of(tmp_path: Path) -> None:
     a_selected_run(tmp_path, lost=[3, 8])
-    told = [sentence for sentence in reported(a_config(tmp_path))["headline"] if "gone or damaged" in sentence["text"]]
-    assert [sentence["tone"] for sentence in told] == ["warn"]
-    assert "3, 8" in told[0]["text"]
+    headline = make_report(a_config(tmp_path))["headline"]
+    warnings = [sentence for sentence in headline if "gone or damaged" in sentence["text"]]
+    assert [sentence["tone"] for sentence in warnings] == ["warn"]
+    assert "3, 8" in warnings[0]["text"]
 
 
 def test_an_accuracy_that_fell_is_warned_of_by_seed(tmp_path: Path) -> None:
     fell = "held-out accuracy was distinguishably higher after step 9"
     a_selected_run(tmp_path, warning=fell)
-    headline = [(sentence["tone"], sentence["text"]) for sentence in reported(a_config(tmp_path))["headline"]]
+    headline = [(sentence["tone"], sentence["text"]) for sentence in make_report(a_config(tmp_path))["headline"]]
     assert ("warn", f"H{fell[1:]}.") in headline
 
 
@@ -101,4 +102,4 @@ def test_several_seeds_are_named(tmp_path: Path) -> None:
     for text in (html, md):
         assert "Seed 1: step 20 of 30, because" in text
         assert "Seed 1: the model is that of" in text
-    assert len(reported(a_config(tmp_path, seeds=2))["milestones"]["seeds"]) == 2
+    assert len(make_report(a_config(tmp_path, seeds=2))["milestones"]["seeds"]) == 2

@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from report_runs import CHROMIUM, WIN, Lines, a_config, a_run, chromium, metrics_row, page, put, reported, told
+from report_runs import (
+    CHROMIUM,
+    WIN,
+    Lines,
+    a_config,
+    a_run,
+    chromium,
+    make_report,
+    metrics_row,
+    page,
+    read_report,
+    write_json,
+)
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import report
@@ -31,7 +43,7 @@ def screened_run(
         rows.append(metrics_row(n, 0) | shares | {"tokens_per_second": 500.0 if dense else 1000.0})
     folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     if record is not None:
-        put(folder.screening, record)
+        write_json(folder.screening, record)
     return folder
 
 
@@ -42,7 +54,7 @@ def texts(root: Path) -> tuple[str, str]:
 
 def test_the_numbers_are_those_of_the_rows(tmp_path: Path) -> None:
     screened_run(tmp_path, record=RECORD)
-    (entry,) = reported(a_config(tmp_path))["compute_saved"]["seeds"]
+    (entry,) = make_report(a_config(tmp_path))["compute_saved"]["seeds"]
     assert entry["shares"] == pytest.approx({"skipped_backward": 0.3, "skipped_forward": 0.0, "promoted": 0.06})
     assert (entry["responses_screened"], entry["responses_promoted"]) == (800, 60)
     assert entry["promoted_share"] == pytest.approx(0.075)
@@ -62,7 +74,7 @@ def test_the_numbers_are_those_of_the_rows(tmp_path: Path) -> None:
 
 def test_without_a_dense_step_the_estimate_is_called_a_count_and_an_upper_bound(tmp_path: Path) -> None:
     screened_run(tmp_path, record=RECORD, dense_steps=0)
-    (entry,) = reported(a_config(tmp_path))["compute_saved"]["seeds"]
+    (entry,) = make_report(a_config(tmp_path))["compute_saved"]["seeds"]
     assert entry["time"]["method"] == "cost model"
     assert entry["time"]["share"] == pytest.approx(1 - (3 - 2 * 0.5 + 0.1) / 3)
     for text in texts(tmp_path):
@@ -72,7 +84,7 @@ def test_without_a_dense_step_the_estimate_is_called_a_count_and_an_upper_bound(
 
 def test_shrinking_is_labelled_and_its_misses_counted(tmp_path: Path) -> None:
     screened_run(tmp_path, record=SHRUNK, shrinking=True)
-    (entry,) = reported(a_config(tmp_path))["compute_saved"]["seeds"]
+    (entry,) = make_report(a_config(tmp_path))["compute_saved"]["seeds"]
     assert entry["shrinking"] == {"visits": 1200, "rechecked": 340, "missed": 12, "rate": pytest.approx(12 / 340)}
     line = (
         "approximate: 12 of 340 re-checked responses had become active unseen (missed-violation rate 3.5 %), after "
@@ -86,35 +98,35 @@ def test_shrinking_is_labelled_and_its_misses_counted(tmp_path: Path) -> None:
 
 def test_shrinking_that_was_never_checked_does_not_claim_a_rate(tmp_path: Path) -> None:
     screened_run(tmp_path, record=SHRUNK | {"rechecked": 0, "missed": 0}, shrinking=True)
-    assert reported(a_config(tmp_path))["compute_saved"]["seeds"][0]["shrinking"]["rate"] is None
+    assert make_report(a_config(tmp_path))["compute_saved"]["seeds"][0]["shrinking"]["rate"] is None
     assert all("what was missed is not known" in text for text in texts(tmp_path))
 
 
 @pytest.mark.parametrize("record", [{}, {"mode": "shrinking", "rechecked": 3}, {"responses_screened": "many"}])
 def test_keys_that_are_not_there_are_left_out(tmp_path: Path, record: dict[str, Any]) -> None:
     screened_run(tmp_path, record=record)
-    (entry,) = reported(a_config(tmp_path))["compute_saved"]["seeds"]
+    (entry,) = make_report(a_config(tmp_path))["compute_saved"]["seeds"]
     assert (entry["responses_screened"], entry["promoted_share"], entry["shrinking"]) == (None, None, None)
     assert all("30.0 % of the response tokens took no backward pass." in text for text in texts(tmp_path))
 
 
 def test_a_run_that_did_not_screen_has_no_block(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN] * 20})
-    assert reported(a_config(tmp_path))["compute_saved"] is None
+    assert make_report(a_config(tmp_path))["compute_saved"] is None
     assert all("Compute saved" not in text for text in texts(tmp_path))
 
 
 def test_rows_alone_are_enough(tmp_path: Path) -> None:
     screened_run(tmp_path, record=None)
-    assert reported(a_config(tmp_path))["compute_saved"]["seeds"][0]["mode"] is None
+    assert make_report(a_config(tmp_path))["compute_saved"]["seeds"][0]["mode"] is None
     assert all("Compute saved" in text for text in texts(tmp_path))
 
 
 def test_a_change_of_the_record_makes_the_report_again(tmp_path: Path) -> None:
     folder = screened_run(tmp_path, record=RECORD)
-    reported(a_config(tmp_path))
-    put(folder.screening, RECORD | {"promoted": 80})
-    assert reported(a_config(tmp_path))["compute_saved"]["seeds"][0]["promoted_share"] == pytest.approx(0.1)
+    make_report(a_config(tmp_path))
+    write_json(folder.screening, RECORD | {"promoted": 80})
+    assert make_report(a_config(tmp_path))["compute_saved"]["seeds"][0]["promoted_share"] == pytest.approx(0.1)
 
 
 def test_seeds_are_told_apart(tmp_path: Path) -> None:
@@ -123,7 +135,7 @@ def test_seeds_are_told_apart(tmp_path: Path) -> None:
     screened_run(tmp_path / "seed-2", record=SHRUNK, shrinking=True)
     config = a_config(tmp_path, seeds=3)
     report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
-    assert [entry["seed"] for entry in told(config)["compute_saved"]["seeds"]] == [0, 2]
+    assert [entry["seed"] for entry in read_report(config)["compute_saved"]["seeds"]] == [0, 2]
     for text in texts(tmp_path):
         assert "Seed 0: 30.0 %" in text
         assert "Seed 2: approximate: 12 of 340" in text
@@ -132,8 +144,8 @@ def test_seeds_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_the_block_is_on_the_page_in_a_browser(tmp_path: Path) -> None:
     screened_run(tmp_path, record=SHRUNK, shrinking=True)
-    reported(a_config(tmp_path))
-    seen = chromium(Folder.of(a_config(tmp_path)).report("html"), tmp_path / "profile", "--dump-dom")
-    assert "CONSOLE" not in seen.stderr
-    assert 'id="saved"' in seen.stdout
-    assert "missed-violation rate 3.5" in seen.stdout
+    make_report(a_config(tmp_path))
+    browser = chromium(Folder.of(a_config(tmp_path)).report("html"), tmp_path / "profile", "--dump-dom")
+    assert "CONSOLE" not in browser.stderr
+    assert 'id="saved"' in browser.stdout
+    assert "missed-violation rate 3.5" in browser.stdout

@@ -15,6 +15,7 @@ import numpy as np
 from trimtab.analysis import comparison, estimates, intervals, length_control, seeds, winrate
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.length_control import LengthControlled
+from trimtab.analysis.lengths import equal_share_bins
 from trimtab.analysis.winrate import WinRate
 from trimtab.records import Direction, Estimate, Verdict
 from trimtab.reporting.forest import EVEN
@@ -215,8 +216,7 @@ def length_bins(common: CommonPrompts, judges: Sequence[str]) -> list[LengthBin]
         [[len(run.after[p].output) - len(run.baseline[p].output) for p in common.prompts] for run in common.runs]
     )
     gap_N = gaps_KN.mean(axis=0)
-    edges = np.unique(np.quantile(gap_N, np.linspace(0, 1, N_BINS + 1)[1:-1]))
-    bin_N = np.searchsorted(edges, gap_N, side="right")
+    bin_N = equal_share_bins(gap_N, n_bins=N_BINS)
     scores = {judge: common.scores_KN(judge) for judge in judges}
     return [
         LengthBin(

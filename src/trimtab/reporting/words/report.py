@@ -1,18 +1,31 @@
-"""All sentences of a report."""
+"""All sentences of a report: the answer to "did it help?" first, what qualifies it, and what was not measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
-from trimtab.reporting.numbers.report import Report
-from trimtab.reporting.sections import Sentence
-from trimtab.reporting.words import headline, not_measured, training
+from trimtab.reporting.numbers.answers import LengthNumbers, ScoreNumbers
+from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
+from trimtab.reporting.numbers.report import EditedFiles, Report
+from trimtab.reporting.sections import Sentence, sentence
+from trimtab.reporting.text import interval, number, with_sign
+from trimtab.reporting.words import judges, training
+
+NO_BENCHMARK = (
+    "**Whether the answers got better was not measured**: no benchmark was asked. "
+    "Add --benchmark with a file of prompts (or windtunnel) to find out."
+)
+NO_JUDGE = (
+    "**Whether the answers got better was not judged**: the answers before and after are below, unjudged. "
+    "Lengths and samples are all that can be said."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportWords:
-    """As report.json has them beside the numbers. The first sentence of the headline answers "did it help?"."""
+    """As report.json has them beside the numbers."""
 
     headline: Sequence[Sentence]
     regime: Sequence[Sentence]
@@ -22,8 +35,138 @@ class ReportWords:
 
 def report_words(report: Report) -> ReportWords:
     return ReportWords(
-        headline.headline(report),
-        training.regime(report.training),
-        training.symptoms(report.training),
-        not_measured.not_measured(report),
+        headline(report), training.regime(report.training), training.symptoms(report.training), not_measured(report)
     )
+
+
+def headline(report: Report) -> list[Sentence]:
+    """The verdict first, then what qualifies it."""
+    benchmark = report.benchmark
+    if benchmark is None:
+        sentences = [sentence(NO_BENCHMARK, "warn")]
+    else:
+        first, *details = _verdict(benchmark)
+        sentences = [first, *judges.canaries(benchmark), *judges.constant_answers(benchmark), *details]
+        sentences += _scores(benchmark.scores) + _lengths(benchmark)
+    sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
+    return sentences + [_edit_warning(entry) for entry in report.edited]
+
+
+def _edit_warning(entry: EditedFiles) -> Sentence:
+    text = (
+        f"**Edited after it was made** (seed {entry.seed}): {', '.join(entry.files)}. "
+        "The numbers are of what stands there now."
+    )
+    return sentence(text, "warn")
+
+
+def _verdict(benchmark: BenchmarkNumbers) -> list[Sentence]:
+    """The answer to "did it help?", and what else the judges say; a refusal where too many verdicts are missing."""
+    record, baseline = benchmark.identity, benchmark.published_baseline
+    missing = judges.missing(record)
+    if record is not None and record.refused:
+        return missing
+    if benchmark.marks is not None:
+        return [judges.marks(benchmark.marks), *missing]
+    if not benchmark.judges:
+        return [sentence(NO_JUDGE, "warn")]
+    length_control = judges.length_controlled(benchmark.judges)
+    first = benchmark.judges[0]
+    if baseline is None:
+        return [judges.win_rate(first), *length_control, *missing]
+    return [judges.against_baseline(first, baseline), *missing, *length_control]
+
+
+def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
+    if scores is None:
+        return []
+    change = scores.change
+    text = (
+        f"The true mean score went from {number(change.before.value, digits=3)} to "
+        f"**{number(change.after.value, digits=3)}** of 1 (change {with_sign(change.difference.value, digits=3)}, 95 % "
+        f"CI {interval(change.difference.ci95, digits=3)}, {number(change.difference.n)} prompts, judge: oracle)"
+    )
+    match change.direction:
+        case "above":
+            return [sentence(f"{text}.", "good")]
+        case "below":
+            return [sentence(f"{text}.", "bad")]
+        case "not distinguishable" | "unknown":
+            return [sentence(f"{text}: not distinguishable from no change.", "even")]
+        case _:
+            assert_never(change.direction)
+
+
+def _lengths(benchmark: BenchmarkNumbers) -> list[Sentence]:
+    if benchmark.lengths is None:
+        return []
+    if benchmark.before == "baseline" and benchmark.baseline is not None:
+        return [_lengths_beside(benchmark.lengths, benchmark.baseline.name)]
+    unit, change = benchmark.lengths.unit, benchmark.lengths.change
+    ratio = "" if change.relative is None else f"{with_sign(100 * change.relative, digits=0)} %, "
+    text = (
+        f"from {number(change.before.value)} to **{number(change.after.value)} {unit}** a prompt "
+        f"({ratio}change {with_sign(change.difference.value)}, 95 % CI {interval(change.difference.ci95)}, "
+        f"{number(change.difference.n)} prompts)"
+    )
+    match change.direction:
+        case "above":
+            warning = "Judges that like long answers overrate them; length control corrects for that."
+            return [sentence(f"**Answers grew longer**, {text}. {warning}", "warn")]
+        case "below":
+            return [sentence(f"Answers became shorter, {text}.")]
+        case "not distinguishable" | "unknown":
+            return [sentence(f"Answers kept their length: {text}; no change that can be told from none.")]
+        case _:
+            assert_never(change.direction)
+
+
+def _lengths_beside(lengths: LengthNumbers, baseline: str) -> Sentence:
+    """Where the unaligned model did not answer: the aligned model's lengths and the baseline's."""
+    change = lengths.change
+    return sentence(
+        f"The aligned model's answers have {number(change.after.value)} {lengths.unit}, {baseline}'s "
+        f"{number(change.before.value)} (difference {with_sign(change.difference.value)}, 95 % CI "
+        f"{interval(change.difference.ci95)}, {number(change.difference.n)} prompts). What alignment did to length "
+        "was not measured: the unaligned model did not answer."
+    )
+
+
+# --- what was not measured --------------------------------------------------------------------------------------------
+
+
+def not_measured(report: Report) -> list[str]:
+    """What a reader would look for and will not find, and how to get it."""
+    gaps = _benchmark_gaps(report.benchmark)
+    if report.training is None:
+        gaps.append("Training curves: metrics.jsonl is not in the run folder.")
+    if report.heldout is None:
+        gaps.append("Held-out pairs: none were kept out of training, or they were not evaluated (--data.holdout).")
+    if report.audit is None:
+        gaps.append("Data audit: data/audit.json is not in the run folder.")
+    if len(report.seeds) == 1:
+        gaps.append(
+            "Seeds: one training run only. The intervals say what other prompts would give, not what another seed "
+            "would (--seeds 3)."
+        )
+    elif len(report.seeds) == 2:
+        gaps.append("Seeds: two say little about a third, so the intervals are wide; three narrow them (--seeds 3).")
+    return gaps
+
+
+def _benchmark_gaps(benchmark: BenchmarkNumbers | None) -> list[str]:
+    if benchmark is None:
+        return ["Answers: no benchmark was asked, so there are no win rates, lengths or samples (--benchmark)."]
+    gaps: list[str] = []
+    judges, marks = benchmark.judges, benchmark.marks
+    if not judges and marks is None:
+        gaps.append("Win rates: the answers were not judged (--judge).")
+    elif marks is not None or not judges[0].is_truth:
+        gaps.append("The truth: only a judge's opinion is known here, with that judge's biases.")
+    if not benchmark.families and marks is None:
+        gaps.append("Families: the benchmark's prompts carry no family, so there is no breakdown.")
+    if (judges or marks) and not benchmark.canaries:
+        gaps.append("Canaries: the judge was not shown answers that must lose or tie (--judge.canaries).")
+    if benchmark.scores is None:
+        gaps.append("True scores: known only in the wind tunnel.")
+    return gaps

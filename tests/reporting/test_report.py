@@ -22,12 +22,12 @@ from report_runs import (
     a_config,
     a_run,
     chromium,
+    make_report,
     metrics_row,
     page,
-    put,
-    reported,
-    told,
+    read_report,
     width_on_a_phone,
+    write_json,
 )
 from trimtab import config as configuration
 from trimtab.analysis import length_control, seeds, winrate
@@ -60,7 +60,7 @@ def test_the_headline_says_what_the_verdicts_say(
 ) -> None:
     a_run(tmp_path, {"oracle": preferences})
     config = a_config(tmp_path)
-    first = reported(config)["headline"][0]["text"].replace("\u00a0", " ")
+    first = make_report(config)["headline"][0]["text"].replace("\u00a0", " ")
     assert f"**{percent} %**" in first
     assert f"**{words}**" in first
     assert "40 prompts" in first
@@ -75,7 +75,7 @@ def test_report_numbers_are_those_of_the_analysis(tmp_path: Path) -> None:
     oracle = ([WIN] * 5 + [LOSS] * 2 + [TIE]) * 5
     biased = [1 + 0.1 * (i % 10) for i in range(40)]
     folder = a_run(tmp_path, {"oracle": oracle, "biased": biased}, growth=3)
-    judges = {judge["judge"]: judge for judge in reported(a_config(tmp_path))["benchmark"]["judges"]}
+    judges = {judge["judge"]: judge for judge in make_report(a_config(tmp_path))["benchmark"]["judges"]}
     assert list(judges) == ["oracle", "biased"]
     for name, preferences in (("oracle", oracle), ("biased", biased)):
         expected = winrate.win_rate(preferences)
@@ -91,16 +91,16 @@ def test_report_numbers_are_those_of_the_analysis(tmp_path: Path) -> None:
         lengths_1=[len(row["output_1"]) for row in rows],
         lengths_2=[len(row["output_2"]) for row in rows],
     )
-    controlled = judges["biased"]["length_controlled"]
-    assert controlled["win_rate"]["value"] == pytest.approx(fit.length_controlled_winrate)
-    assert controlled["win_rate"]["ci95"] == pytest.approx(list(fit.lc_ci95))
-    assert controlled["by_seed"][0]["lc_c"] == pytest.approx(fit.lc_c)
+    numbers = judges["biased"]["length_controlled"]
+    assert numbers["win_rate"]["value"] == pytest.approx(fit.length_controlled_winrate)
+    assert numbers["win_rate"]["ci95"] == pytest.approx(list(fit.lc_ci95))
+    assert numbers["by_seed"][0]["lc_c"] == pytest.approx(fit.lc_c)
     assert judges["oracle"]["length_controlled"] is None
 
 
 def test_truth_that_the_judge_misses_is_said(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [LOSS] * 30 + [WIN] * 10, "biased": [1.95] * 38 + [1.05] * 2})
-    sentences = [s for s in reported(a_config(tmp_path))["headline"] if "length-biased judge" in s["text"]]
+    sentences = [s for s in make_report(a_config(tmp_path))["headline"] if "length-biased judge" in s["text"]]
     assert sentences[0]["tone"] == "warn"
     assert "lies outside both intervals" in sentences[0]["text"]
     assert "misleads" in sentences[0]["text"]
@@ -108,7 +108,7 @@ def test_truth_that_the_judge_misses_is_said(tmp_path: Path) -> None:
 
 def test_a_judge_in_doubt_is_not_called_misleading(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN] * 38 + [LOSS] * 2, "biased": [1.7, 1.6, 1.65, 1.55] * 10})
-    sentences = [s for s in reported(a_config(tmp_path))["headline"] if "length-biased judge" in s["text"]]
+    sentences = [s for s in make_report(a_config(tmp_path))["headline"] if "length-biased judge" in s["text"]]
     assert sentences[0]["tone"] == "plain"
     assert "a judge in doubt stays nearer to 50" in sentences[0]["text"]
 
@@ -116,7 +116,7 @@ def test_a_judge_in_doubt_is_not_called_misleading(tmp_path: Path) -> None:
 def test_families_lengths_scores_and_held_out(tmp_path: Path) -> None:
     """math prompts are the even ones, which always win; writing always loses. Scores: .25 → .5 and .25 → .75."""
     a_run(tmp_path, {"oracle": [WIN, LOSS] * 20}, growth=4)
-    numbers = reported(a_config(tmp_path))
+    numbers = make_report(a_config(tmp_path))
     benchmark = numbers["benchmark"]
     assert [(row["family"], row["judges"]["oracle"]["value"]) for row in benchmark["families"]] == [
         ("math", 100.0),
@@ -140,24 +140,24 @@ def test_families_lengths_scores_and_held_out(tmp_path: Path) -> None:
 
 def test_longer_answers_are_warned_of_and_shorter_ones_are_not(tmp_path: Path) -> None:
     a_run(tmp_path / "long", {"oracle": [WIN] * 20}, after="a good answer and one word more and another")
-    warned = [s for s in reported(a_config(tmp_path / "long"))["headline"] if "grew longer" in s["text"]]
-    assert [s["tone"] for s in warned] == ["warn"]
+    warnings = [s for s in make_report(a_config(tmp_path / "long"))["headline"] if "grew longer" in s["text"]]
+    assert [s["tone"] for s in warnings] == ["warn"]
     a_run(tmp_path / "short", {"oracle": [WIN] * 20}, after="short")
-    told_short = [s["text"] for s in reported(a_config(tmp_path / "short"))["headline"]]
+    told_short = [s["text"] for s in make_report(a_config(tmp_path / "short"))["headline"]]
     assert any("became shorter" in text for text in told_short)
     assert not any("grew longer" in text for text in told_short)
 
 
 def test_missing_verdicts_are_counted_not_scored(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN] * 9 + [LOSS] + [None] * 10})
-    judge = reported(a_config(tmp_path))["benchmark"]["judges"][0]
+    judge = make_report(a_config(tmp_path))["benchmark"]["judges"][0]
     assert (judge["win_rate"]["value"], judge["win_rate"]["n"], judge["win_rate"]["n_missing"]) == (90.0, 10, 10)
     assert "10 prompts without a verdict left out" in page(a_config(tmp_path))
 
 
 def test_no_verdict_at_all_concludes_nothing(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [None] * 20})
-    first = reported(a_config(tmp_path))["headline"][0]
+    first = make_report(a_config(tmp_path))["headline"][0]
     assert first["tone"] == "warn"
     assert "nothing can be said" in first["text"]
 
@@ -165,7 +165,7 @@ def test_no_verdict_at_all_concludes_nothing(tmp_path: Path) -> None:
 def test_the_regime_is_named_and_active_fractions_are_by_epoch(tmp_path: Path) -> None:
     """Epoch 1 is steps 1 to 50, rejected 1 − step/50 but at least .2; epoch 2 stays at .2."""
     a_run(tmp_path, {"oracle": [WIN] * 20})
-    numbers = reported(a_config(tmp_path))
+    numbers = make_report(a_config(tmp_path))
     assert numbers["regime"][0]["text"].startswith("Selective")
     entry = numbers["training"]["seeds"][0]
     assert entry["regime"]["name"] == "selective"
@@ -180,7 +180,7 @@ def test_without_a_dead_zone_the_pull_is_shown(tmp_path: Path) -> None:
     rows = [metrics_row(step, 0) | {"pull/chosen": 0.9, "pull/rejected": 0.3} for step in range(1, 101)]
     folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = a_config(tmp_path, objective="dpo")
-    assert reported(config)["training"]["seeds"][0]["sides_by_epoch"][0]["pull/rejected"] == pytest.approx(0.3)
+    assert make_report(config)["training"]["seeds"][0]["sides_by_epoch"][0]["pull/rejected"] == pytest.approx(0.3)
     assert "still pull" in page(config)
     assert "that still have a gradient" not in page(config)
 
@@ -191,7 +191,7 @@ def test_without_a_dead_zone_the_pull_is_shown(tmp_path: Path) -> None:
 def test_a_run_without_a_benchmark_says_so(tmp_path: Path) -> None:
     a_run(tmp_path, {})
     config = a_config(tmp_path, benchmark="none", judge="none")
-    numbers = reported(config)
+    numbers = make_report(config)
     assert numbers["benchmark"] is None
     assert "was not measured" in numbers["headline"][0]["text"]
     assert "Whether the answers got better was not measured" in page(config)
@@ -201,7 +201,7 @@ def test_a_run_without_a_benchmark_says_so(tmp_path: Path) -> None:
 def test_answers_without_a_judge_are_shown_unjudged(tmp_path: Path) -> None:
     a_run(tmp_path, {})
     config = a_config(tmp_path, judge="none")
-    numbers = reported(config)
+    numbers = make_report(config)
     assert "was not judged" in numbers["headline"][0]["text"]
     assert numbers["samples"][0]["group"] == "answer"
     assert "a good answer" in page(config)
@@ -221,12 +221,12 @@ def test_answers_without_a_judge_are_shown_unjudged(tmp_path: Path) -> None:
 def test_each_missing_file_is_told_in_words(tmp_path: Path, path: str, word: str) -> None:
     a_run(tmp_path, {"oracle": [WIN] * 20})
     (tmp_path / path).unlink()
-    reported(a_config(tmp_path))
+    make_report(a_config(tmp_path))
     assert word in html.unescape(page(a_config(tmp_path)))
 
 
 def test_an_empty_folder_still_gives_a_report(tmp_path: Path) -> None:
-    numbers = reported(a_config(tmp_path))
+    numbers = make_report(a_config(tmp_path))
     assert numbers["training"] is None
     assert numbers["benchmark"] is None
     assert "no regime can be named" in numbers["regime"][0]["text"]
@@ -234,7 +234,9 @@ def test_an_empty_folder_still_gives_a_report(tmp_path: Path) -> None:
 
 def test_one_seed_is_told_to_be_one(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN] * 20})
-    assert any(gap.startswith("Seeds: one training run only") for gap in reported(a_config(tmp_path))["not_measured"])
+    assert any(
+        gap.startswith("Seeds: one training run only") for gap in make_report(a_config(tmp_path))["not_measured"]
+    )
 
 
 @pytest.mark.parametrize("content", ['{"not": "rows"}', "[1, 2]", '[{"instruction": "no output"}]', "{broken"])
@@ -242,7 +244,7 @@ def test_a_damaged_artefact_is_an_error_that_names_it(tmp_path: Path, content: s
     folder = a_run(tmp_path, {"oracle": [WIN] * 20})
     folder.answers("windtunnel").write_text(content)
     with pytest.raises(StoreError, match=re.escape("windtunnel.json")):
-        reported(a_config(tmp_path))
+        make_report(a_config(tmp_path))
     assert not folder.report("html").exists()
 
 
@@ -308,7 +310,7 @@ def assert_inert(text: str) -> None:
 
 def test_the_page_is_self_contained(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN, LOSS] * 20})
-    reported(a_config(tmp_path))
+    make_report(a_config(tmp_path))
     text = page(a_config(tmp_path))
     assert_inert(text)
     assert "<script" not in text
@@ -323,24 +325,24 @@ def test_hostile_text_shows_itself_and_does_nothing(tmp_path: Path) -> None:
     audit = json.loads((folder.data / "audit.json").read_text())
     audit["sample"]["prompt"] = audit["template_sentence"] = HOSTILE
     audit["dropped_by_reason"][HOSTILE] = 1
-    put(folder.data / "audit.json", audit)
+    write_json(folder.data / "audit.json", audit)
     versions = json.loads(folder.versions.read_text())
     versions["hardware"]["processor"] = HOSTILE
-    put(folder.versions, versions)
+    write_json(folder.versions, versions)
     rows = json.loads(folder.verdicts("windtunnel", "oracle").read_text())
-    put(folder.verdicts("windtunnel", "oracle"), [row | {"annotator": "{0} ** " + HOSTILE} for row in rows])
+    write_json(folder.verdicts("windtunnel", "oracle"), [row | {"annotator": "{0} ** " + HOSTILE} for row in rows])
     config = a_config(tmp_path, model=f"model {HOSTILE}", data=f"data {HOSTILE}")
-    reported(config)
+    make_report(config)
     text = page(config)
     assert_inert(text)
     for steering in ("\x1b", "\x07", "\u202e", "\u2066", "\u200b", "\ufeff", "\x00"):
         assert steering not in text
         assert steering not in page(config, "md")
-    seen = Elements(text).text
-    assert "<script>alert(1)</script>" in seen, "what was said stays readable"
-    assert "{{ 7 * 7 }}{% raw %}" in seen
-    assert "\\x1b[31mred" in seen
-    assert "\\u202e" in seen
+    text_of_page = Elements(text).text
+    assert "<script>alert(1)</script>" in text_of_page, "what was said stays readable"
+    assert "{{ 7 * 7 }}{% raw %}" in text_of_page
+    assert "\\x1b[31mred" in text_of_page
+    assert "\\u202e" in text_of_page
 
 
 def test_half_a_surrogate_pair_is_written_out(tmp_path: Path) -> None:
@@ -354,7 +356,7 @@ def test_half_a_surrogate_pair_is_written_out(tmp_path: Path) -> None:
 def test_hostile_text_stays_text_in_markdown(tmp_path: Path) -> None:
     a_run(tmp_path, {"oracle": [WIN, LOSS] * 10}, after=HOSTILE, prompt=HOSTILE)
     config = a_config(tmp_path, model="<b>m</b> | `x`")
-    reported(config)
+    make_report(config)
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", page(config, "md"), flags=re.DOTALL | re.MULTILINE)
     assert not re.search(r"(?<!\\)<", outside)
     assert "alert" not in outside
@@ -373,7 +375,7 @@ def test_markdown_pieces() -> None:
 def test_samples_are_taken_by_hash_and_both_ways(tmp_path: Path) -> None:
     preferences = [WIN] * 30 + [LOSS] * 8 + [TIE] * 2
     a_run(tmp_path, {"oracle": preferences})
-    groups = {group["group"]: group for group in reported(a_config(tmp_path))["samples"]}
+    groups = {group["group"]: group for group in make_report(a_config(tmp_path))["samples"]}
     assert [(name, len(group["samples"])) for name, group in groups.items()] == [
         ("win", 4), ("loss", 4), ("tie", 2), ("drift", 3),
     ]  # fmt: skip
@@ -390,9 +392,9 @@ def test_drift_is_the_longest_growth(tmp_path: Path) -> None:
     folder = a_run(tmp_path, {"oracle": [WIN] * 20})
     rows = json.loads(folder.answers("windtunnel").read_text())
     rows[11] |= {"output": "word " * 500, "n_tokens": 500}
-    put(folder.answers("windtunnel"), rows)
+    write_json(folder.answers("windtunnel"), rows)
     config = a_config(tmp_path)
-    drift = next(group for group in reported(config)["samples"] if group["group"] == "drift")
+    drift = next(group for group in make_report(config)["samples"] if group["group"] == "drift")
     assert drift["samples"][0]["prompt_id"] == "p11"
     assert "characters more)" in page(config), "long texts are shortened on the page"
     assert len(drift["samples"][0]["after"]["text"]) == 2500, "and whole in report.json"
@@ -408,13 +410,13 @@ def test_seeds_are_pooled(tmp_path: Path) -> None:
     config = a_config(tmp_path, seeds=3)
     lines = Lines()
     report.main(set_up(config), reporter=lines)  # type: ignore[arg-type]  # a reporter that only says
-    numbers = told(config)
+    numbers = read_report(config)
     assert numbers["kind"] == "pooled"
     assert numbers["seeds"] == [0, 1, 2]
     oracle = numbers["benchmark"]["judges"][0]
     expected = seeds.pooled_rate(winrate.scores_from([p for row in table for p in row]).reshape(3, 20))
     assert oracle["win_rate"]["value"] == pytest.approx(100 * (0.6 + 0.8 + 0.85) / 3)
-    assert oracle["win_rate"]["ci95"] == pytest.approx([100 * bound for bound in expected.ci95])
+    assert oracle["win_rate"]["ci95"] == pytest.approx([100 * end for end in expected.ci95])
     assert oracle["win_rate"]["method"] == seeds.METHOD
     assert [entry["win_rate"]["value"] for entry in oracle["by_seed"]] == pytest.approx([60.0, 80.0, 85.0])
     assert numbers["benchmark"]["judges"][1]["length_controlled"]["win_rate"]["n_seeds"] == 3
@@ -434,7 +436,7 @@ def test_a_prompt_that_one_seed_lacks_is_missing_for_all(tmp_path: Path) -> None
         a_run(tmp_path / f"seed-{k}", {"oracle": row})
     config = a_config(tmp_path, seeds=2)
     report.main(set_up(config), reporter=Lines())  # type: ignore[arg-type]  # a reporter that only says
-    rate = told(config)["benchmark"]["judges"][0]["win_rate"]
+    rate = read_report(config)["benchmark"]["judges"][0]["win_rate"]
     assert (rate["n"], rate["n_missing"], rate["n_seeds"]) == (19, 1, 2)
 
 
@@ -464,33 +466,33 @@ def test_the_printed_command_gives_the_same_configuration(tmp_path: Path, tree: 
 
 def test_the_configuration_is_shown_whole(tmp_path: Path) -> None:
     config = a_config(tmp_path, benchmark="none", judge="none", objective={"name": "dpo", "beta": 0.25})
-    reported(config)
-    shown = Elements(page(config)).text
-    assert [key for key in configuration.keys() if key not in shown] == []  # noqa: SIM118  # a function of the module
-    assert told(config)["config"] == configuration.to_json(config)
+    make_report(config)
+    page_text = Elements(page(config)).text
+    assert [key for key in configuration.keys() if key not in page_text] == []  # noqa: SIM118  # a function of the module
+    assert read_report(config)["config"] == configuration.to_json(config)
 
 
 def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
     folder = a_run(tmp_path, {"oracle": [WIN] * 20})
     config = a_config(tmp_path)
-    reported(config)
-    made = folder.report("html").stat().st_mtime_ns
+    make_report(config)
+    made_at = folder.report("html").stat().st_mtime_ns
     again = Lines()
     report.main(set_up(config), reporter=again)  # type: ignore[arg-type]  # a reporter that only says
     assert again.said == ["report: nothing has changed"]
-    assert folder.report("html").stat().st_mtime_ns == made
+    assert folder.report("html").stat().st_mtime_ns == made_at
     rows = json.loads(folder.verdicts("windtunnel", "oracle").read_text())
-    put(folder.verdicts("windtunnel", "oracle"), [row | {"preference": LOSS} for row in rows])
-    assert reported(config)["benchmark"]["judges"][0]["win_rate"]["value"] == 0.0
+    write_json(folder.verdicts("windtunnel", "oracle"), [row | {"preference": LOSS} for row in rows])
+    assert make_report(config)["benchmark"]["judges"][0]["win_rate"]["value"] == 0.0
 
 
 def test_edited_verdicts_are_reported_and_said_to_be_edited(tmp_path: Path) -> None:
     folder = a_run(tmp_path, {"oracle": [WIN] * 20})
     path = folder.verdicts("windtunnel", "oracle")
     folder.finish("judge", "a digest", [path])
-    assert reported(a_config(tmp_path))["edited"] == []
-    put(path, [row | {"preference": LOSS} for row in json.loads(path.read_text())])
-    numbers = reported(a_config(tmp_path))
+    assert make_report(a_config(tmp_path))["edited"] == []
+    write_json(path, [row | {"preference": LOSS} for row in json.loads(path.read_text())])
+    numbers = make_report(a_config(tmp_path))
     assert numbers["edited"] == [{"seed": 0, "files": [path.relative_to(tmp_path).as_posix()]}]
     assert numbers["benchmark"]["judges"][0]["win_rate"]["value"] == 0.0
     assert "Edited after it was made" in page(a_config(tmp_path), "md")
@@ -500,7 +502,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     pages = []
     for _ in range(2):
         a_run(tmp_path, {"oracle": [WIN, LOSS] * 10})
-        reported(a_config(tmp_path))
+        make_report(a_config(tmp_path))
         pages.append((page(a_config(tmp_path)), page(a_config(tmp_path), "json")))
         shutil.rmtree(tmp_path / ".stages")
     assert pages[0] == pages[1]
@@ -520,7 +522,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path: Path) -> None:
         prompt="x" * 300,
     )
     config = a_config(tmp_path, data="owner/" + "long-name" * 12)
-    reported(config)
+    make_report(config)
     text = page(config)
     loud = chromium(Folder.of(config).report("html"), tmp_path / "one", "--dump-dom")
     assert "CONSOLE" not in loud.stderr, "the policy had nothing to forbid"
