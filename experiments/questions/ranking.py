@@ -116,15 +116,16 @@ def _rates(point: Point, numbers: Numbers, sweep: Sweep, name: str) -> dict[str,
 
 
 def _against_dpo(bias: float, methods: Sequence[RankedMethod]) -> str:
-    others = [method for method in methods if method.gap is not None]
-    start = f"λ = {bias:g}: of {len(others)} methods"
-    if not any(method.is_apart for method in others):
-        sizes = [method.gap.detectable for method in others if method.gap and method.gap.detectable]
+    gaps = {method.name: method.gap for method in methods if method.gap is not None}
+    start = f"λ = {bias:g}: of {len(gaps)} methods"
+    names = [method.name for method in methods if method.is_apart]
+    if not names:
+        sizes = [gap.detectable for gap in gaps.values() if gap.detectable]
         power = f" (80 % power for {number(min(sizes))} to {number(max(sizes))} points before Holm)" if sizes else ""
         return f"{start} none can be told from DPO by true win rate after Holm{power}."
-    gaps = {method.name: method.gap for method in others if method.is_apart and method.gap}
-    better = [f"{name} ({text_of(gap, with_sign=True)})" for name, gap in gaps.items() if (gap.value or 0) > 0]
-    worse = [f"{name} ({text_of(gap, with_sign=True)})" for name, gap in gaps.items() if (gap.value or 0) < 0]
+    texts = {name: f"{name} ({text_of(gaps[name], with_sign=True)})" for name in names}
+    better = [text for name, text in texts.items() if (gaps[name].value or 0) > 0]
+    worse = [text for name, text in texts.items() if (gaps[name].value or 0) < 0]
     parts = [f"{join_words(better)} better than DPO"] * bool(better) + [f"{join_words(worse)} worse"] * bool(worse)
     return f"{start} {join_words(parts)} in points of true win rate after Holm, the others not distinguishable."
 

@@ -78,9 +78,9 @@ def choose(milestones: Sequence[Milestone], *, by: By) -> Choice:
     return Choice(best.step, f"its loss on the {n} held-out pairs is distinguishably lower than the last step's")
 
 
-def _lower(losses_P: FloatArray, others_P: FloatArray) -> bool:
+def _lower(losses_P: FloatArray, last_P: FloatArray) -> bool:
     """Whether the whole interval of the paired difference lies below zero."""
-    return paired_interval(losses_P - others_P)[1] < 0
+    return paired_interval(losses_P - last_P)[1] < 0
 
 
 def _mean(values_P: FloatArray | None) -> float:
@@ -101,7 +101,7 @@ class Measure:
 
     @classmethod
     def of(cls, values_P: FloatArray, bounds: Interval) -> Measure:
-        low, high = (finite(bound) for bound in bounds)
+        low, high = (finite(end) for end in bounds)
         return cls(finite(float(values_P.mean())), None if low is None or high is None else (low, high))
 
     @classmethod

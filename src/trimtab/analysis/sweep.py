@@ -51,12 +51,12 @@ class Highest:
 
 def highest(values: Sequence[float | None], *, intervals: Sequence[Interval | None]) -> Highest | None:
     """None where no value is known. A value without an interval counts as one that cannot be told apart."""
-    known = [i for i, value in enumerate(values) if value is not None]
-    if not known:
+    places = [i for i, value in enumerate(values) if value is not None]
+    if not places:
         return None
-    place = max(known, key=lambda i: (values[i], -i))
-    others = [i for i in known if i != place]
-    return Highest(place, sum(_overlap(intervals[place], intervals[i]) for i in others), len(others))
+    place = max(places, key=lambda i: (values[i], -i))
+    other_places = [i for i in places if i != place]
+    return Highest(place, sum(_overlap(intervals[place], intervals[i]) for i in other_places), len(other_places))
 
 
 def _overlap(a: Interval | None, b: Interval | None) -> bool:

@@ -18,12 +18,11 @@ import pytest
 
 from sweep_figures import numbers, truth, within
 from trial_runs import call, tree_of
-from trimtab import store
 from trimtab.errors import ConfigError
 from trimtab.studies.sweep import command, shared_runs
 from trimtab.studies.sweep.identity import SweepIdentity
 from trimtab.studies.sweep.numbers import PointNumbers, pool_answers, pool_training
-from trimtab.studies.sweep.run_table import FILE_NAME, Outcome, Run, RunTable, State
+from trimtab.studies.sweep.run_table import Outcome, Run, State
 from trimtab.studies.sweep.shared_runs import SharedRuns, StudyContent
 
 pytest.importorskip("optuna")
@@ -55,10 +54,8 @@ def machine(tmp_path: Path, name: str, n: int, *, sweep: SweepIdentity = IDENTIT
     root.mkdir(exist_ok=True)
     runs = planned(root, n)
     content = StudyContent.of(sweep, runs)
-    with (
-        store.database(root / FILE_NAME) as connection,
-        shared_runs.join(RunTable(connection), root=root, url=url(tmp_path), name=STUDY, content=content) as shared,
-    ):
+    with shared_runs.open_runs(root, storage=url(tmp_path), study=STUDY, content=content) as shared:
+        assert isinstance(shared, SharedRuns)
         shared.plan(runs, retry_failed=False, stop_starved=False)
         yield shared
 
@@ -66,14 +63,10 @@ def machine(tmp_path: Path, name: str, n: int, *, sweep: SweepIdentity = IDENTIT
 _TAKER = """
 import os, signal, sys
 from pathlib import Path
-from trimtab import store
 from trimtab.studies.sweep import shared_runs
-from trimtab.studies.sweep.run_table import FILE_NAME, Outcome, RunTable
+from trimtab.studies.sweep.run_table import Outcome
 url, root, dies = sys.argv[1], Path(sys.argv[2]), len(sys.argv) > 3
-with (
-    store.database(root / FILE_NAME) as connection,
-    shared_runs.join(RunTable(connection), root=root, url=url, name="trimtab sweep s") as runs,
-):
+with shared_runs.open_runs(root, storage=url, study="trimtab sweep s") as runs:
     while (run := runs.take()) is not None:
         print(run.name, flush=True)
         if dies:
@@ -173,7 +166,7 @@ def test_another_sweep_of_the_same_name_is_refused(tmp_path: Path) -> None:
         for n, sweep, difference in (
             (2, other_model, "model.name"), (2, other_key, "the keys x"), (3, IDENTITY, "values, seeds")
         ):  # fmt: skip
-            message = f"another sweep .* with a difference in {difference}"
+            message = f"another sweep .* it differs in {difference}"
             with pytest.raises(ConfigError, match=message), machine(tmp_path, "b", n, sweep=sweep):
                 pass
 
@@ -181,19 +174,16 @@ def test_another_sweep_of_the_same_name_is_refused(tmp_path: Path) -> None:
 _JOINER = """
 import sys, time
 from pathlib import Path
-from trimtab import store
+import optuna, sqlalchemy
 from trimtab.studies.sweep import shared_runs
 from trimtab.studies.sweep.identity import SweepIdentity
-from trimtab.studies.sweep.run_table import FILE_NAME, RunTable
-import optuna, sqlalchemy
 url, root, start = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 content = shared_runs.StudyContent(SweepIdentity(("x",), {}, {}), "same")
-with store.database(root / FILE_NAME) as connection:
-    print("ready", flush=True)
-    while not start.exists():
-        time.sleep(0.001)
-    with shared_runs.join(RunTable(connection), root=root, url=url, name="s", content=content):
-        pass
+print("ready", flush=True)
+while not start.exists():
+    time.sleep(0.001)
+with shared_runs.open_runs(root, storage=url, study="s", content=content):
+    pass
 """
 
 
@@ -224,11 +214,7 @@ def test_a_database_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def refusal(root: Path, address: str) -> str:
-    with (
-        store.database(root / FILE_NAME) as connection,
-        pytest.raises(ConfigError) as error,
-        shared_runs.join(RunTable(connection), root=root, url=address, name=STUDY),
-    ):
+    with pytest.raises(ConfigError) as error, shared_runs.open_runs(root, storage=address, study=STUDY):
         pass
     return str(error.value)
 

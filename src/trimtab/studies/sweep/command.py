@@ -8,8 +8,7 @@ sampled pairs and the unaligned model's answers come from the caches that all ru
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trimtab import config, store
@@ -18,7 +17,7 @@ from trimtab.progress import Reporter
 from trimtab.studies.sweep import grid, shared_runs
 from trimtab.studies.sweep.identity import SweepIdentity
 from trimtab.studies.sweep.result import SweepResult
-from trimtab.studies.sweep.run_table import FILE_NAME, Run, RunTable
+from trimtab.studies.sweep.run_table import Run
 from trimtab.studies.sweep.shared_runs import Runs
 from trimtab.studies.sweep.sweep_file import SweepFile, replace_axes
 
@@ -59,17 +58,15 @@ def main(
     _require_same(root, identity)
     start = time.monotonic()
     with store.locked(root):
-        with store.database(root / FILE_NAME) as connection:
-            content = shared_runs.StudyContent.of(identity, all_runs)
-            with _open_runs(RunTable(connection), root, storage, shared_runs.study_name(sweep), content) as (
-                runs,
-                study,
-            ):
-                store.write_json(root / "grid.json", identity.to_json())
-                runs.plan(all_runs, retry_failed=retry_failed, stop_starved=stop_starved)
-                _announce(runs, reporter)
-                _work(root, runs, workers=workers, stop_starved=stop_starved, reporter=reporter, study=study)
-                last_runs = runs.runs()
+        content = shared_runs.StudyContent.of(identity, all_runs)
+        study = shared_runs.study_name(sweep)
+        with shared_runs.open_runs(root, storage=storage, study=study, content=content) as runs:
+            store.write_json(root / "grid.json", identity.to_json())
+            runs.plan(all_runs, retry_failed=retry_failed, stop_starved=stop_starved)
+            _announce(runs, reporter)
+            variables = {shared_runs.STORAGE_VARIABLE: storage, shared_runs.STUDY_VARIABLE: study} if storage else {}
+            _work(root, runs, workers=workers, stop_starved=stop_starved, reporter=reporter, variables=variables)
+            last_runs = runs.runs()
         from trimtab.reporting.render import page_html
         from trimtab.studies.sweep.page import sweep_page
         from trimtab.studies.sweep.read import read_sweep  # with the stages behind it
@@ -88,26 +85,14 @@ def without_password(command: str, storage: str | None) -> str:
     return command.replace(storage, shared_runs.public_url(storage)) if storage else command
 
 
-@contextmanager
-def _open_runs(
-    table: RunTable, root: Path, storage: str | None, name: str, content: shared_runs.StudyContent
-) -> Iterator[tuple[Runs, Mapping[str, str]]]:
-    """The runs, with the study of the other machines where there is one, and the variables that name it to workers."""
-    if storage is None:
-        yield table, {}
-        return
-    with shared_runs.join(table, root=root, url=storage, name=name, content=content) as runs:
-        yield runs, {shared_runs.STORAGE_VARIABLE: storage, shared_runs.STUDY_VARIABLE: name}
-
-
 def _work(
-    root: Path, runs: Runs, *, workers: int, stop_starved: bool, reporter: Reporter, study: Mapping[str, str]
+    root: Path, runs: Runs, *, workers: int, stop_starved: bool, reporter: Reporter, variables: Mapping[str, str]
 ) -> None:
     workers = min(workers, sum(run.state in ("waiting", "running") for run in runs.runs()))
     if workers > 1:
         from trimtab.studies.sweep.worker_processes import work_in_processes
 
-        work_in_processes(root, workers=workers, stop_starved=stop_starved, environment=study)
+        work_in_processes(root, workers=workers, stop_starved=stop_starved, environment=variables)
     elif workers:
         from trimtab.studies.sweep.worker import work
 
@@ -133,7 +118,7 @@ def _require_same(root: Path, new: SweepIdentity) -> None:
         return
     if differences := SweepIdentity.from_json(store.read_json(path)).differences(new):
         raise ConfigError(
-            f"{root} holds another sweep, with a difference in {', '.join(differences[:4])}",
+            f"{root} holds another sweep: it differs in {', '.join(differences[:4])}",
             remedy="choose another folder with --out, or delete this one",
         )
 

@@ -49,7 +49,7 @@ class PointResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class MapMeasure:
     """A figure that every point may have. `rate_key`: the judge and kind of a win rate."""
 
     title: str
@@ -76,7 +76,7 @@ class FigureMap:
     `cells`: a row a value of the row axis, a point a value of the column axis.
     """
 
-    measure: Measure
+    measure: MapMeasure
     facet: Settings
     row_key: str
     row_values: Sequence[object]
@@ -135,7 +135,7 @@ def _cells(points: Sequence[PointResult], row_key: str, column_key: str | None) 
     return [[by_place[str(row), str(column)] for column in columns] for row in values_of(row_key, points)]
 
 
-def measures(points: Sequence[PointResult]) -> list[Measure]:
+def measures(points: Sequence[PointResult]) -> list[MapMeasure]:
     """What any of the points has: win rates, a mean mark, active shares, length, steps to 90 %."""
     labels: dict[tuple[str, str], str] = {}
     for rate in (rate for point in points for rate in point.win_rates):
@@ -144,16 +144,20 @@ def measures(points: Sequence[PointResult]) -> list[Measure]:
     judge = next((entry.mark.judge for entry in answers if entry.mark is not None), None)
     unit = next((entry.length.unit for entry in answers if entry.length is not None), None)
     result = [
-        Measure(f"{key[1].capitalize()} win rate ({label})", "%", partial(_win_rate, key=key), key)
+        MapMeasure(f"{key[1].capitalize()} win rate ({label})", "%", partial(_win_rate, key=key), key)
         for key, label in labels.items()
     ]
     if judge is not None:
-        result.append(Measure(f"Mean mark ({judge})", "of 10", _mark))
+        result.append(MapMeasure(f"Mean mark ({judge})", "of 10", _mark))
     names = {"pair": "pairs", "chosen": "chosen responses", "rejected": "rejected responses"}
-    result += [Measure(f"Active {name} at the end", "%", partial(_active, side=side)) for side, name in names.items()]
+    result += [
+        MapMeasure(f"Active {name} at the end", "%", partial(_active, side=side)) for side, name in names.items()
+    ]
     if unit is not None:
-        result.append(Measure(f"Mean length of an answer ({unit})", unit, lambda numbers: numbers.answers.length))
-    steps = Measure("Steps to 90 % of the final reward accuracy", "steps", lambda numbers: numbers.training.steps_to_90)
+        result.append(MapMeasure(f"Mean length of an answer ({unit})", unit, lambda numbers: numbers.answers.length))
+    steps = MapMeasure(
+        "Steps to 90 % of the final reward accuracy", "steps", lambda numbers: numbers.training.steps_to_90
+    )
     return [*result, steps]
 
 

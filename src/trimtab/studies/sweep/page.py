@@ -20,7 +20,7 @@ from trimtab.reporting.sections import (
 from trimtab.reporting.text import duration, estimate_text, number
 from trimtab.studies.sweep import words
 from trimtab.studies.sweep.grid import POINT
-from trimtab.studies.sweep.maps import FigureMap, Measure, PointResult, measures
+from trimtab.studies.sweep.maps import FigureMap, MapMeasure, PointResult, measures
 from trimtab.studies.sweep.result import NOTES, SweepResult
 from trimtab.studies.sweep.words import value_text
 
@@ -98,7 +98,7 @@ def _map(figures: FigureMap) -> Map:
     )
 
 
-def _cell(point: PointResult, measure: Measure, values: Sequence[float]) -> Cell:
+def _cell(point: PointResult, measure: MapMeasure, values: Sequence[float]) -> Cell:
     """`values`: of all points on the map, between which the colour is picked."""
     regimes = point.regimes
     counts = {"starved": regimes.count("starved"), "linear": regimes.count("linear"), "shrunk": measure.n_shrunk(point)}

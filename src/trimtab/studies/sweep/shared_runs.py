@@ -25,12 +25,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab import store
 from trimtab.errors import ConfigError, StoreError
 from trimtab.records import digest
 from trimtab.studies.sweep.grid import Sweep
 from trimtab.studies.sweep.identity import SweepIdentity
 from trimtab.studies.sweep.numbers import PointNumbers
-from trimtab.studies.sweep.run_table import Outcome, Run, RunTable, State, is_alive, process_start, retried_states
+from trimtab.studies.sweep.run_table import (
+    FILE_NAME,
+    Outcome,
+    Run,
+    RunTable,
+    State,
+    is_alive,
+    process_start,
+    retried_states,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -83,7 +93,7 @@ class StudyContent:
 
 @contextmanager
 def join(
-    table: RunTable, *, root: Path, url: str, name: str, content: StudyContent | None = None
+    table: RunTable, *, root: Path, url: str, study: str, content: StudyContent | None = None
 ) -> Iterator[SharedRuns]:
     """This machine's runs with those of the study, made if need be. `content`: what that must be about; None: trust it.
 
@@ -99,7 +109,7 @@ def join(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         storage = _storage(url)
-        study = _study(storage, name, content)
+        meeting = _study(storage, study, content)
     except (SQLAlchemyError, ImportError, optuna.exceptions.OptunaError) as error:
         raise ConfigError(
             f"{public_url(url)} is no database that a sweep can share ({type(error).__name__})",
@@ -107,7 +117,7 @@ def join(
             "the server must be there, and Python's driver for it installed",
         ) from error
     try:
-        yield SharedRuns(table, study, storage, root=root)
+        yield SharedRuns(table, meeting, storage, root=root)
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -151,7 +161,7 @@ def _study(storage: RDBStorage, name: str, content: StudyContent | None) -> Stud
         if differences or about["runs"] != content.runs:
             difference_text = ", ".join(differences[:4]) or "values, seeds or what is judged"
             raise ConfigError(
-                f"the database holds another sweep under {name!r}, with a difference in {difference_text}",
+                f"the database holds another sweep under {name!r}: it differs in {difference_text}",
                 remedy="give every machine the same command, or this sweep another last name with --out",
             )
     storage.heartbeat_interval, storage.grace_period = max(1, about["lease"] // HEARTBEATS), about["lease"]
@@ -339,6 +349,18 @@ class SharedRuns:
 
 
 Runs = RunTable | SharedRuns  # of one machine, or of several
+
+
+@contextmanager
+def open_runs(root: Path, *, storage: str | None, study: str, content: StudyContent | None = None) -> Iterator[Runs]:
+    """The runs of the sweep in a folder; with `storage` together with those of its study (see `join`)."""
+    with store.database(root / FILE_NAME) as connection:
+        table = RunTable(connection)
+        if storage is None:
+            yield table
+        else:
+            with join(table, root=root, url=storage, study=study, content=content) as runs:
+                yield runs
 
 
 @contextmanager

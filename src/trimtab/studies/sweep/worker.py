@@ -9,11 +9,9 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from trimtab import store
 from trimtab.commands.run import main as make_run
 from trimtab.config import resolve
 from trimtab.errors import StopError, TrimtabError
@@ -21,8 +19,8 @@ from trimtab.progress import Reporter, duration, reporter
 from trimtab.runtime.signals import Stop, stop_on_signal
 from trimtab.studies.sweep.read import read_run
 from trimtab.studies.sweep.run_progress import RunProgress, StarvedRun
-from trimtab.studies.sweep.run_table import FILE_NAME, Outcome, Run, RunTable, State
-from trimtab.studies.sweep.shared_runs import STORAGE_VARIABLE, STUDY_VARIABLE, Runs, join
+from trimtab.studies.sweep.run_table import Outcome, Run, State
+from trimtab.studies.sweep.shared_runs import STORAGE_VARIABLE, STUDY_VARIABLE, Runs, open_runs
 
 
 def work(runs: Runs, *, reporter: Reporter, stop_starved: bool, may_start: Callable[[], bool] = lambda: True) -> None:
@@ -70,25 +68,15 @@ def _make(run: Run, runs: Runs, *, reporter: Reporter, stop: Stop, stop_starved:
         reporter.say(f"{run.name}: failed: {message}")
 
 
-@contextmanager
-def _open_runs(root: Path) -> Iterator[Runs]:
-    """The sweep's runs, with the study that its own process has joined, if any: the environment names it."""
-    with store.database(root / FILE_NAME) as connection:
-        table = RunTable(connection)
-        if (name := os.environ.get(STUDY_VARIABLE)) is None:
-            yield table
-        else:
-            with join(table, root=root, url=os.environ[STORAGE_VARIABLE], name=name) as shared_runs:
-                yield shared_runs
-
-
 def main(folder: str, parent: str, *switches: str) -> int:
-    """A worker process on a sweep's folder; returns its exit code.
+    """A worker process on a sweep's folder; returns its exit code. The environment names the study, if there is one.
 
     Where the sweep that started it (process number `parent`) is gone, it finishes its run and takes no other.
     """
+    study = os.environ.get(STUDY_VARIABLE, "")
+    storage = os.environ[STORAGE_VARIABLE] if study else None  # a storage alone is the user's, of another sweep maybe
     try:
-        with _open_runs(Path(folder)) as runs:
+        with open_runs(Path(folder), storage=storage, study=study) as runs:
             work(
                 runs,
                 reporter=reporter(quiet=True),
