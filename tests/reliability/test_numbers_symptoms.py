@@ -17,7 +17,7 @@ from trimtab.analysis.symptoms import symptoms
 from trimtab.config import Config
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
-from trimtab.runtime.symptom_watch import course
+from trimtab.runtime.symptom_watch import outline
 from trimtab.stages import prepare, reference, report, train
 
 WARNINGS = ("The loss", "By step", "Hardly", "After ", "The gradient has")
@@ -124,7 +124,7 @@ def test_twenty_clean_runs_are_silent_and_each_would_not_be_at_a_hundredfold_rat
         assert len(rows) == 31
         assert said(told) == [], config.objective
         value = objectives.make(config.objective.name, **config.objective.parameters())
-        assert symptoms(rows, course(config, value, steps=31, dtype="float32")) == []
+        assert symptoms(rows, outline(config, value, steps=31, dtype="float32")) == []
         assert all(math.isfinite(row["loss"]) for row in rows)
     for number, objective in enumerate(CLEAN):
         config = embedded(place / f"bad-{number}", seed=0, objective=objective, train={"learning_rate": 5e-2})
