@@ -56,7 +56,8 @@ def test_a_row_of_metrics_has_the_keys_that_others_rely_on(model: Path, tmp_path
     rows = store.read_jsonl(folder.metrics)
     assert [row["step"] for row in rows] == list(range(1, 9))
     contract = [
-        "step", "epoch", "seconds", "step_seconds", "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected",
+        "step", "epoch", "seconds", "step_seconds", "loss", "grad_norm", "learning_rate",
+        "rewards/chosen", "rewards/rejected",
         "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected", "active/chosen", "active/rejected",
         "active/pair", "skipped_backward", "skipped_forward", "promoted", "tokens", "tokens_per_second",
         "peak_memory_bytes",
