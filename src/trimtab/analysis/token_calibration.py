@@ -3,7 +3,8 @@
 Tokens of one response hang together, so responses are what is resampled, and a table of sums by response is all that is
 kept. The mean of a value over all tokens is a ratio of two sums over responses, Σ S_p / Σ n_p; `per_token` gives values
 whose plain mean is that ratio and whose spread is its own (the linearised ratio, Cochran 1977, Sampling Techniques,
-section 6.3), so that every interval made for means serves. Shapes: P responses, N tokens of one, B bins, D draws.
+section 6.3), so that every interval made for means serves. Shapes: P responses, N tokens of one, B bins, M measures, D
+draws.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class TokenTable:
         over_P: FloatArray = self.confidence_PB.sum(axis=1) - self.right_P
         return over_P
 
+    @property
+    def sums_MP(self) -> FloatArray:
+        """The measures below each other: nll, entropy, right, over-confidence, brier."""
+        return np.stack([self.nll_P, self.entropy_P, self.right_P, self.over_P, self.brier_P])
+
 
 def tabulate(responses: Iterable[Predictions], *, n_bins: int = N_BINS) -> TokenTable:
     """Sums by response. Raises DataError where there is none."""
@@ -82,11 +88,12 @@ def join(tables: Sequence[TokenTable]) -> TokenTable:
     return TokenTable(*map(np.concatenate, columns))
 
 
-def per_token(sums_P: FloatArray, tokens_P: FloatArray) -> FloatArray:
-    """[P] values whose mean is Σ sums / Σ tokens and whose deviations are S_p − ratio · n_p, in tokens of the mean."""
-    ratio = sums_P.sum() / tokens_P.sum()
-    values_P: FloatArray = ratio + (sums_P - ratio * tokens_P) / tokens_P.mean()
-    return values_P
+def per_token(sums: FloatArray, tokens_P: FloatArray) -> FloatArray:
+    """[…, P] values whose mean is Σ sums / Σ tokens and whose deviations are S_p − ratio · n_p, in tokens of the
+    mean."""
+    ratio = sums.sum(axis=-1, keepdims=True) / tokens_P.sum()
+    values: FloatArray = ratio + (sums - ratio * tokens_P) / tokens_P.mean()
+    return values
 
 
 def token_bins(table: TokenTable) -> tuple[Bin, ...]:

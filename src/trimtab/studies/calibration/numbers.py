@@ -1,7 +1,7 @@
 """What `trimtab calibrate` measured, as numbers with intervals: reward gap, next token, drift from the reference.
 
 Intervals treat held-out pairs as the sample (with several seeds: pairs and seeds), never tokens, which hang together.
-Shapes: K seeds, P pairs.
+Shapes: K seeds, P pairs, M measures of a token.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimtab.analysis import estimates
-from trimtab.analysis import token_calibration as tokens
 from trimtab.analysis.calibration import Bin, Chance, calibration, chance_error, expected_calibration_error, score_gaps
 from trimtab.analysis.intervals import FloatArray, finite
-from trimtab.analysis.token_calibration import TokenTable
+from trimtab.analysis.token_calibration import TokenTable, chance_error_of_tokens, join, per_token, token_bins
 from trimtab.records import Estimate
 from trimtab.reporting.json_form import fields_form, json_form
 from trimtab.studies.calibration.read import HeldoutRun, SeedReadings
@@ -160,16 +159,26 @@ def calibration_numbers(run: HeldoutRun, readings: Sequence[SeedReadings]) -> Ca
 def measure(seeds: Sequence[SeedReadings]) -> Measures:
     """The numbers of one seed, or of several together."""
     policy, reference = [readings.policy for readings in seeds], [readings.reference for readings in seeds]
+    tokens_P, rejected_tokens_P = policy[0].tokens_P, seeds[0].rejected_tokens_P
     gaps_before = [readings.gaps_before_P for readings in seeds if readings.gaps_before_P is not None]
+    policy_KMP, reference_KMP = (np.array([table.sums_MP for table in tables]) for tables in (policy, reference))
+    changes_KMP = per_token(policy_KMP - reference_KMP, tokens_P)
+    chosen_ratio_KP = np.array([readings.reference.nll_P - readings.policy.nll_P for readings in seeds])
+    rejected_ratio_KP = np.array([readings.rejected_ratio_P for readings in seeds])
+    divergence_KP = np.array([readings.divergence_P for readings in seeds])
     return Measures(
         gaps_before=_gaps(gaps_before) if gaps_before else None,
         gaps_after=_gaps([readings.gaps_after_P for readings in seeds]),
-        reference=_token_means(reference),
+        reference=_token_means(per_token(reference_KMP, tokens_P)),
         reference_error=_token_error(reference),
-        policy=_token_means(policy),
+        policy=_token_means(per_token(policy_KMP, tokens_P)),
         policy_error=_token_error(policy),
-        change=_token_changes(policy, reference),
-        drift=_drift(seeds),
+        change=TokenMeans(*map(_change, changes_KMP.swapaxes(0, 1))),
+        drift=Drift(
+            log_ratio_chosen=_change(per_token(chosen_ratio_KP, tokens_P)),
+            log_ratio_rejected=_change(per_token(rejected_ratio_KP, rejected_tokens_P)),
+            divergence=_mean(per_token(divergence_KP, tokens_P)),
+        ),
     )
 
 
@@ -190,54 +199,20 @@ def _gaps(gaps: Sequence[FloatArray]) -> GapNumbers:
     )
 
 
-def _token_means(tables: Sequence[TokenTable]) -> TokenMeans:
-    return TokenMeans(
-        nll=_mean(_per_token(tables, [table.nll_P for table in tables])),
-        entropy=_mean(_per_token(tables, [table.entropy_P for table in tables])),
-        accuracy=_rate(_per_token(tables, [table.right_P for table in tables])),
-        over_confidence=_mean(_per_token(tables, [table.over_P for table in tables])),
-        brier=_rate(_per_token(tables, [table.brier_P for table in tables])),
-    )
+def _token_means(values_KMP: FloatArray) -> TokenMeans:
+    """From the measures of `TokenTable.sums_MP`, a token."""
+    nll_KP, entropy_KP, right_KP, over_KP, brier_KP = values_KMP.swapaxes(0, 1)
+    return TokenMeans(_mean(nll_KP), _mean(entropy_KP), _rate(right_KP), _mean(over_KP), _rate(brier_KP))
 
 
 def _token_error(tables: Sequence[TokenTable]) -> CalibrationError:
-    return _error(
-        [tokens.token_bins(table) for table in tables],
-        [tokens.chance_error_of_tokens(table) for table in tables],
-        bins=tokens.token_bins(tokens.join(tables)),
-    )
+    by_seed, chances = [token_bins(table) for table in tables], [chance_error_of_tokens(table) for table in tables]
+    return _error(by_seed, chances, bins=token_bins(join(tables)))
 
 
-def _token_changes(policy: Sequence[TokenTable], reference: Sequence[TokenTable]) -> TokenMeans:
-    sides = list(zip(policy, reference, strict=True))
-    return TokenMeans(
-        nll=_change(_per_token(policy, [after.nll_P - before.nll_P for after, before in sides])),
-        entropy=_change(_per_token(policy, [after.entropy_P - before.entropy_P for after, before in sides])),
-        accuracy=_change(_per_token(policy, [after.right_P - before.right_P for after, before in sides])),
-        over_confidence=_change(_per_token(policy, [after.over_P - before.over_P for after, before in sides])),
-        brier=_change(_per_token(policy, [after.brier_P - before.brier_P for after, before in sides])),
-    )
-
-
-def _drift(seeds: Sequence[SeedReadings]) -> Drift:
-    policy = [readings.policy for readings in seeds]
-    rejected_KP = [tokens.per_token(readings.rejected_ratio_P, readings.rejected_tokens_P) for readings in seeds]
-    return Drift(
-        log_ratio_chosen=_change(_per_token(policy, [r.reference.nll_P - r.policy.nll_P for r in seeds])),
-        log_ratio_rejected=_change(np.array(rejected_KP)),
-        divergence=_mean(_per_token(policy, [readings.divergence_P for readings in seeds])),
-    )
-
-
-def _per_token(tables: Sequence[TokenTable], sums: Sequence[FloatArray]) -> FloatArray:
-    """[K, P]: values whose means are sums over tokens by their number."""
-    return np.array([tokens.per_token(sums_P, t.tokens_P) for t, sums_P in zip(tables, sums, strict=True)])
-
-
-def _error(seeds: Sequence[Sequence[Bin]], chances: Sequence[Chance], *, bins: tuple[Bin, ...]) -> CalibrationError:
-    mean = float(np.mean([chance.mean for chance in chances]))
-    below95 = float(np.mean([chance.below95 for chance in chances]))
-    ece = float(np.mean([expected_calibration_error(seed_bins) for seed_bins in seeds]))
+def _error(by_seed: Sequence[Sequence[Bin]], chances: Sequence[Chance], *, bins: tuple[Bin, ...]) -> CalibrationError:
+    ece = float(np.mean([expected_calibration_error(seed_bins) for seed_bins in by_seed]))
+    mean, below95 = np.mean([(chance.mean, chance.below95) for chance in chances], axis=0).tolist()
     return CalibrationError(finite(ece), Chance(mean, below95), bins)
 
 
