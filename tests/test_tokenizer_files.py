@@ -121,6 +121,20 @@ def test_flags_of_added_tokens_are_those_of_tokenizer_json(tmp_path: Path) -> No
     assert tokenizer("a<|end|> \nb", add_special_tokens=False)["input_ids"] == ids_in_file(folder, "a<|end|> \nb")
 
 
+@pytest.mark.parametrize("make", [words, byte_level])
+def test_truncation_and_padding_left_in_the_file_are_no_part_of_it(
+    make: Callable[[], Tokenizer], tmp_path: Path
+) -> None:
+    backend = make()
+    backend.enable_truncation(max_length=4)
+    backend.enable_padding(length=600)
+    folder = write(tmp_path / "model", backend, model_type="qwen2", tokenizer_class="Qwen2Tokenizer")
+    backend.no_truncation()
+    backend.no_padding()
+    template = load_chat_template(str(folder), offline=True)
+    assert list(template._encode([TEXT])[0]) == backend.encode(TEXT, add_special_tokens=False).ids
+
+
 def test_tokens_that_only_the_configuration_adds_stay(tmp_path: Path) -> None:
     size = words().get_vocab_size()
     folder = write(

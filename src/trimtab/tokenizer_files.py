@@ -98,6 +98,8 @@ def _as_in_file(
     from transformers import TokenizersBackend
 
     own = Tokenizer.from_file(str(tokenizer_json))
+    own.no_truncation()  # some files keep the state of a call; neither says how text becomes ids
+    own.no_padding()
     if _encodes_alike(tokenizer, own):
         return tokenizer
     plain = without_class()

@@ -71,7 +71,7 @@ _NEVER_LEFT_OUT = (
     "tools", "functions", "documents", "history",
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
-_MAX_META_CHARACTERS = 200
+_MAX_META_CHARACTERS = 200  # ids, topics, scores; longer texts would be written twice for every pair
 _ACCEPTED_SHAPES = """accepted shapes:
     prompt, chosen, rejected                 text, or lists of messages (role, content)
     chosen, rejected                         whole conversations that share their prompt

@@ -14,7 +14,7 @@ from trimtab.data import hub
 from trimtab.data.files import SUFFIXES, open_local_file
 from trimtab.errors import DataError
 
-HEAD_ROWS = 64
+HEAD_ROWS = 64  # enough that a handful of faulty rows is no majority
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 CPU_SECONDS = 5.0  # a real template takes well under a thousandth
-MEMORY_BYTES = 2**30
+MEMORY_BYTES = 2**30  # on top of what the process has; the longest real conversation needs a few MB
 SPARE_CHARACTERS = 1_000_000  # beyond four times the conversation
-_LARGEST_FACTOR = 10_000
+_LARGEST_FACTOR = 10_000  # templates repeat a space or a dash; at this factor a text of a kB takes 10 MB
 
 
 class TooCostlyError(Exception):

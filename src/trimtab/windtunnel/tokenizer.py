@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PAD: Final = "<|endoftext|>"
 START: Final = "<|im_start|>"
 END: Final = "<|im_end|>"
-VOCABULARY: Final = 1024
+VOCABULARY: Final = 1024  # 256 bytes, three marks, and room for every word of the world as one token
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}"
