@@ -285,10 +285,10 @@ def test_what_a_reader_raises_stops_everything(scripted_server: Server, tmp_path
 def test_stop_keeps_what_is_there(scripted_server: Server, tmp_path: Path) -> None:
     server = scripted_server(slow(0.02))
     outcome = ask(tmp_path, server, questions(200), stop=lambda: len(server.requests) >= 30)
-    assert outcome.stopped == "asked to"
+    assert outcome.stop_reason == "asked to"
     assert 30 <= len(outcome.values) == len(server.requests) == kept_rows(tmp_path, "verdicts") <= 45
     rest = ask(tmp_path, server, questions(200))
-    assert (rest.stopped, rest.n_cached, len(rest.values)) == ("", len(outcome.values), 200)
+    assert (rest.stop_reason, rest.n_cached, len(rest.values)) == ("", len(outcome.values), 200)
 
 
 PRICES = Prices(input=10.0, output=30.0)
@@ -306,11 +306,11 @@ def test_a_budget_is_never_passed_and_nearly_used(scripted_server: Server, tmp_p
     server = scripted_server(slow(0.005))
     told = endpoint(server, concurrency=concurrency)
     outcome = ask(tmp_path, server, questions(100), endpoint=told, prices=PRICES, max_cost=20.5 * EACH)
-    assert outcome.stopped == "max cost"
+    assert outcome.stop_reason == "max cost"
     assert len(outcome.values) == len(server.requests) == 20
     assert outcome.cost == pytest.approx(20 * EACH)
     more = ask(tmp_path, server, questions(100), prices=PRICES, max_cost=1.0)
-    assert (more.stopped, more.n_cached, len(more.values)) == ("", 20, 100)
+    assert (more.stop_reason, more.n_cached, len(more.values)) == ("", 20, 100)
 
 
 def test_long_replies_do_not_end_it_before_the_money_is_spent(scripted_server: Server, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_long_replies_do_not_end_it_before_the_money_is_spent(scripted_server: S
     at_most = PRICES.cost(100, 2048)
     each = PRICES.cost(100, 10)
     outcome = ask(tmp_path, server, questions(100, max_tokens=2048), prices=PRICES, max_cost=at_most + 30.5 * each)
-    assert outcome.stopped == "max cost"
+    assert outcome.stop_reason == "max cost"
     assert 29 <= len(outcome.values) <= 32
     assert outcome.cost is not None
     assert outcome.cost <= at_most + 30.5 * each
@@ -332,15 +332,15 @@ def test_a_server_that_does_not_count_is_billed_by_the_estimate(scripted_server:
         whole = estimate(asked, endpoint=endpoint(server), cache=kept, judge=JUDGE, prices=PRICES)
     assert whole.cost_usd is not None
     outcome = ask(tmp_path, server, asked, prices=PRICES, max_cost=whole.cost_usd / 2)
-    assert outcome.stopped == "max cost"
+    assert outcome.stop_reason == "max cost"
     assert 20 <= len(outcome.values) <= 25
 
 
 def test_no_money_asks_nothing(scripted_server: Server, tmp_path: Path) -> None:
     server = scripted_server(ok())
     outcome = ask(tmp_path, server, questions(3), prices=PRICES, max_cost=0.0)
-    assert (outcome.stopped, server.requests) == ("max cost", [])
-    assert ask(tmp_path, server, questions(3), prices=Prices(0, 0), max_cost=0.0).stopped == ""
+    assert (outcome.stop_reason, server.requests) == ("max cost", [])
+    assert ask(tmp_path, server, questions(3), prices=Prices(0, 0), max_cost=0.0).stop_reason == ""
 
 
 def test_a_budget_without_prices_cannot_be_held(scripted_server: Server, tmp_path: Path) -> None:

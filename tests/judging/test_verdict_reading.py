@@ -226,9 +226,9 @@ def test_what_names_a_letter_and_is_no_verdict(text: str) -> None:
 
 
 def test_a_cut_line_is_no_verdict() -> None:
-    assert read_chosen("m\n\nBecause it", cut=True) == 1.0
-    assert read_chosen("Best: M", cut=True) is None
-    assert read_chosen("M", cut=True) is None
+    assert read_chosen("m\n\nBecause it", is_cut=True) == 1.0
+    assert read_chosen("Best: M", is_cut=True) is None
+    assert read_chosen("M", is_cut=True) is None
 
 
 FENCED = "```python\n[\n    {'model': 'model_1', 'rank': 2},\n    {'model': 'model_2', 'rank': 1}\n]\n```"

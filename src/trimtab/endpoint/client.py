@@ -113,28 +113,28 @@ class Endpoint:
         if not requests:
             return
         self.check()
-        self._failures_in_a_row, refusal, closed = 0, None, False
-        pending, under_way = deque(requests), dict[Future[Reply], Request]()
+        self._failures_in_a_row, refusal, is_closed = 0, None, False
+        queue, under_way = deque(requests), dict[Future[Reply], Request]()
         with _event_loop() as loop, self._client(loop) as client:
             limit = AdaptiveLimit(self.concurrency, size=self.limit)
-            while under_way or (pending and not closed):
-                while pending and not closed and len(under_way) < self.concurrency:
+            while under_way or (queue and not is_closed):
+                while queue and not is_closed and len(under_way) < self.concurrency:
                     if stop():
-                        closed = True
-                    elif not admit(pending[0]):
-                        pending.clear()
+                        is_closed = True
+                    elif not admit(queue[0]):
+                        queue.clear()
                     else:
-                        request = pending.popleft()
+                        request = queue.popleft()
                         answer = self._answer(client, limit, request)
                         under_way[asyncio.run_coroutine_threadsafe(answer, loop)] = request
-                closed = closed or stop()  # also while all wait for a server that asked for patience
-                if closed:
+                is_closed = is_closed or stop()  # also while all wait for a server that asked for patience
+                if is_closed:
                     loop.call_soon_threadsafe(limit.close)
                 for future in wait(under_way, timeout=TICK, return_when=FIRST_COMPLETED).done:
                     try:
                         self._hand_over(future, under_way.pop(future), on_reply, on_failure)
                     except EndpointError as error:
-                        refusal, closed = refusal or error, True
+                        refusal, is_closed = refusal or error, True
             self.limit = limit.size
         if refusal is not None:
             raise refusal
@@ -177,28 +177,28 @@ class Endpoint:
 
     async def _answer(self, client: AsyncOpenAI, limit: AdaptiveLimit, request: Request) -> Reply:
         """Send until it is answered, hopeless, or the attempts are used up."""
-        retrying = self._backoff.retrying(self.attempts, sleep=limit.pause)
+        retrier = self._backoff.retrier(self.attempts, sleep=limit.pause)
         try:
-            reply: Reply = await retrying(self._attempt, client, limit, request)
+            reply: Reply = await retrier(self._attempt, client, limit, request)
         except RequestError as error:
-            error.attempts = retrying.statistics["attempt_number"]
+            error.attempts = retrier.statistics["attempt_number"]
             raise
         return reply
 
     async def _attempt(self, client: AsyncOpenAI, limit: AdaptiveLimit, request: Request) -> Reply:
-        entered = await limit.enter()
+        entry_time = await limit.enter()
         try:
             reply = await self._send(client, request)
         except RequestError as error:
             if error.transient:
                 self.retried[error.kind] += 1
             if error.overload:
-                limit.halve(entered)
+                limit.halve(entry_time)
             if error.retry_after is not None:
                 self._wait_as_asked(error, limit)
             raise
         else:
-            limit.grow(entered)
+            limit.grow(entry_time)
             return reply
         finally:
             limit.leave()
@@ -215,11 +215,11 @@ class Endpoint:
         """One attempt; repeated at once without a parameter that the model does not take."""
         while True:  # ends: each turn leaves out one parameter more
             fields = request.to_json(model=self.model, without=frozenset(self._refused_parameters))
-            started = time.monotonic()
+            start = time.monotonic()
             response = await self._post(client, fields)
             error = _error_in(response)
             if error is None:
-                return self._read(response.content, seconds=time.monotonic() - started)
+                return self._read(response.content, seconds=time.monotonic() - start)
             parameter = error.refused_parameter(fields)
             if parameter is None:
                 raise error.meaning(

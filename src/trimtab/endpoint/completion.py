@@ -14,7 +14,7 @@ from trimtab.records import Message
 
 Ending = Literal["whole", "cut", "refused", "tool call", "unknown"]
 
-RENAMED = {"max_tokens": "max_completion_tokens"}
+NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
 _MOST_TOKENS = 2**40  # a count above is a mistake, and more than SQLite's integers hold
 _ENDINGS: Mapping[Ending, frozenset[str]] = {  # OpenAI's words, and those of other servers for the same
     "whole": frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "end", "complete", "completed"}),
@@ -22,7 +22,7 @@ _ENDINGS: Mapping[Ending, frozenset[str]] = {  # OpenAI's words, and those of ot
     "refused": frozenset({"content_filter", "refusal", "safety", "recitation", "prohibited_content", "sensitive"}),
     "tool call": frozenset({"tool_calls", "tool_call", "tool_use", "function_call"}),
 }
-BROKEN = frozenset({"error", "network_error", "abort", "aborted", "cancelled", "insufficient_system_resource"})
+BREAK_REASONS = frozenset({"error", "network_error", "abort", "aborted", "cancelled", "insufficient_system_resource"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Request:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         for name in set(without) & body.keys():
             value = body.pop(name)
-            if name in RENAMED:
-                body[RENAMED[name]] = value
+            if name in NEWER_NAMES:
+                body[NEWER_NAMES[name]] = value
         return body
 
 
@@ -201,32 +201,32 @@ def _with_logprobs(reply: Reply, logprobs: Any) -> Reply:
     """OpenAI's form, or the older one with `top_logprobs` as a list of objects; None for none."""
     if not isinstance(logprobs, dict):
         return reply
-    content, older, sampled = (logprobs.get(name) for name in ("content", "top_logprobs", "tokens"))
+    content, older, token_names = (logprobs.get(name) for name in ("content", "top_logprobs", "tokens"))
     if isinstance(content, list) and content:
         entries = [entry if isinstance(entry, dict) else {} for entry in content]
-        positions, sampled = tuple(_position(entry) for entry in entries), [entry.get("token") for entry in entries]
+        positions, token_names = tuple(_position(entry) for entry in entries), [entry.get("token") for entry in entries]
     elif isinstance(older, list) and older and all(isinstance(entry, dict) for entry in older):
-        positions = tuple(_merged(entry.items()) for entry in older)
+        positions = tuple(_by_token(entry.items()) for entry in older)
     else:
         return reply
-    tokens = [token for token in sampled if isinstance(token, str)] if isinstance(sampled, list) else []
+    tokens = [token for token in token_names if isinstance(token, str)] if isinstance(token_names, list) else []
     return replace(reply, logprobs=positions, tokens=tuple(tokens) if len(tokens) == len(positions) else None)
 
 
 def _position(entry: dict[str, Any]) -> dict[str, float]:
     top = entry.get("top_logprobs")
     alternatives = [row for row in top if isinstance(row, dict)] if isinstance(top, list) else []
-    return _merged((row.get("token"), row.get("logprob")) for row in alternatives or [entry])
+    return _by_token((row.get("token"), row.get("logprob")) for row in alternatives or [entry])
 
 
-def _merged(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
+def _by_token(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     """Tokens that read the same (other ids, same text) add their probabilities; non-finite ones are left out."""
-    merged: dict[str, float] = {}
+    log_probs: dict[str, float] = {}
     for token, value in pairs:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if isinstance(token, str) and number:
-            merged[token] = _log_of_sum([merged[token], float(value)]) if token in merged else float(value)
-    return merged
+            log_probs[token] = _log_of_sum([log_probs[token], float(value)]) if token in log_probs else float(value)
+    return log_probs
 
 
 def _log_of_sum(values: Sequence[float]) -> float:

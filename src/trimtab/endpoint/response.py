@@ -15,17 +15,17 @@ def bounded_http_client(most_bytes: int, **settings: Any) -> DefaultAsyncHttpxCl
     """The client library's own HTTP client; a body of more than `most_bytes`, unpacked, is a transient RequestError."""
     from openai import DefaultAsyncHttpxClient
 
-    class Bounded(DefaultAsyncHttpxClient):
+    class BoundedClient(DefaultAsyncHttpxClient):
         async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:  # noqa: ARG002
             response = await super().send(request, stream=True, **options)
             try:
                 body = await _body(response, most_bytes)
             finally:
                 await response.aclose()
-            kept = [pair for pair in response.headers.multi_items() if pair[0].lower() not in _DESCRIBE_THE_BODY]
-            return type(response)(response.status_code, headers=kept, content=body, request=request)
+            headers = [pair for pair in response.headers.multi_items() if pair[0].lower() not in _DESCRIBE_THE_BODY]
+            return type(response)(response.status_code, headers=headers, content=body, request=request)
 
-    return Bounded(headers={"accept-encoding": "gzip"}, **settings)
+    return BoundedClient(headers={"accept-encoding": "gzip"}, **settings)
 
 
 _DESCRIBE_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}

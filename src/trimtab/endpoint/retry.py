@@ -46,7 +46,7 @@ class Backoff:
     cap: float = 30.0
     longest: float = 300.0
 
-    def retrying(self, attempts: int, *, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
+    def retrier(self, attempts: int, *, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
         """Calls a coroutine function until it raises no transient RequestError, at most `attempts` times."""
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -54,8 +54,8 @@ class Backoff:
 
         def seconds(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, RequestError) else None
-            return max(jitter(state), asked or 0.0)
+            least = error.retry_after if isinstance(error, RequestError) else None
+            return max(jitter(state), least or 0.0)
 
         transient = retry_if_exception(lambda error: isinstance(error, RequestError) and error.transient)
         stop = stop_after_attempt(attempts)

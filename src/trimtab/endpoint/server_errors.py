@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from trimtab.endpoint.completion import BROKEN, RENAMED
+from trimtab.endpoint.completion import BREAK_REASONS, NEWER_NAMES
 from trimtab.endpoint.retry import RequestError
 from trimtab.errors import EndpointError
 from trimtab.progress import printable
@@ -22,7 +22,7 @@ _TOO_LONG = re.compile(
     r"|(prompt|input|request|message)s? (is|are) too long|too many (input )?tokens|reduce the length",
     re.IGNORECASE,
 )
-_REFUSED = re.compile(r"content_filter|content_policy_violation|invalid_prompt|\bmoderation", re.IGNORECASE)
+_POLICY = re.compile(r"content_filter|content_policy_violation|invalid_prompt|\bmoderation", re.IGNORECASE)
 _NOT_TAKEN = re.compile(
     r"unsupported_(parameter|value)|unknown_parameter|(not|n't) (be )?(support(ed)?|allowed|permitted|available)"
     r"|unsupported|unrecognized|unknown|unexpected|deprecated",
@@ -53,18 +53,18 @@ class ServerError:
     @classmethod
     def inside(cls, body: Any) -> ServerError | None:
         """The error that a reply of status 200 carries, as gateways send it; None for none."""
-        error = _error_object(body, wrapped=True)
+        error = _error_object(body, in_reply=True)
         choices = body.get("choices") if isinstance(body, dict) else None
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        if error is None and (choice.get("error") or str(choice.get("finish_reason")).lower() in BROKEN):
-            error = _error_object(choice, wrapped=True) or {"message": "the server broke off its reply"}
+        if error is None and (choice.get("error") or str(choice.get("finish_reason")).lower() in BREAK_REASONS):
+            error = _error_object(choice, in_reply=True) or {"message": "the server broke off its reply"}
         if error is None:
             return None
         numbers = [str(error.get(name)) for name in ("code", "status", "status_code") if error.get(name)]
         status = next((int(number) for number in numbers if re.fullmatch(r"[345]\d\d", number)), 0)
         words = f"{numbers} {error.get('type')} {error.get('message')}"
-        named = 402 if _NO_CREDIT.search(words) else 429 if _RATE_LIMIT.search(words) else 500
-        return cls.of(status or named, {"error": error})
+        likely_status = 402 if _NO_CREDIT.search(words) else 429 if _RATE_LIMIT.search(words) else 500
+        return cls.of(status or likely_status, {"error": error})
 
     def meaning(self, *, url: str, model: str, secret: str, retry_after: float | None) -> Exception:
         """A RequestError, or the EndpointError that stops everything."""
@@ -79,7 +79,7 @@ class ServerError:
             return RequestError(kind, reason, overload=overload, retry_after=retry_after)
         if status == 413 or (status in {400, 422} and _TOO_LONG.search(words)):
             return RequestError("too long", reason, transient=False)
-        if status in {400, 403} and _REFUSED.search(self.code):
+        if status in {400, 403} and _POLICY.search(self.code):
             return RequestError("refused", reason, transient=False)
         if 300 <= status < 400:
             return EndpointError(
@@ -88,19 +88,19 @@ class ServerError:
             )
         return EndpointError(f"{url} answered {reason}", remedy=_remedy(status, model))
 
-    def refused_parameter(self, sent: Collection[str]) -> str | None:
+    def refused_parameter(self, parameters: Collection[str]) -> str | None:
         """Which of the parameters in `sent` this model does not take, where it says so and we can do without it."""
         if self.status not in {400, 403, 422} or not _NOT_TAKEN.search(f"{self.code} {self.message}"):
             return None
         words = self.message.lower()
-        mentioned = (name for name in OPTIONAL if re.search(rf"\b(top_)?{name}\b", words))
-        name = self.param or next(mentioned, "")
+        names = (name for name in OPTIONAL if re.search(rf"\b(top_)?{name}\b", words))
+        name = self.param or next(names, "")
         name = "logprobs" if name == "top_logprobs" else name
-        return name if name in OPTIONAL and name in sent else None
+        return name if name in OPTIONAL and name in parameters else None
 
     def note(self, name: str, *, model: str, secret: str) -> str:
         """What is done without the parameter, for people."""
-        instead = f"sent as {RENAMED[name]}" if name in RENAMED else "left out"
+        instead = f"sent as {NEWER_NAMES[name]}" if name in NEWER_NAMES else "left out"
         return f"{model} does not take {name}: {instead} ({one_line(self.message, secret=secret)})"
 
 
@@ -110,7 +110,7 @@ def one_line(text: str, *, secret: str = "") -> str:
     return printable(text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…")
 
 
-def _error_object(body: Any, *, wrapped: bool = False) -> Mapping[str, Any] | None:
+def _error_object(body: Any, *, in_reply: bool = False) -> Mapping[str, Any] | None:
     """The error object, which servers put under "error", at the top, or into a list of one.
 
     `wrapped`: a bare object counts only where it calls itself an error.
@@ -122,7 +122,7 @@ def _error_object(body: Any, *, wrapped: bool = False) -> Mapping[str, Any] | No
     inner = body.get("error")
     if inner:
         return inner if isinstance(inner, dict) else {"message": inner}
-    return body if not wrapped or body.get("object") == "error" or body.get("type") == "error" else None
+    return body if not in_reply or body.get("object") == "error" or body.get("type") == "error" else None
 
 
 def _phrase(status: int) -> str:

@@ -30,10 +30,10 @@ def without_thoughts(text: str) -> str:
     A closing tag alone ends thoughts that the chat template opened; an opening tag alone, at the start, means that
     the reply ended within them.
     """
-    for opening, closing in _TAGS:
-        if opening.lower() not in text.lower() and closing.lower() not in text.lower():
+    for start_tag, end_tag in _TAGS:
+        if start_tag.lower() not in text.lower() and end_tag.lower() not in text.lower():
             continue
-        text = re.sub(f"{_tag(opening)}.*?{_tag(closing)}", "", text, flags=re.DOTALL | re.IGNORECASE)
-        text = re.split(_tag(closing), text, flags=re.IGNORECASE)[-1]
-        text = re.sub(rf"\A\s*{re.escape(opening)}.*", "", text, flags=re.DOTALL | re.IGNORECASE)
+        text = re.sub(f"{_tag(start_tag)}.*?{_tag(end_tag)}", "", text, flags=re.DOTALL | re.IGNORECASE)
+        text = re.split(_tag(end_tag), text, flags=re.IGNORECASE)[-1]
+        text = re.sub(rf"\A\s*{re.escape(start_tag)}.*", "", text, flags=re.DOTALL | re.IGNORECASE)
     return text.strip()

@@ -17,10 +17,10 @@ from trimtab.judging.files import read_objects
 from trimtab.judging.rows import Place, Row, kind, text_field, texts_field
 from trimtab.records import Answer, digest
 
-FAILED = "$ERROR$"  # what FastChat writes where a server gave no answer
-_SHOWN = 5
+ERROR_TEXT = "$ERROR$"  # what FastChat writes where a server gave no answer
+N_NAMED = 5
 
-Given = TypeVar("Given")
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ def fastchat_rows(answers: Iterable[TurnAnswers], *, tstamp: float) -> list[dict
     """FastChat's `model_answer` rows, with `n_tokens` and `finished` beside. `tstamp` is in seconds since 1970."""
     return [
         {
-            "question_id": question_id(one.prompt_id),
-            "answer_id": digest([one.generator, one.prompt_id, list(one.turns)])[:22],
-            "model_id": one.generator,
-            "choices": [{"index": 0, "turns": list(one.turns)}],
+            "question_id": question_id(answer.prompt_id),
+            "answer_id": digest([answer.generator, answer.prompt_id, list(answer.turns)])[:22],
+            "model_id": answer.generator,
+            "choices": [{"index": 0, "turns": list(answer.turns)}],
             "tstamp": tstamp,
-            "n_tokens": one.n_tokens,
-            "finished": one.finished,
+            "n_tokens": answer.n_tokens,
+            "finished": answer.finished,
         }
-        for one in answers
+        for answer in answers
     ]
 
 
@@ -64,17 +64,17 @@ def read_model_answers(path: Path, *, benchmark: Benchmark, allow_missing: bool 
     question answered twice, another number of turns or an answer that failed; and for unanswered prompts, unless
     `allow_missing`.
     """
-    asked = {prompt.id: prompt for prompt in benchmark.prompts}
+    prompts = {prompt.id: prompt for prompt in benchmark.prompts}
     rows = read_objects(path)
     _require_one_model([(place, text_field(row, "model_id", place=place)) for place, row in rows], path=path)
-    given = _by_prompt(
+    rows_by_key = _by_prompt(
         (place, str(_identifier(row, place=place)), (row, _first_choice(row, place=place))) for place, row in rows
     )
-    for name, (place, (_, turns)) in given.items():
-        if name in asked:
-            _require_turns(turns, asked[name], place=place)
+    for name, (place, (_, turns)) in rows_by_key.items():
+        if name in prompts:
+            _require_turns(turns, prompts[name], place=place)
     keys = [(prompt, prompt.id) for prompt in benchmark.prompts]
-    answered = _in_order(given, keys, path=path, allow_missing=allow_missing)
+    content_by_prompt = _in_order(rows_by_key, keys, path=path, allow_missing=allow_missing)
     return [
         TurnAnswers(
             prompt.id,
@@ -83,7 +83,7 @@ def read_model_answers(path: Path, *, benchmark: Benchmark, allow_missing: bool 
             n_tokens=_count(row, "n_tokens"),
             finished=row.get("finished") is not False,
         )
-        for prompt, (row, turns) in answered
+        for prompt, (row, turns) in content_by_prompt
     ]
 
 
@@ -97,12 +97,12 @@ def read_model_outputs(path: Path, *, benchmark: Benchmark, allow_missing: bool 
     rows = read_objects(path)
     _require_one_model([(place, text_field(row, "generator", place=place)) for place, row in rows], path=path)
     name = "prompt_id" if all("prompt_id" in row for _, row in rows) else "instruction"
-    given = _by_prompt(
+    rows_by_key = _by_prompt(
         (place, text_field(row, name, place=place), (row, text_field(row, "output", place=place)))
         for place, row in rows
     )
     keys = [(prompt, prompt.id if name == "prompt_id" else prompt.instruction) for prompt in benchmark.prompts]
-    answered = _in_order(given, keys, path=path, allow_missing=allow_missing)
+    content_by_prompt = _in_order(rows_by_key, keys, path=path, allow_missing=allow_missing)
     return [
         Answer(
             prompt.id,
@@ -113,17 +113,17 @@ def read_model_outputs(path: Path, *, benchmark: Benchmark, allow_missing: bool 
             n_tokens=_count(row, "n_tokens"),
             finished=row.get("finished") is not False,
         )
-        for prompt, (row, output) in answered
+        for prompt, (row, output) in content_by_prompt
     ]
 
 
 def read_references(path: Path) -> dict[str, tuple[str, ...]]:
     """Prompt id → answers by turn, from a file in FastChat's form. Raises DataError naming the row."""
-    given = _by_prompt(
+    references = _by_prompt(
         (place, str(_identifier(row, place=place)), _first_choice(row, place=place))
         for place, row in read_objects(path)
     )
-    return {name: turns for name, (_, turns) in given.items()}
+    return {name: turns for name, (_, turns) in references.items()}
 
 
 def _identifier(row: Row, *, place: Place) -> int | str:
@@ -138,8 +138,8 @@ def _first_choice(row: Row, *, place: Place) -> tuple[str, ...]:
     if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
         raise DataError(f"{place}: 'choices' is not [{{index, turns}}]", remedy="give FastChat's model answers")
     turns = texts_field(choices[0], "turns", place=place)
-    if FAILED in turns:
-        raise DataError(f"{place}: an answer is {FAILED!r}: the model's server had failed", remedy="answer it again")
+    if ERROR_TEXT in turns:
+        raise DataError(f"{place}: an answer is {ERROR_TEXT!r}: its server had failed", remedy="answer it again")
     return turns
 
 
@@ -151,41 +151,45 @@ def _require_turns(turns: tuple[str, ...], prompt: Prompt, *, place: Place) -> N
         )
 
 
-def _require_one_model(named: Sequence[tuple[Place, str]], *, path: Path) -> None:
-    first = named[0][1]
-    other = next(((place, name) for place, name in named if name != first), None)
-    if other is not None:
+def _require_one_model(models: Sequence[tuple[Place, str]], *, path: Path) -> None:
+    first = models[0][1]
+    second_model = next(((place, name) for place, name in models if name != first), None)
+    if second_model is not None:
         raise DataError(
-            f"{path} holds answers of several models: {first!r} in row {named[0][0].number}, "
-            f"{other[1]!r} in row {other[0].number}",
+            f"{path} holds answers of several models: {first!r} in row {models[0][0].number}, "
+            f"{second_model[1]!r} in row {second_model[0].number}",
             remedy="give one file a model",
         )
 
 
-def _by_prompt(rows: Iterable[tuple[Place, str, Given]]) -> dict[str, tuple[Place, Given]]:
-    by_prompt: dict[str, tuple[Place, Given]] = {}
-    for place, name, given in rows:
+def _by_prompt(rows: Iterable[tuple[Place, str, Content]]) -> dict[str, tuple[Place, Content]]:
+    by_prompt: dict[str, tuple[Place, Content]] = {}
+    for place, name, content in rows:
         if name in by_prompt:
             raise DataError(
                 f"{place.path}: rows {by_prompt[name][0].number} and {place.number} both answer {_short(name)!r}",
                 remedy="keep one answer to each prompt",
             )
-        by_prompt[name] = (place, given)
+        by_prompt[name] = (place, content)
     return by_prompt
 
 
 def _in_order(
-    given: dict[str, tuple[Place, Given]], named: Sequence[tuple[Prompt, str]], *, path: Path, allow_missing: bool
-) -> list[tuple[Prompt, Given]]:
+    content_by_key: dict[str, tuple[Place, Content]],
+    keys: Sequence[tuple[Prompt, str]],
+    *,
+    path: Path,
+    allow_missing: bool,
+) -> list[tuple[Prompt, Content]]:
     """What was given to each prompt under its name."""
-    missing = [key for _, key in named if key not in given]
-    if missing and (not allow_missing or len(missing) == len(named)):
-        shown = ", ".join(repr(_short(key)) for key in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
+    missing = [key for _, key in keys if key not in content_by_key]
+    if missing and (not allow_missing or len(missing) == len(keys)):
+        examples = ", ".join(repr(_short(key)) for key in missing[:N_NAMED]) + (", …" if len(missing) > N_NAMED else "")
         raise DataError(
-            f"{path} has no answer to {len(missing)} of {len(named)} prompts: {shown}",
+            f"{path} has no answer to {len(missing)} of {len(keys)} prompts: {examples}",
             remedy="answer all of them, or ask fewer with --benchmark.limit",
         )
-    return [(prompt, given[key][1]) for prompt, key in named if key in given]
+    return [(prompt, content_by_key[key][1]) for prompt, key in keys if key in content_by_key]
 
 
 def _count(row: Row, name: str) -> int:

@@ -81,14 +81,14 @@ def read_benchmark(path: Path, *, name: str | None = None) -> Benchmark:
     turn, a repeated id, or baseline answers to only some of the prompts or to conversations.
     """
     prompts = [_prompt(value, place=place) for place, value in read_values(path)]
-    seen: dict[str, int] = {}
+    row_numbers: dict[str, int] = {}
     for number, prompt in enumerate(prompts, start=1):
-        if prompt.id in seen:
+        if prompt.id in row_numbers:
             raise DataError(
-                f"{path}: prompts {seen[prompt.id]} and {number} are both {_short(prompt.id)!r}",
+                f"{path}: prompts {row_numbers[prompt.id]} and {number} are both {_short(prompt.id)!r}",
                 remedy="remove one of them, or give each row an id of its own",
             )
-        seen[prompt.id] = number
+        row_numbers[prompt.id] = number
     n_baselines = sum(prompt.baseline_output is not None for prompt in prompts)
     if 0 < n_baselines < len(prompts):
         bare = next(n for n, prompt in enumerate(prompts, start=1) if prompt.baseline_output is None)
@@ -165,12 +165,12 @@ def _temperature(row: Row, *, place: Place) -> float | None:
 
 def _identity(prompt: Prompt) -> list[object]:
     """What a digest covers; a single question's is what it was before there were conversations."""
-    said: list[object] = [
+    parts: list[object] = [
         prompt.id, prompt.instruction, prompt.dataset, prompt.baseline_output, prompt.baseline_generator,
     ]  # fmt: skip
     if prompt.later_turns or prompt.reference or prompt.temperature is not None:
-        said += [list(prompt.later_turns), list(prompt.reference), prompt.temperature]
-    return said
+        parts += [list(prompt.later_turns), list(prompt.reference), prompt.temperature]
+    return parts
 
 
 def _first_of(row: Row, keys: tuple[str, ...]) -> str:
@@ -181,8 +181,8 @@ def _first_of(row: Row, keys: tuple[str, ...]) -> str:
 def _non_empty(prompt: Prompt, *, place: Place) -> Prompt:
     for number, turn in enumerate(prompt.turns, start=1):
         if not turn.strip():
-            what = "the instruction" if number == 1 else f"turn {number}"
-            raise DataError(f"{place}: {what} is empty", remedy="remove the row or give it a text")
+            place_name = "the instruction" if number == 1 else f"turn {number}"
+            raise DataError(f"{place}: {place_name} is empty", remedy="remove the row or give it a text")
     return prompt
 
 

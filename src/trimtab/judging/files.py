@@ -23,10 +23,10 @@ def read_values(path: Path) -> list[tuple[Place, Any]]:
     Raises DataError for a file that is missing, a folder, damaged, empty or not of either form.
     """
     text = _read_text(path)
-    stripped = text.lstrip()
-    if not stripped:
+    start = text.lstrip()
+    if not start:
         raise DataError(f"{path} is empty", remedy="give a JSON list or one JSON value a line")
-    values = _json_list(path, text) if stripped.startswith("[") else _json_lines(path, text)
+    values = _json_list(path, text) if start.startswith("[") else _json_lines(path, text)
     if not values:
         raise DataError(f"{path} holds no rows", remedy="give a JSON list or one JSON value a line")
     return values
@@ -65,8 +65,8 @@ def read_csv(path: Path) -> list[tuple[Place, dict[str, str]]]:
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if zipped else path.open("rb") as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
         if len(raw) > LARGEST_FILE:
             raise DataError(
@@ -87,8 +87,8 @@ def _read_text(path: Path) -> str:
 
 def _not_json(path: Path, error: ValueError | RecursionError) -> DataError:
     if not isinstance(error, json.JSONDecodeError):  # an integer of more than 4,300 digits
-        why = "nested too deeply" if isinstance(error, RecursionError) else str(error).split(";")[0]
-        return DataError(f"{path} holds JSON that cannot be read: {why}", remedy="write the file again")
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).split(";")[0]
+        return DataError(f"{path} holds JSON that cannot be read: {reason}", remedy="write the file again")
     return DataError(
         f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}",
         remedy="mend that line, or write the file again",

@@ -30,7 +30,7 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
+    def preferences(self, comparisons: Sequence[Comparison], /) -> list[float | None]:
         """One preference for every comparison, in their order."""
 
 
@@ -41,16 +41,16 @@ class FunctionJudge:
     name: str
     function: Callable[[str, str, str], float | None]
 
-    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
-        return [self.function(one.prompt_id, one.baseline, one.model) for one in asked]
+    def preferences(self, comparisons: Sequence[Comparison], /) -> list[float | None]:
+        return [self.function(pair.prompt_id, pair.baseline, pair.model) for pair in comparisons]
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedJudge:
-    """The fake: says what it was told for each prompt id, and nothing (None) about others."""
+    """The fake: gives the preference it has for each prompt id, and None for others."""
 
-    told: Mapping[str, float | None]
+    preferences_by_prompt: Mapping[str, float | None]
     name: str = "scripted"
 
-    def preferences(self, asked: Sequence[Comparison], /) -> list[float | None]:
-        return [self.told.get(one.prompt_id) for one in asked]
+    def preferences(self, comparisons: Sequence[Comparison], /) -> list[float | None]:
+        return [self.preferences_by_prompt.get(pair.prompt_id) for pair in comparisons]

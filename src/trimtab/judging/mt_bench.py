@@ -68,12 +68,12 @@ def read_marks(path: Path) -> Marks:
 
     Raises DataError naming the row for a file of another form.
     """
-    kept: dict[tuple[str, int, int, str], Mark] = {}
+    last_marks: dict[tuple[str, int, int, str], Mark] = {}
     rows = read_objects(path)
     for place, row in rows:
         mark = _mark(row, place=place)
-        kept[(mark.model, mark.question_id, mark.turn, mark.judge)] = mark
-    return Marks(tuple(kept.values()), n_repeated=len(rows) - len(kept))
+        last_marks[(mark.model, mark.question_id, mark.turn, mark.judge)] = mark
+    return Marks(tuple(last_marks.values()), n_repeated=len(rows) - len(last_marks))
 
 
 def summarise_marks(marks: Iterable[Mark], *, categories: Mapping[int, str] | None = None) -> list[MarkSummary]:
@@ -96,11 +96,11 @@ def read_categories(path: Path) -> dict[int, str]:
 
 
 def _summary(model: str, judge: str, marks: Sequence[Mark], categories: Mapping[int, str]) -> MarkSummary:
-    scored = [(mark, mark.score) for mark in marks if mark.score is not None]
+    pairs = [(mark, mark.score) for mark in marks if mark.score is not None]
     by_turn: dict[int, list[float]] = defaultdict(list)
     by_category: dict[str, list[float]] = defaultdict(list)
     by_question: dict[int, list[float]] = defaultdict(list)
-    for mark, score in scored:
+    for mark, score in pairs:
         by_turn[mark.turn].append(score)
         by_question[mark.question_id].append(score)
         if categories:
@@ -109,10 +109,10 @@ def _summary(model: str, judge: str, marks: Sequence[Mark], categories: Mapping[
     return MarkSummary(
         model=model,
         judge=judge,
-        mean=fmean(score for _, score in scored) if scored else math.nan,
+        mean=fmean(score for _, score in pairs) if pairs else math.nan,
         standard_error=stdev(question_means) / math.sqrt(len(question_means)) if len(question_means) > 1 else math.nan,
-        n_total=len(scored),
-        n_missing=len(marks) - len(scored),
+        n_total=len(pairs),
+        n_missing=len(marks) - len(pairs),
         by_turn={turn: fmean(by_turn[turn]) for turn in sorted(by_turn)},
         by_category={category: fmean(of_category) for category, of_category in by_category.items()},
     )

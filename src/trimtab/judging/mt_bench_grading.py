@@ -25,7 +25,7 @@ from trimtab.records import Message
 
 CATEGORIES_WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
 MAX_TOKENS = 2048
-UNREAD = -1  # FastChat's score of a judgment without a mark
+NO_SCORE = -1  # FastChat's score of a judgment without a mark
 
 _TEMPERATURES = {
     "writing": 0.7,
@@ -61,7 +61,7 @@ class JudgePrompt:
 
     def messages(self, texts: Mapping[str, str]) -> tuple[Message, ...]:
         """Filled in one pass: a text that contains a place's name is shown as it is."""
-        user = Message("user", _PLACEHOLDER.sub(lambda found: texts[found[1]], self.template))
+        user = Message("user", _PLACEHOLDER.sub(lambda match: texts[match[1]], self.template))
         return (Message("system", self.system), user) if self.system else (user,)
 
 
@@ -117,10 +117,10 @@ def read_judge_prompts(path: Path) -> JudgePrompts:
         prompt = JudgePrompt(
             name, text_field(row, "system_prompt", place=place), text_field(row, "prompt_template", place=place)
         )
-        told = set(_PLACEHOLDER.findall(prompt.template))
-        if told != places:
+        places_there = set(_PLACEHOLDER.findall(prompt.template))
+        if places_there != places:
             raise DataError(
-                f"{place}: {name!r} has places for {', '.join(sorted(told)) or 'nothing'}, "
+                f"{place}: {name!r} has places for {', '.join(sorted(places_there)) or 'nothing'}, "
                 f"not for {', '.join(sorted(places))}",
                 remedy="give FastChat's file",
             )
@@ -134,20 +134,20 @@ def gradings(benchmark: Benchmark, answers: Sequence[TurnAnswers], prompts: Judg
     Answers of several models may come together. Raises DataError for a prompt of more than two turns, which has no
     official judge prompt, or without a number; for an answer to no prompt of the benchmark, or to other turns.
     """
-    asked = {prompt.id: (number, prompt) for number, prompt in enumerate(benchmark.prompts)}
-    for one in answers:
-        if one.prompt_id not in asked:
+    prompt_by_id = {prompt.id: (number, prompt) for number, prompt in enumerate(benchmark.prompts)}
+    for answer in answers:
+        if answer.prompt_id not in prompt_by_id:
             raise DataError(
-                f"{one.generator} answered {one.prompt_id!r}, which {benchmark.name} does not ask",
+                f"{answer.generator} answered {answer.prompt_id!r}, which {benchmark.name} does not ask",
                 remedy="give answers to this benchmark",
             )
-        _require_gradable(asked[one.prompt_id][1], one)
-    ordered = sorted(answers, key=lambda one: asked[one.prompt_id][0])
+        _require_gradable(prompt_by_id[answer.prompt_id][1], answer)
+    in_order = sorted(answers, key=lambda answer: prompt_by_id[answer.prompt_id][0])
     return [
-        _grading(asked[one.prompt_id][1], one, turn=turn, prompts=prompts)
+        _grading(prompt_by_id[answer.prompt_id][1], answer, turn=turn, prompts=prompts)
         for turn in (1, 2)
-        for one in ordered
-        if turn <= len(one.turns)
+        for answer in in_order
+        if turn <= len(answer.turns)
     ]
 
 
@@ -159,7 +159,7 @@ def judgment_row(grading: Grading, *, judge: str, judgment: str, score: float | 
         "judge": [judge, grading.prompt_name],
         "user_prompt": grading.user_prompt,
         "judgment": judgment,
-        "score": UNREAD if score is None else int(score) if score.is_integer() else score,
+        "score": NO_SCORE if score is None else int(score) if score.is_integer() else score,
         "turn": grading.turn,
         "tstamp": tstamp,
     }
@@ -173,12 +173,12 @@ def temperature(prompt: Prompt) -> float:
 
 
 def _grading(prompt: Prompt, answer: TurnAnswers, *, turn: int, prompts: JudgePrompts) -> Grading:
-    chosen = prompts.of(turn=turn, with_reference=bool(prompt.reference))
+    judge_prompt = prompts.of(turn=turn, with_reference=bool(prompt.reference))
     texts = {"question": prompt.instruction, "answer": answer.turns[0]}
-    for number, (question, said) in enumerate(zip(prompt.turns, answer.turns, strict=True), start=1):
-        texts |= {f"question_{number}": question, f"answer_{number}": said}
+    for number, (question, answer_text) in enumerate(zip(prompt.turns, answer.turns, strict=True), start=1):
+        texts |= {f"question_{number}": question, f"answer_{number}": answer_text}
     texts |= {f"ref_answer_{number}": text for number, text in enumerate(prompt.reference, start=1)}
-    return Grading(prompt, answer.generator, turn, chosen.name, chosen.messages(texts), answer.turns)
+    return Grading(prompt, answer.generator, turn, judge_prompt.name, judge_prompt.messages(texts), answer.turns)
 
 
 def _require_gradable(prompt: Prompt, answer: TurnAnswers) -> None:

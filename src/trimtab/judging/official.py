@@ -11,7 +11,7 @@ from trimtab.judging.annotations import read_difficulty, read_gamed
 from trimtab.judging.answer_files import read_references
 from trimtab.judging.benchmarks import Benchmark, Prompt, read_benchmark
 from trimtab.judging.mt_bench_grading import CATEGORIES_WITH_REFERENCE, JudgePrompts, read_judge_prompts
-from trimtab.judging.official_texts import Found, Source, Text, TextMissingError
+from trimtab.judging.official_texts import Source, Text, TextFile, TextMissingError
 from trimtab.judging.rubrics import Rubric, RubricName, make
 
 Name = Literal["alpaca_eval", "alpaca_eval_1", "mt_bench"]
@@ -106,7 +106,7 @@ class LengthTables:
     difficulty: list[float] | None
     gamed: dict[str, list[float]] | None
     notes: tuple[str, ...] = ()
-    texts: Mapping[str, Found] = field(default_factory=dict)
+    texts: Mapping[str, TextFile] = field(default_factory=dict)
 
 
 def names() -> tuple[Name, ...]:
@@ -114,11 +114,11 @@ def names() -> tuple[Name, ...]:
     return get_args(Name)
 
 
-def texts(name: Name, *, source: Source, part: Part | None = None) -> dict[str, Found]:
+def texts(name: Name, *, source: Source, part: Part | None = None) -> dict[str, TextFile]:
     """Every official text of a benchmark, or of one part of it, by name. Raises as `Source.find`."""
     parts = _TEXTS[name]
-    wanted = [text for of_part in ([parts[part]] if part else parts.values()) for text in of_part]
-    return {text.name: source.find(text) for text in wanted}
+    selection = [text for of_part in ([parts[part]] if part else parts.values()) for text in of_part]
+    return {text.name: source.find(text) for text in selection}
 
 
 def benchmark(name: Name, *, source: Source) -> Benchmark:
@@ -128,10 +128,10 @@ def benchmark(name: Name, *, source: Source) -> Benchmark:
     if name == "mt_bench":
         return _mt_bench(source)
     baseline = source.find(BASELINE_2 if name == "alpaca_eval" else BASELINE_1)
-    found = read_benchmark(baseline.path, name=name)
-    if not found.has_baseline:
+    prompts = read_benchmark(baseline.path, name=name)
+    if not prompts.has_baseline:
         raise DataError(f"{baseline.path} has no baseline answers", remedy="give rows with 'instruction' and 'output'")
-    return found
+    return prompts
 
 
 def official_rubric(name: Name) -> RubricName:
@@ -139,14 +139,14 @@ def official_rubric(name: Name) -> RubricName:
     return "ranking" if name == "alpaca_eval_1" else "weighted"
 
 
-def rubric_text(wanted: RubricName) -> Text:
+def rubric_text(name: RubricName) -> Text:
     """The official prompt that a rubric asks with."""
-    return RANKING_PROMPT if wanted == "ranking" else CLASSIFIER_PROMPT
+    return RANKING_PROMPT if name == "ranking" else CLASSIFIER_PROMPT
 
 
-def rubric(wanted: RubricName, *, source: Source) -> Rubric:
+def rubric(name: RubricName, *, source: Source) -> Rubric:
     """A rubric with its official prompt, for any benchmark of single questions. Raises as `Source.find`."""
-    return make(wanted, _read_text(source.find(rubric_text(wanted))))
+    return make(name, _read_text(source.find(rubric_text(name))))
 
 
 def judge_prompts(*, source: Source) -> JudgePrompts:
@@ -156,45 +156,45 @@ def judge_prompts(*, source: Source) -> JudgePrompts:
 
 def length_tables(name: Name, *, source: Source) -> LengthTables:
     """The tables of length control, as far as they can be had; MT-Bench has none. Raises DataError for other bytes."""
-    found: dict[Text, Found] = {}
+    files: dict[Text, TextFile] = {}
     notes = []
     for text in _TEXTS[name]["length"]:
         try:
-            found[text] = source.find(text)
+            files[text] = source.find(text)
         except TextMissingError as error:
             notes.append(f"{error.message}; length control does without it")
-    notes += [one.note for one in found.values() if one.note]
+    notes += [file.note for file in files.values() if file.note]
     return LengthTables(
-        difficulty=read_difficulty(found[DIFFICULTY].path) if DIFFICULTY in found else None,
-        gamed=read_gamed(found[GAMED].path) if GAMED in found else None,
+        difficulty=read_difficulty(files[DIFFICULTY].path) if DIFFICULTY in files else None,
+        gamed=read_gamed(files[GAMED].path) if GAMED in files else None,
         notes=tuple(notes),
-        texts={text.name: one for text, one in found.items()},
+        texts={text.name: file for text, file in files.items()},
     )
 
 
 def _mt_bench(source: Source) -> Benchmark:
     """The `reference` texts in the question file itself are notes of its authors, which no judge is shown."""
-    found = source.find(REFERENCES)
-    references = read_references(found.path)
+    references_text = source.find(REFERENCES)
+    references = read_references(references_text.path)
     questions = read_benchmark(source.find(QUESTIONS).path, name="mt_bench")
 
     def with_reference(prompt: Prompt) -> Prompt:
         if prompt.dataset not in CATEGORIES_WITH_REFERENCE:
             return replace(prompt, reference=())
-        known = references.get(prompt.id, ())
-        if len(known) != len(prompt.turns):
+        answers = references.get(prompt.id, ())
+        if len(answers) != len(prompt.turns):
             raise DataError(
-                f"{found.path} has {len(known)} reference answers to question {prompt.id} ({prompt.dataset}), "
-                f"which has {len(prompt.turns)} turns",
+                f"{references_text.path} has {len(answers)} reference answers to question {prompt.id} "
+                f"({prompt.dataset}), which has {len(prompt.turns)} turns",
                 remedy="give the reference answers that go with these questions",
             )
-        return replace(prompt, reference=known)
+        return replace(prompt, reference=answers)
 
     return Benchmark("mt_bench", tuple(with_reference(prompt) for prompt in questions.prompts))
 
 
-def _read_text(found: Found) -> str:
+def _read_text(location: TextFile) -> str:
     try:
-        return found.path.read_bytes().decode("utf-8")  # as it is: line ends count in its digest
+        return location.path.read_bytes().decode("utf-8")  # as it is: line ends count in its digest
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{found.path} cannot be read: {error}", remedy="give the official file") from error
+        raise DataError(f"{location.path} cannot be read: {error}", remedy="give the official file") from error

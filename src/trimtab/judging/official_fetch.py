@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 MAX_BYTES = 16 * 2**20  # the largest official file is 2 MB
 _CHUNK = 1 << 16
-_HERE = {"127.0.0.1", "::1", "localhost"}
+THIS_MACHINE = {"127.0.0.1", "::1", "localhost"}
 
 
 class UnreachableError(OSError):
@@ -63,17 +63,17 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
 
 def _require_safe(url: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _HERE):
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in THIS_MACHINE):
         raise UnreachableError(f"{url} is not https")
 
 
 def _whole(response: http.client.HTTPResponse, *, max_bytes: int) -> bytes:
-    told = response.headers.get("Content-Length")
+    length = response.headers.get("Content-Length")
     body = bytearray()
     while block := response.read(_CHUNK):
         body += block
         if len(body) > max_bytes:
             raise UnreachableError(f"{response.url} is larger than {max_bytes} bytes")
-    if told is not None and told.isdigit() and len(body) != int(told):  # a bounded read does not complain by itself
-        raise UnreachableError(f"{response.url} broke off after {len(body)} of {told} bytes")
+    if length is not None and length.isdigit() and len(body) != int(length):
+        raise UnreachableError(f"{response.url} broke off after {len(body)} of {length} bytes")
     return bytes(body)

@@ -49,7 +49,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TextFile:
     """Where a text lies, what its bytes are, and whether its content is the official one."""
 
     text: Text
@@ -80,51 +80,51 @@ class Source:
     offline: bool = False
     fetch: Callable[[str], bytes] = fetch
 
-    def find(self, text: Text) -> Found:
+    def find(self, text: Text) -> TextFile:
         """The text's file. Raises TextMissingError when it cannot be had, DataError when other bytes were fetched."""
         if self.folder is not None:
             if not self.folder.is_dir():
                 raise DataError(f"--benchmark-dir {self.folder} is no folder", remedy="name a folder, or leave it out")
-            if found := _in_folder(text, self.folder):
-                return found
-        kept = self.cache / text.sha256
-        if kept.is_file() and store.file_digest(kept) == text.sha256:
-            return Found(text, kept, text.sha256, official=True)
+            if text_file := _in_folder(text, self.folder):
+                return text_file
+        cache_path = self.cache / text.sha256
+        if cache_path.is_file() and store.file_digest(cache_path) == text.sha256:
+            return TextFile(text, cache_path, text.sha256, official=True)
         if self.offline:
             raise self._missing(text, "is not cached, and --offline forbids fetching it")
         try:
             content = self.fetch(text.url)
         except UnreachableError as error:
             raise self._missing(text, f"cannot be fetched: {error}") from error
-        told = hashlib.sha256(content).hexdigest()
-        if told != text.sha256:
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != text.sha256:
             raise DataError(
-                f"{text.name}: {text.url} has sha256 {told}, not {text.sha256}: it is not the text that was published",
+                f"{text.name}: {text.url} has sha256 {sha256}, not {text.sha256}: it is not the published text",
                 remedy=f"to use another text knowingly, give it as {text.known_as[0]} in a --benchmark-dir",
             )
-        store.write_bytes(kept, content)
-        return Found(text, kept, told, official=True)
+        store.write_bytes(cache_path, content)
+        return TextFile(text, cache_path, sha256, official=True)
 
-    def _missing(self, text: Text, why: str) -> TextMissingError:
-        looked = "" if self.folder is None else f" is not in {self.folder},"
+    def _missing(self, text: Text, reason: str) -> TextMissingError:
+        place = "" if self.folder is None else f" is not in {self.folder},"
         return TextMissingError(
-            f"{text.name} ({text.known_as[0]}){looked} {why}",
+            f"{text.name} ({text.known_as[0]}){place} {reason}",
             remedy=f"download {text.url} elsewhere and give its folder as --benchmark-dir",
         )
 
 
-def _in_folder(text: Text, folder: Path) -> Found | None:
+def _in_folder(text: Text, folder: Path) -> TextFile | None:
     """The official bytes anywhere below, else the official rows, else whatever has one of the official names."""
     candidates = [path for path in _files(folder) if path.suffix == text.suffix and path.stat().st_size <= MAX_BYTES]
-    named = _by_name(text, candidates)
-    rest = [path for path in candidates if path not in set(named)]
-    for path in (*named, *rest):
+    by_name = _by_name(text, candidates)
+    unnamed = [path for path in candidates if path not in set(by_name)]
+    for path in (*by_name, *unnamed):
         if text.n_bytes in {None, path.stat().st_size} and store.file_digest(path) == text.sha256:
-            return Found(text, path, text.sha256, official=True)
-    for path in named:
+            return TextFile(text, path, text.sha256, official=True)
+    for path in by_name:
         if text.rows is not None and rows_digest(path) == text.rows:
-            return Found(text, path, store.file_digest(path), official=True)
-    return Found(text, named[0], store.file_digest(named[0]), official=False) if named else None
+            return TextFile(text, path, store.file_digest(path), official=True)
+    return TextFile(text, by_name[0], store.file_digest(by_name[0]), official=False) if by_name else None
 
 
 def _by_name(text: Text, candidates: list[Path]) -> list[Path]:
@@ -134,25 +134,25 @@ def _by_name(text: Text, candidates: list[Path]) -> list[Path]:
         ends = ((number, PurePosixPath(name).parts) for number, name in enumerate(text.known_as))
         return next((number for number, end in ends if path.parts[-len(end) :] == end), None)
 
-    ranked = [(number, len(path.parts), path) for path in candidates if (number := rank(path)) is not None]
-    return [path for _, _, path in sorted(ranked)]
+    order = [(number, len(path.parts), path) for path in candidates if (number := rank(path)) is not None]
+    return [path for _, _, path in sorted(order)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """Files below, hidden ones and links to folders left out; no deeper and no more than is sensible."""
-    seen = 0
+    n_seen = 0
     top = folder.resolve()
-    for where, folders, files in os.walk(top):
-        here = Path(where)
+    for parent, folders, files in os.walk(top):
+        parent_path = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if len(here.relative_to(top).parts) >= MAX_DEPTH:
+        if len(parent_path.relative_to(top).parts) >= MAX_DEPTH:
             folders.clear()
         for name in sorted(files):
-            seen += 1
-            if seen > MAX_LOOKED_AT:
+            n_seen += 1
+            if n_seen > MAX_LOOKED_AT:
                 return
-            if (here / name).is_file():
-                yield here / name
+            if (parent_path / name).is_file():
+                yield parent_path / name
 
 
 def rows_digest(path: Path) -> str | None:

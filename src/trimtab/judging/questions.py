@@ -21,7 +21,7 @@ from trimtab.judging.verdict_cache import VerdictCache, question_key
 from trimtab.progress import Advance, Reporter, SilentReporter, printable
 
 NO_VERDICT = "no verdict"
-REFUSED = "refused"
+REFUSAL = "refused"
 CUT_PROMPT = "cut prompt"
 MORE_TRIES = 2  # after a reply that is no verdict
 MORE_TRIES_GREEDY = 1  # at temperature 0 nearly the same reply is to be expected
@@ -64,8 +64,8 @@ class Outcome:
 
     `n_cached` questions were answered from the cache, `n_asked` by the server in this call, with `n_calls` replies
     (those that were no verdict are paid too) and their tokens. `cost` in US dollars: None without prices, or where a
-    reply came without a count of its tokens; `charged` is what counts against a budget, an estimate for those.
-    `models`: the names under which the server's replies came. `stopped` says why some have neither a value nor a
+    reply came without a count of its tokens; `charged_usd` is what counts against a budget, an estimate for those.
+    `models`: the names under which the server's replies came. `stop_reason` says why some have neither a value nor a
     failure: "asked to" or "max cost".
     """
 
@@ -78,9 +78,9 @@ class Outcome:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
-    charged: float = 0.0
+    charged_usd: float = 0.0
     models: Counter[str] = field(default_factory=Counter)
-    stopped: Literal["", "asked to", "max cost"] = ""
+    stop_reason: Literal["", "asked to", "max cost"] = ""
 
     @property
     def n_failed(self) -> int:
@@ -108,14 +108,14 @@ def estimate(
     Seconds by this judge's replies that are cached, with `concurrency` under way all the time.
     """
     groups = _by_key(questions, endpoint)
-    cached = _cached_verdicts(groups, cache)
-    requests = [group[0].request for key, group in groups.items() if key not in cached]
+    verdicts = _cached_verdicts(groups, cache)
+    requests = [group[0].request for key, group in groups.items() if key not in verdicts]
     prompt = sum(prompt_tokens(request, tokens_of=tokens_of) for request in requests)
     completion = sum(request.max_tokens for request in requests)
     seconds = cache.mean_seconds(judge)
     return CallEstimate(
         n_calls=len(requests),
-        n_cached=sum(len(groups[key]) for key in cached),
+        n_cached=sum(len(groups[key]) for key in verdicts),
         prompt_tokens=round(prompt),
         completion_tokens_at_most=completion,
         cost_usd=None if prices is None else prices.cost(prompt, completion),
@@ -189,10 +189,10 @@ class _Round:
         while self._unsettled and self._error is None:
             requests = [replace(self._groups[key][0].request, id=key) for key in self._unsettled]
             if stop():
-                self._outcome.stopped = "asked to"
+                self._outcome.stop_reason = "asked to"
                 return
             if not self._budget.fits(requests[0]):
-                self._outcome.stopped = "max cost"
+                self._outcome.stop_reason = "max cost"
                 return
             endpoint.ask(
                 requests,
@@ -216,7 +216,7 @@ class _Round:
         outcome.n_calls += 1
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
-        outcome.charged = self._budget.spent
+        outcome.charged_usd = self._budget.spent
         if outcome.cost is not None:
             outcome.cost = self._budget.spent if reply.counts_tokens else None
         value = self._value(group[0], reply)
@@ -234,7 +234,7 @@ class _Round:
             seconds=reply.seconds,
         )
         outcome.settle(group, value, reply)
-        self._settled(key)
+        self._finish(key)
 
     def _value(self, question: Question, reply: Reply) -> float | None:
         try:
@@ -275,9 +275,9 @@ class _Round:
 
     def _give_up(self, key: str, failure: Failure) -> None:
         self._outcome.failures.update({question.id: failure for question in self._groups[key]})
-        self._settled(key)
+        self._finish(key)
 
-    def _settled(self, key: str) -> None:
+    def _finish(self, key: str) -> None:
         del self._unsettled[key]
         outcome, n = self._outcome, len(self._groups[key])
         outcome.n_asked += n
@@ -312,7 +312,7 @@ def _lasting_failure(request: Request, reply: Reply) -> Failure | None:
             1,
         )
     if reply.ending == "refused":
-        return Failure(REFUSED, f"the judge refused: {_shortened(reply.refusal or reply.text) or 'filtered'}", 1)
+        return Failure(REFUSAL, f"the judge refused: {_start_of(reply.refusal or reply.text) or 'filtered'}", 1)
     return None
 
 
@@ -350,10 +350,10 @@ def _excerpt(reply: Reply) -> str:
         thoughts = ", it holds thoughts alone" if reply.thought else ""
         return f"the reply is empty (finish reason {finish_reason}{thoughts})"
     if not reply.answer:
-        return f"the reply holds thoughts alone (finish reason {finish_reason}): {_shortened(reply.text)}"
-    cut = "" if reply.ending == "whole" else f" (finish reason {finish_reason})"
-    return f"no verdict can be read{cut} from: {_shortened(reply.text)}"
+        return f"the reply holds thoughts alone (finish reason {finish_reason}): {_start_of(reply.text)}"
+    suffix = "" if reply.ending == "whole" else f" (finish reason {finish_reason})"
+    return f"no verdict can be read{suffix} from: {_start_of(reply.text)}"
 
 
-def _shortened(text: str) -> str:
+def _start_of(text: str) -> str:
     return printable(text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…")

@@ -10,29 +10,29 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 
-COLUMN = "seal"
+COLUMN = "seal"  # its name in the databases that are there
 
 
-def seal(connection: sqlite3.Connection, table: str, columns: Sequence[str], key: str | None = None) -> None:
-    """Seal the row of `key`, or every row, within the caller's transaction. `columns` start with the key."""
+def write(connection: sqlite3.Connection, table: str, columns: Sequence[str], key: str | None = None) -> None:
+    """Write the checksum of the row of `key`, or of every row, within the caller's transaction. The key comes first."""
     select = f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608  # our own names
     rows = _rows(connection, select) if key is None else _rows(connection, f"{select} WHERE {columns[0]} = ?", key)
-    sealed = [(_sum(row), row[0]) for row in rows]
+    checksums = [(_sum(row), row[0]) for row in rows]
     connection.executemany(
         f"UPDATE {table} SET {COLUMN} = ? WHERE {columns[0]} = CAST(? AS TEXT)",  # noqa: S608  # our own names
-        sealed,
+        checksums,
     )
 
 
-def drop_broken(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> int:
-    """Delete the rows that are not as they were sealed, within the caller's transaction; how many there were."""
-    told = _rows(connection, f"SELECT {', '.join(columns)}, {COLUMN} FROM {table}")  # noqa: S608  # our own names
-    broken = [(row[0],) for row in told if _sum(row[:-1]) != row[-1]]
+def drop_damaged(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> int:
+    """Delete the rows that are not as their checksum says, within the caller's transaction; how many there were."""
+    rows = _rows(connection, f"SELECT {', '.join(columns)}, {COLUMN} FROM {table}")  # noqa: S608  # our own names
+    damaged_keys = [(row[0],) for row in rows if _sum(row[:-1]) != row[-1]]
     connection.executemany(
         f"DELETE FROM {table} WHERE {columns[0]} = CAST(? AS TEXT)",  # noqa: S608  # our own names
-        broken,
+        damaged_keys,
     )
-    return len(broken)
+    return len(damaged_keys)
 
 
 def _sum(row: Sequence[object]) -> int:

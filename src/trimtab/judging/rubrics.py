@@ -57,7 +57,7 @@ class Rubric:
         """The judge's prompt with the two answers in this order."""
         texts = {"instruction": instruction, "output_1": first, "output_2": second}
         return tuple(
-            Message(role, _PLACEHOLDER.sub(lambda found: texts[found[1]], content).strip())
+            Message(role, _PLACEHOLDER.sub(lambda match: texts[match[1]], content).strip())
             for role, content in _chat(self.template)
         )
 
@@ -76,7 +76,7 @@ class Rubric:
 
         Raises NoLogProbsError when a weighted verdict was asked for and a reply with text comes without any.
         """
-        cut = reply.ending == "cut"
+        is_cut = reply.ending == "cut"
         if not reply.text or reply.ending in {"refused", "tool call"}:
             return None
         match self.name:
@@ -88,9 +88,9 @@ class Rubric:
                     )
                 return read_weighted(reply)
             case "chosen":
-                return read_chosen(reply.answer, cut=cut)
+                return read_chosen(reply.answer, is_cut=is_cut)
             case "ranking":
-                return None if cut else read_ranking(reply.answer)
+                return None if is_cut else read_ranking(reply.answer)
             case _:
                 assert_never(self.name)
 
@@ -143,4 +143,4 @@ def unswitched(preference: float | None, *, switched: bool) -> float | None:
 
 
 def _chat(template: str) -> list[tuple[Role, str]]:
-    return [(cast(Role, found["role"].strip()), found["content"]) for found in _MESSAGE.finditer(template)]
+    return [(cast(Role, match["role"].strip()), match["content"]) for match in _MESSAGE.finditer(template)]

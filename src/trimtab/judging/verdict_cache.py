@@ -1,4 +1,4 @@
-"""The verdict store: what judges said, kept by what they were asked, so that nothing is paid for twice.
+"""The verdict cache: what judges said, by what they were asked, so that nothing is paid for twice.
 
 One SQLite database (`trimtab.store.database`) with two tables: `verdicts`, each a value with the reply it was read
 from, and `failures`, which are never a value and go when a verdict comes. A key (`question_key`) is the digest of
@@ -24,9 +24,9 @@ from trimtab.errors import StoreError
 from trimtab.judging import row_checksums
 from trimtab.records import digest
 
-SCHEMA = 2  # 1: rows without a seal
+SCHEMA = 2  # 1: rows without a checksum
 _LOG = logging.getLogger("trimtab.judging")
-_AT_ONCE = 500  # keys in one statement; SQLite takes at least 999 variables
+_BATCH = 500  # keys in one statement; SQLite takes at least 999 variables
 _TABLES = (
     """CREATE TABLE verdicts (
         key TEXT PRIMARY KEY, judge TEXT NOT NULL, subject TEXT NOT NULL, value REAL NOT NULL, reply TEXT,
@@ -66,12 +66,12 @@ def question_key(*, judge: str, base_url: str, request: Request) -> str:
 
 def _server(base_url: str) -> str:
     url = urlsplit(base_url.rstrip("/"))
-    here = url.hostname in ("localhost", "127.0.0.1", "::1")
-    return urlunsplit(url._replace(netloc="localhost")) if here else base_url.rstrip("/")
+    is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
+    return urlunsplit(url._replace(netloc="localhost")) if is_local else base_url.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedVerdict:
     """One verdict. `reply` is the JSON that it was read from, None where there was none; `created` is a Unix time."""
 
     key: str
@@ -85,11 +85,11 @@ class Kept:
     reply: dict[str, Any] | None
 
 
-_VERDICT = tuple(column.name for column in fields(Kept))
+_VERDICT = tuple(column.name for column in fields(CachedVerdict))
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class CachedFailure:
     """The last time that a question got no verdict. `last` is a Unix time."""
 
     key: str
@@ -101,16 +101,16 @@ class Failed:
     last: float
 
 
-_FAILURE = tuple(column.name for column in fields(Failed))
-_SEALED = {"verdicts": _VERDICT, "failures": _FAILURE}
+_FAILURE = tuple(column.name for column in fields(CachedFailure))
+_COLUMNS = {"verdicts": _VERDICT, "failures": _FAILURE}
 
 
 class VerdictCache:
     """Verdicts and failures over a connection of `store.database`, in the thread that opened it.
 
     Each `put` and `fail` is one transaction, on disk when it returns. Rows that are not as they were written are
-    dropped when the store is opened, with a warning, and asked again (see `seals`). Raises StoreError for a database
-    that a newer trimtab wrote, or that is something else.
+    dropped when the cache is opened, with a warning, and asked again (see `row_checksums`). Raises StoreError for a
+    database that a newer trimtab wrote, or that is something else.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float] = time.time) -> None:
@@ -118,11 +118,15 @@ class VerdictCache:
         with store.transaction(self._connection):
             self._open()
 
-    def get(self, keys: Iterable[str]) -> dict[str, Kept]:
+    def get(self, keys: Iterable[str]) -> dict[str, CachedVerdict]:
         """The verdicts that are there."""
         rows = self._rows(f"SELECT {', '.join(_VERDICT)} FROM verdicts WHERE key IN", keys)  # noqa: S608  # own names
-        told = (dict(zip(_VERDICT, row, strict=True)) for row in rows)
-        return {row["key"]: Kept(**row | {"reply": row["reply"] and json.loads(row["reply"])}) for row in told}
+        verdicts = {}
+        for row in rows:
+            columns = dict(zip(_VERDICT, row, strict=True))
+            reply = columns.pop("reply")
+            verdicts[row[0]] = CachedVerdict(**columns, reply=reply and json.loads(reply))
+        return verdicts
 
     def put(
         self,
@@ -138,13 +142,13 @@ class VerdictCache:
     ) -> None:
         """Keep a verdict in place of an earlier one or a failure. `subject` names the prompt, for people."""
         assert math.isfinite(value), f"{judge} said {value} on {subject}: no verdict is a failure, not a value"
-        told = None if reply is None else json.dumps(reply, allow_nan=False)
-        row = (key, _text(judge), _text(subject), float(value), told, prompt_tokens, completion_tokens, seconds)
+        reply_text = None if reply is None else json.dumps(reply, allow_nan=False)
+        row = (key, _text(judge), _text(subject), float(value), reply_text, prompt_tokens, completion_tokens, seconds)
         with store.transaction(self._connection):
             self._connection.execute(
                 "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", (*row, self._now())
             )
-            row_checksums.seal(self._connection, "verdicts", _VERDICT, key)
+            row_checksums.write(self._connection, "verdicts", _VERDICT, key)
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
 
     def fail(self, key: str, *, judge: str, subject: str, kind: str, message: str, attempts: int) -> None:
@@ -156,12 +160,12 @@ class VerdictCache:
                 " WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?)",
                 (*row, key),
             )
-            row_checksums.seal(self._connection, "failures", _FAILURE, key)
+            row_checksums.write(self._connection, "failures", _FAILURE, key)
 
-    def failures(self, keys: Iterable[str]) -> dict[str, Failed]:
+    def failures(self, keys: Iterable[str]) -> dict[str, CachedFailure]:
         """The failures that are there."""
         rows = self._rows(f"SELECT {', '.join(_FAILURE)} FROM failures WHERE key IN", keys)  # noqa: S608  # own names
-        return {row[0]: Failed(*row) for row in rows}
+        return {row[0]: CachedFailure(*row) for row in rows}
 
     def forget(self, key: str) -> None:
         """Take back what is kept under the key."""
@@ -171,17 +175,15 @@ class VerdictCache:
 
     def mean_seconds(self, judge: str) -> float | None:
         """How long this judge took for a reply, on average; None when it has not been asked."""
-        told = self._connection.execute(
-            "SELECT AVG(seconds) FROM verdicts WHERE judge = ? AND seconds > 0", (_text(judge),)
-        )
-        mean = told.fetchone()[0]
+        average = "SELECT AVG(seconds) FROM verdicts WHERE judge = ? AND seconds > 0"
+        (mean,) = self._connection.execute(average, (_text(judge),)).fetchone()
         return None if mean is None else float(mean)
 
     def _rows(self, select: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
-        wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), _AT_ONCE):
-            some = wanted[start : start + _AT_ONCE]
-            yield from self._connection.execute(f"{select} ({', '.join('?' * len(some))})", some)
+        unique = list(dict.fromkeys(keys))
+        for start in range(0, len(unique), _BATCH):
+            batch = unique[start : start + _BATCH]
+            yield from self._connection.execute(f"{select} ({', '.join('?' * len(batch))})", batch)
 
     def _open(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -191,27 +193,27 @@ class VerdictCache:
                 self._connection.execute(table)
             self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
         elif version == 0:
-            raise StoreError(f"{self._name()} is no verdict store", remedy="name another file, or move this one away")
+            raise StoreError(f"{self._name()} is no verdict cache", remedy="name another file, or move this one away")
         elif version > SCHEMA:
             raise StoreError(
                 f"{self._name()} was written by a newer trimtab (schema {version}; this one knows {SCHEMA})",
                 remedy="upgrade trimtab, or set TRIMTAB_HOME to another folder",
             )
         elif version == SCHEMA:
-            self._drop_broken()
+            self._drop_damaged()
         else:
-            self._seal_all()
+            self._add_checksums()
 
-    def _drop_broken(self) -> None:
-        for table, columns in _SEALED.items():
-            if n := row_checksums.drop_broken(self._connection, table, columns):
+    def _drop_damaged(self) -> None:
+        for table, columns in _COLUMNS.items():
+            if n := row_checksums.drop_damaged(self._connection, table, columns):
                 _LOG.warning("%s: %d of its %s were damaged and are dropped", self._name(), n, table)
 
-    def _seal_all(self) -> None:
+    def _add_checksums(self) -> None:
         """Rows of schema 1 are taken as they are."""
-        for table, columns in _SEALED.items():
+        for table, columns in _COLUMNS.items():
             self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {row_checksums.COLUMN} INTEGER")
-            row_checksums.seal(self._connection, table, columns)
+            row_checksums.write(self._connection, table, columns)
         self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _name(self) -> str:

@@ -87,12 +87,12 @@ def _letter_position(reply: Reply) -> int | None:
     if len(tokens) == 1 and bool(answer) == bool(reply.text.strip()):  # the text is not thoughts alone
         names = {tokens[0].strip(), *(name.translate(_WRITTEN_SPACE).strip() for name in reply.logprobs[0])}
         return 0 if answer in names else None
-    spoken = without_thoughts("".join(tokens))
-    if answer and not spoken.endswith(answer):
-        spoken = _TRAILING_CONTROL.sub("", spoken)
+    spoken_text = without_thoughts("".join(tokens))
+    if answer and not spoken_text.endswith(answer):
+        spoken_text = _TRAILING_CONTROL.sub("", spoken_text)
         while tokens and _TRAILING_CONTROL.fullmatch(tokens[-1]):
             tokens.pop()
-    if not answer or not spoken.endswith(answer):
+    if not answer or not spoken_text.endswith(answer):
         return None
     ends = list(accumulate(map(len, tokens)))
     start = len("".join(tokens).rstrip()) - len(answer)
@@ -118,12 +118,12 @@ def _log_sum(values: Collection[float]) -> float:
 # --- letters and ranks as text -------------------------------------------------------------------------------------
 
 
-def read_chosen(answer: str, *, cut: bool = False) -> float | None:
+def read_chosen(answer: str, *, is_cut: bool = False) -> float | None:
     """The letter m or M in a line or sentence of its own, dressed or named as people do; the last one counts.
 
-    "**m**", "Output (M)", "Answer: m\n\nIt is …"; anything else is no verdict. `cut`: the last line is not whole.
+    "**m**", "Output (M)", "Answer: m\n\nIt is …"; anything else is no verdict. `is_cut`: the last line is not whole.
     """
-    letter = _last_letter(answer.rstrip("\n").rpartition("\n")[0] if cut else answer)
+    letter = _last_letter(answer.rstrip("\n").rpartition("\n")[0] if is_cut else answer)
     return None if letter is None else {"m": 1.0, "M": 2.0}[letter[0]]
 
 
@@ -210,6 +210,6 @@ def _is_quoted(mark: re.Match[str], judged: str) -> bool:
 
 def _is_open(before: str, marks: tuple[str, str]) -> bool:
     """Whether a quotation has begun and not ended."""
-    opening, closing = marks
-    n_closed = before.count(closing)
-    return n_closed % 2 == 1 if opening == closing else before.count(opening) > n_closed
+    start_mark, end_mark = marks
+    n_closed = before.count(end_mark)
+    return n_closed % 2 == 1 if start_mark == end_mark else before.count(start_mark) > n_closed

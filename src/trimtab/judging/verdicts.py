@@ -72,19 +72,24 @@ def judge_answers(
     Identical answers are a tie without asking, unless `ask_when_identical`.
     """
     pairs = pair_answers(baseline, model).pairs
-    wanted = [pair for pair in pairs if ask_when_identical or pair[0].output != pair[1].output]
-    asked = [Comparison(old.prompt_id, old.instruction, old.output, new.output) for old, new in wanted]
-    told = dict(zip((one.prompt_id for one in asked), judge.preferences(asked), strict=True))
-    for prompt, preference in told.items():
+    comparisons = [
+        Comparison(old.prompt_id, old.instruction, old.output, new.output)
+        for old, new in pairs
+        if ask_when_identical or old.output != new.output
+    ]
+    preferences = dict(zip((pair.prompt_id for pair in comparisons), judge.preferences(comparisons), strict=True))
+    for prompt, preference in preferences.items():
         assert preference is None or 1 <= preference <= 2, f"{judge.name} said {preference} on {prompt}"
-    return [_verdict(old, new, annotator=judge.name, preference=told.get(old.prompt_id, 1.5)) for old, new in pairs]
+    return [
+        _verdict(old, new, annotator=judge.name, preference=preferences.get(old.prompt_id, 1.5)) for old, new in pairs
+    ]
 
 
 def canaries(judge: Judge, baseline: Sequence[Answer], *, prompts: int) -> dict[str, list[Verdict]]:
     """What the judge says of `canary_answers`: to be told beside every number. Nothing where `prompts` is 0."""
-    some = spread(baseline, prompts)
+    sample = spread(baseline, prompts)
     return {
-        name: judge_answers(judge, some, answers, ask_when_identical=True)
+        name: judge_answers(judge, sample, answers, ask_when_identical=True)
         for name, answers in canary_answers(baseline, prompts=prompts).items()
     }
 
@@ -95,12 +100,12 @@ def canary_answers(baseline: Sequence[Answer], *, prompts: int) -> dict[str, lis
     `baseline`: the baseline's own, really asked, which must come to 50 %. The others are worthless answers, the same to
     every prompt, which must lose nearly everywhere: see `WORTHLESS`.
     """
-    some = spread(baseline, prompts)
+    sample = spread(baseline, prompts)
     worthless = {
-        name: [replace(answer, output=text, generator=name, n_tokens=0) for answer in some]
+        name: [replace(answer, output=text, generator=name, n_tokens=0) for answer in sample]
         for name, text in WORTHLESS.items()
     }
-    return {"baseline": some} | worthless if some else {}
+    return {"baseline": sample} | worthless if sample else {}
 
 
 def spread(answers: Sequence[Spread], n: int) -> list[Spread]:
@@ -116,19 +121,19 @@ def annotations_from_rows(rows: Iterable[tuple[Place, Row]]) -> Annotations:
     `preference` must be there and may be null; a number outside [1, 2] is kept as it is and counts as missing later.
     Judged twice (same prompt, models and annotator): the last one stays, in the place of the first.
     """
-    kept: dict[tuple[str, str, str, str], Verdict] = {}
+    last_verdicts: dict[tuple[str, str, str, str], Verdict] = {}
     prices: list[float] = []
     seconds: list[float] = []
     n_rows = 0
     for place, row in rows:
         verdict = _from_row(row, place=place)
-        kept[(verdict.prompt_id, verdict.generator_1, verdict.generator_2, verdict.annotator)] = verdict
+        last_verdicts[(verdict.prompt_id, verdict.generator_1, verdict.generator_2, verdict.annotator)] = verdict
         n_rows += 1
         _note(row, "price_per_example", prices)
         _note(row, "time_per_example", seconds)
     return Annotations(
-        verdicts=tuple(kept.values()),
-        n_repeated=n_rows - len(kept),
+        verdicts=tuple(last_verdicts.values()),
+        n_repeated=n_rows - len(last_verdicts),
         price=sum(prices) if prices else None,
         seconds=sum(seconds) if seconds else None,
     )

@@ -69,7 +69,7 @@ def _no_answer(reply: Reply) -> str | None:
         case "whole" if not reply.text.strip() and not reply.thought:
             return None  # the model's own word
         case _ if not reply.answer:
-            what = "a reply of thoughts alone" if reply.thought or reply.text.strip() else "a reply without text"
-            return f"{what} (finish reason {reply.finish_reason or 'not given'})"
+            description = "a reply of thoughts alone" if reply.thought or reply.text.strip() else "a reply without text"
+            return f"{description} (finish reason {reply.finish_reason or 'not given'})"
         case _:
             return None

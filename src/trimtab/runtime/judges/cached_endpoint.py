@@ -31,18 +31,18 @@ def endpoint(config: Config) -> Endpoint:
 def prices(config: Config) -> Prices | None:
     """What the judge's tokens cost; None where nobody says. Raises ConfigError for a limit that cannot be kept."""
     judge = config.judge
-    found = prices_for(
+    token_prices = prices_for(
         judge.model,
         base_url=endpoint(config).base_url,
         input_price=judge.input_price,
         output_price=judge.output_price,
     )
-    if judge.max_cost is not None and found is None:
+    if judge.max_cost is not None and token_prices is None:
         raise ConfigError(
             f"judge.max_cost = {judge.max_cost:g} cannot be kept: the prices of {judge.model} are not known here",
             remedy="give them with --input-price and --output-price, in US dollars a million tokens",
         )
-    return found
+    return token_prices
 
 
 @contextmanager
@@ -66,21 +66,21 @@ class CachedEndpoint:
         """What came of the questions. Raises StopError after a signal and RunError at the limit of costs, both after
         everything that was answered is kept."""
         max_cost = self.config.judge.max_cost
-        charged = math.fsum(outcome.charged for outcome in self.outcomes)
+        spent = math.fsum(outcome.charged_usd for outcome in self.outcomes)
         outcome = ask_all(
             questions,
             judge=self.config.judge.model,
             endpoint=self.endpoint,
             cache=self.cache,
             prices=self.prices,
-            max_cost=None if max_cost is None else max(max_cost - charged, 0.0),
+            max_cost=None if max_cost is None else max(max_cost - spent, 0.0),
             reporter=reporter or self.reporter,
             stop=lambda: bool(self.stop),
         )
         self.outcomes.append(outcome)
         if self.stop:
             raise self.stop.error("judge: every verdict so far is kept")
-        if outcome.stopped:
+        if outcome.stop_reason:
             raise RunError(
                 f"judge: stopped at judge.max_cost = {max_cost:g} US dollars; "
                 f"{len(outcome.values)} of {len(questions)} verdicts are kept",

@@ -104,7 +104,7 @@ class JudgeRecord:
         return self.too_many_missing and not self.allow_missing
 
     def to_json(self) -> dict[str, Any]:
-        unanswered = f"{self.unit} not answered: {self.n_unanswered}".strip() if self.n_unanswered else ""
+        missing_answers = f"{self.unit} not answered: {self.n_unanswered}".strip() if self.n_unanswered else ""
         return {
             **asdict(self.identity),
             **asdict(self.usage),
@@ -112,7 +112,7 @@ class JudgeRecord:
             "n_prompts": self.n_prompts,
             "n_missing": self.n_missing,
             "allow_missing": self.allow_missing,
-            "reasons": ", ".join(filter(None, [unanswered, self.usage.reasons])),
+            "reasons": ", ".join(filter(None, [missing_answers, self.usage.reasons])),
         }
 
 

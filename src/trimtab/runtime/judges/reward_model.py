@@ -60,9 +60,9 @@ class RewardJudge:
 
     def _scores(self, texts: Sequence[Text]) -> dict[Text, float | None]:
         keys = {text: digest(["reward", self.weights, *text]) for text in texts}
-        cached = self.cache.get(list(keys.values()))
-        scores: dict[Text, float | None] = {text: cached[key].value for text, key in keys.items() if key in cached}
-        missing = [text for text in texts if keys[text] not in cached]
+        rows = self.cache.get(list(keys.values()))
+        scores: dict[Text, float | None] = {text: rows[key].value for text, key in keys.items() if key in rows}
+        missing = [text for text in texts if keys[text] not in rows]
         self.n_cached, self.n_scored = self.n_cached + len(scores), self.n_scored + len(missing)
         return scores | self._score(missing, keys) if missing else scores
 
