@@ -113,28 +113,28 @@ class Endpoint:
         if not requests:
             return
         self.check()
-        self._failures_in_a_row, refusal, is_closed = 0, None, False
+        refusal: EndpointError | None = None
+        self._failures_in_a_row = 0
         queue, under_way = deque(requests), dict[Future[Reply], Request]()
         with _event_loop() as loop, self._client(loop) as client:
             limit = AdaptiveLimit(self.concurrency, size=self.limit)
-            while under_way or (queue and not is_closed):
-                while queue and not is_closed and len(under_way) < self.concurrency:
-                    if stop():
-                        is_closed = True
-                    elif not admit(queue[0]):
+            while under_way or queue:
+                while queue and len(under_way) < self.concurrency and not stop():
+                    if not admit(queue[0]):
                         queue.clear()
-                    else:
-                        request = queue.popleft()
-                        answer = self._answer(client, limit, request)
-                        under_way[asyncio.run_coroutine_threadsafe(answer, loop)] = request
-                is_closed = is_closed or stop()  # also while all wait for a server that asked for patience
-                if is_closed:
+                        break
+                    request = queue.popleft()
+                    answer = self._answer(client, limit, request)
+                    under_way[asyncio.run_coroutine_threadsafe(answer, loop)] = request
+                if refusal is not None or stop():  # also while all wait for a server that asked for patience
+                    queue.clear()
                     loop.call_soon_threadsafe(limit.close)
                 for future in wait(under_way, timeout=TICK, return_when=FIRST_COMPLETED).done:
                     try:
                         self._hand_over(future, under_way.pop(future), on_reply, on_failure)
                     except EndpointError as error:
-                        refusal, is_closed = refusal or error, True
+                        refusal = refusal or error
+                        queue.clear()
             self.limit = limit.size
         if refusal is not None:
             raise refusal

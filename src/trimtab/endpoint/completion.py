@@ -199,24 +199,26 @@ def _content(content: Any) -> tuple[str | None, str, bool]:
 
 def _with_logprobs(reply: Reply, logprobs: Any) -> Reply:
     """OpenAI's form, or the older one with `top_logprobs` as a list of objects; None for none."""
-    if not isinstance(logprobs, dict):
-        return reply
-    content, older, token_names = (logprobs.get(name) for name in ("content", "top_logprobs", "tokens"))
-    if isinstance(content, list) and content:
-        entries = [entry if isinstance(entry, dict) else {} for entry in content]
-        positions, token_names = tuple(_position(entry) for entry in entries), [entry.get("token") for entry in entries]
-    elif isinstance(older, list) and older and all(isinstance(entry, dict) for entry in older):
-        positions = tuple(_by_token(entry.items()) for entry in older)
+    row = logprobs if isinstance(logprobs, dict) else {}
+    entries, older = _objects(row.get("content")), _objects(row.get("top_logprobs"))
+    if entries:
+        positions, names = tuple(_position(entry) for entry in entries), [entry.get("token") for entry in entries]
+    elif older:
+        positions, names = tuple(_by_token(entry.items()) for entry in older), row.get("tokens") or []
     else:
         return reply
-    tokens = [token for token in token_names if isinstance(token, str)] if isinstance(token_names, list) else []
-    return replace(reply, logprobs=positions, tokens=tuple(tokens) if len(tokens) == len(positions) else None)
+    tokens = tuple(name for name in names if isinstance(name, str))
+    return replace(reply, logprobs=positions, tokens=tokens if len(tokens) == len(positions) else None)
+
+
+def _objects(rows: Any) -> list[dict[str, Any]]:
+    """One object a row, empty where it is none."""
+    return [row if isinstance(row, dict) else {} for row in rows] if isinstance(rows, list) else []
 
 
 def _position(entry: dict[str, Any]) -> dict[str, float]:
-    top = entry.get("top_logprobs")
-    alternatives = [row for row in top if isinstance(row, dict)] if isinstance(top, list) else []
-    return _by_token((row.get("token"), row.get("logprob")) for row in alternatives or [entry])
+    alternatives = _objects(entry.get("top_logprobs")) or [entry]
+    return _by_token((row.get("token"), row.get("logprob")) for row in alternatives)
 
 
 def _by_token(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:

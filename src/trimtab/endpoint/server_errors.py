@@ -53,18 +53,8 @@ class ServerError:
     @classmethod
     def inside(cls, body: Any) -> ServerError | None:
         """The error that a reply of status 200 carries, as gateways send it; None for none."""
-        error = _error_object(body, in_reply=True)
-        choices = body.get("choices") if isinstance(body, dict) else None
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        if error is None and (choice.get("error") or str(choice.get("finish_reason")).lower() in BREAK_REASONS):
-            error = _error_object(choice, in_reply=True) or {"message": "the server broke off its reply"}
-        if error is None:
-            return None
-        numbers = [str(error.get(name)) for name in ("code", "status", "status_code") if error.get(name)]
-        status = next((int(number) for number in numbers if re.fullmatch(r"[345]\d\d", number)), 0)
-        words = f"{numbers} {error.get('type')} {error.get('message')}"
-        likely_status = 402 if _NO_CREDIT.search(words) else 429 if _RATE_LIMIT.search(words) else 500
-        return cls.of(status or likely_status, {"error": error})
+        error = _error_object(body, in_reply=True) or _choice_error(body)
+        return None if error is None else cls.of(_status_of(error), {"error": error})
 
     def meaning(self, *, url: str, model: str, secret: str, retry_after: float | None) -> Exception:
         """A RequestError, or the EndpointError that stops everything."""
@@ -123,6 +113,24 @@ def _error_object(body: Any, *, in_reply: bool = False) -> Mapping[str, Any] | N
     if inner:
         return inner if isinstance(inner, dict) else {"message": inner}
     return body if not in_reply or body.get("object") == "error" or body.get("type") == "error" else None
+
+
+def _choice_error(body: Any) -> Mapping[str, Any] | None:
+    """The error of a reply that began and broke off."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    if choice.get("error"):
+        return _error_object(choice)
+    broke_off = str(choice.get("finish_reason")).lower() in BREAK_REASONS
+    return {"message": "the server broke off its reply"} if broke_off else None
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """The HTTP status that it names as a number, else that its words amount to; 500 where nothing is known."""
+    values = [str(error.get(name)) for name in ("code", "status", "status_code")]
+    words = f"{values} {error.get('type')} {error.get('message')}"
+    by_words = 402 if _NO_CREDIT.search(words) else 429 if _RATE_LIMIT.search(words) else 500
+    return next((int(value) for value in values if re.fullmatch(r"[345]\d\d", value)), by_words)
 
 
 def _phrase(status: int) -> str:

@@ -87,20 +87,27 @@ def _letter_position(reply: Reply) -> int | None:
     if len(tokens) == 1 and bool(answer) == bool(reply.text.strip()):  # the text is not thoughts alone
         names = {tokens[0].strip(), *(name.translate(_WRITTEN_SPACE).strip() for name in reply.logprobs[0])}
         return 0 if answer in names else None
-    spoken_text = without_thoughts("".join(tokens))
-    if answer and not spoken_text.endswith(answer):
-        spoken_text = _TRAILING_CONTROL.sub("", spoken_text)
-        while tokens and _TRAILING_CONTROL.fullmatch(tokens[-1]):
-            tokens.pop()
-    if not answer or not spoken_text.endswith(answer):
+    ends = _ends_of_answer(tokens, answer)
+    if not ends:
         return None
-    ends = list(accumulate(map(len, tokens)))
-    start = len("".join(tokens).rstrip()) - len(answer)
-    letter = _last_letter(answer)
-    first = bisect_right(ends, start)
-    if letter is None:
-        return first if first == len(tokens) - 1 else None
+    start, letter = ends[-1] - len(answer), _last_letter(answer)
+    if letter is None:  # one token that is no letter, as published; of several none is the verdict
+        first = bisect_right(ends, start)
+        return first if first == len(ends) - 1 else None
     return bisect_right(ends, start + letter[1])
+
+
+def _ends_of_answer(tokens: list[str], answer: str) -> list[int]:
+    """Where each token ends in the text that all of them write, up to the answer's end; none where it is not there."""
+    text = without_thoughts("".join(tokens))
+    if not text.endswith(answer):
+        text = _TRAILING_CONTROL.sub("", text)
+        while tokens and _TRAILING_CONTROL.fullmatch(tokens[-1]):
+            tokens = tokens[:-1]
+    if not answer or not text.endswith(answer):
+        return []
+    length = len("".join(tokens).rstrip())
+    return [min(end, length) for end in accumulate(map(len, tokens))]
 
 
 def _spellings(log_probs: Mapping[str, float], letter: str) -> dict[str, float]:

@@ -41,9 +41,7 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
         reporter.say(f"judge: {name} is judged already")
         return
     prompts = official.judge_prompts(source=setup.texts)
-    answers = [
-        answer for path in files for answer in read_model_answers(path, benchmark=setup.benchmark, allow_missing=True)
-    ]
+    answers = _read_answers(files, setup.benchmark)
     turns = gradings(setup.benchmark, answers, prompts)
     canaries = canary_gradings(setup.benchmark, prompts, n=config.judge.canaries)
     with stop_on_signal() as stop, cached_endpoint(config, reporter=reporter, stop=stop) as client:
@@ -93,6 +91,10 @@ def _answer_files(setup: RunSetup, name: str) -> list[Path]:
     unaligned = folder.unaligned_answers(name, turns=True)
     aligned = folder.require(folder.answers(name, turns=True), "generate")
     return [aligned, unaligned] if unaligned.is_file() else [aligned]
+
+
+def _read_answers(files: Sequence[Path], benchmark: Benchmark) -> list[TurnAnswers]:
+    return [answer for path in files for answer in read_model_answers(path, benchmark=benchmark, allow_missing=True)]
 
 
 def _identity(setup: RunSetup) -> JudgeIdentity:
