@@ -344,3 +344,26 @@ def test_other_stop_ids_are_other_answers(tmp_path: Path) -> None:
         decoding = setup.config.generate
         keys.add(answering._key(folder, [("Hi",)], temperatures=[0.0], decoding=decoding, setup=setup, endpoint=None))
     assert len(keys) == 3
+
+
+def test_a_server_that_ignores_temperature_and_seed_is_said(tmp_path: Path, scripted_server: Any) -> None:
+    """`transformers serve` answers greedily whatever is asked: equal prompts with seeds of their own come out alike."""
+    prompts = [("Tell a story.",), ("Tell a story.",), ("Greet Kim.",)]
+
+    def lines(reply: Any, temperature: float) -> str:
+        reporter, url = Recorder(), scripted_server(reply).url
+        temperatures = [temperature] * len(prompts)
+        config = a_config(tmp_path)
+        asked(config, conversations=prompts, temperatures=temperatures, reporter=reporter, endpoint=a_server(url))
+        forget()
+        return "\n".join(reporter.lines)
+
+    def alike(seen: Seen) -> Action:
+        return ok(f"An answer to {seen.text} that is long enough to be no coincidence.")
+
+    def seeded(seen: Seen) -> Action:
+        return ok(f"Answer {seen.body['seed']} to {seen.text} that is long enough to be no coincidence.")
+
+    assert "seems to sample greedily" in lines(alike, 0.7)
+    assert "greedily" not in lines(alike, 0.0)
+    assert "greedily" not in lines(seeded, 0.7)

@@ -76,6 +76,8 @@ def answer_turns(
                 )
             else:
                 _ask(said, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
+                for note in endpoint.notes:
+                    reporter.say(f"{what}: {note}")
         if stop:
             raise stop.error(f"{what}: {said.n_answers} of {said.n_turns} answers are kept")
     said.report_missing(reporter, what)

@@ -6,12 +6,17 @@ prompts need not have equal answers.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from trimtab.endpoint import Endpoint, Failure, Reply, Request
 from trimtab.records import Message
 
 _SEEDS = 2**31  # servers keep seeds in 32 bits, and some read negative ones as "any"
+TELLING = 40  # characters of an answer that chance does not give twice
+GREEDY = (
+    "the server answers equal prompts alike, whatever temperature and seed it is given: it seems to sample greedily"
+)
 _TURN = 1_000_003  # between the seeds of one turn and of the next
 
 
@@ -35,9 +40,12 @@ def remote_turn(
     nothing new is asked. Raises what `Endpoint.ask` raises; whatever was answered before has been handed over.
     """
 
+    answers: dict[int, str] = {}
+
     def on_reply(request: Request, reply: Reply) -> None:
         number, reason = int(request.id), _no_answer(reply)
         if reason is None:
+            answers[number] = reply.answer
             on_answer(number, reply)
         else:
             on_missing(number, reason)
@@ -57,6 +65,18 @@ def remote_turn(
         for number, messages in prompts.items()
     ]
     endpoint.ask(requests, on_reply=on_reply, on_failure=on_failure, stop=stop)
+    sampled_texts = {number: text for number, text in answers.items() if temperatures[number] > 0}
+    if _ignores_seeds(prompts, sampled_texts) and GREEDY not in endpoint.notes:
+        endpoint.notes.append(GREEDY)
+
+
+def _ignores_seeds(prompts: Mapping[int, tuple[Message, ...]], answers: Mapping[int, str]) -> bool:
+    """Whether equal prompts, each with a seed of its own, always got one answer, and not a short one."""
+    by_prompt = defaultdict[tuple[Message, ...], list[str]](list)
+    for number, text in answers.items():
+        by_prompt[prompts[number]].append(text)
+    repeats = [texts for texts in by_prompt.values() if len(texts) > 1]
+    return bool(repeats) and all(len(set(texts)) == 1 and len(texts[0]) >= TELLING for texts in repeats)
 
 
 def _no_answer(reply: Reply) -> str | None:
