@@ -49,7 +49,7 @@ def pauses(attempts: int, *, backoff: Backoff, asked: float | None = None) -> li
         raise RequestError("server", "out of order", retry_after=asked)
 
     with pytest.raises(RequestError, match="out of order"):
-        asyncio.run(backoff.retrying(attempts, sleep=sleep)(fail))
+        asyncio.run(backoff.retrier(attempts, sleep=sleep)(fail))
     return slept
 
 
@@ -81,5 +81,5 @@ def test_what_cannot_pass_is_not_tried_again() -> None:
         raise AssertionError("nobody waits")
 
     with pytest.raises(RequestError, match="context"):
-        asyncio.run(Backoff().retrying(6, sleep=sleep)(fail))
+        asyncio.run(Backoff().retrier(6, sleep=sleep)(fail))
     assert len(calls) == 1

@@ -148,7 +148,7 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     with store.database(path) as connection:
         connection.execute("CREATE TABLE songs (name TEXT)")
-    with store.database(path) as connection, pytest.raises(StoreError, match="no verdict store"):
+    with store.database(path) as connection, pytest.raises(StoreError, match="no verdict cache"):
         VerdictCache(connection)
 
 

@@ -211,7 +211,7 @@ def test_a_judge_that_follows_the_position_is_said(tmp_path: Path, scripted_serv
     both = compared(tmp_path, server.url, n=24, published=False, both_orders=True)
     assert "follows the position" in judged(both)
     assert preferences(both) == pytest.approx([1.5] * 24)
-    sound = compared(tmp_path, scripted_server(weighed).url, n=24, published=False)
+    sound = compared(tmp_path, scripted_server(weighed).url, n=24, published=False, name="openai:sound")
     assert "position" not in judged(sound)
 
 

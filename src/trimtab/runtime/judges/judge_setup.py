@@ -123,7 +123,7 @@ class _EndpointSource:
         values: dict[str, float] = {}
         for outcome in self.client.outcomes:
             values |= outcome.values
-        note = position_note(*judge.by_position(comparisons, values))
+        note = position_note(*judge.by_position(comparisons, values), both_orders=judge.both_orders)
         if note is not None:
             self.client.notes.append(note)
 
