@@ -72,6 +72,17 @@ def test_the_numbers_are_those_of_the_rows(tmp_path: Path) -> None:
         assert "approximate:" not in text
 
 
+def test_a_run_that_left_nothing_out_claims_no_time_saved_or_lost(tmp_path: Path) -> None:
+    """Screening was on and acted on no step: whatever its steps took, screening did not do it."""
+    screened_run(tmp_path, record=RECORD | {"responses_screened": 0, "promoted": 0}, dense_steps=100)
+    (entry,) = make_report(a_config(tmp_path))["compute_saved"]["seeds"]
+    assert (entry["time"]["method"], entry["time"]["share"]) == ("nothing left out", None)
+    for text in texts(tmp_path):
+        assert "0.0 % of the response tokens took no backward pass" in text
+        assert "of the time was" not in text
+        assert "dense they would have taken" not in text
+
+
 def test_without_a_dense_step_the_estimate_is_called_a_count_and_an_upper_bound(tmp_path: Path) -> None:
     screened_run(tmp_path, record=RECORD, dense_steps=0)
     (entry,) = make_report(a_config(tmp_path))["compute_saved"]["seeds"]

@@ -1,12 +1,14 @@
 """What screening and shrinking saved: measured shares of work left out, and an estimate of the time a dense run takes.
 
-No run is done twice, so the time of the dense run is always an estimate, and says what it is made from:
-  measured     steps of this same run that left nothing out and did nothing twice give seconds a token; the median of
-               them, times all tokens, is the dense time. The first step of a run warms up and counts only where it is
-               the only one.
+No run is done twice, so the time of the dense run is always an estimate, and says what it is made from. Only steps that
+left something out or did something twice can have saved or cost time; all others count as they were, on both sides, and
+so does the first, which warms up.
+  measured     the other steps of this same run give seconds a token; their median, times the tokens of the steps that
+               left something out, is the dense time of those. The interval resamples the steps of both kinds.
   cost model   no step was dense. Counted on response tokens alone, a pass forward costs 1 and one backward 2, so a
                token costs 3 − 2·(backward skipped) − (not computed at all) + (computed twice) where dense costs 3.
                Prompts are left out of the count, and they are skipped less: an upper bound of what was saved.
+  nothing left out    no step left anything out: there is nothing to estimate, whatever the steps' times were.
 """
 
 from __future__ import annotations
@@ -18,15 +20,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-Method = Literal["measured", "cost model", "unknown"]
+from trimtab.analysis.intervals import FloatArray
+
+Method = Literal["measured", "cost model", "nothing left out", "unknown"]
 SHARES = ("skipped_backward", "skipped_forward", "promoted")
+LEAST_STEPS = 5  # of each kind, below which resampling them says nothing of their spread
+DRAWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Saving:
     """`seconds`: the steps as they were, saving and evaluating left out; `dense_seconds`: the estimate of the same
     steps dense, None where the rows cannot tell; `tokens_per_second` and `dense_tokens_per_second`: the steps' speeds,
-    the latter only where it was measured, on `n_dense_steps` steps.
+    the latter only where it was measured, on `n_dense_steps` steps. `ci95`: of `share`, where it was measured on enough
+    steps.
     """
 
     method: Method
@@ -35,6 +42,7 @@ class Saving:
     tokens_per_second: float | None
     dense_tokens_per_second: float | None
     n_dense_steps: int
+    ci95: tuple[float, float] | None = None
 
     @property
     def share(self) -> float | None:
@@ -57,13 +65,35 @@ def saving(metrics_rows: Sequence[Mapping[str, Any]]) -> Saving:
     seconds_S = tokens_S / np.array([row["tokens_per_second"] for row in metrics_rows], dtype=np.float64)
     backward_S, forward_S, twice_S = (np.array([row.get(name) or 0.0 for row in metrics_rows]) for name in SHARES)
     tokens, seconds = float(tokens_S.sum()), float(seconds_S.sum())
-    dense = np.flatnonzero((backward_S == 0) & (forward_S == 0) & (twice_S == 0))
-    warm = dense[dense > 0] if len(dense) > 1 else dense
-    if len(warm):
-        speed = 1 / float(np.median(seconds_S[warm] / tokens_S[warm]))
-        return Saving("measured", seconds, tokens / speed, tokens / seconds, speed, len(warm))
+    acted_S = (backward_S > 0) | (forward_S > 0) | (twice_S > 0)
+    if not acted_S.any():
+        return Saving("nothing left out", seconds, None, tokens / seconds, None, 0)
+    dense, acted = (np.flatnonzero(mask_S[1:]) + 1 for mask_S in (~acted_S, acted_S))
+    if len(dense) and len(acted):
+        pace_D = seconds_S[dense] / tokens_S[dense]
+        median = float(np.median(pace_D))
+        dense_seconds = seconds - float(seconds_S[acted].sum()) + median * float(tokens_S[acted].sum())
+        ci95 = _interval(pace_D, tokens_S[acted], seconds_S[acted], others=seconds - float(seconds_S[acted].sum()))
+        return Saving("measured", seconds, dense_seconds, tokens / seconds, 1 / median, len(dense), ci95)
     cost = float(np.average(3 - 2 * backward_S - forward_S + twice_S, weights=tokens_S))
     return Saving("cost model", seconds, 3 * seconds / cost if cost > 0 else None, tokens / seconds, None, 0)
+
+
+def _interval(
+    pace_D: FloatArray, tokens_A: FloatArray, seconds_A: FloatArray, *, others: float
+) -> tuple[float, float] | None:
+    """Percentile bootstrap of the share saved, over dense steps D and steps that left something out A.
+
+    `others`: seconds of all steps that are not of A, the same on both sides.
+    """
+    if min(len(pace_D), len(tokens_A)) < LEAST_STEPS:
+        return None
+    draw = np.random.default_rng(0)
+    pace_B = np.median(draw.choice(pace_D, (DRAWS, len(pace_D))), axis=1)
+    rows_BA = draw.integers(len(tokens_A), size=(DRAWS, len(tokens_A)))
+    took_B, dense_B = seconds_A[rows_BA].sum(1), pace_B * tokens_A[rows_BA].sum(1)
+    low, high = np.quantile((dense_B - took_B) / (others + dense_B), (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _positive(row: Mapping[str, Any], name: str) -> bool:

@@ -27,7 +27,9 @@ def compute_saved(savings: SavedNumbers | None, training: TrainingNumbers | None
     seeds = {entry.seed for entry in entries}
     blocks: list[Block] = [Text(LEAD, "lead")]
     for name, entry in zip(names, entries, strict=True):
-        blocks += [Text(name + _left_out(entry)), Text(name + _time(entry.time))]
+        blocks.append(Text(name + _left_out(entry)))
+        if entry.time.method != "nothing left out":  # what did not act has saved or cost no time
+            blocks.append(Text(name + _time(entry.time)))
     if approximate := [
         Sentence(name + _approximate(entry.shrinking), "warn")
         for name, entry in zip(names, entries, strict=True)
@@ -60,11 +62,22 @@ def _left_out(entry: SeedSavings) -> str:
 def _time(time: Saving) -> str:
     if time.share is None:
         return "Time saved: not known; the steps' speeds are not recorded, or nearly everything was left out."
-    outcome = f"{_percent(abs(time.share), digits=0)} of the time was {'saved' if time.share >= 0 else 'lost'}"
     return (
         f"The steps took {duration(time.seconds)}; dense they would have taken about "
-        f"{duration(time.dense_seconds)}, so about {outcome}. {_source(time)}"
+        f"{duration(time.dense_seconds)}{_outcome(time.share, time.ci95)}. {_source(time)}"
     )
+
+
+def _outcome(share: float, ci95: tuple[float, float] | None) -> str:
+    """`, so about 12 % of the time was saved (95 % CI 8 to 15)`, or that it cannot be told."""
+    verb = "saved" if share >= 0 else "lost"
+    if ci95 is None:
+        return f", so about {_percent(abs(share), digits=0)} of the time was {verb} (too few steps for an interval)"
+    low, high = (number(100 * bound, digits=0) for bound in ci95)
+    if ci95[0] <= 0 <= ci95[1]:
+        return f"; whether that saved time cannot be told ({_percent(share, digits=0)}, 95\u00a0% CI {low} to {high})"
+    low, high = (low, high) if share >= 0 else (number(-100 * ci95[1], digits=0), number(-100 * ci95[0], digits=0))
+    return f", so about {_percent(abs(share), digits=0)} of the time was {verb} (95\u00a0% CI {low} to {high})"
 
 
 def _source(time: Saving) -> str:
@@ -72,15 +85,16 @@ def _source(time: Saving) -> str:
         case "measured":
             n = time.n_dense_steps
             return (
-                f"An estimate: all tokens at the run's own speed in the {number(n)} {'step' if n == 1 else 'steps'} "
-                f"that left nothing out, {significant(time.dense_tokens_per_second)} tokens a second."
+                f"An estimate: the steps that left something out at the run's own speed in the {number(n)} "
+                f"{'step' if n == 1 else 'steps'} that left nothing out, {significant(time.dense_tokens_per_second)} "
+                "tokens a second."
             )
         case "cost model":
             return (
                 "An estimate by counting, since every step left something out: forward 1, backward 2, on response "
                 "tokens alone. Prompts are left out less often, so this is an upper bound."
             )
-        case "unknown":
+        case "nothing left out" | "unknown":
             return ""
         case _:
             assert_never(time.method)
