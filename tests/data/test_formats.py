@@ -332,6 +332,13 @@ COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
         "columns found: input",
         "--columns prompt=",
     ),
+    "messages as numpy writes them": (
+        {"prompt": "[{'content': 'Hi', 'role': 'user'}\n {'content': 'Yo', 'role': 'assistant'}]"}
+        | {"chosen": "yes", "rejected": "no"},
+        {},
+        "'prompt' holds a conversation written as text",
+        "JSON lines",
+    ),
     "unlike sides": (
         {"prompt": "Why?", "chosen": "yes", "rejected": [assistant("no")]},
         {},
@@ -405,6 +412,23 @@ def test_the_shape_is_told_from_the_first_row_that_has_both_sides() -> None:
     found = detect_format(rows, source="pairs.jsonl")
     assert isinstance(found.to_pair("x", rows[0]), RowProblem)
     assert isinstance(found.to_pair("x", rows[1]), Pair)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model": "gpt", "messages": [{"role": "user", "content": "Hi"}]}',
+        '[{"id": 1}, {"id": 2}]',
+        '{"role": "admin"}',
+        "{'name': 'x', 'role': 'y'}",
+        "[1, 2]",
+        "{broken}",
+    ],
+)
+def test_answers_that_are_json_are_answers(text: str) -> None:
+    pair = read({"prompt": "Write JSON", "chosen": text, "rejected": "no"})
+    assert isinstance(pair, Pair)
+    assert pair.chosen == text
 
 
 # ---- what is not read is said or refused -----------------------------------------------------------------------------

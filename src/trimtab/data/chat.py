@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
+from trimtab.data.prompt_shortening import last_turn, shorter_prompts
 from trimtab.data.rendering import DEFAULT_VARIABLES, Form, PlainForm, TemplateForm
 from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, size
 from trimtab.data.turn_end import TurnEnd, find_turn_end
@@ -112,11 +113,11 @@ class ChatTemplate:
         self._refuse_unknown_ids(whole.ids)
         if limit is None or len(whole.ids) <= limit:
             return whole
-        shorter = _shorter_prompts(messages)
+        shorter = shorter_prompts(messages)
         # Lengths fall from one to the next, so the first that fits is found by bisection.
         place = bisect_left(shorter, True, key=lambda turns: len(self._prompt(turns, messages).ids) <= limit)
         # Without its system message a prompt may get longer (templates write one of their own), so that comes last.
-        candidate = shorter[place] if place < len(shorter) else _last_turn(messages)
+        candidate = shorter[place] if place < len(shorter) else last_turn(messages)
         prompt = self._prompt(candidate, messages)
         if len(prompt.ids) > limit:
             detail = f"the last user message takes {len(prompt.ids)} tokens with its marks, the limit is {limit}"
@@ -337,24 +338,6 @@ class _RenderedPrompt:
     multi_turn: bool
     text: str
     ids: Ids
-
-
-def _shorter_prompts(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
-    """What may be left of a prompt, longest first: (the system message and) the turns from a later user message on."""
-    system, turns = _system_and_turns(messages)
-    starts = [number for number, message in enumerate(turns) if message.role == "user"]
-    return [(*system, *turns[start:]) for start in starts[1:]]
-
-
-def _last_turn(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The last user message (and what, against the rules, may follow it) without the system message."""
-    _, turns = _system_and_turns(messages)
-    starts = [number for number, message in enumerate(turns) if message.role == "user"]
-    return tuple(turns[starts[-1] :]) if starts else tuple(messages)
-
-
-def _system_and_turns(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
-    return (messages[:1], messages[1:]) if messages[0].role == "system" else ((), messages)
 
 
 def _behind(prompt: str, whole: str) -> str:

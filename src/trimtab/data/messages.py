@@ -5,6 +5,7 @@ A key whose value is null is a key that is absent: columns of nested records hav
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -23,16 +24,15 @@ _ROLES: dict[str, Role] = {
     "chatgpt": "assistant",
 }
 _READ_KEYS = ("role", "content", "from", "value")
+_MESSAGE_KEYS = {"content", "value", "tool_calls"}  # beside the speaker; a record with a role alone may be anything
 # Parts of a message without which it means something else; a row that has one is refused by its name.
 _UNREAD_PARTS = (
     "tool_calls", "function_call", "reasoning_content", "reasoning", "thinking",
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
 _MARKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-_MESSAGES_AS_TEXT = re.compile(
-    r"\[?\s*\{(?=.*['\"](?:role|from)['\"]\s*:)(?=.*['\"](?:content|value|tool_calls)['\"]\s*:).*\}\s*\]?",
-    re.DOTALL,
-)
+# Python's or numpy's way of writing messages, as it comes out of CSV files; its first key tells it from other records
+_PYTHON_MESSAGES = re.compile(r"\[?\s*\{\s*'(?:role|from|content|value)'\s*:.*\}\s*\]?", re.DOTALL)
 
 
 def is_filled(value: object) -> bool:
@@ -69,7 +69,14 @@ def turns_of(value: object) -> list[object]:
 def messages_as_text(value: object) -> bool:
     """A conversation, or one message, written as text: JSON or Python that nobody parsed."""
     text = value.strip() if isinstance(value, str) else ""
-    return text[:1] in ("[", "{") and _MESSAGES_AS_TEXT.fullmatch(text) is not None
+    if text[:1] not in ("[", "{") or text[-1:] not in ("]", "}"):
+        return False
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        return _PYTHON_MESSAGES.fullmatch(text) is not None
+    turns = tree if isinstance(tree, list) else [tree]
+    return bool(turns) and all(is_message(turn) and _MESSAGE_KEYS & set(turn) for turn in turns)
 
 
 def is_transcript(value: object) -> bool:
