@@ -14,7 +14,7 @@ from trimtab.config import Config
 from trimtab.judging.answer_files import TurnAnswers, fastchat_rows
 from trimtab.progress import SilentReporter
 from trimtab.records import Answer
-from trimtab.runtime.folder import Folder
+from trimtab.runtime import set_up
 
 COMPARING = """<|im_start|>system
 You compare.
@@ -68,7 +68,7 @@ def compared(tmp_path: Path, url: str, *, n: int = 12, published: bool = True, *
     baselines = ({"output": text, "generator": "published"} if published else {} for text in said["baseline"])
     store.write_json(file, [prompt | more for prompt, more in zip(prompts, baselines, strict=True)])
     config = _config(tmp_path, url, str(file), judge)
-    folder = Folder.of(config)
+    folder = set_up(config).folder
 
     def lay(path: Path, who: str) -> None:
         rows = [
@@ -91,7 +91,7 @@ def marked(tmp_path: Path, url: str, *, n: int = 4, **judge: Any) -> Config:
         file, [{"question_id": 81 + i, "category": "writing", "turns": [f"first {i}", f"then {i}"]} for i in range(n)]
     )
     config = _config(tmp_path, url, str(file), judge)
-    folder = Folder.of(config)
+    folder = set_up(config).folder
     for path, who in (
         (folder.answers("turns", turns=True), "aligned"),
         (folder.unaligned_answers("turns", turns=True), "unaligned"),

@@ -235,12 +235,12 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_report(config: Config) -> dict[str, Any]:
-    tree: dict[str, Any] = json.loads(Folder.of(config).report("json").read_text())
+    tree: dict[str, Any] = json.loads(set_up(config).folder.report("json").read_text())
     return tree
 
 
 def page(config: Config, suffix: str = "html") -> str:
-    return Folder.of(config).report(suffix).read_text(encoding="utf-8")
+    return set_up(config).folder.report(suffix).read_text(encoding="utf-8")
 
 
 def make_report(config: Config) -> dict[str, Any]:

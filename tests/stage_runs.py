@@ -84,7 +84,7 @@ def make_config(out: Path, model: Path, **sections: Any) -> Config:
 
 def prepare(config: Config, pairs: Sequence[TokenPair], heldout: Sequence[TokenPair] = ()) -> Folder:
     """The data folder as the prepare stage leaves it."""
-    folder = Folder.of(config)
+    folder = set_up(config).folder
 
     def write(into: Path) -> None:
         store.write_jsonl(into / "train.jsonl", [pair.to_json() for pair in pairs])
@@ -100,7 +100,7 @@ def align(
 ) -> tuple[Folder, Recorder]:
     """Prepare, reference, train."""
     reporter = reporter or Recorder()
-    folder = Folder.of(config)
+    folder = set_up(config).folder
     if not folder.data.exists():
         prepare(config, make_pairs(n, seed=seed), make_pairs(held, seed=seed + 1, name="held"))
     reference.main(set_up(config), reporter=reporter)

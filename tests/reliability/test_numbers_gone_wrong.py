@@ -162,7 +162,7 @@ def test_the_step_is_not_taken_the_pair_is_named_and_the_run_goes_on(
     tiny: Path, place: Path, whole: dict[str, Folder], fault: Fault, value: float, adapter: dict[str, Any], said: str
 ) -> None:
     config = make_config(place / "run", tiny, adapter=adapter)
-    folder = Folder.of(config)
+    folder = set_up(config).folder
     with pytest.MonkeyPatch.context() as patch:
         stage = Stage(patch)
         fault(patch, stage, value)
@@ -233,7 +233,7 @@ def test_an_embedding_row_names_the_pairs_with_that_token_and_the_tensor(
     assert all((pair.id in message) == (pair in having) for pair in batch)
     assert "model.embed_tokens.weight" in message
     assert stage.unchanged
-    newest, _ = store.newest_valid(Folder.of(config).checkpoints, "step-")
+    newest, _ = store.newest_valid(set_up(config).folder.checkpoints, "step-")
     assert newest is not None
     assert newest.name == "step-00000003"  # broken weights are no checkpoint
 
@@ -256,7 +256,7 @@ def test_no_checkpoint_and_no_model_holds_a_number_that_is_not_finite(
             stage.work.optimizer.parameters["model.norm.weight"][3] = math.inf
 
     config = make_config(place / "run", tiny)
-    folder = Folder.of(config)
+    folder = set_up(config).folder
     with pytest.raises(NumericsError, match=said):
         align(config, held=held, reporter=Recorder(at=8, act=arm))
     assert not folder.model.exists()

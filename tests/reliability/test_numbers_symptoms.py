@@ -112,7 +112,7 @@ def trained(config: Config) -> tuple[Folder, Recorder]:
     told = Recorder()
     for stage in (prepare, reference, train):
         stage.main(set_up(config), reporter=told)
-    return Folder.of(config), told
+    return set_up(config).folder, told
 
 
 @pytest.mark.slow

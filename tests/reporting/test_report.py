@@ -39,7 +39,6 @@ from trimtab.records import digest
 from trimtab.reporting.numbers.report import reproduction
 from trimtab.reporting.text import emphasis, fence, markdown
 from trimtab.runtime import set_up
-from trimtab.runtime.folder import Folder
 from trimtab.stages import report
 
 # --- words and numbers -----------------------------------------------------------------------------------------------
@@ -524,7 +523,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path: Path) -> None:
     config = a_config(tmp_path, data="owner/" + "long-name" * 12)
     make_report(config)
     text = page(config)
-    loud = chromium(Folder.of(config).report("html"), tmp_path / "one", "--dump-dom")
+    loud = chromium(set_up(config).folder.report("html"), tmp_path / "one", "--dump-dom")
     assert "CONSOLE" not in loud.stderr, "the policy had nothing to forbid"
     assert "Win rates" in loud.stdout
 

@@ -156,7 +156,7 @@ def test_seeds_are_told_apart(tmp_path: Path) -> None:
 def test_the_block_is_on_the_page_in_a_browser(tmp_path: Path) -> None:
     screened_run(tmp_path, record=SHRUNK, shrinking=True)
     make_report(a_config(tmp_path))
-    browser = chromium(Folder.of(a_config(tmp_path)).report("html"), tmp_path / "profile", "--dump-dom")
+    browser = chromium(set_up(a_config(tmp_path)).folder.report("html"), tmp_path / "profile", "--dump-dom")
     assert "CONSOLE" not in browser.stderr
     assert 'id="saved"' in browser.stdout
     assert "missed-violation rate 3.5" in browser.stdout

@@ -19,7 +19,6 @@ from trimtab.errors import RunError, StopError, UserError
 from trimtab.judging.rubrics import is_switched
 from trimtab.progress import SilentReporter
 from trimtab.runtime import set_up
-from trimtab.runtime.folder import Folder
 from trimtab.stages import judge
 
 Servers = Callable[[Any], ScriptedServer]
@@ -38,12 +37,12 @@ def judged(config: Config) -> Lines:
 
 
 def about(config: Config, name: str = "prompts") -> Mapping[str, Any]:
-    told: Mapping[str, Any] = store.read_json(Folder.of(config).judge(name))
+    told: Mapping[str, Any] = store.read_json(set_up(config).folder.judge(name))
     return told
 
 
 def preferences(config: Config, side: str | None = None) -> list[float | None]:
-    return [row["preference"] for row in rows(config, Folder.of(config).verdicts("prompts", side))]
+    return [row["preference"] for row in rows(config, set_up(config).folder.verdicts("prompts", side))]
 
 
 def test_every_answer_is_judged_in_the_seeded_order(tmp_path: Path, scripted_server: Servers) -> None:
@@ -56,7 +55,7 @@ def test_every_answer_is_judged_in_the_seeded_order(tmp_path: Path, scripted_ser
     for seen in server.requests:
         asked = seen.text.split("Asked: ", 1)[1].split("\n", 1)[0]
         assert shown(seen)[0][0] == "b" if not is_switched(asked) else shown(seen)[1][0] == "b"
-    first = rows(config, Folder.of(config).verdicts("prompts"))[0]
+    first = rows(config, set_up(config).folder.verdicts("prompts"))[0]
     assert (first["generator_1"], first["generator_2"], first["annotator"]) == (
         "baseline",
         "aligned",
@@ -73,7 +72,7 @@ def test_a_second_run_asks_nothing(tmp_path: Path, scripted_server: Servers) -> 
     config = compared(tmp_path, server.url)
     judged(config)
     assert any("judged already" in line for line in judged(config).said)
-    Folder.of(config).judge("prompts").unlink()  # so that the stage runs again
+    set_up(config).folder.judge("prompts").unlink()  # so that the stage runs again
     judged(config)
     assert len(server.requests) == 24
     assert (about(config)["n_asked"], about(config)["n_cached"]) == (0, 24)
@@ -92,10 +91,10 @@ def test_a_server_without_log_probs_is_read_by_its_text_and_named_so(tmp_path: P
     config = compared(tmp_path, server.url, published=False)
     lines = judged(config)
     assert preferences(config) == [2.0 if i % 2 == 0 else 1.0 for i in range(12)]
-    assert {row["annotator"] for row in rows(config, Folder.of(config).verdicts("prompts"))} == {"judge (chosen)"}
+    assert {row["annotator"] for row in rows(config, set_up(config).folder.verdicts("prompts"))} == {"judge (chosen)"}
     assert any("no log-probabilities" in line for line in lines.said)
     n_calls = len(server.requests)
-    Folder.of(config).judge("prompts").unlink()
+    set_up(config).folder.judge("prompts").unlink()
     judged(config)
     assert len(server.requests) == n_calls
 
@@ -124,7 +123,7 @@ def test_canaries_ring_for_a_judge_that_takes_the_first(tmp_path: Path, scripted
 
     config = compared(tmp_path, scripted_server(obeys).url, canaries=10)
     judged(config)
-    ((entry),) = rows(config, Folder.of(config).canaries("prompts"))
+    ((entry),) = rows(config, set_up(config).folder.canaries("prompts"))
     rung = {row["name"]: row["alarm"] for row in entry["canaries"]}
     assert rung == {"baseline": False, "constant": False, "empty": False, "instructing": True}
     assert all(row["n"] == 10 for row in entry["canaries"])
@@ -169,7 +168,7 @@ def test_a_refusing_server_stops_with_what_was_said_kept(tmp_path: Path, scripte
     with pytest.raises((RunError, UserError), match="401") as refused:
         judged(config)
     assert "sk-secret" not in str(refused.value)
-    assert not Folder.of(config).verdicts("prompts").exists()
+    assert not set_up(config).folder.verdicts("prompts").exists()
     works = scripted_server(longer)
     moved = config.model_copy(update={"base_url": works.url})  # the same server on another port
     judged(moved)
@@ -227,19 +226,19 @@ def test_marks_of_both_models_and_turns(tmp_path: Path, scripted_server: Servers
     server = scripted_server(marks)
     config = marked(tmp_path, server.url, canaries=2)
     judged(config)
-    told = store.read_jsonl(Folder.of(config).verdicts("turns", turns=True))
+    told = store.read_jsonl(set_up(config).folder.verdicts("turns", turns=True))
     assert {(row["model"], row["turn"], row["score"]) for row in told} == {
         ("aligned", 1, 7), ("aligned", 2, 7), ("unaligned", 1, 4.5), ("unaligned", 2, 4.5)
     }  # fmt: skip
     assert len(told) == 16
     assert len(server.requests) == 16 + 6
-    ((entry),) = rows(config, Folder.of(config).canaries("turns"))
+    ((entry),) = rows(config, set_up(config).folder.canaries("turns"))
     assert {row["name"]: row["alarm"] for row in entry["canaries"]} == dict.fromkeys(
         ("constant", "empty", "instructing"), True
     )  # a 7 for nothing
     before = len(server.requests)
     assert dry_run.main(config).estimate.n_calls == 0
-    Folder.of(config).judge("turns").unlink()
+    set_up(config).folder.judge("turns").unlink()
     judged(config)
     assert len(server.requests) == before
 
@@ -248,7 +247,7 @@ def test_a_mark_that_was_not_given_is_no_mark(tmp_path: Path, scripted_server: S
     server = scripted_server(lambda seen: prose() if "then 2" in seen.text else ok("[[5]]"))
     config = marked(tmp_path, server.url)
     judged(config)
-    told = store.read_jsonl(Folder.of(config).verdicts("turns", turns=True))
+    told = store.read_jsonl(set_up(config).folder.verdicts("turns", turns=True))
     assert sum(row["score"] == -1 for row in told) == 2
     with pytest.raises(RunError, match="1 of 8 prompts have no verdict"):
         judge.refuse_if_incomplete(set_up(config))

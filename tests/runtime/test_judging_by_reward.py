@@ -17,7 +17,6 @@ from trimtab.engine.reward import RewardModel
 from trimtab.errors import StopError
 from trimtab.records import Message
 from trimtab.runtime import set_up
-from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import reward_model
 from trimtab.stages import judge
 
@@ -57,10 +56,10 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lengths:
 def test_the_preference_is_the_logistic_of_the_difference(tmp_path: Path, model: Lengths) -> None:
     config = config_of(tmp_path)
     judge.main(set_up(config), reporter=Lines())
-    told = [row["preference"] for row in rows(config, Folder.of(config).verdicts("prompts"))]
+    told = [row["preference"] for row in rows(config, set_up(config).folder.verdicts("prompts"))]
     # one character longer or shorter: σ(±.1) = .52498 and .47502
     assert told == pytest.approx([1.524979 if i % 2 == 0 else 1.475021 for i in range(12)], abs=1e-6)
-    about = store.read_json(Folder.of(config).judge("prompts"))
+    about = store.read_json(set_up(config).folder.judge("prompts"))
     assert about["order"] == "none"
     assert about["judge"].startswith("reward:")
     assert about["n_asked"] == len(model.asked) == len(set(model.asked)) == 36
@@ -69,7 +68,7 @@ def test_the_preference_is_the_logistic_of_the_difference(tmp_path: Path, model:
 def test_nothing_is_scored_twice_and_what_is_too_long_is_missing(tmp_path: Path, model: Lengths) -> None:
     config = config_of(tmp_path, n=24)
     judge.main(set_up(config), reporter=Lines())
-    told = [row["preference"] for row in rows(config, Folder.of(config).verdicts("prompts"))]
+    told = [row["preference"] for row in rows(config, set_up(config).folder.verdicts("prompts"))]
     assert sum(preference is None for preference in told) == sum(
         max(10 + i, 11 + i - 2 * (i % 2)) >= 30 for i in range(24)
     )

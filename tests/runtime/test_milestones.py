@@ -259,7 +259,7 @@ def test_a_signal_while_it_looks_leaves_the_look_to_the_next_life(
         during.setattr(evaluation, "evidence", evidence)
         with pytest.raises(StopError, match=f"stopped after step {TAKEN[at - 1]} of 12"):
             align(config, held=HELD)
-    assert not Folder.of(config).model.exists()
+    assert not set_up(config).folder.model.exists()
     resumed, _ = align(config, held=HELD)
     same(whole, resumed)
 
@@ -268,7 +268,7 @@ def test_a_damaged_milestone_is_passed_over_and_named(model: Path, tmp_path: Pat
     config = overfit(tmp_path / "run", model)
     with pytest.raises(Killed):
         align(config, held=HELD, reporter=Recorder(at=12, act=crash))
-    broken = Folder.of(config).milestones / "step-00000001" / "model.safetensors"
+    broken = set_up(config).folder.milestones / "step-00000001" / "model.safetensors"
     content = broken.read_bytes()
     broken.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     folder, told = align(config, held=HELD)

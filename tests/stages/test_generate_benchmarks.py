@@ -19,7 +19,6 @@ from trimtab.errors import ConfigError
 from trimtab.judging.answer_files import read_model_answers, read_model_outputs
 from trimtab.judging.benchmarks import read_benchmark
 from trimtab.runtime import set_up
-from trimtab.runtime.folder import Folder
 from trimtab.stages import generate
 
 ASKED = [task.prompt for task in windtunnel.tasks(6, seed=3, split="eval")]
@@ -45,7 +44,7 @@ def trained(tmp_path: Path, rows: list[dict[str, Any]], *, lines: bool = False, 
             **keys,
         }
     )
-    shutil.copytree(windtunnel.model_folder(), Folder.of(config).model, dirs_exist_ok=True)
+    shutil.copytree(windtunnel.model_folder(), set_up(config).folder.model, dirs_exist_ok=True)
     return config
 
 
@@ -58,7 +57,7 @@ def test_a_published_baseline_is_filed_and_the_unaligned_model_answers_too(tmp_p
     rows = [{"instruction": text, "output": "no idea .", "generator": "published"} for text in ASKED]
     config = trained(tmp_path, rows)
     generate.main(set_up(config), reporter=Lines())
-    folder, asked = Folder.of(config), set_up(config).benchmark
+    folder, asked = set_up(config).folder, set_up(config).benchmark
     aligned = read_model_outputs(folder.answers("asked"), benchmark=asked)
     unaligned = read_model_outputs(folder.unaligned_answers("asked"), benchmark=asked)
     assert [one.output for one in aligned] == [one.output for one in unaligned]  # the same weights, the same noise
@@ -73,7 +72,7 @@ def test_a_published_baseline_is_filed_and_the_unaligned_model_answers_too(tmp_p
 def test_conversations_are_answered_turn_by_turn_in_fastchats_form(tmp_path: Path) -> None:
     config = trained(tmp_path, conversations(), lines=True)
     generate.main(set_up(config), reporter=Lines())
-    folder, asked = Folder.of(config), set_up(config).benchmark
+    folder, asked = set_up(config).folder, set_up(config).benchmark
     for path in (folder.answers("asked", turns=True), folder.unaligned_answers("asked", turns=True)):
         answers = read_model_answers(path, benchmark=asked)
         assert [len(one.turns) for one in answers] == [2, 2, 2]
@@ -94,7 +93,7 @@ def test_a_server_samples_in_its_own_name_and_what_it_did_not_answer_is_missing(
     config = trained(tmp_path, [{"instruction": text} for text in ASKED], generate=served, base_url=server.url)
     lines = Lines()
     generate.main(set_up(config), reporter=lines)
-    folder = Folder.of(config)
+    folder = set_up(config).folder
     aligned = store.read_json(folder.answers("asked"))
     assert [row["output"] for row in aligned] == ["tuned says 1"] * 5
     assert ASKED[2] not in {row["instruction"] for row in aligned}

@@ -45,7 +45,7 @@ def answered(config: Config) -> tuple[Folder, Recorder]:
     """A trained folder (the shipped model stands in for the aligned one), then generate."""
     import shutil
 
-    folder, reporter = Folder.of(config), Recorder()
+    folder, reporter = set_up(config).folder, Recorder()
     if not folder.model.exists():
         shutil.copytree(windtunnel.model_folder(), folder.model)
     generate.main(set_up(config), reporter=reporter)

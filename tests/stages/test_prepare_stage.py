@@ -43,7 +43,7 @@ def a_config(model: Path | str, source: Path | str, out: Path, **sections: Any) 
 def prepared(config: Config) -> tuple[Folder, Recorder]:
     reporter = Recorder()
     prepare.main(set_up(config), reporter=reporter)
-    return Folder.of(config), reporter
+    return set_up(config).folder, reporter
 
 
 def lines(folder: Folder, name: str) -> list[dict[str, Any]]:

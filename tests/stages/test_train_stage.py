@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(model: Path, tmp_path
     config = make_config(tmp_path / "killed", model)
     with pytest.raises(Killed):
         align(config, reporter=Recorder(at=7, act=crash))
-    newest = Folder.of(config).checkpoints / "step-00000006" / "optimizer.safetensors"
+    newest = set_up(config).folder.checkpoints / "step-00000006" / "optimizer.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     resumed, told = align(config)
     assert any("step-00000006" in line and "does not verify" in line for line in told.lines)
@@ -227,7 +227,7 @@ def test_lost_rows_of_the_logs_are_said_on_resume(model: Path, tmp_path: Path) -
     config = make_config(tmp_path / "killed", model)
     with pytest.raises(Killed):
         align(config, reporter=Recorder(at=7, act=crash))
-    folder = Folder.of(config)
+    folder = set_up(config).folder
     folder.visits.unlink()
     rows = folder.metrics.read_text().splitlines(keepends=True)
     folder.metrics.write_text("".join(rows[2:]))
@@ -256,8 +256,8 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(model: Path, tmp_path: 
         align(config, reporter=Recorder(at=4, act=lambda: os.kill(os.getpid(), number)))
     assert caught.value.exit_code == 128 + number
     assert signal.getsignal(number) is before
-    assert (Folder.of(config).checkpoints / "step-00000004").is_dir()
-    assert not Folder.of(config).model.exists()
+    assert (set_up(config).folder.checkpoints / "step-00000004").is_dir()
+    assert not set_up(config).folder.model.exists()
     resumed, told = align(config)
     assert any("goes on after step 4" in line for line in told.lines)
     same(straight, resumed)
@@ -465,7 +465,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(
     with pytest.raises(NumericsError, match=r"step 3: the gradient is not finite .*rows\.jsonl:"):
         align(config)
     assert all(torch.equal(p, before[name]) for name, p in seen[0].optimizer.parameters.items())
-    assert len(store.read_jsonl(Folder.of(config).metrics)) == 2
+    assert len(store.read_jsonl(set_up(config).folder.metrics)) == 2
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -493,7 +493,7 @@ def test_a_logit_that_is_not_finite_stops_before_the_update_and_names_the_pair(
         align(config, held=0)
     assert "not updated" in caught.value.remedy
     at = seen[0].step
-    assert len(store.read_jsonl(Folder.of(config).metrics)) == at
+    assert len(store.read_jsonl(set_up(config).folder.metrics)) == at
     assert at >= 2
     assert all(torch.equal(weight, before[at][name]) for name, weight in seen[0].optimizer.parameters.items())
 

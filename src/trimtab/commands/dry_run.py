@@ -10,16 +10,13 @@ from trimtab.config import Config
 from trimtab.errors import ConfigError
 from trimtab.judging import official
 from trimtab.judging.answer_files import TurnAnswers, read_model_answers
-from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.mt_bench_grading import gradings
 from trimtab.judging.questions import CallEstimate, Question
 from trimtab.progress import SilentReporter, duration
 from trimtab.records import Answer
-from trimtab.runtime.folder import Folder, one_a_seed
-from trimtab.runtime.inputs import benchmark, benchmark_name, texts
 from trimtab.runtime.judges import grading, judge_setup, pairwise
 from trimtab.runtime.judges.cached_endpoint import CachedEndpoint, cached_endpoint
-from trimtab.runtime.run_setup import set_up
+from trimtab.runtime.run_setup import RunSetup, set_up
 from trimtab.runtime.signals import Stop
 
 CHARACTERS_A_TOKEN = 4  # for answers that are not there yet
@@ -49,15 +46,15 @@ class JudgingPlan:
 
 def main(config: Config) -> JudgingPlan:
     """Calls, tokens, cost and time of judging every seed. Raises ConfigError for a judge that costs no calls."""
-    name = benchmark_name(config)
+    setup = set_up(config)
+    name = setup.benchmark_name
     if config.judge.kind != "openai" or name is None:
         raise ConfigError(
             f"--dry-run: the judge is {config.judge.name}, which costs no calls",
             remedy="it estimates --judge openai:MODEL",
         )
-    runs = one_a_seed(config)
     with cached_endpoint(config, reporter=SilentReporter(), stop=Stop()) as endpoint:
-        by_run = [_questions(single, endpoint) for single in runs]
+        by_run = [_questions(single, endpoint) for single in setup.each_seed()]
         return JudgingPlan(
             judge=config.judge.name,
             base_url=endpoint.endpoint.base_url,
@@ -85,26 +82,27 @@ def lines(plan: JudgingPlan) -> list[str]:
     ]
 
 
-def _questions(config: Config, endpoint: CachedEndpoint) -> tuple[list[Question], bool]:
+def _questions(setup: RunSetup, endpoint: CachedEndpoint) -> tuple[list[Question], bool]:
     """Everything that the judge would be asked about one run, and whether its answers are assumed."""
-    prompts, name = benchmark(config), benchmark_name(config)
+    prompts, name, config, folder = setup.benchmark, setup.benchmark_name, setup.config, setup.folder
     assert name is not None
-    folder, text = Folder.of(config), "x" * CHARACTERS_A_TOKEN * config.generate.max_new_tokens
+    text = "x" * CHARACTERS_A_TOKEN * config.generate.max_new_tokens
     if prompts.multi_turn:
-        return _grading_questions(
-            config, prompts, folder.answers(name, turns=True), folder.unaligned_answers(name, turns=True), text
-        )
+        files = folder.answers(name, turns=True), folder.unaligned_answers(name, turns=True)
+        return _grading_questions(setup, *files, text)
     is_assumed = not folder.answers(name).is_file()
     if is_assumed:
-        baseline, sides = _assumed_answers(config, prompts, text)
+        baseline, sides = _assumed_answers(setup, text)
     else:
-        baseline, files = pairwise.answers(folder, name)
-        sides = list(files.values())
-    judge = judge_setup.endpoint_judge(set_up(config), endpoint)
+        baseline, answers_of = pairwise.answers(folder, name)
+        sides = list(answers_of.values())
+    judge = judge_setup.endpoint_judge(setup, endpoint)
     return judge.questions(pairwise.comparisons(baseline, sides, n_canaries=config.judge.canaries)), is_assumed
 
 
-def _assumed_answers(config: Config, prompts: Benchmark, text: str) -> tuple[list[Answer], list[list[Answer]]]:
+def _assumed_answers(setup: RunSetup, text: str) -> tuple[list[Answer], list[list[Answer]]]:
+    prompts = setup.benchmark
+
     def answers(output: str, generator: str) -> list[Answer]:
         return [Answer(prompt.id, prompt.instruction, output, generator, prompt.dataset) for prompt in prompts.prompts]
 
@@ -112,13 +110,12 @@ def _assumed_answers(config: Config, prompts: Benchmark, text: str) -> tuple[lis
     if not prompts.has_baseline:
         return unaligned, [aligned]
     baseline = [prompt.baseline_answer() for prompt in prompts.prompts]
-    return baseline, [aligned, unaligned] if config.benchmark.unaligned == "on" else [aligned]
+    return baseline, [aligned, unaligned] if setup.config.benchmark.unaligned == "on" else [aligned]
 
 
-def _grading_questions(
-    config: Config, questions: Benchmark, aligned: Path, unaligned: Path, text: str
-) -> tuple[list[Question], bool]:
-    prompts = official.judge_prompts(source=texts(config))
+def _grading_questions(setup: RunSetup, aligned: Path, unaligned: Path, text: str) -> tuple[list[Question], bool]:
+    questions, config = setup.benchmark, setup.config
+    prompts = official.judge_prompts(source=setup.texts)
     if is_assumed := not aligned.is_file():
         models = ["aligned", "unaligned"] if config.benchmark.unaligned == "on" else ["aligned"]
         answers = [

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import store
-from trimtab.config import Config
 from trimtab.errors import ConfigError, StoreError
 from trimtab.records import TokenPair
 
@@ -28,10 +27,6 @@ class Folder:
     """Paths of one run. Nothing is created by asking for a path."""
 
     root: Path
-
-    @classmethod
-    def of(cls, config: Config) -> Folder:
-        return cls(Path(config.out))
 
     @property
     def config(self) -> Path:
@@ -250,13 +245,3 @@ def _digest(path: Path, _version: tuple[int, int, int]) -> str:
 
 def _suffix(turns: bool) -> str:
     return "jsonl" if turns else "json"
-
-
-def one_a_seed(config: Config) -> list[Config]:
-    """The runs that a configuration with several seeds stands for, each in a folder of its own below `out`."""
-    if config.seeds == 1:
-        return [config]
-    return [
-        config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"})
-        for seed in range(config.seed, config.seed + config.seeds)
-    ]
