@@ -37,6 +37,25 @@ def test_nothing_left_before_half_time_is_starved() -> None:
     assert "by step 30 of 100" in told.sentence  # the first ten steps in a row whose mean is below 5 %
 
 
+def test_a_dip_that_passes_starves_nobody() -> None:
+    """A tenth of the run without an active response, and 60 % active at the end: there was something to learn from."""
+    chosen = [1.0] * 20 + [0.0] * 12 + [0.6] * 68
+    regime = name_regime(rows(chosen, chosen))
+    assert regime.name == "selective"
+    assert regime.share_at_end == pytest.approx(0.6)
+
+
+def test_a_sentence_claims_only_what_the_shares_say() -> None:
+    """Not that a goal was reached (a diverged run is past its margins too), nor that the policy stayed where it was."""
+    linear = name_regime(rows([1.0] * 50, [1.0] * 50)).sentence
+    selective = name_regime(rows([1.0] * 50, [0.2] * 50)).sentence
+    unnamed = name_regime(rows([1.0] * 50, [0.0] * 50), has_dead_zone=False).sentence
+    assert "neighbourhood" not in linear
+    assert "before the last updates" in linear
+    assert "goal" not in selective
+    assert "every response" not in unnamed  # sft has none on the rejected side
+
+
 def test_nothing_left_after_half_time_is_selective() -> None:
     assert name_regime(rows([1.0] * 55 + [0.0] * 45, [1.0] * 55 + [0.0] * 45)).name == "selective"
 

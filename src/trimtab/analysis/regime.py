@@ -2,13 +2,16 @@
 
 Near the reference every objective here has the same gradient up to a constant, and AdamW removes constants. While
 nearly all responses pull as hard as at step zero (linear regime) two objectives therefore give nearly the same model;
-they differ only once a good share of responses has left (selective); and when almost nothing pulls any more before
-half of the steps, the rest of the run was spent on nothing (starved).
+they differ only once a good share of responses has left (selective); and when almost nothing pulls from before half of
+the steps on, the rest of the run was spent on nothing (starved).
 
 The share that is tracked, averaged over both sides, is one of
   active  the fraction of responses with a non-zero coefficient, for objectives with a dead zone;
   pull    mean over responses of min(1, |g| / |g at step zero|), in [0, 1], for objectives without one. For a hinge it
           equals `active`, so the thresholds mean the same. Rows that lack it leave such a run unnamed.
+
+A row is made before its step's update: what the last update did is in none of them. And a share says what the
+objective did, not whether that was good: a run that diverges has its responses past the margin, too.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def name_regime(metrics_rows: Sequence[Mapping[str, Any]], *, has_dead_zone: boo
     nan = float("nan")
     return Regime(
         "no dead zone",
-        "No regime: this objective has no dead zone, every response keeps a gradient to the end.",
+        "No regime can be named: this objective has no dead zone, and how hard responses pulled is not recorded.",
         nan,
         nan,
         nan,
@@ -83,15 +86,15 @@ def _from_shares(sides: FloatArray, *, noun: Literal["active", "pulling"]) -> Re
     both = f"(chosen {chosen:.0%}, rejected {rejected:.0%})"
     if noun == "active":
         now, few = f"{share:.0%} of the responses {both} were still active", "of the responses were active"
-        rest = "the others had reached their goal"
+        others = "the others were past the margin"
+        linear = "the dead zone let go of next to none, and an objective without one had nearly the same gradient"
     else:
-        now, few = (
-            f"responses still pulled with {share:.0%} of their first strength {both}",
-            "of the first strength was left",
-        )
-        rest = "without a dead zone none is ever let go"
+        now = f"responses still pulled with {share:.0%} of their first strength {both}"
+        few = "of the first strength was left"
+        others = "without a dead zone none is ever let go"
+        linear = "another objective with the same gradient at the start would have given nearly the same model"
     name: RegimeName
-    if len(early):
+    if len(early) and float(smooth[early[0] :].mean()) < STARVED_BELOW:  # a dip that passes starves nobody
         name = "starved"
         sentence = (
             f"Starved: less than {STARVED_BELOW:.0%} {few} by step {ends[early[0]]} of {n_steps}; the steps after "
@@ -99,11 +102,8 @@ def _from_shares(sides: FloatArray, *, noun: Literal["active", "pulling"]) -> Re
         )
     elif smooth.min() > LINEAR_ABOVE:
         name = "linear"
-        sentence = (
-            f"Linear: {now} at the end, so the run never left the neighbourhood of the reference in which objectives "
-            "with the same gradient at the start give nearly the same model."
-        )
+        sentence = f"Linear: {now} before the last updates, so {linear}."
     else:
         name = "selective"
-        sentence = f"Selective: {now} at the end; {rest}."
+        sentence = f"Selective: {now} before the last updates; {others}."
     return Regime(name, sentence, share, chosen, rejected)
