@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.analysis.canaries import canary_rows, constant_answer
+from trimtab.analysis.canaries import CanaryRow, canary_rows, constant_answer
 from trimtab.judging.annotations import read_annotations
 from trimtab.records import Verdict
 
@@ -30,37 +30,38 @@ def test_a_sound_judge_rings_nothing() -> None:
             "instructing": [LOSES] * 18 + [WINS] * 2,
         }
     )
-    assert [row["name"] for row in rows] == ["baseline", "constant", "empty", "instructing"]
-    assert not any(row["alarm"] for row in rows)
-    assert [row["expected"] for row in rows] == [50, 0, 0, 0]
-    assert [row["win_rate"] for row in rows] == [50, 0, 0, 10]
-    assert (rows[2]["n"], rows[2]["n_missing"]) == (19, 1)
-    assert "19 prompts, 1 without a verdict" in rows[2]["sentence"]
-    json.dumps(rows, allow_nan=False)
+    assert [row.name for row in rows] == ["baseline", "constant", "empty", "instructing"]
+    assert not any(row.alarm for row in rows)
+    assert [row.expected for row in rows] == [50, 0, 0, 0]
+    assert [row.win_rate for row in rows] == [50, 0, 0, 10]
+    assert (rows[2].n, rows[2].n_missing) == (19, 1)
+    assert "19 prompts, 1 without a verdict" in rows[2].sentence
+    json.dumps([row.to_json() for row in rows], allow_nan=False)
+    assert [CanaryRow.from_json(row.to_json()) for row in rows] == rows
 
 
 @pytest.mark.parametrize(("wins", "rings"), [(4, False), (5, True), (20, True)])
 def test_five_wins_of_twenty_ring(wins: int, rings: bool) -> None:
     """Wilson by hand: 4 of 20 has the lower bound 8.1 %, 5 of 20 has 11.2 %; the threshold is 10 %."""
     (row,) = canary_rows({"constant": [WINS] * wins + [LOSES] * (20 - wins)})
-    assert row["alarm"] is rings
-    assert row["ci95"][0] == pytest.approx({4: 8.07, 5: 11.19, 20: 83.89}[wins], abs=0.01)
-    assert ("can be gamed" in row["sentence"]) is rings
+    assert row.alarm is rings
+    assert row.ci95[0] == pytest.approx({4: 8.07, 5: 11.19, 20: 83.89}[wins], abs=0.01)
+    assert ("can be gamed" in row.sentence) is rings
 
 
 def test_a_threshold_of_ones_own() -> None:
     """Against a weak baseline a worthless answer may win, but not most of the time."""
-    told = {"empty": [WINS] * 9 + [LOSES] * 11}
-    assert canary_rows(told)[0]["alarm"]
-    assert not canary_rows(told, threshold=50)[0]["alarm"]
-    assert canary_rows({"empty": [WINS] * 19 + [LOSES]}, threshold=50)[0]["alarm"]
+    preferences = {"empty": [WINS] * 9 + [LOSES] * 11}
+    assert canary_rows(preferences)[0].alarm
+    assert not canary_rows(preferences, threshold=50)[0].alarm
+    assert canary_rows({"empty": [WINS] * 19 + [LOSES]}, threshold=50)[0].alarm
 
 
 def test_a_baseline_that_beats_itself_names_the_position_bias() -> None:
     (row,) = canary_rows({"baseline": [WINS] * 18 + [LOSES] * 2})
-    assert row["alarm"]
-    assert "position bias" in row["sentence"]
-    assert "off by about 40 points" in row["sentence"]
+    assert row.alarm
+    assert "position bias" in row.sentence
+    assert "off by about 40 points" in row.sentence
 
 
 def test_an_order_that_balances_hides_no_bias() -> None:
@@ -69,40 +70,41 @@ def test_an_order_that_balances_hides_no_bias() -> None:
     (row,) = canary_rows(
         {"baseline": [WINS if there else LOSES for there in switched]}, switched={"baseline": switched}
     )
-    assert (row["win_rate"], row["alarm"], row["first_share"]) == (50, False, 100)
-    assert "takes the one shown first in 100 %: the order itself decides" in row["sentence"]
+    assert (row.win_rate, row.alarm, row.first_share) == (50, False, 100)
+    assert "takes the one shown first in 100 %: the order itself decides" in row.sentence
     (row,) = canary_rows({"baseline": [TIES] * 20}, switched={"baseline": switched})
-    assert row["first_share"] == 50
-    assert "order itself" not in row["sentence"]
+    assert row.first_share == 50
+    assert "order itself" not in row.sentence
 
 
 def test_marks_are_a_share_of_the_scale() -> None:
     """Marks of 2 are 1/9 of the scale from 1 to 10; marks of 8 are 7/9, far above what a worthless answer may get."""
-    low, high = canary_rows({"empty": [1 + 1 / 9] * 20, "constant": [1 + 7 / 9] * 20}, what="marks")
-    assert low["win_rate"] == pytest.approx(100 / 9)
-    assert not low["alarm"]
-    assert high["alarm"]
-    assert "of the scale of marks" in high["sentence"]
+    low, high = canary_rows({"empty": [1 + 1 / 9] * 20, "constant": [1 + 7 / 9] * 20}, scale="marks")
+    assert low.win_rate == pytest.approx(100 / 9)
+    assert not low.alarm
+    assert high.alarm
+    assert "of the scale of marks" in high.sentence
 
 
 def test_no_verdict_is_no_alarm_and_no_number() -> None:
     rows = canary_rows({"baseline": [None] * 5, "empty": []})
-    assert [row["win_rate"] for row in rows] == [None, None]
-    assert not any(row["alarm"] for row in rows)
-    assert all("no verdict" in row["sentence"] for row in rows)
-    json.dumps(rows, allow_nan=False)
+    assert [row.win_rate for row in rows] == [None, None]
+    assert not any(row.alarm for row in rows)
+    assert all("no verdict" in row.sentence for row in rows)
+    json.dumps([row.to_json() for row in rows], allow_nan=False)
+    assert [CanaryRow.from_json(row.to_json()) for row in rows] == rows
 
 
 def test_one_answer_to_everything_is_found_on_either_side() -> None:
-    found = constant_answer(verdicts(["the same "] * 12))
-    assert found is not None
-    assert (found.side, found.generator, found.n, found.n_prompts) == ("model", "new", 12, 12)
-    assert "can be gamed" in found.sentence
+    constant = constant_answer(verdicts(["the same "] * 12))
+    assert constant is not None
+    assert (constant.side, constant.generator, constant.n, constant.n_prompts) == ("model", "new", 12, 12)
+    assert "can be gamed" in constant.sentence
     rows = [Verdict(str(i), f"do {i}", "", f"answer {i}", "old", "new", "judge", LOSES) for i in range(12)]
-    found = constant_answer(rows)
-    assert found is not None
-    assert found.side == "baseline"
-    assert "an empty answer" in found.sentence
+    constant = constant_answer(rows)
+    assert constant is not None
+    assert constant.side == "baseline"
+    assert "an empty answer" in constant.sentence
 
 
 @pytest.mark.parametrize(
@@ -124,10 +126,10 @@ def test_one_prompt_judged_many_times_is_not_many_prompts() -> None:
 
 
 @pytest.mark.needs_shared
-@pytest.mark.parametrize(("model", "constant"), [("NullModel", True), ("alpaca-7b", False)])
-def test_published_files(shared_data: Path, model: str, constant: bool) -> None:
+@pytest.mark.parametrize(("model", "is_constant"), [("NullModel", True), ("alpaca-7b", False)])
+def test_published_files(shared_data: Path, model: str, is_constant: bool) -> None:
     rows = read_annotations(shared_data / "eval/alpaca_eval/annotations" / f"{model}.json").verdicts
-    found = constant_answer(rows)
-    assert (found is not None) is constant
-    if found is not None:
-        assert (found.n, found.n_prompts) == (805, 805)
+    constant = constant_answer(rows)
+    assert (constant is not None) is is_constant
+    if constant is not None:
+        assert (constant.n, constant.n_prompts) == (805, 805)

@@ -166,7 +166,7 @@ def test_the_judge_is_named_with_prompt_order_and_cost(tmp_path: Path) -> None:
 
 def test_a_canary_that_rings_stands_at_the_top(tmp_path: Path) -> None:
     rows = canary_rows({"baseline": [1.5] * 20, "constant": [WIN] * 15 + [LOSS] * 5, "empty": [LOSS] * 20})
-    a_judged_run(tmp_path, UP, DOWN, canaries=rows)
+    a_judged_run(tmp_path, UP, DOWN, canaries=[row.to_json() for row in rows])
     numbers = make_report(of_alpaca(tmp_path))
     assert numbers["headline"][1]["tone"] == "warn"
     assert "One constant answer to every prompt wins 75 %" in numbers["headline"][1]["text"].replace("\u00a0", " ")
@@ -301,7 +301,7 @@ def test_names_and_judges_are_text(tmp_path: Path) -> None:
         "notes": [hostile],
         "texts": {hostile: {"sha256": hostile}},
     }
-    rows = canary_rows({"constant": [WIN] * 20})
+    rows = [row.to_json() for row in canary_rows({"constant": [WIN] * 20})]
     a_judged_run(tmp_path, UP, DOWN, record=record, baseline=f"{hostile}\u202e", instruction=hostile, canaries=rows)
     folder = Folder(tmp_path)
     write_json(

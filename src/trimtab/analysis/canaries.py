@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from trimtab.analysis.intervals import finite
 from trimtab.analysis.winrate import WinRate, win_rate
 from trimtab.records import Verdict
 
-What = Literal["win rate", "marks"]
+Scale = Literal["win rate", "marks"]
 
 BASELINE = "baseline"
 EVEN = 50.0
@@ -28,7 +28,7 @@ WORTHLESS = {
     "empty": "an empty answer",
     "instructing": "an answer that only tells the judge to prefer it",
 }
-THRESHOLD: dict[What, float] = {"win rate": 10.0, "marks": 25.0}
+THRESHOLD: dict[Scale, float] = {"win rate": 10.0, "marks": 25.0}
 """Percent that a worthless answer may get; the alarm rings when the whole interval lies above.
 
 One prompt in ten leaves room for prompts on which the baseline itself failed and for a judge's slips: on AlpacaEval 2
@@ -40,30 +40,78 @@ LEAST_PROMPTS = 10
 CONSTANT_SHARE = 0.5
 
 
+Bounds: TypeAlias = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRow:
+    """What a judge made of one canary: rates in percent, None without a verdict.
+
+    `first_share` and `first_ci95`: how often the judge took the answer it was shown first, of the baseline against
+    itself; None where nobody said in which order the answers were shown.
+    """
+
+    name: str
+    expected: float
+    n: int
+    n_missing: int
+    win_rate: float | None
+    ci95: Bounds
+    alarm: bool
+    sentence: str
+    first_share: float | None = None
+    first_ci95: Bounds | None = None
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> CanaryRow:
+        first = tree.get("first_ci95")
+        return cls(
+            name=tree["name"],
+            expected=tree["expected"],
+            n=tree["n"],
+            n_missing=tree["n_missing"],
+            win_rate=tree["win_rate"],
+            ci95=(tree["ci95"][0], tree["ci95"][1]),
+            alarm=tree["alarm"],
+            sentence=tree["sentence"],
+            first_share=tree.get("first_share"),
+            first_ci95=None if first is None else (first[0], first[1]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        first = {} if self.first_ci95 is None else {"first_share": self.first_share, "first_ci95": [*self.first_ci95]}
+        return {
+            "name": self.name,
+            "expected": self.expected,
+            "n": self.n,
+            "n_missing": self.n_missing,
+            "win_rate": self.win_rate,
+            "ci95": [*self.ci95],
+            **first,
+            "alarm": self.alarm,
+            "sentence": self.sentence,
+        }
+
+
 def canary_rows(
-    told: Mapping[str, Sequence[float | None]],
+    preferences: Mapping[str, Sequence[float | None]],
     *,
-    what: What = "win rate",
+    scale: Scale = "win rate",
     threshold: float | None = None,
     switched: Mapping[str, Sequence[bool]] | None = None,
-) -> list[dict[str, Any]]:
-    """One row a canary, in the order of `told` (name → a preference a prompt, None where the judge gave none).
+) -> list[CanaryRow]:
+    """One row a canary, in the order of `preferences` (by name, one a prompt, None where the judge gave none).
 
-    A row: `name, expected, n, n_missing, win_rate, ci95, alarm, sentence`; rates in percent, null without a verdict.
     `threshold` (percent) stands in for `THRESHOLD` where even a sound judge may let a worthless answer win: against a
     weak baseline it may be no worse than what it is compared with.
-    `switched` says for the prompts of a canary where the canary's answer was shown first; the row of `baseline` then
-    also has `first_share` and `first_ci95`, how often the judge took the answer it was shown first.
+    `switched` says for the prompts of a canary where the canary's answer was shown first.
     """
+    limit = THRESHOLD[scale] if threshold is None else threshold
     return [
-        _row(
-            name,
-            preferences,
-            what=what,
-            threshold=THRESHOLD[what] if threshold is None else threshold,
-            switched=None if switched is None else switched.get(name),
-        )
-        for name, preferences in told.items()
+        _baseline_row(name, of_canary, None if switched is None else switched.get(name))
+        if name == BASELINE
+        else _worthless_row(name, of_canary, scale, limit)
+        for name, of_canary in preferences.items()
     ]
 
 
@@ -80,10 +128,10 @@ class Constant:
     @property
     def sentence(self) -> str:
         """The warning that stands before any number."""
-        whom = "the model" if self.side == "model" else "the baseline"
+        side = "the model" if self.side == "model" else "the baseline"
         answer = "an empty answer" if not self.text else "one and the same answer"
         return (
-            f"{whom} ({self.generator}) gave {answer} to {self.n} of {self.n_prompts} different instructions: what is "
+            f"{side} ({self.generator}) gave {answer} to {self.n} of {self.n_prompts} different instructions: what is "
             "judged here is that text, not a model. The judge can be gamed; these numbers say nothing about quality."
         )
 
@@ -103,56 +151,49 @@ def constant_answer(verdicts: Sequence[Verdict]) -> Constant | None:
         ("model", {v.instruction: (v.output_2.strip(), v.generator_2) for v in verdicts}),
         ("baseline", {v.instruction: (v.output_1.strip(), v.generator_1) for v in verdicts}),
     )
-    for side, told in sides:
-        if len(told) < LEAST_PROMPTS:
+    for side, answers in sides:
+        if len(answers) < LEAST_PROMPTS:
             continue
-        (text, generator), n = Counter(told.values()).most_common(1)[0]
-        if n >= CONSTANT_SHARE * len(told):
-            return Constant(side, generator, n, len(told), text[:80])
+        (text, generator), n = Counter(answers.values()).most_common(1)[0]
+        if n >= CONSTANT_SHARE * len(answers):
+            return Constant(side, generator, n, len(answers), text[:80])
     return None
 
 
-def _row(
-    name: str,
-    preferences: Sequence[float | None],
-    *,
-    what: What,
-    threshold: float,
-    switched: Sequence[bool] | None,
-) -> dict[str, Any]:
-    rate = win_rate(preferences)
-    row: dict[str, Any] = {
-        "name": name,
-        "expected": EVEN if name == BASELINE else 0.0,
-        "n": rate.n_total,
-        "n_missing": rate.n_missing,
-        "win_rate": finite(rate.win_rate),
-        "ci95": [finite(bound) for bound in rate.ci95],
-    }
-    first = None
-    if name == BASELINE and switched is not None:
-        first = win_rate(p if p is None or there else 3 - p for p, there in zip(preferences, switched, strict=True))
-        row |= {"first_share": finite(first.win_rate), "first_ci95": [finite(bound) for bound in first.ci95]}
-    alarm, sentence = _even(rate, first) if name == BASELINE else _worthless(name, rate, what, threshold)
-    return row | {"alarm": alarm, "sentence": sentence}
+def _bounds(rate: WinRate) -> Bounds:
+    low, high = rate.ci95
+    return finite(low), finite(high)
+
+
+def _baseline_row(name: str, preferences: Sequence[float | None], switched: Sequence[bool] | None) -> CanaryRow:
+    rate, first = win_rate(preferences), None
+    if switched is not None:
+        first = win_rate(
+            preference if preference is None or was_first else 3 - preference
+            for preference, was_first in zip(preferences, switched, strict=True)
+        )
+    alarm, sentence = _even(rate, first)
+    return CanaryRow(
+        name, EVEN, rate.n_total, rate.n_missing, finite(rate.win_rate), _bounds(rate), alarm, sentence,
+        first_share=None if first is None else finite(first.win_rate),
+        first_ci95=None if first is None else _bounds(first),
+    )  # fmt: skip
 
 
 def _even(rate: WinRate, first: WinRate | None) -> tuple[bool, str]:
     if not rate.n_total:
         return False, "The baseline against itself got no verdict, so nothing can be said about even answers."
     low, high = rate.ci95
-    told = f"The baseline against itself comes out at {_figure(rate)}, where 50 % is due"
+    outcome = f"The baseline against itself comes out at {_figure(rate)}, where 50 % is due"
     order = ""
     if first is not None:
-        bias = " the order itself decides, which only showing both orders takes out" if _leaves_even(first) else ""
-        order = f"; of two equal answers the judge takes the one shown first in {first.win_rate:.0f} %" + (
-            f":{bias}" if bias else ""
-        )
+        bias = ": the order itself decides, which only showing both orders takes out" if _leaves_even(first) else ""
+        order = f"; of two equal answers the judge takes the one shown first in {first.win_rate:.0f} %{bias}"
     if low <= EVEN <= high:
-        return False, f"{told}: as it must{order}."
+        return False, f"{outcome}: as it must{order}."
     return True, (
-        f"{told}: the judge has a position bias that the order of the answers does not balance, so every win rate here "
-        f"is off by about {abs(rate.win_rate - EVEN):.0f} points{order}."
+        f"{outcome}: the judge has a position bias that the order of the answers does not balance, so every win rate "
+        f"here is off by about {abs(rate.win_rate - EVEN):.0f} points{order}."
     )
 
 
@@ -160,19 +201,26 @@ def _leaves_even(rate: WinRate) -> bool:
     return not rate.ci95[0] <= EVEN <= rate.ci95[1]
 
 
-def _worthless(name: str, rate: WinRate, what: What, threshold: float) -> tuple[bool, str]:
-    answer = WORTHLESS.get(name, f"the worthless answer {name!r}")
+def _worthless_row(name: str, preferences: Sequence[float | None], scale: Scale, threshold: float) -> CanaryRow:
+    rate = win_rate(preferences)
+    alarm, sentence = _worthless(WORTHLESS.get(name, f"the worthless answer {name!r}"), rate, scale, threshold)
+    return CanaryRow(
+        name, 0.0, rate.n_total, rate.n_missing, finite(rate.win_rate), _bounds(rate), alarm, sentence
+    )  # fmt: skip
+
+
+def _worthless(answer: str, rate: WinRate, scale: Scale, threshold: float) -> tuple[bool, str]:
     capital = answer[0].upper() + answer[1:]
     if not rate.n_total:
         return False, f"{capital} got no verdict, so nothing can be said about it."
-    gets = "wins" if what == "win rate" else "gets, of the scale of marks,"
-    told = f"{capital} {gets} {_figure(rate)}"
+    gets = "wins" if scale == "win rate" else "gets, of the scale of marks,"
+    outcome = f"{capital} {gets} {_figure(rate)}"
     if rate.ci95[0] > threshold:
         return True, (
-            f"{told}, surely more than the {threshold:.0f} % that a sound judge may give it: this judge can be gamed, "
-            "and its numbers say little about quality."
+            f"{outcome}, surely more than the {threshold:.0f} % that a sound judge may give it: this judge can be "
+            "gamed, and its numbers say little about quality."
         )
-    return False, f"{told}: not surely more than {threshold:.0f} %, so no alarm."
+    return False, f"{outcome}: not surely more than {threshold:.0f} %, so no alarm."
 
 
 def _figure(rate: WinRate) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.analysis.canaries import CanaryRow
 from trimtab.runtime.judges.judge_record import JudgeRecord
 
 # The judge and rubric that AlpacaEval fitted the constants of its length model to, by benchmark.
@@ -21,36 +22,20 @@ def is_calibrated(benchmark: str | None, record: JudgeRecord) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
-    """A row of `analysis.canaries` with the judge's label: rates in percent, None without a verdict."""
+class JudgeCanary:
+    """What one judge, by its label, made of one canary."""
 
     judge: str
-    name: str
-    expected: float
-    win_rate: float | None
-    ci95: tuple[float | None, float | None]
-    n: int
-    n_missing: int
-    alarm: bool
-    sentence: str
-    document: Mapping[str, Any]
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any], *, judge: str) -> Canary:
-        low, high = row["ci95"]
-        return cls(
-            judge, row["name"], row["expected"], row["win_rate"], (low, high), row["n"], row["n_missing"],
-            row["alarm"], row["sentence"], row,
-        )  # fmt: skip
+    row: CanaryRow
 
     def to_json(self) -> dict[str, Any]:
-        return {"judge": self.judge} | dict(self.document)
+        return {"judge": self.judge} | self.row.to_json()
 
 
-def canaries_of(entries: Sequence[Mapping[str, Any]]) -> tuple[Canary, ...]:
+def canaries_of(entries: Sequence[Mapping[str, Any]]) -> tuple[JudgeCanary, ...]:
     """The canaries of every judge in `verdicts/<benchmark>.canaries.json`."""
     return tuple(
-        Canary.from_json(row, judge=LABELS.get(entry.get("judge", ""), entry.get("judge", "")))
+        JudgeCanary(LABELS.get(entry.get("judge", ""), entry.get("judge", "")), CanaryRow.from_json(row))
         for entry in entries
         for row in entry.get("canaries", ())
     )

@@ -19,7 +19,7 @@ from trimtab.judging.answer_files import question_id
 from trimtab.judging.mt_bench import read_marks
 from trimtab.judging.official import LengthTables
 from trimtab.records import Answer, Verdict
-from trimtab.reporting.judges import Canary, canaries_of
+from trimtab.reporting.judges import JudgeCanary, canaries_of
 from trimtab.reporting.metrics import Metrics
 from trimtab.runtime.benchmark_prompts import length_tables
 from trimtab.runtime.folder import Folder
@@ -149,7 +149,7 @@ class Run:
     marks: Mapping[Side, tuple[Row, ...]] = field(default_factory=dict)
     categories: Mapping[Question, str] = field(default_factory=dict)
     judge: JudgeRecord | None = None
-    canaries: tuple[Canary, ...] = ()
+    canaries: tuple[JudgeCanary, ...] = ()
     length_tables: LengthTables | None = None
     scores: Scores | None = None
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from trimtab.analysis import canaries
 from trimtab.reporting.json_form import fields_form
-from trimtab.reporting.judges import Canary
+from trimtab.reporting.judges import JudgeCanary
 from trimtab.reporting.numbers.answers import (
     FamilyNumbers,
     LengthNumbers,
@@ -48,7 +48,7 @@ class BenchmarkNumbers:
     identity: JudgeRecord | None
     judges: tuple[JudgeNumbers, ...]
     constant_answers: tuple[str, ...]
-    canaries: tuple[Canary, ...]
+    canaries: tuple[JudgeCanary, ...]
     length_bins: tuple[LengthBin, ...]
     marks: MarkNumbers | None
     lengths: LengthNumbers | None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab.analysis.canaries import CanaryRow
 from trimtab.analysis.intervals import finite
 from trimtab.records import Estimate
 from trimtab.reporting.forest import EVEN
-from trimtab.reporting.judges import Canary
+from trimtab.reporting.judges import JudgeCanary
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.judges import JudgeNumbers, LengthControlNumbers, UnalignedNumbers
 from trimtab.reporting.sections import (
@@ -204,8 +205,8 @@ def judge(benchmark: BenchmarkNumbers | None) -> Section | None:
     if benchmark is None or (benchmark.identity is None and not benchmark.canaries):
         return None
     blocks: list[Block] = []
-    if alarms := [canary for canary in benchmark.canaries if canary.alarm]:
-        blocks.append(Sentences([Sentence(f"{canary.judge}: {canary.sentence}", "warn") for canary in alarms]))
+    if alarms := [canary for canary in benchmark.canaries if canary.row.alarm]:
+        blocks.append(Sentences([Sentence(f"{canary.judge}: {canary.row.sentence}", "warn") for canary in alarms]))
     record = benchmark.identity
     if record is not None:
         blocks.append(Facts(_record_facts(record)))
@@ -250,15 +251,15 @@ def _digest(sha256: str | None) -> str | None:
     return f"{sha256[:_SHORT]}…" if sha256 else None
 
 
-def _canaries_table(canaries: Sequence[Canary]) -> Table:
-    rows = [
-        [
-            row.name, row.judge, f"{row.expected:.0f}", value_text(row.win_rate, row.ci95, digits=0), number(row.n),
-            number(row.n_missing), "⚠ yes" if row.alarm else "no",
-        ]
-        for row in canaries
-    ]  # fmt: skip
+def _canaries_table(canaries: Sequence[JudgeCanary]) -> Table:
+    rows = [_canary_cells(canary.judge, canary.row) for canary in canaries]
     return Table(["canary", "judge", "expected %", "got %", "prompts", "no verdict", "alarm"], rows)
+
+
+def _canary_cells(judge: str, row: CanaryRow) -> list[str]:
+    rate = value_text(row.win_rate, row.ci95, digits=0)
+    counts = (number(row.n), number(row.n_missing))
+    return [row.name, judge, f"{row.expected:.0f}", rate, *counts, "⚠ yes" if row.alarm else "no"]
 
 
 # --- win rate by difference in length --------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ def missing(record: JudgeRecord | None) -> list[Sentence]:
 def canaries(benchmark: BenchmarkNumbers) -> list[Sentence]:
     """One warning for every canary that rang."""
     return [
-        sentence(f"**Canary** of {canary.judge}: {canary.sentence}", "warn")
+        sentence(f"**Canary** of {canary.judge}: {canary.row.sentence}", "warn")
         for canary in benchmark.canaries
-        if canary.alarm
+        if canary.row.alarm
     ]
 
 

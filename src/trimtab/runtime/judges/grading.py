@@ -124,8 +124,8 @@ def _write_canaries(canaries: Sequence[Grading], outcome: Outcome, *, judge: str
         name: [_preference(outcome.values.get(grading.id)) for grading in canaries if grading.model == name]
         for name in WORTHLESS
     }
-    rows = canary_rows(preferences, what="marks") if canaries else []
-    store.write_json(path, [{"judge": judge, "canaries": rows}])
+    rows = canary_rows(preferences, scale="marks") if canaries else []
+    store.write_json(path, [{"judge": judge, "canaries": [row.to_json() for row in rows]}])
 
 
 def _preference(mark: float | None) -> float | None:

@@ -92,8 +92,8 @@ def _write_canaries(setup: RunSetup, judge: Judge, verdicts: Mapping[str, Sequen
     }
     in_order = isinstance(judge, EndpointJudge) and not judge.both_orders
     threshold = None if setup.benchmark.has_baseline else EVEN
-    results = canary_rows(preferences, threshold=threshold, switched=switched if in_order else None)
-    store.write_json(path, [{"judge": judge.name, "canaries": results}])
+    rows = canary_rows(preferences, threshold=threshold, switched=switched if in_order else None)
+    store.write_json(path, [{"judge": judge.name, "canaries": [row.to_json() for row in rows]}])
 
 
 def _read(folder: Folder, path: Path) -> list[Answer]:

@@ -78,4 +78,4 @@ def _canary_entry(judge: Judge, baseline: Sequence[Answer], *, n: int) -> object
         name: [verdict.preference for verdict in verdicts]
         for name, verdicts in canaries(judge, baseline, prompts=n).items()
     }
-    return {"judge": judge.name, "canaries": canary_rows(preferences, threshold=EVEN)}
+    return {"judge": judge.name, "canaries": [row.to_json() for row in canary_rows(preferences, threshold=EVEN)]}
