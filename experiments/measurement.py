@@ -21,7 +21,7 @@ from trimtab.analysis.intervals import FloatArray, finite, student_t
 from trimtab.records import Estimate
 
 OVER_SEEDS = "t interval over seeds"
-SINGLE_SEED = "paired bootstrap over prompts, one seed"
+SINGLE_SEED = "Student's t over prompts, corrected for skewness, one seed"
 POWER = 0.8
 CORRELATION = (-1.0, 1.0)
 
@@ -70,12 +70,12 @@ class Measurement:
 
 
 def mean(values_KN: FloatArray, *, unit: str) -> Measurement:
-    """Mean over seeds and prompts, or of paired differences; with one seed a bootstrap over the prompts."""
+    """Mean over seeds and prompts, or of paired differences; with one seed over the prompts alone."""
     if len(values_KN) > 1:
         return _of_pool(seeds.pooled_mean(values_KN), method=seeds.METHOD, unit=unit)
     row_N = values_KN[0]
-    bounds = intervals.paired_interval(row_N)
-    return Measurement(estimates.estimate(float(row_N.mean()), bounds, n=len(row_N), method=SINGLE_SEED, unit=unit))
+    ci95 = intervals.paired_mean_test(row_N).ci95
+    return Measurement(estimates.estimate(float(row_N.mean()), ci95, n=len(row_N), method=SINGLE_SEED, unit=unit))
 
 
 def over_seeds(

@@ -29,13 +29,15 @@ def verdict(prompt: str, preference: float | None, **changes: str) -> Verdict:
 
 
 def test_by_hand() -> None:
-    # Differences 1, 1, 0, −1, .5 and seven 0: mean 1.5/12 = 12.5 points; sign test 3 against 1: 2·(1 + 4)/16.
+    # Differences 1, 1, 0, −1, .5 and seven 0: mean 1.5/12 = 12.5 points, ahead 2.5/12, behind 1/12; their variance is
+    # 3.25/12 − 1/64 = .25521, of −1, 0, 1 it would be 3.5/12 − 1/64 = .27604, so 12 prompts are worth
+    # 12·(3.3125 + 1/3)/(3.0625 + 1/3) = 12.883; z = .125·√(12.883/(3.5/12)) = .8308, both tails .4061.
     a = by_prompt([1, 1, 0.5, 0, 1] + [0.5] * 7)
     b = by_prompt([0, 0, 0.5, 1, 0.5] + [0.5] * 7)
     told = compare(a, b)
     assert told.delta == pytest.approx(12.5)
     assert (told.wins_a, told.wins_b, told.ties, told.n_common) == (3, 1, 8, 12)
-    assert told.p_value == pytest.approx(10 / 16)
+    assert told.p_value == pytest.approx(0.4061, abs=1e-4)
     assert told.verdict == "not distinguishable"
 
 
@@ -60,10 +62,14 @@ def test_nine_prompts_name_nobody() -> None:
     told = compare(by_prompt([1.0] * 9), by_prompt([0.0] * 9))
     assert told.delta == 100
     assert told.verdict == "not distinguishable (only 9 common prompts)"
+    assert math.isnan(told.p_value)
+    assert math.isnan(told.ci95[0])
 
 
 def test_marks_are_compared_on_their_own_scale() -> None:
-    assert compare(by_prompt([7.0] * 10), by_prompt([6.5] * 10), scale=1).delta == pytest.approx(0.5)
+    told = compare(by_prompt([7.0] * 10), by_prompt([6.5] * 10), scale=1, top=10)
+    assert told.delta == pytest.approx(0.5)
+    assert told.ci95[0] < 0.5 < told.ci95[1]
 
 
 @given(SCORES, SCORES)
@@ -73,10 +79,11 @@ def test_turning_the_sides_round_turns_the_signs(a: dict[str, float | None], b: 
         with pytest.raises(DataError, match="no judged prompt in common"):
             compare(a, b)
         return
-    there, back = compare(a, b, n_boot=50), compare(b, a, n_boot=50)
+    there, back = compare(a, b), compare(b, a)
     assert there.delta == pytest.approx(-back.delta)
     assert (there.wins_a, there.wins_b, there.ties) == (back.wins_b, back.wins_a, back.ties)
-    assert there.p_value == back.p_value
+    assert there.p_value == pytest.approx(back.p_value, nan_ok=True)
+    assert there.verdict.endswith("is better") == (there.p_value < 0.05)
     assert there.wins_a + there.wins_b + there.ties == there.n_common
     assert there.n_common + there.n_missing == len(a.keys() | b.keys())
 
@@ -85,9 +92,9 @@ def test_equal_models_are_seldom_told_apart() -> None:
     """200 comparisons of two equal models: the interval leaves zero out in about 5 %."""
     rng = np.random.default_rng(3)
     named = 0
-    for seed in range(200):
+    for _ in range(200):
         a, b = (by_prompt(rng.choice([0.0, 0.5, 1.0], size=100).tolist()) for _ in "ab")
-        named += compare(a, b, seed=seed, n_boot=500).verdict != "not distinguishable"
+        named += compare(a, b).verdict != "not distinguishable"
     assert named <= 22
 
 
@@ -150,18 +157,47 @@ def test_power_needs_numbers_that_mean_something(words: dict[str, float]) -> Non
 def test_seeds_are_pooled_and_paired() -> None:
     """Two seeds, differences by prompt (1, 0) and (1, 0) on each of six prompts: 50 points, and no seed differs.
 
-    Then the error is that of the prompts' differences alone, s/√n with n = 12 and 11 degrees of freedom.
+    Then the error is that of the prompts' differences alone, so it is the score test of 6 against 0 of 12 pairs, with
+    Student's quantile at 11 degrees of freedom: z = √6 = 2.449, both tails of t .0323.
     """
     a = by_prompt([1.0, 1.0] * 6)
     b = by_prompt([0.0, 1.0] * 6)
     told = compare([a, a], [b, b])
     assert (told.delta, told.n_seeds, told.n_common) == (50, 2, 12)
-    differences = np.array([1.0, 0.0] * 6)
-    error = differences.std(ddof=1) / math.sqrt(12)
-    assert (told.ci95[1] - told.ci95[0]) / 200 == pytest.approx(2.20099 * error, rel=1e-4)  # t, 11 degrees of freedom
-    assert told.p_value == pytest.approx(0.0067, abs=2e-4)  # t = 3.317
+    assert told.p_value == pytest.approx(0.0323, abs=1e-4)
+    assert told.ci95[0] > 0
     assert told.test == "t test over prompts and seeds"
     assert (told.wins_a, told.ties) == (6, 6)
+
+
+def test_unanimous_verdicts_leave_doubt() -> None:
+    """T1 of the shared cases: both lose all 20 (was +0 [0, 0]); A wins all 40 and B none (was 100 [100, 100])."""
+    nothing = compare(by_prompt([0.0] * 20), by_prompt([0.0] * 20))
+    assert nothing.ci95 == pytest.approx((-16.1125, 16.1125), abs=1e-3)
+    assert (nothing.p_value, nothing.verdict) == (1, "not distinguishable")
+    all_of_it = compare(by_prompt([1.0] * 40), by_prompt([0.0] * 40))
+    assert all_of_it.ci95 == pytest.approx((100 * (40 - 3.8415) / (40 + 3.8415), 100), abs=1e-3)  # (n − z²)/(n + z²)
+    three = [by_prompt([1.0] * 20)] * 3
+    low, high = compare(three, [by_prompt([0.5] * 20)] * 3).ci95
+    assert 20 < low < 50 < high < 80
+
+
+def test_one_hypothesis_one_test_one_verdict() -> None:
+    """600 random tables, of one run a side and of several seeds: 52 were "better" with p ≥ .05 before."""
+    rng = np.random.default_rng(0)
+    n_better = 0
+    for k in range(600):
+        n, n_seeds = int(rng.integers(10, 60)), 1 + k % 3
+        rates = rng.random(2)
+        a, b = (
+            [by_prompt(rng.choice([0.0, 0.5, 1.0], n, p=[1 - rate, 0.0, rate]).tolist()) for _ in range(n_seeds)]
+            for rate in rates
+        )
+        told = compare(a, b)
+        low, high = told.ci95
+        assert told.verdict.endswith("is better") == (told.p_value < 0.05) == (low > 0 or high < 0)
+        n_better += told.p_value < 0.05
+    assert 200 < n_better < 500
 
 
 def test_a_single_run_stands_beside_every_seed() -> None:

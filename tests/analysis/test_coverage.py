@@ -6,16 +6,18 @@ Every case is 1,000 trials unless it says otherwise, so its share is known to ab
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom, multinomial
 
-from trimtab.analysis.comparison import compare
-from trimtab.analysis.intervals import FloatArray, Interval, rate_interval
+from trimtab.analysis.intervals import FloatArray, Interval, difference_test, mean_test, rate_interval
 from trimtab.analysis.length_control import _interval as controlled_interval
-from trimtab.analysis.length_control import bootstrap_rates, design_of, length_controlled
+from trimtab.analysis.length_control import design_of, length_controlled
 from trimtab.analysis.length_control_paired import Side, length_controlled_difference
 from trimtab.analysis.winrate import win_rate
 
@@ -142,24 +144,117 @@ PAIRS: dict[str, tuple[Draw, float]] = {
 }
 
 
-def differs(draw: Draw, truth: float, n: int, *, n_boot: int = 400) -> Callable[[np.random.Generator, int], bool]:
-    def holds(rng: np.random.Generator, trial: int) -> bool:
-        a = {str(i): float(score) for i, score in enumerate(draw(rng, n))}
-        found = compare(a, dict.fromkeys(a, 0.0), seed=trial, n_boot=n_boot)
-        return within(found.ci95, 100 * truth)
-
-    return holds
+def differs(draw: Draw, truth: float, n: int) -> Callable[[np.random.Generator, int], bool]:
+    return lambda rng, _: within(difference_test(draw(rng, n)).ci95, truth)
 
 
 @pytest.mark.parametrize("case", PAIRS)
 def test_paired_differences(case: str) -> None:
-    assert LOW <= share(differs(*PAIRS[case], n=100)) <= HIGH
+    assert LOW <= share(differs(*PAIRS[case], n=100)) <= HIGH + 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", PAIRS)
 def test_paired_differences_on_the_whole_benchmark(case: str) -> None:
     assert LOW <= share(differs(*PAIRS[case], n=805)) <= HIGH
+
+
+# --- every rate, at few prompts --------------------------------------------------------------------------------------
+#
+# Issue 18, point 7: from ten prompts on, an interval holds the truth in at least 93 of 100 trials, averaged over each
+# tenth of the rates from .005 to .995, and in at most 98 where n·min(p, 1 − p) ≥ 5. What can be counted is counted:
+# the binomial's and the trinomial's outcomes are few, so their coverage is exact.
+
+FEW = (10, 13, 20, 30)
+
+
+def tenths(n_rates: int = 12) -> list[FloatArray]:
+    edges = np.linspace(0.005, 0.995, 11)
+    return [np.linspace(low, high, 2 * n_rates + 1)[1::2] for low, high in itertools.pairwise(edges)]
+
+
+@pytest.mark.parametrize("n", FEW)
+def test_every_rate_of_whole_verdicts_is_covered(n: int) -> None:
+    bounds = [rate_interval(np.array([1.0] * k + [0.0] * (n - k))) for k in range(n + 1)]
+    for rates in tenths():
+        held = [sum(binom.pmf(k, n, p) for k in range(n + 1) if within(bounds[k], p)) for p in rates]
+        assert np.mean(held) >= LOW
+        assert all(h <= 0.98 for h, p in zip(held, rates, strict=True) if n * min(p, 1 - p) >= 5)
+
+
+@pytest.mark.parametrize("n", [10, 13, 20])
+def test_every_pair_of_whole_verdicts_is_covered(n: int) -> None:
+    """Two models judged apart, of the same rate and against an even one: exact, from the trinomial."""
+    tables = [(a, b) for a in range(n + 1) for b in range(n + 1 - a)]
+    bounds = [difference_test(np.array([1.0] * a + [-1.0] * b + [0.0] * (n - a - b))).ci95 for a, b in tables]
+    counts = np.array([(a, b, n - a - b) for a, b in tables])
+    for other in (None, 0.5):
+        for rates in tenths(4):
+            held = []
+            for p in rates:
+                q = p if other is None else other
+                chances = multinomial.pmf(counts, n, [p * (1 - q), q * (1 - p), p * q + (1 - p) * (1 - q)])
+                held.append(chances[[within(ends, p - q) for ends in bounds]].sum())
+            assert np.mean(held) >= LOW
+
+
+def at_rate(kind: str, p: float) -> Draw | None:
+    """Scores of mean p of a judge that ties often, gives probabilities, or is nearly always sure."""
+    if kind == "ties":
+        wins = (p - 0.15) / 0.7
+        return ties(wins, 0.3)[0] if 0 <= wins <= 1 else None
+    if kind == "probabilities at the ends":
+        return continuous(0.6 * p, 0.6 * (1 - p))[0]
+    rng = np.random.default_rng(98)
+    doubt = sigmoid(rng.normal(-6, 3, 400_000))
+    wins = (p - float(doubt.mean())) / (1 - 2 * float(doubt.mean()))
+    if not 0 <= wins <= 1:
+        return None
+
+    def draw(rng: np.random.Generator, n: int) -> FloatArray:
+        left = rng.choice(doubt, n)
+        return np.where(rng.random(n) < wins, 1 - left, left)
+
+    return draw
+
+
+def held_by_tenth(kind: str, n: int, *, trials: int, n_rates: int) -> list[float]:
+    shares = []
+    for rates in tenths(n_rates):
+        draws = [(at_rate(kind, p), p) for p in rates]
+        known = [
+            share(lambda rng, _, d=d, p=p: within(rate_interval(d(rng, n)), p), trials=trials) for d, p in draws if d
+        ]  # type: ignore[misc]  # bound in the loop
+        if len(known) == n_rates:
+            shares.append(float(np.mean(known)))
+    return shares
+
+
+@pytest.mark.parametrize("kind", ["ties", "probabilities at the ends", "sure"])
+def test_scores_between_are_covered_at_ten_prompts(kind: str) -> None:
+    """A slice: 1,800 trials a tenth, known to .6 points; the slow test has the rest."""
+    assert min(held_by_tenth(kind, 10, trials=600, n_rates=3)) >= LOW - 0.012
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", FEW)
+@pytest.mark.parametrize("kind", ["ties", "probabilities at the ends", "sure"])
+def test_scores_between_are_covered(kind: str, n: int) -> None:
+    assert min(held_by_tenth(kind, n, trials=3000, n_rates=6)) >= LOW
+
+
+@pytest.mark.parametrize("n", [10, 13, 30])
+@pytest.mark.parametrize("case", ["normal", "exponential", "lengths"])
+def test_means_of_few(case: str, n: int) -> None:
+    """Means of 13 and 30 values were held in 89 and 93 of 100 trials by the percentile bootstrap."""
+    draws: dict[str, tuple[Draw, float]] = {
+        "normal": (lambda rng, n: rng.normal(size=n), 0.0),
+        "exponential": (lambda rng, n: rng.exponential(size=n), 1.0),
+        "lengths": (lambda rng, n: rng.lognormal(0, 0.5, n), math.exp(0.125)),
+    }
+    draw, truth = draws[case]
+    held = share(lambda rng, _: within(mean_test(draw(rng, n)).ci95, truth), trials=3000)
+    assert LOW <= held <= 0.98
 
 
 # --- length control --------------------------------------------------------------------------------------------------
@@ -194,26 +289,28 @@ def true_rate(strength: float, *, full: bool) -> float:
     return 100 * float(sigmoid(DIFFICULTY * difficulty + strength).mean())
 
 
-def controls(n: int, *, strength: float, kind: str, full: bool, n_boot: int) -> Callable[..., bool]:
-    gamed = regularising(np.random.default_rng(5)) if full else None
+def controls(n: int, *, strength: float, kind: str, full: bool) -> Callable[..., bool]:
+    regularisers = regularising(np.random.default_rng(5)) if full else None
     truth = true_rate(strength, full=full)
 
-    def holds(rng: np.random.Generator, trial: int) -> bool:
+    def holds(rng: np.random.Generator, _: int) -> bool:
         preferences, lengths_1, lengths_2, difficulty = judged(rng, n, strength=strength, kind=kind, full=full)
-        design = design_of(preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=difficulty, gamed=gamed)
-        return within(controlled_interval(design, bootstrap_rates(design, seed=trial, n_boot=n_boot)), truth)
+        design = design_of(
+            preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=difficulty, regularisers=regularisers
+        )
+        return within(controlled_interval(design, design.training_rows()), truth)
 
     return holds
 
 
-def leads(n: int, *, kind: str, n_boot: int) -> Callable[..., bool]:
+def leads(n: int, *, strengths: tuple[float, float]) -> Callable[..., bool]:
     """Two models of different strength, with the same baseline answers, on the same prompts."""
-    truth = true_rate(0.2, full=False) - true_rate(-0.3, full=False)
+    truth = true_rate(strengths[0], full=False) - true_rate(strengths[1], full=False)
 
-    def holds(rng: np.random.Generator, trial: int) -> bool:
-        a, b = (judged(rng, n, strength=strength, kind=kind, full=False) for strength in (0.2, -0.3))
+    def holds(rng: np.random.Generator, _: int) -> bool:
+        a, b = (judged(rng, n, strength=strength, kind="binary", full=False) for strength in strengths)
         sides = [Side(side[0].tolist(), side[1], side[2]) for side in (a, b)]
-        return within(length_controlled_difference(sides[0], sides[1], seed=trial, n_boot=n_boot).ci95, truth)
+        return within(length_controlled_difference(sides[0], sides[1]).ci95, truth)
 
     return holds
 
@@ -227,34 +324,63 @@ CONTROLLED: dict[str, dict[str, Any]] = {
 }
 
 
-def test_length_control_in_short() -> None:
-    """200 trials, so known to 1.5 points; the slow test below has the thousand."""
-    held = share(controls(100, n_boot=100, **CONTROLLED["minimal, 1 or 2, ahead"]), trials=200)
-    assert 0.91 <= held <= 0.99
+@pytest.mark.parametrize("strength", [-3.5, 0.7, 3.5])
+def test_length_control_in_short(strength: float) -> None:
+    """σ(±3.5) is 3 and 97 %: the bootstrap held them in 45 of 100 trials of forty prompts. 300 trials, known to 1.3
+    points; the slow test below has the thousand."""
+    held = share(controls(40, strength=strength, kind="binary", full=False), trials=300)
+    assert held >= LOW - 0.02
 
 
 def test_the_interval_that_is_measured_here_is_the_one_that_is_told() -> None:
     preferences, lengths_1, lengths_2, _ = judged(
         np.random.default_rng(0), 300, strength=1.0, kind="binary", full=False
     )
-    told = length_controlled(preferences.tolist(), lengths_1=lengths_1, lengths_2=lengths_2, seed=3, n_boot=60)
-    design = design_of(preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=None, gamed=None)
-    assert told.lc_ci95 == controlled_interval(design, bootstrap_rates(design, seed=3, n_boot=60))
+    fit = length_controlled(preferences.tolist(), lengths_1=lengths_1, lengths_2=lengths_2)
+    design = design_of(preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=None, regularisers=None)
+    assert fit.lc_ci95 == controlled_interval(design, design.training_rows())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [100, 805])
+@pytest.mark.parametrize("n", [12, 40, 100, 805])
 @pytest.mark.parametrize("case", CONTROLLED)
 def test_length_control(case: str, n: int) -> None:
-    assert LOW <= share(controls(n, n_boot=100, **CONTROLLED[case])) <= HIGH + 0.005  # a touch wide near the ends
+    held = share(controls(n, **CONTROLLED[case]), trials=1000 if n < 805 else 200)
+    assert held >= LOW - (0 if n < 805 else 0.02)
+
+
+def always_longer(n: int, *, strength: float) -> tuple[float, float]:
+    """Shares of 300 files whose interval holds the rate, and that have none, where no answer is as short as the
+    baseline's: what is said of equal lengths is then said of what nobody saw."""
+    rng = np.random.default_rng(n)
+    held = without = 0
+    for _ in range(300):
+        lengths_1 = rng.integers(100, 200, n)
+        lengths_2 = lengths_1 + rng.integers(50, 300, n)
+        gap = (lengths_1 - lengths_2).astype(float)
+        wins = rng.random(n) < sigmoid(LENGTH * np.tanh(gap / gap.std(ddof=1)) + strength)
+        design = design_of(
+            1.0 + wins, lengths_1=lengths_1.tolist(), lengths_2=lengths_2.tolist(), difficulty=None, regularisers=None
+        )
+        ends = controlled_interval(design, design.training_rows())
+        without += math.isnan(ends[0])
+        held += math.isnan(ends[0]) or within(ends, true_rate(strength, full=False))
+    return held / 300, without / 300
+
+
+@pytest.mark.parametrize("strength", [-1.0, 2.0])
+def test_answers_that_are_always_longer(strength: float) -> None:
+    """The bootstrap held the rate in 27 of 60 trials here."""
+    held, _ = always_longer(40, strength=strength)
+    assert held >= LOW - 0.02
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [100, 805])
-def test_differences_with_length_controlled(n: int) -> None:
+@pytest.mark.parametrize("n", [12, 40, 100])
+@pytest.mark.parametrize("strengths", [(0.2, -0.3), (3.5, 3.5), (3.5, -1.0)])
+def test_differences_with_length_controlled(n: int, strengths: tuple[float, float]) -> None:
     """Cross-validation shrinks each estimate, and the interval is widened to hold what that gives."""
-    held = share(leads(n, kind="binary", n_boot=100), trials=400 if n == 100 else 150)
-    assert held >= LOW - 0.01
+    assert share(leads(n, strengths=strengths), trials=300) >= LOW - 0.01
 
 
 def _table() -> None:
@@ -266,13 +392,9 @@ def _table() -> None:
     for n in (100, 805):
         for case, pair in PAIRS.items():
             print(f"paired difference   n {n:4d}  {case:34} {100 * share(differs(*pair, n=n)):.1f}", flush=True)
-    for n in (100, 805):
+    for n in (12, 40, 100):
         for case, world in CONTROLLED.items():
-            held = share(controls(n, n_boot=100, **world))
-            print(f"length-controlled   n {n:4d}  {case:34} {100 * held:.1f}", flush=True)
-    for n, trials in ((100, 400), (805, 150)):
-        held = share(leads(n, kind="binary", n_boot=100), trials=trials)
-        print(f"LC difference       n {n:4d}  {f'two models, {trials} trials':34} {100 * held:.1f}", flush=True)
+            print(f"length-controlled   n {n:4d}  {case:34} {100 * share(controls(n, **world)):.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Intervals and the sign test against arithmetic done by hand and against simulation."""
+"""Intervals and tests against arithmetic done by hand and against simulation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.analysis.intervals import (
-    bootstrap_interval,
+    difference_test,
     finite,
-    paired_interval,
+    mean_test,
+    paired_mean_test,
     percentile_interval,
     rate_interval,
+    rate_p_value,
     sign_test,
     student_t,
     wilson_interval,
@@ -45,10 +47,25 @@ def test_ten_wins_of_ten_do_not_claim_certainty() -> None:
 
 
 def test_effective_rows_by_hand() -> None:
-    """Twenty ties: p(1 − p) = 1/4, v = 0, so n_eff = 20 · (20/4 + 1/4) / (1/4) = 420; a Wilson interval around 1/2."""
-    assert rate_interval(np.full(20, 0.5)) == pytest.approx(wilson_interval(210, n=420))
+    """Ten ties and ten scores of .5 ± .5: p(1 − p) = 1/4, v = 1/8, so n_eff = 20 · (5 + 1/3) / (2.5 + 1/3) = 37.647."""
+    scores = np.array([0.5] * 10 + [0.0, 1.0] * 5)
+    assert rate_interval(scores) == pytest.approx(wilson_interval(10, n=20, effective=20 * (16 / 3) / (17 / 6)))
     # 0 and 1 vary as a coin does, so they are worth as many rows as there are
     assert rate_interval(np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(wilson_interval(3, n=4))
+
+
+@pytest.mark.parametrize("score", [0.0, 0.5, 0.9, 1.0])
+def test_equal_scores_have_wilsons_interval(score: float) -> None:
+    """Nothing is known of their spread, so they are coins of that mean (issue 18, point 7; never of zero width)."""
+    low, high = rate_interval(np.full(20, score))
+    assert (low, high) == pytest.approx(wilson_interval(20 * score, n=20))
+    assert high - low > 0.1
+
+
+def test_the_p_value_of_a_rate_is_the_score_tests() -> None:
+    """15 wins of 20: z = (.75 − .5) / √(.25/20) = 2.236, both tails of the normal .0253."""
+    assert rate_p_value(np.array([1.0] * 15 + [0.0] * 5)) == pytest.approx(0.02535, abs=1e-5)
+    assert math.isnan(rate_p_value(np.empty(0)))
 
 
 def test_probabilities_are_worth_more_than_outcomes() -> None:
@@ -64,21 +81,81 @@ def test_a_judge_that_is_sure_of_a_few_rows_is_not_believed_about_the_next() -> 
     assert high > 0.5 * wilson_interval(0, n=160)[1]
 
 
-def test_paired_interval_by_hand() -> None:
-    """No difference at all is a point; ten equal differences still leave room for another kind of row."""
-    assert paired_interval(np.zeros(30)) == (0.0, 0.0)
-    low, high = paired_interval(np.ones(10))
-    assert 0.4 < low < 0.9
-    assert high == 1.0
-    assert all(math.isnan(bound) for bound in paired_interval(np.empty(0)))
+def test_no_difference_at_all_leaves_wilsons_doubt() -> None:
+    """Tango 1998: where no pair differs the interval ends at ± z²/(n + z²), Wilson's for 0 of n."""
+    test = difference_test(np.zeros(20))
+    assert test.ci95 == pytest.approx((-(3.8415 / 23.8415), 3.8415 / 23.8415), abs=1e-5)
+    assert test.p_value == 1
+    assert all(math.isnan(end) for end in difference_test(np.empty(0)).ci95)
 
 
-def test_paired_interval_is_that_of_the_mean_on_many_rows() -> None:
-    """Two pseudo-rows in a thousand do not show: 1.96 · s/√n on either side."""
+def test_tangos_interval_from_its_definition() -> None:
+    """12 pairs ahead and 2 behind of 50 (Tango 1998, equation 6): at either end the likeliest share behind, found here
+    on a grid, gives the difference a z of 1.96. z of no difference is (12 − 2)/√14 = 2.673, which is McNemar's.
+    """
+    n, ahead, behind = 50, 12, 2
+    test = difference_test(np.array([1.0] * ahead + [-1.0] * behind + [0.0] * (n - ahead - behind)))
+    assert test.p_value == pytest.approx(0.00753, abs=1e-5)
+    for end in test.ci95:
+        shares = np.linspace(max(0, -end) + 1e-6, (1 - abs(end)) / 2 + max(0, -end), 400_001)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            likelihood = ahead * np.log(shares + end) + behind * np.log(shares)
+            likelihood += (n - ahead - behind) * np.log(1 - 2 * shares - end)
+        share = shares[np.nanargmax(likelihood)]
+        z = (ahead - behind - n * end) / math.sqrt(n * (2 * share + end * (1 - end)))
+        assert abs(z) == pytest.approx(1.95996, abs=1e-3)
+
+
+DIFFERENCES = st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]) | st.floats(-1, 1), min_size=2, max_size=60)
+
+
+@given(DIFFERENCES)
+@settings(max_examples=150, deadline=None)
+def test_interval_and_p_value_of_a_difference_always_agree(values: list[float]) -> None:
+    differences = np.array(values)
+    test, mirrored = difference_test(differences), difference_test(-differences)
+    low, high = test.ci95
+    assert (low > 0 or high < 0) == (test.p_value < 0.05)
+    assert low <= differences.mean() + 1e-9
+    assert differences.mean() - 1e-9 <= high
+    assert high - low > 0.01
+    assert (mirrored.ci95, mirrored.p_value) == (pytest.approx((-high, -low), abs=1e-9), pytest.approx(test.p_value))
+
+
+@given(st.lists(st.floats(-100, 100), min_size=3, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_interval_and_p_value_of_a_mean_always_agree(values: list[float]) -> None:
+    test = mean_test(np.array(values))
+    low, high = test.ci95
+    assert math.isnan(low) == math.isnan(test.p_value)
+    if not math.isnan(low):
+        assert (low > 0 or high < 0) == (test.p_value < 0.05)
+
+
+def test_a_mean_by_hand() -> None:
+    """−1, 0, 1: mean 0, s = 1, no skew: 0 ± t.975(2)·1/√3 = ± 2.484. Equal values say nothing of their spread."""
+    assert mean_test(np.array([-1.0, 0.0, 1.0])).ci95 == pytest.approx((-2.4841, 2.4841), abs=1e-3)
+    assert math.isnan(mean_test(np.full(30, 15.0)).ci95[0])
+    low, high = paired_mean_test(np.full(30, 15.0)).ci95  # as if a 31st had not differed
+    assert 10 < low < 14.5
+    assert high >= 15
+    assert math.isnan(paired_mean_test(np.zeros(30)).ci95[0])
+    assert math.isnan(mean_test(np.array([1.0])).ci95[0])
+
+
+def test_a_mean_of_many_is_the_normal_one() -> None:
     values = np.random.default_rng(3).normal(0.3, 1.0, 1000)
-    low, high = paired_interval(values)
     reach = 1.96 * values.std() / math.sqrt(1000)
-    assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.004)
+    assert mean_test(values).ci95 == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.004)
+
+
+def test_long_tails_reach_further_on_their_side() -> None:
+    """Hall's correction: the mean of skewed values may lie further up than Student's t says."""
+    values = np.array([1.0] * 8 + [2.0, 12.0])
+    low, high = mean_test(values).ci95
+    reach = 2.2622 * values.std(ddof=1) / math.sqrt(10)
+    assert high > values.mean() + 1.3 * reach
+    assert low == pytest.approx(values.mean() - reach, abs=1e-3)
 
 
 def test_student_t_from_the_textbook() -> None:
@@ -89,27 +166,6 @@ def test_student_t_from_the_textbook() -> None:
 def test_no_rows_have_no_interval() -> None:
     assert all(math.isnan(bound) for bound in rate_interval(np.empty(0)))
     assert all(math.isnan(bound) for bound in wilson_interval(0, n=0))
-
-
-def test_bootstrap_depends_on_its_seed_and_on_nothing_else() -> None:
-    values = np.random.default_rng(1).random(40)
-    before = np.random.get_state()
-    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
-    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
-    assert str(np.random.get_state()) == str(before)
-
-
-def test_bootstrap_of_a_long_sample_is_drawn_in_parts() -> None:
-    # 300,000 rows leave room for six resamples at once; the standard error of the mean is 1/√(12·n) = 5.27e-4.
-    values = np.random.default_rng(2).random(300_000)
-    low, high = bootstrap_interval(values, n_boot=40)
-    assert low < values.mean() < high
-    assert high - low < 10 * 5.27e-4
-
-
-def test_bootstrap_of_another_statistic() -> None:
-    low, high = bootstrap_interval(np.array([1.0, 2.0, 100.0]), statistic=np.median)
-    assert (low, high) == (1.0, 100.0)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_published_weights_give_the_published_rate(folder: Path, model: str) -> 
 def test_a_fit_at_the_published_penalty(folder: Path, model: str) -> None:
     """At the one grid value that was published, both solvers give the published weights and rate."""
     design = design_of(folder, model)
-    rows = design.training_rows(np.ones(805))
+    rows = design.training_rows()
     published = np.array(weights(folder, model))
     fits = {c: fit_liblinear(rows, inverse_penalty=c) for c in INVERSE_PENALTIES}
     nearest = min(fits, key=lambda c: float(np.abs(fits[c] - published).max()))
@@ -119,8 +119,7 @@ def test_the_whole_path(folder: Path, model: str) -> None:
     told = summarise(
         verdicts_of(folder / "annotations" / f"{model}.json"),
         difficulty=read_difficulty(folder / "instruction_difficulty_recovered.csv"),
-        gamed=read_gamed(folder / "df_gamed_reconstructed.csv"),
-        n_boot=60,
+        regularisers=read_gamed(folder / "df_gamed_reconstructed.csv"),
     ).to_json()
     published = leaderboard(folder, model)
     rate = float(published["length_controlled_winrate"])
@@ -138,8 +137,8 @@ def test_joined_by_instruction_or_by_position(folder: Path) -> None:
     difficulty = read_difficulty(folder / "instruction_difficulty_recovered.csv")
     gamed = read_gamed(folder / "df_gamed_reconstructed.csv")
     official = [prompt.instruction for prompt in read_benchmark(folder / "instructions_805.json").prompts]
-    by_position = summarise(verdicts, difficulty=difficulty, gamed=gamed, n_boot=2).to_json()
-    shuffled = summarise(verdicts[::-1], difficulty=difficulty, gamed=gamed, instructions=official, n_boot=2).to_json()
+    by_position = summarise(verdicts, difficulty=difficulty, regularisers=gamed).to_json()
+    shuffled = summarise(verdicts[::-1], difficulty=difficulty, regularisers=gamed, instructions=official).to_json()
     assert shuffled["length_controlled_winrate"] == pytest.approx(by_position["length_controlled_winrate"], abs=0.02)
     assert shuffled["lc_c"] == by_position["lc_c"]
 
@@ -151,8 +150,7 @@ def test_length_control_of_the_first_version(folder: Path, model: str) -> None:
     told = summarise(
         verdicts_of(folder / "annotations_ae1" / f"{model}.json"),
         difficulty=read_difficulty(folder / "instruction_difficulty_recovered.csv"),
-        gamed=read_gamed(folder / "df_gamed_reconstructed.csv"),
-        n_boot=20,
+        regularisers=read_gamed(folder / "df_gamed_reconstructed.csv"),
     ).to_json()
     published = table(folder / "leaderboards" / "alpaca_eval_gpt4_leaderboard.csv")[model]
     rate = float(published["length_controlled_winrate"])
@@ -161,7 +159,7 @@ def test_length_control_of_the_first_version(folder: Path, model: str) -> None:
 
 
 def test_one_constant_answer_wins_and_is_not_believed(folder: Path) -> None:
-    told = summarise(verdicts_of(folder / "annotations" / "NullModel.json"), n_boot=2).to_json()
+    told = summarise(verdicts_of(folder / "annotations" / "NullModel.json")).to_json()
     assert told["win_rate"] > 76
     assert told["constant_answer"]["n"] == 805
     assert "The judge can be gamed; these numbers say nothing about quality" in told["warnings"][0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trimtab.analysis import seeds
-from trimtab.analysis.intervals import wilson_interval
+from trimtab.analysis.intervals import student_t, wilson_interval
 from trimtab.errors import DataError
 
 
@@ -55,8 +55,34 @@ def test_prompts_that_one_seed_lacks_are_left_out_and_counted() -> None:
 def test_a_rate_stays_a_rate() -> None:
     certain = seeds.pooled_rate(np.ones((3, 20)))
     assert certain.ci95 == pytest.approx(wilson_interval(20, n=20))
-    wide = seeds.pooled_rate(np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]))
-    assert wide.ci95[1] == 1.0
+    tied = seeds.pooled_rate(np.full((3, 20), 0.9))
+    assert tied.ci95 == pytest.approx(wilson_interval(18, n=20))
+    low, high = seeds.pooled_rate(np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])).ci95
+    assert 0 < low < 5 / 6 < high <= 1
+
+
+def test_one_seed_twice_is_that_seed_with_students_quantile() -> None:
+    row = np.random.default_rng(0).integers(0, 2, 40).astype(float)
+    pooled = seeds.pooled_rate(np.stack([row, row]))
+    expected = wilson_interval(row.sum(), n=40, z=student_t(39))
+    assert pooled.ci95 == pytest.approx(expected)
+
+
+def test_differences_of_seeds_agree_with_their_p_value() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        pool = seeds.pooled_difference(rng.choice([-1.0, 0.0, 1.0], (3, 25), p=rng.dirichlet([1, 1, 1])))
+        low, high = pool.ci95
+        assert (low > 0 or high < 0) == (pool.p_value < 0.05)
+
+
+def test_equal_figures_have_no_interval() -> None:
+    """Three seeds that all come to +50: nothing is known of their spread (was (50, 50) with p = 0)."""
+    told = seeds.pooled_figures([50.0] * 3, standard_errors=[0.0] * 3, n_prompts=3)
+    assert told.mean == 50
+    assert math.isnan(told.p_value)
+    assert told.to_json()["ci95"] == [None, None]
+    assert math.isnan(seeds.pooled_mean(np.full((3, 10), 50.0)).ci95[0])
 
 
 def test_one_seed_and_no_common_prompt() -> None:

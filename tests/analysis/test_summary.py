@@ -37,7 +37,7 @@ def verdicts(n: int, *, model: str = "model", win: float = 0.6, long: int = 10) 
 
 
 def test_keys_and_valid_json() -> None:
-    tree = summarise(verdicts(60), n_boot=10).to_json()
+    tree = summarise(verdicts(60)).to_json()
     assert set(tree) >= KEYS
     json.dumps(tree, allow_nan=False)
     assert tree["lc_variant"] == "length_controlled_minimal"
@@ -72,7 +72,7 @@ def test_a_result_that_length_carries_is_marked() -> None:
         rows.append(
             Verdict(str(i), f"do {i}", "x" * 50, "y" * (90 if longer else 10), "base", "model", "judge", 1.0 + wins)
         )
-    summary = summarise(rows, n_boot=10)
+    summary = summarise(rows)
     fit = summary.length_controlled
     assert summary.raw.win_rate - fit.length_controlled_winrate > 25
     assert any("far from the raw win rate" in note for note in fit.notes)
@@ -112,7 +112,7 @@ def test_difficulties_of_another_benchmark_are_refused() -> None:
 
 
 def test_bins_of_length_hold_every_row() -> None:
-    bins = summarise(verdicts(100), n_boot=2).by_length_gap
+    bins = summarise(verdicts(100)).by_length_gap
     assert sum(bin.rate.n_total for bin in bins) == 100
     assert [bin.shortest for bin in bins] == sorted(bin.shortest for bin in bins)
     assert all(bin.shortest <= bin.longest for bin in bins)
@@ -121,15 +121,15 @@ def test_bins_of_length_hold_every_row() -> None:
 
 def test_data_sets_are_told_apart_where_there_are_two() -> None:
     rows = verdicts(40)
-    assert summarise(rows, n_boot=2).to_json()["by_dataset"] == []
+    assert summarise(rows).to_json()["by_dataset"] == []
     named = [replace(row, dataset="koala" if i % 4 else "oasst") for i, row in enumerate(rows)]
-    rates = summarise(named, n_boot=2).by_dataset
+    rates = summarise(named).by_dataset
     assert [(dataset, rate.n_total) for dataset, rate in rates.items()] == [("oasst", 10), ("koala", 30)]
 
 
 def test_one_answer_to_everything_is_warned_of() -> None:
-    summary = summarise([replace(row, output_2="Yes.") for row in verdicts(40)], n_boot=2)
+    summary = summarise([replace(row, output_2="Yes.") for row in verdicts(40)])
     assert summary.constant is not None
     assert summary.constant.n == 40
     assert "say nothing about quality" in summary.warnings[0]
-    assert summarise(verdicts(40), n_boot=2).warnings == ()
+    assert summarise(verdicts(40)).warnings == ()

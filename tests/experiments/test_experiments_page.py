@@ -23,9 +23,10 @@ N = 60
 
 
 def seed_of(k: int, *, longer: float = 0.0, wins: float = 0.7, **fields: Any) -> Run:
-    """Lengths about 20 tokens, `longer` more than without; the share of prompts that is won."""
+    """Lengths about 20 tokens, `longer` more than without, give or take one; the share of prompts that is won."""
     rng = np.random.default_rng(k)
-    tokens = [int(n) for n in np.round(rng.normal(20, 4, size=N) + longer)]
+    change = longer + np.where(np.arange(N) % 2, 1, -1) * (longer != 0)
+    tokens = [int(n) for n in np.round(rng.normal(20, 4, size=N)) + change]
     preferences = [2.0 if i < wins * N else 1.0 for i in rng.permutation(N)]
     return Run(tokens, preferences, **fields)
 

@@ -53,9 +53,11 @@ def test_a_nearer_dead_zone_that_shortens_is_said_to(made_sweep: Make) -> None:
         for margin in (0.5, 2.0)
         for beta in (0.3, 1.0)
     ]
+    # in one seed two settings that lie close change places: seeds that agree to the last digit have no interval
+    points[0] = (points[0][0], [*points[0][1][:2], runs(26, tokens=23)[2]])
     text = section(made_sweep, "margin-beta", points, "Margin and β: bias against speed")
     assert "A nearer dead zone (smaller m/β) goes with shorter answers" in text
-    assert "+1.00 [+1.00, +1.00]" in text
+    assert "+0.89 [+0.41, +1.00]" in text
     assert "A nearer dead zone goes with a lower true win rate (Kendall's τ of m/β and the true win rate)" in text
     assert "Starved: m = 0.5, β = 1." in text
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from trimtab.analysis import seeds
-from trimtab.analysis.intervals import FloatArray, Interval, finite, paired_interval, sign_test
+from trimtab.analysis.intervals import (
+    NO_INTERVAL,
+    FloatArray,
+    Interval,
+    MeanTest,
+    difference_test,
+    finite,
+    paired_mean_test,
+)
 from trimtab.analysis.winrate import scores_from
 from trimtab.errors import DataError
 from trimtab.records import Verdict
@@ -27,9 +35,11 @@ From a published comparison of two aligned models of one size: +1.93 [−0.99, +
 """
 
 
-SIGN_TEST = "exact sign test over prompts"
+SCORE_TEST = "score test over prompts (McNemar's where verdicts are whole)"
+STUDENT_TEST = "t test over prompts, corrected for skewness"
 T_TEST = "t test over prompts and seeds"
-PAIRED_BOOTSTRAP = "paired bootstrap over prompts with two pseudo-rows (percentile)"
+SCORE_INTERVAL = "score interval of paired prompts (Tango), at their effective number"
+STUDENT_INTERVAL = "Student's t over paired prompts, corrected for skewness"
 
 Scores = Mapping[str, float | None]
 
@@ -38,10 +48,11 @@ Scores = Mapping[str, float | None]
 class Comparison:
     """A minus B in points. `delta`, `ci95` over the `n_common` prompts on which both have a score.
 
-    With one run a side: `ci95` is a bootstrap of the paired mean difference (`intervals.paired_interval`), `p_value`
-    an exact two-sided sign test over the prompts where they differ. With several seeds: both come from the two-way
-    model of `analysis.seeds` and speak of new seeds on new prompts. `wins_*` and `ties` count prompts, by the mean
-    over the seeds. `n_missing` counts prompts that lack a score on either side or are absent from one.
+    One hypothesis (the mean difference is zero), one test: `p_value` is below .05 exactly where `ci95` leaves zero out,
+    and then, and only then, the verdict names the better side. With one run a side it is `intervals.difference_test`
+    (`mean_test` for values without bounds), with several seeds the two-way model of `analysis.seeds`, which speaks of
+    new seeds on new prompts. Neither is given below `MIN_COMMON` prompts. `wins_*` and `ties` count prompts, by the
+    mean over the seeds. `n_missing` counts prompts that lack a score on either side or are absent from one.
     """
 
     delta: float
@@ -56,21 +67,26 @@ class Comparison:
     mean_a: float = math.nan
     mean_b: float = math.nan
     n_seeds: int = 1
+    is_bounded: bool = True
 
     @property
     def method(self) -> str:
         """How the interval was made."""
-        return PAIRED_BOOTSTRAP if self.n_seeds == 1 else seeds.METHOD
+        if self.n_seeds > 1:
+            return seeds.METHOD
+        return SCORE_INTERVAL if self.is_bounded else STUDENT_INTERVAL
 
     @property
     def test(self) -> str:
         """What the p-value is of."""
-        return SIGN_TEST if self.n_seeds == 1 else T_TEST
+        if self.n_seeds > 1:
+            return T_TEST
+        return SCORE_TEST if self.is_bounded else STUDENT_TEST
 
     def to_json(self) -> dict[str, Any]:
         return {
             "delta": finite(self.delta),
-            "ci95": [finite(bound) for bound in self.ci95],
+            "ci95": [finite(end) for end in self.ci95],
             "p_value": finite(self.p_value),
             "n_common": self.n_common,
             "wins_a": self.wins_a,
@@ -116,12 +132,12 @@ def compare(
     a: Scores | Sequence[Scores],
     b: Scores | Sequence[Scores],
     *,
-    seed: int = 0,
-    n_boot: int = 10_000,
     scale: float = 100.0,
+    top: float | None = 1.0,
     names: tuple[str, str] = ("A", "B"),
 ) -> Comparison:
     """Compare scores by prompt id, paired; `scale` turns a score into points (100 for scores in [0, 1], 1 for marks).
+    Scores lie in [0, `top`]; None for values without bounds, such as lengths.
 
     A side is one run's scores or a list of them, one a training seed: the k-th of A is set beside the k-th of B, and a
     side of one run beside every seed of the other. The verdict names the better one only if the interval leaves zero
@@ -140,27 +156,23 @@ def compare(
         np.array([[_number(run.get(prompt)) for prompt in prompts] for run in runs], dtype=np.float64)
         for runs in (runs_a, runs_b)
     )
-    judged = ~np.isnan(a_KN - b_KN).any(axis=0)
-    if not judged.any():
+    has_scores_N = ~np.isnan(a_KN - b_KN).any(axis=0)
+    if not has_scores_N.any():
         raise DataError(
             f"{names[0]} and {names[1]} have no judged prompt in common",
             remedy="compare two models on the same benchmark, judged by the same judge",
         )
-    a_KN, b_KN = a_KN[:, judged], b_KN[:, judged]
+    a_KN, b_KN = a_KN[:, has_scores_N], b_KN[:, has_scores_N]
     differences_KN = a_KN - b_KN
     per_prompt_N: FloatArray = differences_KN.mean(axis=0)
     wins_a, wins_b = int((per_prompt_N > 0).sum()), int((per_prompt_N < 0).sum())
     n = len(per_prompt_N)
-    if n_seeds == 1:
-        low, high = paired_interval(per_prompt_N, seed=seed, n_boot=n_boot)
-        p_value = sign_test(wins_a, wins_b)
-    else:
-        pooled = seeds.pooled_mean(differences_KN)
-        (low, high), p_value = pooled.ci95, pooled.p_value
+    test = _test(differences_KN, top=top) if n >= MIN_COMMON else MeanTest(NO_INTERVAL, math.nan)
+    low, high = test.ci95
     return Comparison(
         delta=scale * float(per_prompt_N.mean()),
         ci95=(scale * low, scale * high),
-        p_value=p_value,
+        p_value=test.p_value,
         n_common=n,
         wins_a=wins_a,
         wins_b=wins_b,
@@ -170,7 +182,22 @@ def compare(
         mean_a=scale * float(a_KN.mean()),
         mean_b=scale * float(b_KN.mean()),
         n_seeds=n_seeds,
+        is_bounded=top is not None,
     )
+
+
+def _test(differences_KN: FloatArray, *, top: float | None) -> MeanTest:
+    """Of a mean difference of zero, with the interval in the unit of the differences."""
+    if top is None:
+        if len(differences_KN) == 1:
+            return paired_mean_test(differences_KN[0])
+        pool = seeds.pooled_mean(differences_KN)
+        return MeanTest(pool.ci95, pool.p_value)
+    shares_KN = differences_KN / top
+    test: MeanTest | seeds.Pooled
+    test = difference_test(shares_KN[0]) if len(shares_KN) == 1 else seeds.pooled_difference(shares_KN)
+    low, high = test.ci95
+    return MeanTest((top * low, top * high), test.p_value)
 
 
 def compare_groups(
@@ -179,17 +206,18 @@ def compare_groups(
     groups: Mapping[str, str],
     *,
     scale: float = 100.0,
+    top: float | None = 1.0,
 ) -> dict[str, Comparison]:
     """`compare` within every group (data set, category), by prompt id; groups without a common prompt are left out."""
-    found = {}
+    by_group = {}
     for group in dict.fromkeys(groups.values()):
         inside = [
             [{prompt: score for prompt, score in run.items() if groups.get(prompt) == group} for run in side]
             for side in (a, b)
         ]
         with contextlib.suppress(DataError):
-            found[group] = compare(*inside, scale=scale)
-    return found
+            by_group[group] = compare(*inside, scale=scale, top=top)
+    return by_group
 
 
 def power(n: int, *, delta: float, sd: float = PAIRED_SD_POINTS) -> Power:
@@ -230,23 +258,23 @@ def _verdict(low: float, high: float, *, n: int, names: tuple[str, str]) -> str:
 
 def require_same_judging(a: Sequence[Verdict], b: Sequence[Verdict], *, names: tuple[str, str]) -> None:
     """Raises DataError unless both were judged by the same judge against the same answers of the same baseline."""
-    for what, kinds_a, kinds_b in (
+    for relation, kinds_a, kinds_b in (
         ("judged by", {v.annotator for v in a}, {v.annotator for v in b}),
         ("judged against", {v.generator_1 for v in a}, {v.generator_1 for v in b}),
     ):
         if kinds_a != kinds_b:
             raise DataError(
-                f"{names[0]} was {what} {_listed(kinds_a)}, {names[1]} by another: {_listed(kinds_b)}"
-                if what == "judged by"
-                else f"{names[0]} was {what} {_listed(kinds_a)}, {names[1]} against {_listed(kinds_b)}",
+                f"{names[0]} was {relation} {_name_list(kinds_a)}, {names[1]} by another: {_name_list(kinds_b)}"
+                if relation == "judged by"
+                else f"{names[0]} was {relation} {_name_list(kinds_a)}, {names[1]} against {_name_list(kinds_b)}",
                 remedy="judge both with the same judge against the same baseline answers",
             )
     baseline = {v.prompt_id: v.output_1 for v in a}
-    differing = [v.prompt_id for v in b if baseline.get(v.prompt_id, v.output_1) != v.output_1]
-    if differing:
+    differences = [v.prompt_id for v in b if baseline.get(v.prompt_id, v.output_1) != v.output_1]
+    if differences:
         raise DataError(
-            f"the baseline answered {len(differing)} common prompts differently in {names[0]} and {names[1]}, "
-            f"first {differing[0]!r}",
+            f"the baseline answered {len(differences)} common prompts differently in {names[0]} and {names[1]}, "
+            f"first {differences[0]!r}",
             remedy="judge both against the same baseline answers",
         )
 
@@ -270,5 +298,5 @@ def _number(score: float | None) -> float:
     return math.nan if score is None else float(score)
 
 
-def _listed(kinds: set[str]) -> str:
+def _name_list(kinds: set[str]) -> str:
     return ", ".join(sorted(kind or "(unnamed)" for kind in kinds)) or "nobody"

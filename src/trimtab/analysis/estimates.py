@@ -14,10 +14,11 @@ from trimtab.analysis import intervals, seeds
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.records import Direction, Estimate
 
-_BOOTSTRAP = "bootstrap over {rows} (percentile, 10,000 draws)"
+_STUDENT = "Student's t over {rows}, corrected for skewness"
 _WILSON = "Wilson at the effective number of {rows}"
-_PAIRED = "paired bootstrap over {rows} with two pseudo-rows (percentile, 10,000 draws)"
-PAIRED = _PAIRED.format(rows="prompts")
+_PAIRED = "Student's t over paired {rows}, corrected for skewness"
+_SCORE = "score interval of paired {rows} (Tango), at their effective number"
+PAIRED = _SCORE.format(rows="prompts")
 
 
 def estimate(
@@ -83,17 +84,21 @@ def mean(values_KN: FloatArray, *, unit: str = "", rows: str = "prompts") -> Est
     if len(values_KN) > 1:
         return of_seeds(seeds.pooled_mean(values_KN), method=seeds.method(rows), unit=unit)
     centre = float(values_KN[0].mean()) if values_KN.size else math.nan
-    bounds = intervals.bootstrap_interval(values_KN[0])
-    return estimate(centre, bounds, n=values_KN.shape[1], method=_BOOTSTRAP.format(rows=rows), unit=unit)
+    ci95 = intervals.mean_test(values_KN[0]).ci95
+    return estimate(centre, ci95, n=values_KN.shape[1], method=_STUDENT.format(rows=rows), unit=unit)
 
 
-def paired(differences_KN: FloatArray, *, unit: str = "", rows: str = "prompts") -> Estimate:
-    """Mean of paired differences in any unit; none may be missing."""
+def paired(
+    differences_KN: FloatArray, *, in_unit_interval: bool = False, unit: str = "", rows: str = "prompts"
+) -> Estimate:
+    """Mean of paired differences; none may be missing. `in_unit_interval`: of values in [0, 1]."""
     if len(differences_KN) > 1:
-        return mean(differences_KN, unit=unit, rows=rows)
+        pool = (seeds.pooled_difference if in_unit_interval else seeds.pooled_mean)(differences_KN)
+        return of_seeds(pool, method=seeds.method(rows), unit=unit)
     centre = float(differences_KN[0].mean()) if differences_KN.size else math.nan
-    bounds = intervals.paired_interval(differences_KN[0])
-    return estimate(centre, bounds, n=differences_KN.shape[1], method=_PAIRED.format(rows=rows), unit=unit)
+    test = (intervals.difference_test if in_unit_interval else intervals.paired_mean_test)(differences_KN[0])
+    method = (_SCORE if in_unit_interval else _PAIRED).format(rows=rows)
+    return estimate(centre, test.ci95, n=differences_KN.shape[1], method=method, unit=unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +136,4 @@ def change(before_KN: FloatArray, after_KN: FloatArray, *, in_unit_interval: boo
         before, after = rate(before_KN), rate(after_KN)
     else:
         before, after = mean(before_KN, unit=unit), mean(after_KN, unit=unit)
-    return Change(before, after, paired(after_KN - before_KN, unit=unit))
+    return Change(before, after, paired(after_KN - before_KN, in_unit_interval=in_unit_interval, unit=unit))

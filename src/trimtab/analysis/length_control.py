@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, student_t
-from trimtab.analysis.l1_logistic import Rows, fit_exact, fit_liblinear, mean_log_loss, sigmoid
+from trimtab.analysis.intervals import NO_INTERVAL, FloatArray, Interval, finite, rate_interval
+from trimtab.analysis.l1_logistic import Rows, fit_liblinear, mean_log_loss, sigmoid
+from trimtab.analysis.logistic_score import RateModel, influence, score_interval, share_identified
 from trimtab.analysis.winrate import scores_from
 from trimtab.errors import DataError
 
@@ -33,6 +34,11 @@ REGULARISING_WEIGHT = 0.1
 FULL = "length_controlled_v1"
 WITHOUT_REGULARISERS = "length_controlled_noreg"
 WITHOUT_DIFFICULTY = "length_controlled_minimal"
+LEAST_IDENTIFIED = 1e-6  # of the strength's information; below, a fit's own tolerance decides between it and length
+NOT_IDENTIFIED = (
+    "the model's answers differ from the baseline's in length nearly alike, so that the effect of length cannot be "
+    "told from the model's strength: the length-controlled rate is not identified and has no interval"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,10 @@ class LengthControlled:
     """Percent. `lc_c` is the inverse penalty that cross-validation chose, `lc_neighbours` the win rate at the grid's
     values next to it (and at it): where they differ, the choice matters and the figure is soft.
 
-    `lc_ci95` is a bootstrap over instructions that refits the model without shrinking it (weakest penalty of the grid;
-    t interval of the logit) and is widened to the estimate where that was shrunk out of it. AlpacaEval's
-    `lc_standard_error` is another thing: the spread of predictions over instructions, which is no sampling error.
+    `lc_ci95` is Rao's score interval of the model without shrinking, which refits the effects of length and difficulty
+    at every candidate rate (`logistic_score`); it is widened to the estimate where that was shrunk out of it. Wilson's
+    where all scores are equal; NaN where the rate is not identified. AlpacaEval's `lc_standard_error` is another thing:
+    the spread of predictions over instructions, which is no sampling error.
     `weights` are a, c, k. NaN and None where a number could not be computed; `notes` say why, in plain words.
     """
 
@@ -60,7 +67,7 @@ class LengthControlled:
         return {
             "length_controlled_winrate": finite(self.length_controlled_winrate),
             "lc_c": self.lc_c,
-            "lc_ci95": [finite(bound) for bound in self.lc_ci95],
+            "lc_ci95": [finite(end) for end in self.lc_ci95],
             "lc_neighbours": {f"{c:.4g}": rate for c, rate in self.lc_neighbours},
             "lc_variant": self.variant,
             "lc_weights": dict(self.weights),
@@ -83,16 +90,24 @@ class Design:
         """Own rows with the length term at zero, [N, F]."""
         return self._features(np.zeros_like(self.length_gap))
 
-    def training_rows(self, counts_N: FloatArray) -> Rows:
-        """Regularising rows first (as upstream), then the own rows that were judged, weighted by `counts_N`: how often
-        the bootstrap drew each, 1 outside it."""
-        spread = _spread(self.length_gap, counts_N)
-        length_N = np.tanh(self.length_gap / spread) if spread > 0 else np.zeros_like(self.length_gap)
-        judged = ~np.isnan(self.scores)
+    def length_feature(self) -> FloatArray:
+        """tanh(gap/sd) of every own row; 0 where all gaps are equal."""
+        if not self.gaps_differ:
+            return np.zeros_like(self.length_gap)
+        return np.asarray(np.tanh(self.length_gap / self.length_gap.std(ddof=1)), dtype=np.float64)
+
+    @property
+    def gaps_differ(self) -> bool:
+        return float(self.length_gap.std(ddof=1)) > 1e-9 * (1 + float(np.abs(self.length_gap).max()))
+
+    def training_rows(self) -> Rows:
+        """Regularising rows first (as upstream), then the own rows that were judged."""
+        has_score = ~np.isnan(self.scores)
+        own = self._features(self.length_feature())[has_score]
         return Rows(
-            np.vstack([self.regularisers.features, self._features(length_N)[judged]]),
-            np.concatenate([self.regularisers.targets, self.scores[judged]]),
-            np.concatenate([self.regularisers.weights, counts_N[judged]]),
+            np.vstack([self.regularisers.features, own]),
+            np.concatenate([self.regularisers.targets, self.scores[has_score]]),
+            np.concatenate([self.regularisers.weights, np.ones(len(own))]),
         )
 
     def _features(self, length_N: FloatArray) -> FloatArray:
@@ -107,32 +122,33 @@ def length_controlled(
     lengths_1: Sequence[int],
     lengths_2: Sequence[int],
     difficulty: Sequence[float] | None = None,
-    gamed: Mapping[str, Sequence[float]] | None = None,
+    regularisers: Mapping[str, Sequence[float]] | None = None,
     is_baseline: bool = False,
-    seed: int = 0,
-    n_boot: int = 1000,
 ) -> LengthControlled:
     """Length-controlled win rate of the model (output_2) over the baseline (output_1).
 
     `lengths_*` are characters of the two answers, `difficulty` one number a row (see `summary.align_difficulty`),
-    `gamed` the regularising rows as columns `preference` (already − 1), `std_delta_len`, `instruction_difficulty`.
+    `regularisers` the regularising rows as columns `preference` (already − 1), `std_delta_len`,
+    `instruction_difficulty`.
     Rows without a preference shape sd and the prediction but not the fit, as upstream. `is_baseline`: the model is the
     baseline itself, which is 50 by definition. Below ten judged rows the rate is NaN and a note says so.
     Raises DataError when the columns disagree in length.
     """
-    design = design_of(preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=difficulty, gamed=gamed)
-    variant = WITHOUT_DIFFICULTY if difficulty is None else FULL if gamed is not None else WITHOUT_REGULARISERS
+    design = design_of(
+        preferences, lengths_1=lengths_1, lengths_2=lengths_2, difficulty=difficulty, regularisers=regularisers
+    )
+    variant = WITHOUT_DIFFICULTY if difficulty is None else FULL if regularisers is not None else WITHOUT_REGULARISERS
     n_judged = int((~np.isnan(design.scores)).sum())
-    unfitted = LengthControlled(
+    without_fit = LengthControlled(
         math.nan, None, (), NO_INTERVAL, variant, n_rows=n_judged, n_regularising=len(design.regularisers)
     )
     if is_baseline:
-        note = "the model is the baseline: 50 by definition"
-        return replace(unfitted, length_controlled_winrate=50.0, lc_ci95=(50.0, 50.0), notes=(note,))
+        note = "the model's answers are the baseline's: 50 by definition"
+        return replace(without_fit, length_controlled_winrate=50.0, notes=(note,))
     if n_judged < MIN_ROWS:
         note = f"{n_judged} judged rows are too few for length control (at least {MIN_ROWS})"
-        return replace(unfitted, notes=(note,))
-    return _estimate(design, unfitted, seed=seed, n_boot=n_boot)
+        return replace(without_fit, notes=(note,))
+    return _estimate(design, without_fit)
 
 
 def design_of(
@@ -141,7 +157,7 @@ def design_of(
     lengths_1: Sequence[int],
     lengths_2: Sequence[int],
     difficulty: Sequence[float] | None,
-    gamed: Mapping[str, Sequence[float]] | None,
+    regularisers: Mapping[str, Sequence[float]] | None,
 ) -> Design:
     """What `length_controlled` fits. Raises DataError when the columns disagree in length."""
     scores = scores_from(preferences)
@@ -149,53 +165,55 @@ def design_of(
     if difficulty is not None:
         sizes["difficulties"] = len(difficulty)
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{n} {name}" for name, n in sizes.items())
-        raise DataError(f"length control got {told}", remedy="give one of each for every row")
+        counts = ", ".join(f"{n} {name}" for name, n in sizes.items())
+        raise DataError(f"length control got {counts}", remedy="give one of each for every row")
     gap = np.asarray(lengths_1, dtype=np.float64) - np.asarray(lengths_2, dtype=np.float64)
-    hardness = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)
-    return Design(scores, gap, hardness, _regularisers(gamed, with_difficulty=hardness is not None))
+    difficulty_N = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)
+    return Design(scores, gap, difficulty_N, _regularisers(regularisers, with_difficulty=difficulty_N is not None))
 
 
-def _estimate(design: Design, unfitted: LengthControlled, *, seed: int, n_boot: int) -> LengthControlled:
-    rows = design.training_rows(np.ones_like(design.scores))
+def _estimate(design: Design, without_fit: LengthControlled) -> LengthControlled:
+    rows = design.training_rows()
     chosen = _choose_penalty(rows)
     near = [j for j in (chosen - 1, chosen, chosen + 1) if 0 <= j < len(INVERSE_PENALTIES)]
     fits = {j: fit_liblinear(rows, inverse_penalty=INVERSE_PENALTIES[j]) for j in near}
     target = design.prediction_features()
     names = ("length", "own") if design.difficulty is None else ("length", "difficulty", "own")
     estimate = _prediction(target, fits[chosen])
-    low, high = _interval(design, bootstrap_rates(design, seed=seed, n_boot=n_boot))
+    low, high = _interval(design, rows)
     return replace(
-        unfitted,
+        without_fit,
         length_controlled_winrate=estimate,
         lc_c=INVERSE_PENALTIES[chosen],
         lc_neighbours=tuple((INVERSE_PENALTIES[j], _prediction(target, fits[j])) for j in near),
-        lc_ci95=(min(low, estimate), max(high, estimate)),
+        lc_ci95=NO_INTERVAL if math.isnan(low) else (min(low, estimate), max(high, estimate)),
         weights=dict(zip(names, fits[chosen].tolist(), strict=True)),
-        notes=_notes(design, strength=float(fits[chosen][-1])),
+        notes=_notes(design, strength=float(fits[chosen][-1]), has_interval=not math.isnan(low)),
     )
 
 
-def _notes(design: Design, *, strength: float) -> tuple[str, ...]:
+def _notes(design: Design, *, strength: float, has_interval: bool) -> tuple[str, ...]:
     notes = []
+    if not has_interval:
+        notes.append(NOT_IDENTIFIED)
     if strength == 0 and design.difficulty is None:
         notes.append("shrunk to exactly 50: cross-validation saw no strength worth its penalty; read the interval")
-    if _spread(design.length_gap, np.ones_like(design.length_gap)) == 0:
-        notes.append("every answer differs from the baseline's by the same length: no length effect can be estimated")
+    if not design.length_gap.any():
+        notes.append("every answer is as long as the baseline's: no length effect can be estimated, nor is there one")
     if np.isnan(design.scores).any():
         notes.append(f"{int(np.isnan(design.scores).sum())} rows without a verdict are predicted but not fitted")
     return tuple(notes)
 
 
-def _regularisers(gamed: Mapping[str, Sequence[float]] | None, *, with_difficulty: bool) -> Rows:
+def _regularisers(regularisers: Mapping[str, Sequence[float]] | None, *, with_difficulty: bool) -> Rows:
     n_features = 3 if with_difficulty else 2
-    if gamed is None:
+    if regularisers is None:
         return Rows(np.empty((0, n_features)), np.empty(0), np.empty(0))
-    targets = np.asarray(gamed["preference"], dtype=np.float64)
-    length = np.tanh(np.asarray(gamed["std_delta_len"], dtype=np.float64))
+    targets = np.asarray(regularisers["preference"], dtype=np.float64)
+    length = np.tanh(np.asarray(regularisers["std_delta_len"], dtype=np.float64))
     own = np.zeros_like(length)
-    hardness = np.asarray(gamed["instruction_difficulty"], dtype=np.float64)
-    columns = [length, hardness, own] if with_difficulty else [length, own]
+    difficulty_N = np.asarray(regularisers["instruction_difficulty"], dtype=np.float64)
+    columns = [length, difficulty_N, own] if with_difficulty else [length, own]
     return Rows(np.column_stack(columns), targets, np.full(len(targets), REGULARISING_WEIGHT))
 
 
@@ -206,9 +224,9 @@ def _choose_penalty(rows: Rows) -> int:
     """
     losses = np.zeros(len(INVERSE_PENALTIES))
     for train, test in _folds(len(rows)):
-        fitted, held_out = rows.take(train), rows.take(test)
+        train_rows, test_rows = rows.take(train), rows.take(test)
         for j, inverse_penalty in enumerate(INVERSE_PENALTIES):
-            losses[j] += mean_log_loss(held_out, fit_liblinear(fitted, inverse_penalty=inverse_penalty))
+            losses[j] += mean_log_loss(test_rows, fit_liblinear(train_rows, inverse_penalty=inverse_penalty))
     return int(losses.argmin())
 
 
@@ -220,60 +238,46 @@ def _folds(n_rows: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]
     return list(GroupKFold(N_FOLDS).split(rows, groups=rows))
 
 
-def bootstrap_rates(design: Design, *, seed: int, n_boot: int) -> FloatArray:
-    """Win rates (percent) of resampled own rows, [B]; the regularising rows are published once and stay as they are.
-
-    Every resample re-estimates sd and weights at the weakest penalty of the grid. The chosen penalty would not do: with
-    it, a model close to its baseline is often shrunk to exactly 50 in nearly every resample, an interval of no width.
-    The same seed draws the same rows of any design of as many rows, which is what makes a difference paired.
-    """
-    rng = np.random.default_rng(seed)
-    n = len(design.scores)
-    target = design.prediction_features()
-    weights_F: FloatArray | None = None
-    rates_B = np.empty(n_boot)
-    for b in range(n_boot):
-        counts_N = np.bincount(rng.integers(0, n, size=n), minlength=n).astype(np.float64)
-        rows = design.training_rows(counts_N)
-        weights_F = fit_exact(rows, inverse_penalty=INVERSE_PENALTIES[-1], start_F=weights_F)
-        rates_B[b] = _prediction(target, weights_F, counts_N)
-    return rates_B
-
-
-def _interval(design: Design, rates_B: FloatArray) -> Interval:
-    """Percent: the unshrunk estimate and t times the bootstrap's deviation, both as logits.
-
-    On that scale the estimate is nearly normal, and the interval stays in bounds. Percentiles of the rates themselves
-    hold the truth too seldom at a hundred rows (88 to 93 %, tests/analysis/test_coverage.py). A resample of one
-    outcome only has an endless logit: rates count as at least half a row from either end.
-    """
-    if len(rates_B) < 2:
+def _interval(design: Design, rows: Rows) -> Interval:
+    """Percent: Rao's score interval of the rate, `logistic_score.score_interval`; Wilson's where all scores are equal
+    on both sides of equal length, and none where the rate is not identified or the interval says nothing."""
+    scores = design.scores[~np.isnan(design.scores)]
+    if not _is_identified(design, rows):
         return NO_INTERVAL
-    n, n_features = len(design.scores), 2 if design.difficulty is None else 3
-    centre, *logits_B = _logits(np.concatenate([[unshrunk(design)], rates_B]) / 100, floor=0.5 / n)
-    reach = student_t(n - n_features) * float(np.std(logits_B, ddof=1))
-    low, high = sigmoid(np.array([centre - reach, centre + reach]))
-    return 100 * float(low), 100 * float(high)
+    if scores.max() == scores.min() and design.length_gap.min() <= 0 <= design.length_gap.max():
+        low, high = rate_interval(scores)  # equal lengths are among those that were seen, so nothing is extrapolated
+    else:
+        model = RateModel(rows, _target(design))
+        low, high = score_interval(model, rows.features[:, -1])
+    return NO_INTERVAL if (low, high) == (0.0, 1.0) else (100 * low, 100 * high)
 
 
-def unshrunk(design: Design) -> float:
-    """Percent: the win rate at the weakest penalty of the grid."""
-    rows = design.training_rows(np.ones_like(design.scores))
-    return _prediction(design.prediction_features(), fit_exact(rows, inverse_penalty=INVERSE_PENALTIES[-1]))
+def _is_identified(design: Design, rows: Rows) -> bool:
+    """Whether the rate at equal lengths can be told from the effect of length: not where tanh(gap/sd) is constant,
+    unless all lengths are equal."""
+    if not design.gaps_differ:
+        return not design.length_gap.any()
+    return share_identified(rows) > LEAST_IDENTIFIED
 
 
-def _logits(rates: FloatArray, *, floor: float) -> FloatArray:
-    kept = np.clip(rates, floor, 1 - floor)
-    return np.log(kept / (1 - kept))
+def _target(design: Design) -> FloatArray:
+    """The rows whose mean prediction is the rate; one stands for all where they are equal."""
+    features_NF = design.prediction_features()
+    return features_NF[:1] if design.difficulty is None else features_NF
 
 
-def _prediction(features_NF: FloatArray, coefficients_F: FloatArray, counts_N: FloatArray | None = None) -> float:
-    return 100 * float(np.average(sigmoid(features_NF @ coefficients_F), weights=counts_N))
+def rate_influence(design: Design) -> FloatArray:
+    """How much each row moves the rate, up to a factor, [N]; 0 for a row without a verdict."""
+    rows = design.training_rows()
+    has_score = ~np.isnan(design.scores)
+    influence_N = np.zeros(len(design.scores))
+    if np.ptp(design.scores[has_score]) == 0:  # residuals would be those of the fit's own rounding
+        return influence_N
+    own = rows.take(rows.features[:, -1] == 1)
+    model = RateModel(rows, _target(design))
+    influence_N[has_score] = influence(model, own.features, own.targets)
+    return influence_N
 
 
-def _spread(values_N: FloatArray, counts_N: FloatArray) -> float:
-    """Standard deviation with ddof 1 of values drawn `counts_N` times each; 0 for a constant."""
-    total = float(counts_N.sum())
-    centred = values_N - float(np.average(values_N, weights=counts_N))
-    spread = math.sqrt(float(counts_N @ centred**2) / (total - 1))
-    return spread if spread > 1e-9 * (1 + float(np.abs(values_N).max())) else 0.0
+def _prediction(features_NF: FloatArray, weights_F: FloatArray) -> float:
+    return 100 * float(sigmoid(features_NF @ weights_F).mean())

@@ -124,12 +124,12 @@ def compare_marks(
     `names` stand in the first one's verdict; the groups' speak of A and B.
     """
     all_a, all_b = ([scores(rows) for rows in side] for side in (a, b))
-    whole = compare(all_a, all_b, scale=1.0, names=names)
+    whole = compare(all_a, all_b, scale=1.0, top=TOP, names=names)
     turns = sorted({row[1] for side in (a, b) for rows in side for row in rows})
     of_turns: dict[str, Comparison] = {}
     for turn in turns:
         group = {str(row[0]): str(turn) for side in (a, b) for rows in side for row in rows}
         at_a, at_b = ([scores(rows, turn=turn) for rows in side] for side in (a, b))
-        of_turns |= compare_groups(at_a, at_b, group, scale=1.0)
+        of_turns |= compare_groups(at_a, at_b, group, scale=1.0, top=TOP)
     groups = {str(question): category for question, category in categories.items()}
-    return whole, of_turns, compare_groups(all_a, all_b, groups, scale=1.0)
+    return whole, of_turns, compare_groups(all_a, all_b, groups, scale=1.0, top=TOP)

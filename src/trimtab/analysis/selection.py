@@ -16,13 +16,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trimtab.analysis.intervals import FloatArray, Interval, bootstrap_interval, finite, paired_interval, rate_interval
+from trimtab.analysis.intervals import (
+    FloatArray,
+    Interval,
+    difference_test,
+    finite,
+    mean_test,
+    paired_mean_test,
+    rate_interval,
+)
 
 By = Literal["held_out", "last"]
 
 RULE = (
     "the last step, unless an earlier milestone has a distinguishably lower loss on the same held-out pairs (95 % "
-    "interval of the paired difference); of several the one of least loss, of equal ones the one of least drift"
+    "interval of the paired difference, corrected for the number of milestones); of several the one of least loss, of "
+    "equal ones the one of least drift"
 )
 MIN_PAIRS = 10  # below, an interval of paired differences is no evidence
 
@@ -71,16 +80,19 @@ def choose(milestones: Sequence[Milestone], *, by: By) -> Choice:
         return Choice(last.step, f"{n} held-out pairs are too few to compare milestones on")
     if len(milestones) == 1:
         return Choice(last.step, "there is no earlier milestone")
-    better = [earlier for earlier in milestones[:-1] if _lower(earlier.losses_P, last.losses_P)]
+    n_tests = len(milestones) - 1
+    better = [earlier for earlier in milestones[:-1] if _lower(earlier.losses_P, last.losses_P, n_tests)]
     if not better:
         return Choice(last.step, f"no earlier milestone has a distinguishably lower loss on the {n} held-out pairs")
     best = min(better, key=lambda earlier: (float(earlier.losses_P.mean()), _mean(earlier.drift_P)))
     return Choice(best.step, f"its loss on the {n} held-out pairs is distinguishably lower than the last step's")
 
 
-def _lower(losses_P: FloatArray, last_P: FloatArray) -> bool:
-    """Whether the whole interval of the paired difference lies below zero."""
-    return paired_interval(losses_P - last_P)[1] < 0
+def _lower(losses_P: FloatArray, last_P: FloatArray, n_tests: int) -> bool:
+    """Whether the whole interval of the paired difference lies below zero, at Bonferroni's level for `n_tests`: without
+    it five milestones of equal loss would give way to an earlier one in 8 of 100 runs, not in 2.5.
+    """
+    return paired_mean_test(losses_P - last_P, level=1 - 0.05 / n_tests).ci95[1] < 0
 
 
 def _mean(values_P: FloatArray | None) -> float:
@@ -172,7 +184,7 @@ def numbers(milestones: Sequence[Milestone], *, picked: int) -> list[MilestoneNu
                 {name: _measure(name, values_P) for name, values_P in values.items()},
                 None
                 if milestone.step == picked
-                else {name: Measure.of(of_P, paired_interval(of_P)) for name, of_P in differences.items()},
+                else {name: Measure.of(of_P, _difference_interval(name, of_P)) for name, of_P in differences.items()},
             )
         )
     return rows
@@ -220,4 +232,8 @@ def _values(milestone: Milestone) -> Mapping[str, FloatArray | None]:
 def _measure(name: str, values_P: FloatArray | None) -> Measure | None:
     if values_P is None:
         return None
-    return Measure.of(values_P, rate_interval(values_P) if name == "accuracy" else bootstrap_interval(values_P))
+    return Measure.of(values_P, rate_interval(values_P) if name == "accuracy" else mean_test(values_P).ci95)
+
+
+def _difference_interval(name: str, differences_P: FloatArray) -> Interval:
+    return (difference_test if name == "accuracy" else paired_mean_test)(differences_P).ci95

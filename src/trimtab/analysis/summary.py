@@ -75,15 +75,14 @@ def summarise(
     verdicts: Sequence[Verdict],
     *,
     difficulty: Sequence[float] | None = None,
-    gamed: Mapping[str, Sequence[float]] | None = None,
+    regularisers: Mapping[str, Sequence[float]] | None = None,
     instructions: Sequence[str] | None = None,
-    seed: int = 0,
-    n_boot: int = 1000,
 ) -> Summary:
     """Raw and length-controlled win rate of one model against one baseline.
 
-    `difficulty` in the benchmark's official order, `instructions` that order's texts (see `align_difficulty`), `gamed`
-    the regularising rows by column. Raises DataError when there is no verdict, or more than one model or baseline.
+    `difficulty` in the benchmark's official order, `instructions` that order's texts (see `align_difficulty`),
+    `regularisers` the
+    published rows by column. Raises DataError when there is no verdict, or more than one model or baseline.
     """
     model, baseline = _only_generators(verdicts)
     raw = win_rate([v.preference for v in verdicts])
@@ -93,10 +92,8 @@ def summarise(
         lengths_1=[len(v.output_1) for v in verdicts],
         lengths_2=[len(v.output_2) for v in verdicts],
         difficulty=difficulty_N,
-        gamed=gamed,
+        regularisers=regularisers,
         is_baseline=model == baseline,
-        seed=seed,
-        n_boot=n_boot,
     )
     return Summary(
         model=model,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.analysis.intervals import Interval
+from trimtab.analysis.intervals import NO_INTERVAL, Interval
 from trimtab.analysis.seeds import Pooled, pooled_figures
 
 SHARE_OF_FINAL = 0.9
@@ -37,7 +37,7 @@ def over_seeds(figures: Sequence[float]) -> Pooled:
     if len(figures) > 1:
         return pooled_figures(figures, standard_errors=[0.0] * len(figures), n_prompts=len(figures))
     mean = float(figures[0]) if figures else math.nan
-    return Pooled(mean, math.nan, (math.nan, math.nan), math.nan, math.nan, len(figures), len(figures), 0)
+    return Pooled(mean, math.nan, NO_INTERVAL, math.nan, math.nan, math.nan, len(figures), len(figures), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,7 +326,8 @@ def test_the_numbers_by_hand() -> None:
     assert (told["wins_a"], told["wins_b"], told["ties"], told["both_bad"], told["identical"]) == (12, 3, 1, 1, 1)
     assert (told["skipped"], told["not_reached"], told["n_judged"]) == (1, 1, 17)
     assert told["win_rate"] == pytest.approx(25.0)
-    assert told["p_value"] == pytest.approx(2 * (1 + 15 + 105 + 455) / 2**15)
+    # 3 ties of 18: variance 3/16 − 3/72, so 18·(3.375 + 1/3)/(2.625 + 1/3) = 22.563 rows; z = .25·√(22.563/.25)
+    assert told["p_value"] == pytest.approx(0.01755, abs=1e-5)
     assert told["verdict"] == "A is better"
     assert (told["n_decided"], told["left_share"], told["median_seconds"]) == (15, 80.0, 5.0)
     low, high = told["left_ci95"]  # Wilson: centre (.8 + .128) / 1.256 = .7388, half-width .1910

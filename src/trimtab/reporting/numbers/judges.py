@@ -25,7 +25,7 @@ from trimtab.reporting.numbers.paired_change import PairedChange, win_rate_chang
 from trimtab.reporting.read import TRUTH, Run
 from trimtab.runtime.judges.judge_record import JudgeRecord
 
-BOOTSTRAP_REFIT = "bootstrap over prompts that refits the length model (t interval of the logit)"
+SCORE_INTERVAL = "score interval of the length model, the length effect refitted at every candidate rate"
 N_BINS = 5
 
 
@@ -74,8 +74,10 @@ class LengthControlNumbers:
 class JudgeNumbers:
     """One judge's win rate in percent, ties as half; wins, losses and ties are of all seeds together.
 
-    `standard_error`, `sign_test_p` and `detectable` are of one run only; `detectable` is the distance from 50 that as
-    many prompts with this spread show four times in five. `unaligned` is there against a published baseline.
+    `standard_error`, the p-values and `detectable` are of one run only: `p_value` of a rate of 50 by the test that the
+    interval inverts, `sign_test_p` of the counts alone, which readers of `report.json` know; `detectable` is the
+    distance from 50 that as many prompts with this spread show four times in five. `unaligned` is there against a
+    published baseline.
     """
 
     judge: str
@@ -89,6 +91,7 @@ class JudgeNumbers:
     n_losses: int
     n_ties: int
     standard_error: float | None
+    p_value: float | None
     sign_test_p: float | None
     detectable: float | None
     length_controlled: LengthControlNumbers | None
@@ -127,6 +130,7 @@ def judge_numbers(judge: str, common: CommonPrompts, record: JudgeRecord | None)
         n_losses=sum(seed.n_losses for seed in by_seed),
         n_ties=sum(seed.n_ties for seed in by_seed),
         standard_error=finite(single.standard_error) if single else None,
+        p_value=finite(intervals.rate_p_value(scores_KN[0][~np.isnan(scores_KN[0])])) if single else None,
         sign_test_p=intervals.sign_test(single.n_wins, single.n_losses) if single else None,
         detectable=_detectable(single) if single else None,
         length_controlled=None if judge == TRUTH else _length_controlled(judge, common, record),
@@ -165,7 +169,7 @@ def _length_controlled(judge: str, common: CommonPrompts, record: JudgeRecord | 
     first = fits[0]
     if len(fits) == 1:
         estimate = estimates.estimate(
-            first.length_controlled_winrate, first.lc_ci95, n=first.n_rows, method=BOOTSTRAP_REFIT
+            first.length_controlled_winrate, first.lc_ci95, n=first.n_rows, method=SCORE_INTERVAL
         )
     else:
         over_seeds = seeds.pooled_figures(
@@ -203,7 +207,7 @@ def _length_fit(run: Run, rows: Sequence[Verdict]) -> LengthControlled:
         lengths_1=[len(row.output_1) for row in rows],
         lengths_2=[len(row.output_2) for row in rows],
         difficulty=difficulty,
-        gamed=None if tables is None else tables.gamed,
+        regularisers=None if tables is None else tables.gamed,
     )
 
 

@@ -127,11 +127,10 @@ class _Marking:
     def means(self, questions: Sequence[Question], *, turn: int | None = None) -> MarkMeans:
         """On some questions, all turns or one."""
         scores = {side: [_scores_among(run.marks[side], questions, turn) for run in self.runs] for side in self.sides}
-        are_both = len(self.sides) == len(SIDES)
-        return MarkMeans(
-            means={side: _mean(of_side, questions) for side, of_side in scores.items()},
-            change=paired_change(scores["aligned"], scores["unaligned"], scale=1.0) if are_both else None,
-        )
+        change = None
+        if len(self.sides) == len(SIDES):
+            change = paired_change(scores["aligned"], scores["unaligned"], scale=1.0, top=marks.TOP)
+        return MarkMeans(means={side: _mean(of_side, questions) for side, of_side in scores.items()}, change=change)
 
 
 def _scores_among(rows: Sequence[Row], questions: Sequence[Question], turn: int | None) -> Scores:

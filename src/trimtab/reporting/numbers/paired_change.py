@@ -41,24 +41,26 @@ class PairedChange:
         }
 
 
-def paired_change(aligned: Sequence[Scores], unaligned: Sequence[Scores], *, scale: float) -> PairedChange:
+def paired_change(
+    aligned: Sequence[Scores], unaligned: Sequence[Scores], *, scale: float, top: float = 1.0
+) -> PairedChange:
     """`analysis.comparison` of one dictionary of scores a seed; without a value where no prompt is common."""
     try:
-        result = comparison.compare(aligned, unaligned, scale=scale, names=("aligned", "unaligned"))
+        result = comparison.compare(aligned, unaligned, scale=scale, top=top, names=("aligned", "unaligned"))
     except DataError:
-        estimate = estimates.estimate(math.nan, NO_INTERVAL, n=0, method=estimates.PAIRED)
-        return PairedChange(estimate, 0, 0, 0, None, comparison.SIGN_TEST, "unknown")
+        nothing = estimates.estimate(math.nan, NO_INTERVAL, n=0, method=estimates.PAIRED)
+        return PairedChange(nothing, 0, 0, 0, None, comparison.SCORE_TEST, "unknown")
     estimate = estimates.estimate(
         result.delta,
         result.ci95,
         n=result.n_common,
         n_missing=result.n_missing,
         n_seeds=result.n_seeds,
-        method=estimates.PAIRED if result.n_seeds == 1 else result.method,
+        method=result.method,
     )
-    too_few = result.n_common < comparison.MIN_COMMON
-    direction: Direction = "unknown" if too_few else estimate.direction(0.0)
-    return PairedChange(estimate, result.wins_a, result.wins_b, result.ties, result.p_value, result.test, direction)
+    p_value = finite(result.p_value)
+    direction = estimate.direction(0.0)
+    return PairedChange(estimate, result.wins_a, result.wins_b, result.ties, p_value, result.test, direction)
 
 
 def win_rate_change(aligned_KN: FloatArray, unaligned_KN: FloatArray) -> PairedChange:

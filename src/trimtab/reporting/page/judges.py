@@ -120,9 +120,9 @@ def _judges_table(judges: Sequence[JudgeNumbers]) -> Table:
     for judge in judges:
         rate = judge.win_rate
         counts = (rate.n, rate.n_missing, judge.n_wins, judge.n_ties, judge.n_losses)
-        p_value = "–" if judge.sign_test_p is None else significant(judge.sign_test_p)
+        p_value = "–" if judge.p_value is None else significant(judge.p_value)
         rows.append([judge.label, estimate_text(rate), *(number(count) for count in counts), p_value])
-    head = ["judge", "win rate %", "n", "no verdict", "wins", "ties", "losses", "sign test p"]
+    head = ["judge", "win rate %", "n", "no verdict", "wins", "ties", "losses", "p, of 50 %"]
     return Table(head, rows, title="every judge")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from trimtab.analysis.comparison import MIN_COMMON, NOT_DISTINGUISHABLE
-from trimtab.analysis.intervals import Interval, finite, sign_test, wilson_interval
-from trimtab.analysis.winrate import WinRate, win_rate
+from trimtab.analysis.intervals import NO_INTERVAL, Interval, finite, rate_p_value, wilson_interval
+from trimtab.analysis.winrate import WinRate, scores_from, win_rate
 from trimtab.records import Verdict
 from trimtab.studies.arena import Outcome
 
@@ -19,7 +20,9 @@ NOTHING_JUDGED = "nothing was judged"
 
 @dataclass(frozen=True, slots=True)
 class ArenaNumbers:
-    """`rate` (percent) is of B over A; ties of any kind are half a win. `n_judged` choices were made by a person:
+    """`rate` (percent) is of B over A; ties of any kind are half a win. `p_value` is of a rate of 50, by the test that
+    the rate's interval inverts; neither is given below `comparison.MIN_COMMON` prompts. `n_judged` choices were made
+    by a person:
     `n_ties` ties and `n_both_bad` ties with a reason among them; `n_identical` answers were nobody's to judge.
     A skipped prompt is missing; one that was not reached is neither: the order is random. `n_left` of the `n_decided`
     choices of a side were of the left one. `file` holds the verdicts, where there are any.
@@ -29,6 +32,7 @@ class ArenaNumbers:
     b: str
     judge: str
     rate: WinRate
+    p_value: float
     n_judged: int
     n_ties: int
     n_both_bad: int
@@ -57,10 +61,6 @@ class ArenaNumbers:
         return f"{self.a} is better" if high < 50 else NOT_DISTINGUISHABLE
 
     @property
-    def p_value(self) -> float:
-        return sign_test(self.rate.n_losses, self.rate.n_wins)
-
-    @property
     def left_share(self) -> float | None:
         """Percent; None where no side was chosen."""
         return 100 * self.n_left / self.n_decided if self.n_decided else None
@@ -79,8 +79,8 @@ class ArenaNumbers:
             "judge": self.judge,
             "verdict": self.verdict,
             "win_rate": finite(self.rate.win_rate),
-            "ci95": [finite(bound) for bound in self.rate.ci95],
-            "p_value": self.p_value,
+            "ci95": [finite(end) for end in self.rate.ci95],
+            "p_value": finite(self.p_value),
             "n_judged": self.n_judged,
             "wins_a": self.rate.n_losses,
             "wins_b": self.rate.n_wins,
@@ -104,11 +104,16 @@ def numbers_of(
     with_verdict = [outcome for outcome in outcomes if outcome.preference is not None]
     choices = [outcome.choice for outcome in with_verdict if outcome.choice is not None]
     picks = [choice.pick for choice in choices]
+    preferences = [outcome.preference for outcome in with_verdict]
+    rate, p_value = win_rate(preferences), rate_p_value(scores_from(preferences))
+    if rate.n_total < MIN_COMMON:
+        rate, p_value = replace(rate, ci95=NO_INTERVAL), math.nan
     return ArenaNumbers(
         a=names[0],
         b=names[1],
         judge=judge,
-        rate=win_rate([outcome.preference for outcome in with_verdict]),
+        rate=rate,
+        p_value=p_value,
         n_judged=len(choices),
         n_ties=picks.count("tie"),
         n_both_bad=picks.count("both bad"),

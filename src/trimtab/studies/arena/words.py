@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.analysis.comparison import NOT_DISTINGUISHABLE
-from trimtab.analysis.intervals import Interval
+from trimtab.analysis.intervals import Interval, finite
 from trimtab.studies.arena.numbers import NOTHING_JUDGED, ArenaNumbers
 
 
@@ -42,9 +42,10 @@ def _details(numbers: ArenaNumbers) -> list[str]:
         (numbers.n_ties, "ties"), (numbers.n_both_bad, "both bad"), (numbers.n_identical, "identical answers")
     )
     p_value = "< 0.001" if numbers.p_value < 0.001 else f"= {numbers.p_value:.3f}"
+    test = "" if finite(numbers.p_value) is None else f"score test p {p_value}; "
     text = [
         f"{numbers.rate.n_wins} to {numbers.rate.n_losses} for {numbers.b}{', ' if ties else ''}{ties}; "
-        f"sign test p {p_value}; judged by {numbers.judge}"
+        f"{test}judged by {numbers.judge}"
     ]
     if numbers.n_skipped or numbers.n_not_reached:
         text.append(f"without a verdict: {numbers.n_skipped} skipped, {numbers.n_not_reached} not reached")
@@ -61,10 +62,8 @@ def _counts(*counts: tuple[int, str]) -> str:
 
 def _rate(numbers: ArenaNumbers) -> str:
     low, high = numbers.rate.ci95
-    return (
-        f"{numbers.b} was preferred in {numbers.rate.win_rate:.1f}\u00a0% (95\u00a0% CI {low:.1f} to {high:.1f}) "
-        f"against {numbers.a}"
-    )
+    interval = "" if finite(low) is None else f" (95\u00a0% CI {low:.1f} to {high:.1f})"
+    return f"{numbers.b} was preferred in {numbers.rate.win_rate:.1f}\u00a0%{interval} against {numbers.a}"
 
 
 def _sides(left_share: float, ci95: Interval, *, n: int) -> str:

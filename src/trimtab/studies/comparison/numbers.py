@@ -11,6 +11,7 @@ import numpy as np
 from trimtab.analysis import comparison, marks, seeds
 from trimtab.analysis.canaries import constant_answer
 from trimtab.analysis.comparison import Comparison
+from trimtab.analysis.intervals import sign_test
 from trimtab.analysis.length_control_paired import ControlledDifference, Side, length_controlled_difference
 from trimtab.analysis.winrate import too_many_missing
 from trimtab.errors import ConfigError, DataError
@@ -18,7 +19,6 @@ from trimtab.records import Verdict
 from trimtab.studies.comparison.read import TRUTH, Judgments
 from trimtab.studies.winrate.numbers import categories_of, rows_of
 
-BOOTSTRAPS = 400
 GROUP_KEYS = ("delta", "ci95", "n_common", "wins_a", "wins_b", "ties", "n_missing", "verdict", "mean_a", "mean_b")
 LENGTH_KEYS = ("delta", "ci95", "n_common", "mean_a", "mean_b")
 Run = TypeVar("Run")
@@ -110,7 +110,7 @@ def _of_verdicts(a: Judgments, b: Judgments) -> ComparisonNumbers:
         judge=first.annotator or "an unnamed judge",
         baseline=first.generator_1,
         groups=groups if len(groups) > 1 else None,
-        length=comparison.compare(lengths_a, lengths_b, scale=1.0, names=names),
+        length=comparison.compare(lengths_a, lengths_b, scale=1.0, top=None, names=names),
         # the oracle does not see length
         length_controlled=None if first.annotator == TRUTH else _length_controlled(_side_by_side(runs_a, runs_b)),
         warnings=tuple(dict.fromkeys(constant.sentence for constant in constants if constant is not None)),
@@ -124,7 +124,7 @@ def _length_controlled(
 
     None where there is none: below ten common prompts.
     """
-    fits = [length_controlled_difference(*_common_sides(*pair), n_boot=BOOTSTRAPS) for pair in pairs]
+    fits = [length_controlled_difference(*_common_sides(*pair)) for pair in pairs]
     if any(np.isnan(fit.delta) for fit in fits):
         return None
     if len(fits) == 1:
@@ -170,7 +170,9 @@ def _of_marks(a: Judgments, b: Judgments, questions: str | None) -> ComparisonNu
     whole, by_turn, by_category = marks.compare_marks(rows_a, rows_b, categories=categories, names=names)
     length = None
     if a.lengths and b.lengths:
-        length = comparison.compare(list(a.lengths.values()), list(b.lengths.values()), scale=1.0, names=names)
+        length = comparison.compare(
+            list(a.lengths.values()), list(b.lengths.values()), scale=1.0, top=None, names=names
+        )
     return ComparisonNumbers(
         a=a.name,
         b=b.name,
@@ -232,14 +234,14 @@ def _missing_note(whole: Comparison) -> tuple[str, ...]:
 
 
 def _counter_sign(whole: Comparison) -> tuple[str, ...]:
-    """Fewer prompts won by more can outweigh more prompts won by less, and then the two tests disagree."""
+    """Fewer prompts won by more can outweigh more prompts won by less: then the counts and the mean disagree."""
     lead = whole.wins_a - whole.wins_b
-    if whole.test != comparison.SIGN_TEST or whole.p_value >= 0.05 or lead * whole.delta >= 0:
+    if lead * whole.delta >= 0 or sign_test(whole.wins_a, whole.wins_b) >= 0.05:
         return ()
     more, fewer = ("A", "B") if lead > 0 else ("B", "A")
     return (
-        f"{more} is ahead on more prompts, {fewer} by more where it is ahead: the difference is of means, the sign "
-        "test counts prompts",
+        f"{more} is ahead on more prompts, {fewer} by more where it is ahead: the difference and the verdict are "
+        "of the mean, not of the count",
     )
 
 

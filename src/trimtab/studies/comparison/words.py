@@ -23,14 +23,14 @@ def lines(numbers: ComparisonNumbers | Power) -> list[str]:
 
 def _comparison_lines(numbers: ComparisonNumbers) -> list[str]:
     whole, unit = numbers.whole, numbers.unit
-    small = finite(whole.p_value) is not None and whole.p_value < 0.001
-    p_value = "< 0.001" if small else f"= {_figure(whole.p_value, 3)}"
+    p_value = "< 0.001" if whole.p_value < 0.001 else f"= {whole.p_value:.3f}"
+    test = "" if finite(whole.p_value) is None else f"; {whole.test}: p {p_value}"
     against = f" against {numbers.baseline}" if numbers.baseline else ""
     seeds = f"; {whole.n_seeds} seeds" if whole.n_seeds > 1 else ""
     text = [
         *(f"WARNING: {warning}" for warning in numbers.warnings),
         f"{numbers.a} against {numbers.b}: {whole.verdict}",
-        f"difference {_difference(whole, unit)}; {whole.test}: p {p_value}",
+        f"difference {_difference(whole, unit)}{test}",
         f"{_figure(whole.mean_a)} against {_figure(whole.mean_b)} {numbers.scale}, judged by {numbers.judge}{against}",
         f"{whole.n_common} common prompts: {whole.wins_a} to {whole.wins_b}, {whole.ties} ties, "
         f"{whole.n_missing} missing on one side{seeds}",
@@ -66,8 +66,10 @@ def _power_lines(power: Power) -> list[str]:
 
 def _difference(difference: Comparison | ControlledDifference, unit: str) -> str:
     low, high = difference.ci95
-    bounds = f"{_figure(low, with_sign=True)} to {_figure(high, with_sign=True)}"
-    return f"{_figure(difference.delta, with_sign=True)} {unit} (95 % CI {bounds})"
+    interval = "no interval"
+    if finite(low) is not None:
+        interval = f"95 % CI {_figure(low, with_sign=True)} to {_figure(high, with_sign=True)}"
+    return f"{_figure(difference.delta, with_sign=True)} {unit} ({interval})"
 
 
 def _figure(value: float, digits: int = 2, *, with_sign: bool = False) -> str:

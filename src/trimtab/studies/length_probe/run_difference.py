@@ -55,7 +55,8 @@ def _side(first: RunNumbers, second: RunNumbers, side: Side, visit: int, bins: B
     minuends, subtrahends = first.sides[side].correlations, second.sides[side].correlations
     return SideDifference(
         active=tuple(
-            of_pairs(estimates.paired(difference_KP[:, bin_P == at], rows="pairs")) for at in range(len(bins.labels))
+            of_pairs(estimates.paired(difference_KP[:, bin_P == at], in_unit_interval=True, rows="pairs"))
+            for at in range(len(bins.labels))
         ),
         correlations={
             contrast: pool_seeds(

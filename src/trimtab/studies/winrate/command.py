@@ -12,8 +12,6 @@ from trimtab.judging.mt_bench import read_marks
 from trimtab.studies.winrate.numbers import Numbers, WinRateNumbers, mark_numbers
 from trimtab.studies.winrate.read import Kind, absent, kind_of, require_judged, source_of, tables_of
 
-BOOTSTRAPS = 400  # refits of the length model: an interval's ends are then known to about a twentieth of its width
-
 
 def main(
     file: str,
@@ -45,9 +43,8 @@ def main(
     summary = summarise(
         verdicts,
         difficulty=tables.difficulty,
-        gamed=tables.regularisers,
+        regularisers=tables.regularisers,
         instructions=tables.instructions,
-        n_boot=BOOTSTRAPS,
     )
     return WinRateNumbers(
         file=file,

@@ -88,6 +88,8 @@ def _rate(value: float, ci95: Interval) -> str:
 
 
 def _interval(ci95: Interval) -> str:
+    if finite(ci95[0]) is None:
+        return "no interval"
     return f"95 % CI {_figure(ci95[0])} to {_figure(ci95[1])}"
 
 
