@@ -167,7 +167,7 @@ def score_test(ahead: float, behind: float, *, rows: float, freedom: float | Non
     reach = Z_95 if freedom is None else student_t(freedom)
     difference = ahead - behind
     differing = ahead + behind
-    statistic = abs(difference) * math.sqrt(rows / differing) if differing > 0 else 0.0
+    statistic = abs(difference) * math.sqrt(rows / differing) if differing > _ROUNDING else 0.0
     p_value = normal_tails(statistic) if freedom is None else t_tails(statistic, freedom)
 
     def excess(delta: float) -> float:
