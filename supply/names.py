@@ -43,7 +43,7 @@ training screening shrinking packing padding sampling judging encoding decoding 
 warnings heading headings setting settings string strings ring thing spelling ranking timing timings rating ratings
 checkpointing recording recordings reading readings meaning wording ending endings building parsing reporting
 scoring ceiling missing pooling routing spacing opening beginning finding findings grouping handling labelling
-marking pairing packed quantized interleaved bring red aligned unaligned saving
+marking pairing grading packed quantized interleaved bring red aligned unaligned saving
 """
 NEVER = frozenset(NEVER_WORDS.split())
 PRONOUNS = frozenset(PRONOUN_WORDS.split())

@@ -99,7 +99,7 @@ def test_a_message_without_text_is_a_reply_where_something_says_why() -> None:
     refused = read(body(message={"content": None, "refusal": "I cannot."}))
     assert (refused.text, refused.refusal, refused.ending) == ("", "I cannot.", "refused")
     thinking = read(body(message={"content": None, "reasoning_content": "Both are fine. m"}))
-    assert (thinking.text, thinking.thought, thinking.ending) == ("", True, "whole")
+    assert (thinking.text, thinking.has_thoughts, thinking.ending) == ("", True, "whole")
     calling = read(body(message={"content": None, "tool_calls": [{"id": "c"}]}))
     assert (calling.text, calling.ending) == ("", "tool call")
     with pytest.raises(RequestError, match="no text"):
@@ -175,7 +175,7 @@ def test_the_json_form_of_a_reply_gives_it_back(reply: Reply) -> None:
 def test_content_as_a_list_of_parts(content: object, text: str, thought: bool) -> None:
     """Mistral's reasoning models answer in parts (case J2_chunks): the right value is the text alone."""
     reply = read(body(message={"content": content}))
-    assert (reply.text, reply.thought) == (text, thought)
+    assert (reply.text, reply.has_thoughts) == (text, thought)
 
 
 def test_a_refusal_among_the_parts() -> None:

@@ -15,6 +15,7 @@ from trimtab.records import Message
 Ending = Literal["whole", "cut", "refused", "tool call", "unknown"]
 
 NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")  # of a message
 _MOST_TOKENS = 2**40  # a count above is a mistake, and more than SQLite's integers hold
 _ENDINGS: Mapping[Ending, frozenset[str]] = {  # OpenAI's words, and those of other servers for the same
     "whole": frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "end", "complete", "completed"}),
@@ -73,8 +74,8 @@ class Reply:
     `text` is the message's content, thoughts included where the server leaves them there; `finish_reason` the server's
     word. `logprobs`: for each token position, token → log-prob in nats of the likeliest tokens; `tokens` what was
     sampled there; None = the server sends none. Tokens are counted 0 where the server does not count. `refusal` is
-    what it says instead of an answer; `thought`: it also sent reasoning apart from the text. `seconds` is how long the
-    request that succeeded took.
+    what it says instead of an answer; `has_thoughts`: it also sent reasoning apart from the text. `seconds` is how long
+    the request that succeeded took.
     """
 
     text: str
@@ -86,7 +87,7 @@ class Reply:
     seconds: float = 0.0
     tokens: tuple[str, ...] | None = None
     refusal: str = ""
-    thought: bool = False
+    has_thoughts: bool = False
 
     @property
     def answer(self) -> str:
@@ -149,9 +150,9 @@ def read_reply(body: Any, *, seconds: float) -> Reply:
     if not isinstance(message, dict):
         raise _unreadable("has no message")
     finish_reason, refusal = _text(choice.get("finish_reason")), _text(message.get("refusal"))
-    thought = any(message.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details", "thinking"))
+    has_thoughts = any(message.get(name) for name in _THOUGHT_FIELDS)
     tool = bool(message.get("tool_calls") or message.get("function_call"))
-    text, part_refusal, part_thought = _content(message.get("content"))
+    text, part_refusal, part_has_thoughts = _content(message.get("content"))
     reply = Reply(
         text=text or "",
         finish_reason="tool_calls" if tool and text is None else finish_reason,
@@ -161,9 +162,9 @@ def read_reply(body: Any, *, seconds: float) -> Reply:
         model=_text(body.get("model")),
         seconds=seconds,
         refusal=refusal or part_refusal,
-        thought=thought or part_thought,
+        has_thoughts=has_thoughts or part_has_thoughts,
     )
-    if text is None and not reply.thought and reply.ending not in {"cut", "refused", "tool call"}:
+    if text is None and not reply.has_thoughts and reply.ending not in {"cut", "refused", "tool call"}:
         raise _unreadable("has no text")
     return _with_logprobs(reply, choice.get("logprobs"))
 
@@ -184,7 +185,7 @@ def _content(content: Any) -> tuple[str | None, str, bool]:
     parts = [content] if isinstance(content, dict) else content
     if not isinstance(parts, list):
         return None, "", False
-    texts, refusal, thought = [], "", False
+    texts, refusal, has_thoughts = [], "", False
     for part in parts:
         row = part if isinstance(part, dict) else {"text": part}
         kind = _text(row.get("type", "text"))
@@ -193,8 +194,8 @@ def _content(content: Any) -> tuple[str | None, str, bool]:
         elif kind == "refusal":
             refusal = _text(row.get("refusal"))
         else:
-            thought = True  # "thinking", "reasoning", "redacted_thinking"; or nothing that can be read
-    return ("".join(texts) if texts else None), refusal, thought
+            has_thoughts = True  # "thinking", "reasoning", "redacted_thinking"; or nothing that can be read
+    return ("".join(texts) if texts else None), refusal, has_thoughts
 
 
 def _with_logprobs(reply: Reply, logprobs: Any) -> Reply:

@@ -14,11 +14,11 @@ class AdaptiveLimit:
     """A semaphore whose size follows the server; it belongs to one event loop.
 
     Additive increase, multiplicative decrease (as TCP does it): every round of good replies adds one, an overload
-    halves. `size` is between 1 and `bound`; each `enter` is followed by one `leave`.
+    halves. `size` is between 1 and `most_requests`; each `enter` is followed by one `leave`.
     """
 
-    def __init__(self, bound: int, *, size: float) -> None:
-        self.bound, self.size = bound, max(1.0, min(float(bound), size))
+    def __init__(self, most_requests: int, *, size: float) -> None:
+        self.most_requests, self.size = most_requests, max(1.0, min(float(most_requests), size))
         self._n_inside = 0
         self._held_until = self._halved_at = 0.0  # of the loop's clock
         self._room, self._closed = asyncio.Event(), asyncio.Event()
@@ -41,7 +41,7 @@ class AdaptiveLimit:
     def grow(self, entry_time: float) -> None:
         """After a good reply; those that were sent before the last cut say nothing new."""
         if entry_time > self._halved_at:
-            self.size = min(float(self.bound), self.size + 1 / self.size)
+            self.size = min(float(self.most_requests), self.size + 1 / self.size)
             self._room.set()
 
     def halve(self, entry_time: float) -> None:

@@ -54,8 +54,8 @@ class Backoff:
 
         def seconds(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            least = error.retry_after if isinstance(error, RequestError) else None
-            return max(jitter(state), least or 0.0)
+            minimum = error.retry_after if isinstance(error, RequestError) else None
+            return max(jitter(state), minimum or 0.0)
 
         transient = retry_if_exception(lambda error: isinstance(error, RequestError) and error.transient)
         stop = stop_after_attempt(attempts)

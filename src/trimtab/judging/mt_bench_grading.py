@@ -103,7 +103,7 @@ class Grading:
         """The mark; None where the reply is no verdict, as one that was cut before its end."""
         if reply.ending in {"cut", "refused", "tool call"}:
             return None
-        return read_mark(reply.text, judged="\n".join(self.answers))
+        return read_mark(reply.text, judged_text="\n".join(self.answers))
 
 
 def read_judge_prompts(path: Path) -> JudgePrompts:

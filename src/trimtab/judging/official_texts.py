@@ -117,8 +117,8 @@ def _in_folder(text: Text, folder: Path) -> TextFile | None:
     """The official bytes anywhere below, else the official rows, else whatever has one of the official names."""
     candidates = [path for path in _files(folder) if path.suffix == text.suffix and path.stat().st_size <= MAX_BYTES]
     by_name = _by_name(text, candidates)
-    unnamed = [path for path in candidates if path not in set(by_name)]
-    for path in (*by_name, *unnamed):
+    other_paths = [path for path in candidates if path not in set(by_name)]
+    for path in (*by_name, *other_paths):
         if text.n_bytes in {None, path.stat().st_size} and store.file_digest(path) == text.sha256:
             return TextFile(text, path, text.sha256, official=True)
     for path in by_name:

@@ -347,7 +347,7 @@ def _excerpt(reply: Reply) -> str:
     """Why a reply is no verdict, with its start."""
     finish_reason = printable(reply.finish_reason) or "unknown"
     if not reply.text.strip():
-        thoughts = ", it holds thoughts alone" if reply.thought else ""
+        thoughts = ", it holds thoughts alone" if reply.has_thoughts else ""
         return f"the reply is empty (finish reason {finish_reason}{thoughts})"
     if not reply.answer:
         return f"the reply holds thoughts alone (finish reason {finish_reason}): {_start_of(reply.text)}"

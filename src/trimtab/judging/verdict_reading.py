@@ -182,15 +182,15 @@ def _rank(value: object) -> int | None:
 # --- marks ---------------------------------------------------------------------------------------------------------
 
 
-def read_mark(judgment: str, *, judged: str = "") -> float | None:
+def read_mark(judgment: str, *, judged_text: str = "") -> float | None:
     """The mark in a judgment: the last [[x]], else the last [x]; None without one, or for one over 10.
 
-    A mark that the judge quotes, from its instructions or from the answer that it judges (`judged`), is not its own.
-    FastChat takes the first; none of 800 published judgments has two.
+    A mark that the judge quotes, from its instructions or from the answer that it judges (`judged_text`), is not its
+    own. FastChat takes the first; none of 800 published judgments has two.
     """
     text = without_thoughts(judgment)
     for pattern in (_DOUBLE, _SINGLE):
-        marks = [match for match in pattern.finditer(text) if not _is_quoted(match, judged)]
+        marks = [match for match in pattern.finditer(text) if not _is_quoted(match, judged_text)]
         if marks:
             mark = float(marks[-1][1])
             return mark if mark <= 10 else None
@@ -199,7 +199,7 @@ def read_mark(judgment: str, *, judged: str = "") -> float | None:
     return None
 
 
-def _is_quoted(mark: re.Match[str], judged: str) -> bool:
+def _is_quoted(mark: re.Match[str], judged_text: str) -> bool:
     text = mark.string
     start, end = text.rfind("\n", 0, mark.start()) + 1, text.find("\n", mark.end())
     before, after = text[start : mark.start()], text[mark.end() : len(text) if end < 0 else end]
@@ -208,7 +208,7 @@ def _is_quoted(mark: re.Match[str], judged: str) -> bool:
     if _SCALE_BEFORE.search(before) or _EXAMPLE_BEFORE.search(before):
         return True
     lead = before[-_QUOTED_CHARACTERS:]
-    if re.search(r"\w", lead) and lead + mark[0] in judged:
+    if re.search(r"\w", lead) and lead + mark[0] in judged_text:
         return True
     if not re.search(r"\w", text[mark.end() :]):
         return False  # 'I would rate it as follows: "Rating: [[8]]".'

@@ -13,7 +13,7 @@ from trimtab.endpoint import Endpoint, Failure, Reply, Request
 from trimtab.records import Message
 
 _SEEDS = 2**31  # servers keep seeds in 32 bits, and some read negative ones as "any"
-TELLING = 40  # characters of an answer that chance does not give twice
+SHORTEST_REPEAT = 40  # characters of an answer that chance does not give twice
 GREEDY = (
     "the server answers equal prompts alike, whatever temperature and seed it is given: it seems to sample greedily"
 )
@@ -76,7 +76,7 @@ def _ignores_seeds(prompts: Mapping[int, tuple[Message, ...]], answers: Mapping[
     for number, text in answers.items():
         by_prompt[prompts[number]].append(text)
     repeats = [texts for texts in by_prompt.values() if len(texts) > 1]
-    return bool(repeats) and all(len(set(texts)) == 1 and len(texts[0]) >= TELLING for texts in repeats)
+    return bool(repeats) and all(len(set(texts)) == 1 and len(texts[0]) >= SHORTEST_REPEAT for texts in repeats)
 
 
 def _no_answer(reply: Reply) -> str | None:
@@ -86,10 +86,12 @@ def _no_answer(reply: Reply) -> str | None:
             return f"refused: {reply.refusal or 'the server filtered the answer'}"
         case "tool call":
             return "the model called a tool instead of answering"
-        case "whole" if not reply.text.strip() and not reply.thought:
+        case "whole" if not reply.text.strip() and not reply.has_thoughts:
             return None  # the model's own word
         case _ if not reply.answer:
-            description = "a reply of thoughts alone" if reply.thought or reply.text.strip() else "a reply without text"
+            description = (
+                "a reply of thoughts alone" if reply.has_thoughts or reply.text.strip() else "a reply without text"
+            )
             return f"{description} (finish reason {reply.finish_reason or 'not given'})"
         case _:
             return None

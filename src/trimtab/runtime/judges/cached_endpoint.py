@@ -66,14 +66,14 @@ class CachedEndpoint:
         """What came of the questions. Raises StopError after a signal and RunError at the limit of costs, both after
         everything that was answered is kept."""
         max_cost = self.config.judge.max_cost
-        spent = math.fsum(outcome.charged_usd for outcome in self.outcomes)
+        spent_usd = math.fsum(outcome.charged_usd for outcome in self.outcomes)
         outcome = ask_all(
             questions,
             judge=self.config.judge.model,
             endpoint=self.endpoint,
             cache=self.cache,
             prices=self.prices,
-            max_cost=None if max_cost is None else max(max_cost - spent, 0.0),
+            max_cost=None if max_cost is None else max(max_cost - spent_usd, 0.0),
             reporter=reporter or self.reporter,
             stop=lambda: bool(self.stop),
         )
