@@ -124,6 +124,8 @@ def test_a_foreign_message_is_one_short_printable_line_without_the_key() -> None
         ([{"error": {"status": "RESOURCE_EXHAUSTED", "message": "later"}}], 429),
         ({"error": {"type": "rate_limit_error", "message": "later"}}, 429),
         ({"error": "overloaded"}, 500),
+        ({"error": {"code": "context_length_exceeded", "message": "no"}}, 400),
+        ({"error": {"type": "authentication_error", "message": "no"}}, 401),
         ({"object": "error", "message": "the model is not loaded", "code": 503}, 503),
         ({"choices": [{"finish_reason": "error", "error": {"code": 502, "message": "Upstream lost"}}]}, 502),
         ({"choices": [{"finish_reason": "error", "message": {"content": "half a"}}]}, 500),

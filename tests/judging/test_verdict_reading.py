@@ -92,6 +92,7 @@ OTHER = {"x": -0.001}
         ("m", [("<think>", THINKING), ("m", {"m": -5.0, "M": -0.1}), ("</think>", OTHER), LETTER]),  # M thought of
         ("m", [LETTER, ("", {})]),  # llama.cpp's empty entry for the end
         ("m", [LETTER, ("<|im_end|>", OTHER)]),
+        ("m", [LETTER, ("<｜end▁of▁sentence｜>", OTHER)]),
         ("m", [LETTER, ("</s>", OTHER), ("", {})]),
         ("m", [("\nm", {"\nm": -0.02, "\nM": -4.0}), ("", {})]),  # llama.cpp with a stop string
         ("**m**", [("**", OTHER), LETTER, ("**", OTHER)]),

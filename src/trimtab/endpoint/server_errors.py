@@ -28,6 +28,8 @@ _NOT_TAKEN = re.compile(
     r"|unsupported|unrecognized|unknown|unexpected|deprecated",
     re.IGNORECASE,
 )
+_NO_KEY = re.compile(r"invalid_api_key|authentication|unauthorized", re.IGNORECASE)
+_STATUS_BY_WORDS = ((_NO_CREDIT, 402), (_RATE_LIMIT, 429), (_TOO_LONG, 400), (_POLICY, 400), (_NO_KEY, 401))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,8 @@ def _status_of(error: Mapping[str, Any]) -> int:
     """The HTTP status that it names as a number, else that its words amount to; 500 where nothing is known."""
     values = [str(error.get(name)) for name in ("code", "status", "status_code")]
     words = f"{values} {error.get('type')} {error.get('message')}"
-    by_words = 402 if _NO_CREDIT.search(words) else 429 if _RATE_LIMIT.search(words) else 500
-    return next((int(value) for value in values if re.fullmatch(r"[345]\d\d", value)), by_words)
+    by_words = next((status for pattern, status in _STATUS_BY_WORDS if pattern.search(words)), 500)
+    return next((int(value) for value in values if re.fullmatch(r"[45]\d\d", value)), by_words)
 
 
 def _phrase(status: int) -> str:

@@ -21,7 +21,7 @@ between them says nothing. Of 41,732 published AlpacaEval 2 judgments the least 
 
 _BEFORE_A_LETTER = (" ", "\n", "\n\n", "Ġ", "▁", "Ċ")  # as tokenizers write them: a space or a line end
 _WRITTEN_SPACE = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
-_TRAILING_CONTROL = re.compile(r"(?:\s|<[^<>\s]{1,40}>|\[[A-Z_/]{2,20}\])*\Z")  # <|im_end|>, </s>, [EOS]; an empty end
+_TRAILING_CONTROL = re.compile(r"(?:\s|<[^<>\n]{1,40}>|\[[A-Z_/]{2,20}\])*\Z")  # <|im_end|>, </s>, [EOS]; an empty end
 _ABSENT = -9999.0  # vLLM's word for a token without a log-prob
 _LONGEST_RANKING = 2_000  # characters; a ranking of two takes about 80
 
