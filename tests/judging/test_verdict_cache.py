@@ -1,4 +1,4 @@
-"""The verdict store: one transaction a verdict, kept by what was asked."""
+"""The verdict cache: one transaction a verdict, kept by what was asked."""
 
 from __future__ import annotations
 

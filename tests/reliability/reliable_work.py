@@ -137,7 +137,7 @@ def cached(upto: int) -> tuple[int, reference.Reference]:
     return n, held
 
 
-# --- the verdict store ----------------------------------------------------------------------------------------------
+# --- the verdict cache ----------------------------------------------------------------------------------------------
 
 
 def put_verdict(kept: VerdictCache, number: int) -> None:

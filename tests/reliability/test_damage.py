@@ -1,4 +1,4 @@
-"""Every file of a checkpoint, the reference cache and the verdict store, harmed in four ways: found, said, survived."""
+"""Every file of a checkpoint, the reference cache and the verdict cache, harmed in four ways: found, said, survived."""
 
 from __future__ import annotations
 

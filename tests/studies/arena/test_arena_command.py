@@ -56,7 +56,7 @@ class Sitting:
 
 
 def kept() -> list[tuple[str, str, float]]:
-    """What is in the verdict store."""
+    """What is in the verdict cache."""
     with sqlite3.connect(verdict_cache_path()) as connection:
         found = connection.execute("SELECT judge, subject, value FROM verdicts ORDER BY subject").fetchall()
     connection.close()

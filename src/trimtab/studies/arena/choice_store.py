@@ -14,7 +14,7 @@ FORMAT = 1  # raise when a stored choice means something else, so that older one
 
 
 class ChoiceStore:
-    """Choices in the verdict store, under a key that does not depend on which run was named first or shown left.
+    """Choices in the verdict cache, under a key that does not depend on which run was named first or shown left.
 
     The store is opened for each choice: requests come from several threads, and people are slow.
     """
