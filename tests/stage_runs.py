@@ -127,9 +127,9 @@ class Recorder:
         *,
         total: int | None,  # noqa: ARG002 - see above
         unit: str,  # noqa: ARG002 - see above
-        done: int = 0,
+        n_done: int = 0,
     ) -> Iterator[Advance]:
-        self.tracked[description] = done
+        self.tracked[description] = n_done
 
         def advance(n: int = 1, /, **figures: Figure) -> None:
             self.tracked[description] += n

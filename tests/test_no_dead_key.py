@@ -27,7 +27,7 @@ from stage_runs import align, make_config, write_model
 from trimtab import config as configuration
 from trimtab import windtunnel
 from trimtab.config import Config
-from trimtab.engine import identity, memory
+from trimtab.engine import checkpoint, identity, memory
 from trimtab.errors import TrimtabError
 from trimtab.progress import SilentReporter
 from trimtab.runtime import answering, set_up
@@ -41,13 +41,13 @@ Patch = pytest.MonkeyPatch
 CLOCK = {"seconds", "step_seconds", "tokens_per_second", "peak_memory_bytes"}
 
 
-# --- scenes: a configuration in, what can be observed out; the current folder and the caches are fresh ---------------
+# --- scenes: a configuration in, what can be observe out; the current folder and the caches are fresh ---------------
 
 
-def resolved(config: Config, patch: Patch) -> object:
+def set_up_only(config: Config, patch: Patch) -> object:
     """What a run is set up with; the Hub and the model's shape are looked up by fakes."""
     patch.delenv("HF_HUB_OFFLINE")
-    patch.setattr(identity, "folder_of", lambda name, **where: Path(f"{name} {sorted(where.items())}"))
+    patch.setattr(identity, "folder_of", lambda name, **options: Path(f"{name} {sorted(options.items())}"))
     patch.setattr(memory.Shape, "of_folder", lambda _folder, **options: options)
     setup = set_up(config)
     order = setup.order(12)
@@ -80,22 +80,31 @@ def world(config: Config, patch: Patch) -> object:
     """The data folder of the embedded world; its model's answers are made up from what it is asked."""
 
     def answer_turns(_folder: Path, asked: Sequence[tuple[str, ...]], **options: Any) -> list[list[Spoken]]:
-        how = (options["temperatures"][0], options["decoding"].seed)
-        texts = (" ".join(sorted(turns[0].split(), key=lambda word: _hash(word, how))) for turns in asked)
-        return [[Spoken(text[: 10 + int(_hash(text, how), 16) % 30], 4, True)] for text in texts]
+        salt = (options["temperatures"][0], options["decoding"].seed)
+        texts = (" ".join(sorted(turns[0].split(), key=lambda word: _hash(word, salt))) for turns in asked)
+        return [[Spoken(text[: 10 + int(_hash(text, salt), 16) % 30], 4, True)] for text in texts]
 
     patch.setattr(prepare, "answer_turns", answer_turns)
     prepare.main(set_up(config), reporter=SilentReporter())
     return contents(f"{config.out}/data")
 
 
-def trained(config: Config, _patch: Patch) -> object:
-    """What a training of three steps says and leaves."""
+def training(config: Config, patch: Patch) -> object:
+    """What a training of three steps says, saves on its way and leaves."""
     require_extras(config)
+    saves: list[tuple[int, int]] = []
+    real_save = checkpoint.save
+
+    def save(*arguments: Any, **options: Any) -> Path:
+        saves.append((options["step"], options["keep"]))
+        return real_save(*arguments, **options)
+
+    patch.setattr(checkpoint, "save", save)
     folder, recorder = align(config, n=6, held=4)
     metrics = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     return [
         recorder.lines,
+        saves,
         [{key: value for key, value in row.items() if key not in CLOCK} for row in metrics],
         sorted(str(path.relative_to(folder.root)) for path in folder.root.rglob("*")),
         {name: digest for name, digest in contents(str(folder.model)).items() if name != "README.md"},
@@ -103,7 +112,7 @@ def trained(config: Config, _patch: Patch) -> object:
     ]
 
 
-def answered(config: Config, patch: Patch) -> object:
+def answering_prompts(config: Config, patch: Patch) -> object:
     """What the decoder, or the client of a server, is told, and the answers and the oracle's verdicts on them."""
     for name in ("prompts.json", "other.json"):
         prompts = [{"instruction": f"{name} {n}", "output": "published"} for n in range(3)]
@@ -131,8 +140,8 @@ def answered(config: Config, patch: Patch) -> object:
     return [repr(calls), contents(f"{config.out}/answers"), contents(f"{config.out}/verdicts")]
 
 
-def judged(config: Config, _patch: Patch, *, wait: float = 0.0, first_wait: float = 0.0) -> object:
-    """What a judge behind a server is asked, how it is asked, and what is made of its replies; one has no letter."""
+def judging(config: Config, _patch: Patch, *, wait: float = 0.0, first_wait: float = 0.0) -> object:
+    """What a judge behind a server is asked, salt it is asked, and what is made of its replies; one has no letter."""
 
     def reply(seen: Seen) -> Action:
         if "do 1\n" in seen.text:
@@ -142,11 +151,10 @@ def judged(config: Config, _patch: Patch, *, wait: float = 0.0, first_wait: floa
         return Action(action.code, action.body, wait=seconds)
 
     with ScriptedServer(reply) as server:
-        here = Path.cwd()
-        laid = compared(here, server.url, n=4, published=False)
+        example = compared(Path.cwd(), server.url, n=4, published=False)
         tree = configuration.to_json(config)
-        tree["benchmark"]["name"] = laid.benchmark.name
-        config = configuration.resolve(tree | {"base_url": server.url, "out": laid.out})
+        tree["benchmark"]["name"] = example.benchmark.name
+        config = configuration.resolve(tree | {"base_url": server.url, "out": example.out})
         setup = set_up(config)
         judge.main(setup, reporter=SilentReporter())
         try:
@@ -170,8 +178,8 @@ def contents(folder: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in paths}
 
 
-def _hash(word: str, how: object) -> str:
-    return hashlib.sha256(f"{word}{how}".encode()).hexdigest()
+def _hash(word: str, salt: object) -> str:
+    return hashlib.sha256(f"{word}{salt}".encode()).hexdigest()
 
 
 # --- the keys ---------------------------------------------------------------------------------------------------------
@@ -189,15 +197,15 @@ LOCAL: Tree = {
     "model": "windtunnel", "data": "rows.jsonl", "benchmark": "prompts.json", "out": "run", "engine": {"threads": 1},
 }  # fmt: skip
 ORACLE: Tree = {**LOCAL, "benchmark": "windtunnel", "judge": "oracle", "windtunnel": {"prompts": 16}}
-SERVED = {"sampler": "openai", "served_as": "aligned", "unaligned_served_as": "base"}
-SERVER: Tree = {**LOCAL, "generate": SERVED, "base_url": "http://127.0.0.1:9/v1"}
-PRICED = {"name": "openai:judge", "canaries": 0, "input_price": 1.0, "output_price": 1.0}
-JUDGE: Tree = {**LOCAL, "benchmark": {"name": "prompts.json", "dir": "texts"}, "judge": PRICED}
+SERVER_SECTION = {"sampler": "openai", "served_as": "aligned", "unaligned_served_as": "base"}
+SERVER: Tree = {**LOCAL, "generate": SERVER_SECTION, "base_url": "http://127.0.0.1:9/v1"}
+JUDGE_SECTION = {"name": "openai:judge", "canaries": 0, "input_price": 1.0, "output_price": 1.0}
+JUDGE: Tree = {**LOCAL, "benchmark": {"name": "prompts.json", "dir": "texts"}, "judge": JUDGE_SECTION}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One key's other value, in which scene it shows, and what it is laid on. `also` goes with the change."""
+    """One key's other value, in which scene it shows, and on which base. `also` goes with the change."""
 
     scene: Scene
     base: Tree
@@ -206,18 +214,18 @@ class Case:
 
 
 def _objective(name: str, value: Any) -> Case:
-    return Case(resolved, {**HUB, "objective": name}, value)
+    return Case(set_up_only, {**HUB, "objective": name}, value)
 
 
 CASES = {
-    "seed": Case(resolved, HUB, 1),
-    "seeds": Case(resolved, HUB, 2),
-    "out": Case(resolved, HUB, "elsewhere"),
-    "offline": Case(resolved, HUB, True),
-    "base_url": Case(answered, SERVER, "http://127.0.0.1:10/v1"),
-    "model.name": Case(resolved, HUB, "owner/other"),
-    "model.revision": Case(resolved, HUB, "main"),
-    "model.trust_remote_code": Case(resolved, HUB, True),
+    "seed": Case(set_up_only, HUB, 1),
+    "seeds": Case(set_up_only, HUB, 2),
+    "out": Case(set_up_only, HUB, "elsewhere"),
+    "offline": Case(set_up_only, HUB, True),
+    "base_url": Case(answering_prompts, SERVER, "http://127.0.0.1:10/v1"),
+    "model.name": Case(set_up_only, HUB, "owner/other"),
+    "model.revision": Case(set_up_only, HUB, "main"),
+    "model.trust_remote_code": Case(set_up_only, HUB, True),
     "data.source": Case(rows, ROWS, "other.jsonl"),
     "data.split": Case(rows, ROWS, "test"),
     "data.columns": Case(rows, ROWS, {"prompt": "prompt", "chosen": "better", "rejected": "worse"}),
@@ -238,64 +246,66 @@ CASES = {
     "objective.length_normalize": _objective("dpo", True),
     "objective.ld_alpha": _objective("dpo", 0.5),
     "objective.sft_weight": _objective("dpo", 0.1),
-    "adapter.kind": Case(trained, {}, "lora"),
-    "adapter.rank": Case(trained, LORA, 2),
-    "adapter.alpha": Case(trained, LORA, 8.0),
-    "adapter.dropout": Case(trained, LORA, 0.5),
-    "adapter.targets": Case(trained, LORA, "q_proj"),
-    "adapter.dora": Case(trained, LORA, True),
-    "adapter.quantize": Case(trained, LORA, "nf4"),
-    "train.epochs": Case(trained, {}, 2.0),
-    "train.max_steps": Case(trained, {}, 2),
-    "train.batch_pairs": Case(trained, {}, 3),
-    "train.learning_rate": Case(trained, {}, 1e-3),
-    "train.schedule": Case(trained, {}, "constant"),
-    "train.warmup": Case(trained, {}, 0.9),
-    "train.weight_decay": Case(trained, {}, 0.5),
-    "train.max_grad_norm": Case(trained, {}, 1e-3),
-    "train.optimizer": Case(trained, {}, "adamw_8bit"),
-    "train.freeze_embeddings": Case(trained, {}, True),
-    "train.save_every": Case(trained, {}, 3),
-    "train.keep_checkpoints": Case(trained, {}, 3),
-    "select.by": Case(trained, {}, "last"),
-    "select.keep": Case(trained, {}, True),
-    "engine.device": Case(resolved, {**HUB, "engine": {"device": "cpu"}}, "cuda"),
-    "engine.dtype": Case(trained, {}, "bfloat16"),
-    "engine.threads": Case(resolved, HUB, 2),
-    "engine.pack_tokens": Case(trained, {}, 128),
-    "engine.checkpointing": Case(trained, {}, "on"),
-    "engine.packed": Case(trained, {}, "off"),
-    "engine.screening": Case(trained, {}, "off"),
-    "engine.shrinking": Case(trained, {}, "on"),
-    "generate.sampler": Case(answered, LOCAL, "openai", also={"generate": SERVED, "base_url": SERVER["base_url"]}),
-    "generate.base_url": Case(answered, SERVER, "http://127.0.0.1:10/v1"),
-    "generate.served_as": Case(answered, SERVER, "other"),
-    "generate.unaligned_served_as": Case(answered, SERVER, "other"),
-    "generate.max_new_tokens": Case(answered, LOCAL, 7),
-    "generate.temperature": Case(answered, LOCAL, 0.0),
-    "generate.top_p": Case(answered, LOCAL, 0.9),
-    "generate.repetition_penalty": Case(answered, LOCAL, 1.2),
-    "generate.batch_tokens": Case(answered, LOCAL, 4096),
-    "generate.seed": Case(answered, LOCAL, 1),
-    "benchmark.name": Case(answered, LOCAL, "other.json"),
-    "benchmark.limit": Case(answered, LOCAL, 2),
-    "benchmark.dir": Case(judged, JUDGE, OTHER_TEXTS),
-    "benchmark.unaligned": Case(answered, LOCAL, "off"),
-    "judge.name": Case(judged, JUDGE, "openai:other"),
-    "judge.rubric": Case(judged, JUDGE, "chosen"),
-    "judge.both_orders": Case(judged, JUDGE, True),
-    "judge.allow_missing": Case(judged, JUDGE, True),
-    "judge.max_cost": Case(judged, JUDGE, 1e-6),
-    "judge.input_price": Case(judged, JUDGE, 2.0),
-    "judge.output_price": Case(judged, JUDGE, 2.0),
-    "judge.concurrency": Case(partial(judged, wait=0.2), JUDGE, 1),
-    "judge.timeout": Case(partial(judged, first_wait=0.4), JUDGE, 0.15),
-    "judge.canaries": Case(judged, JUDGE, 2),
+    "adapter.kind": Case(training, {}, "lora"),
+    "adapter.rank": Case(training, LORA, 2),
+    "adapter.alpha": Case(training, LORA, 8.0),
+    "adapter.dropout": Case(training, LORA, 0.5),
+    "adapter.targets": Case(training, LORA, "q_proj"),
+    "adapter.dora": Case(training, LORA, True),
+    "adapter.quantize": Case(training, LORA, "nf4"),
+    "train.epochs": Case(training, {}, 2.0),
+    "train.max_steps": Case(training, {}, 2),
+    "train.batch_pairs": Case(training, {}, 3),
+    "train.learning_rate": Case(training, {}, 1e-3),
+    "train.schedule": Case(training, {}, "constant"),
+    "train.warmup": Case(training, {}, 0.9),
+    "train.weight_decay": Case(training, {}, 0.5),
+    "train.max_grad_norm": Case(training, {}, 1e-3),
+    "train.optimizer": Case(training, {}, "adamw_8bit"),
+    "train.freeze_embeddings": Case(training, {}, True),
+    "train.save_every": Case(training, {}, 3),
+    "train.keep_checkpoints": Case(training, {}, 3),
+    "select.by": Case(training, {}, "last"),
+    "select.keep": Case(training, {}, True),
+    "engine.device": Case(set_up_only, {**HUB, "engine": {"device": "cpu"}}, "cuda"),
+    "engine.dtype": Case(training, {}, "bfloat16"),
+    "engine.threads": Case(set_up_only, HUB, 2),
+    "engine.pack_tokens": Case(training, {}, 128),
+    "engine.checkpointing": Case(training, {}, "on"),
+    "engine.packed": Case(training, {}, "off"),
+    "engine.screening": Case(training, {}, "off"),
+    "engine.shrinking": Case(training, {}, "on"),
+    "generate.sampler": Case(
+        answering_prompts, LOCAL, "openai", also={"generate": SERVER_SECTION, "base_url": SERVER["base_url"]}
+    ),
+    "generate.base_url": Case(answering_prompts, SERVER, "http://127.0.0.1:10/v1"),
+    "generate.served_as": Case(answering_prompts, SERVER, "other"),
+    "generate.unaligned_served_as": Case(answering_prompts, SERVER, "other"),
+    "generate.max_new_tokens": Case(answering_prompts, LOCAL, 7),
+    "generate.temperature": Case(answering_prompts, LOCAL, 0.0),
+    "generate.top_p": Case(answering_prompts, LOCAL, 0.9),
+    "generate.repetition_penalty": Case(answering_prompts, LOCAL, 1.2),
+    "generate.batch_tokens": Case(answering_prompts, LOCAL, 4096),
+    "generate.seed": Case(answering_prompts, LOCAL, 1),
+    "benchmark.name": Case(answering_prompts, LOCAL, "other.json"),
+    "benchmark.limit": Case(answering_prompts, LOCAL, 2),
+    "benchmark.dir": Case(judging, JUDGE, OTHER_TEXTS),
+    "benchmark.unaligned": Case(answering_prompts, LOCAL, "off"),
+    "judge.name": Case(judging, JUDGE, "openai:other"),
+    "judge.rubric": Case(judging, JUDGE, "chosen"),
+    "judge.both_orders": Case(judging, JUDGE, True),
+    "judge.allow_missing": Case(judging, JUDGE, True),
+    "judge.max_cost": Case(judging, JUDGE, 1e-6),
+    "judge.input_price": Case(judging, JUDGE, 2.0),
+    "judge.output_price": Case(judging, JUDGE, 2.0),
+    "judge.concurrency": Case(partial(judging, wait=0.2), JUDGE, 1),
+    "judge.timeout": Case(partial(judging, first_wait=0.4), JUDGE, 0.15),
+    "judge.canaries": Case(judging, JUDGE, 2),
     "windtunnel.pairs": Case(world, WORLD, 17),
-    "windtunnel.prompts": Case(answered, ORACLE, 17),
+    "windtunnel.prompts": Case(answering_prompts, ORACLE, 17),
     "windtunnel.length_bias": Case(world, WORLD, 5.0),
     "windtunnel.label_noise": Case(world, WORLD, 0.4),
-    "windtunnel.judge_length_bias": Case(answered, ORACLE, 3.0),
+    "windtunnel.judge_length_bias": Case(answering_prompts, ORACLE, 3.0),
     "windtunnel.temperature": Case(world, WORLD, 0.5),
     "windtunnel.seed": Case(world, WORLD, 1),
 }
@@ -308,7 +318,7 @@ def test_every_key_has_a_case() -> None:
 @pytest.mark.parametrize("key", CASES)
 def test_a_key_acts(key: str, tmp_path_factory: pytest.TempPathFactory, model: Path) -> None:
     base, changed = _configs(key, model)
-    assert observed(CASES[key].scene, changed, tmp_path_factory) != of_base(CASES[key].scene, base, tmp_path_factory)
+    assert observe(CASES[key].scene, changed, tmp_path_factory) != of_base(CASES[key].scene, base, tmp_path_factory)
 
 
 @pytest.mark.parametrize("key", CASES)
@@ -325,8 +335,8 @@ def test_a_key_that_is_ignored_is_seen(key: str, tmp_path_factory: pytest.TempPa
     with Patch.context() as mutation:
         mutation.setattr(kind, "__getattribute__", lambda self, asked: value if asked == name else read(self, asked))
         mutation.setattr(kind, "__iter__", pairs)
-        ignoring = observed(CASES[key].scene, changed, tmp_path_factory)
-    assert ignoring == of_base(CASES[key].scene, base, tmp_path_factory)
+        mutant = observe(CASES[key].scene, changed, tmp_path_factory)
+    assert mutant == of_base(CASES[key].scene, base, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +347,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _configs(key: str, model: Path) -> tuple[Config, Config]:
     case = CASES[key]
     tree: Tree = case.base
-    if case.scene is trained:
+    if case.scene is training:
         steps = {"train": {"epochs": 1.0, "batch_pairs": 2, "save_every": 1, "warmup": 0.1}}
         objective = {"objective": {"name": "apo_hinge_zero", "beta": 5.0, "margin": 0.1}}
         sections = configuration.merge(steps | objective, case.base)
@@ -348,17 +358,15 @@ def _configs(key: str, model: Path) -> tuple[Config, Config]:
     return base, configuration.resolve(configuration.merge(configuration.merge(tree, case.also), change))
 
 
-def observed(scene: Scene, config: Config, folders: pytest.TempPathFactory) -> object:
+def observe(scene: Scene, config: Config, folders: pytest.TempPathFactory) -> object:
     """What comes of a configuration, in a fresh folder with fresh caches; a refusal is something that comes of it."""
-    here = folders.mktemp("scene")
+    folder = folders.mktemp("scene")
     with Patch.context() as patch:
-        patch.chdir(here)
-        patch.setattr(
-            os, "fsync", lambda _file: None
-        )  # no machine fails here, and waiting for disks is half of the time
-        patch.setenv("TRIMTAB_HOME", str(here / "home"))
+        patch.chdir(folder)
+        patch.setattr(os, "fsync", lambda _file: None)  # no machine fails here, and disks took half of the time
+        patch.setenv("TRIMTAB_HOME", str(folder / "home"))
         patch.setenv("OPENAI_API_KEY", "sk-none")
-        clf = texts(here / OTHER_TEXTS) / "alpaca_eval_clf.txt"
+        clf = texts(folder / OTHER_TEXTS) / "alpaca_eval_clf.txt"
         clf.write_text(clf.read_text().replace("Which?", "Which one?"))
         try:
             return scene(config, patch)
@@ -367,10 +375,10 @@ def observed(scene: Scene, config: Config, folders: pytest.TempPathFactory) -> o
 
 
 def of_base(scene: Scene, base: Config, folders: pytest.TempPathFactory) -> object:
-    """`observed`, once for each base. Bases are compared by what they say, since sections are not hashable."""
+    """`observe`, once for each base. Bases are compared by what they say, since sections are not hashable."""
     key = (scene, json.dumps(configuration.to_json(base)))
     if key not in _BASES:
-        _BASES[key] = observed(scene, base, folders)
+        _BASES[key] = observe(scene, base, folders)
     return _BASES[key]
 
 

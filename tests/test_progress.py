@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 
 def test_plain_lines_come_first_last_and_every_few_seconds() -> None:
     out, clock = io.StringIO(), Clock()
-    show = PlainReporter(out, every=5.0, clock=clock)
+    show = PlainReporter(out, interval=5.0, clock=clock)
     with show.track("train", total=300, unit="steps") as advance:
         for _ in range(300):  # half a second a step: 150 s, a line at every tenth step
             clock.now += 0.5
@@ -45,8 +45,8 @@ def test_plain_lines_come_first_last_and_every_few_seconds() -> None:
 
 def test_rate_counts_only_what_this_run_did() -> None:
     out, clock = io.StringIO(), Clock()
-    show = PlainReporter(out, every=5.0, clock=clock)
-    with show.track("reference", total=1000, unit="rows", done=900) as advance:
+    show = PlainReporter(out, interval=5.0, clock=clock)
+    with show.track("reference", total=1000, unit="rows", n_done=900) as advance:
         clock.now += 10
         advance(20)
         clock.now += 40
@@ -60,7 +60,7 @@ def test_rate_counts_only_what_this_run_did() -> None:
 
 def test_slow_work_gives_seconds_each_and_an_unknown_total_no_time_left() -> None:
     out, clock = io.StringIO(), Clock()
-    show = PlainReporter(out, every=5.0, clock=clock)
+    show = PlainReporter(out, interval=5.0, clock=clock)
     with show.track("judge", total=None, unit="answers") as advance:
         clock.now += 25
         advance(2)

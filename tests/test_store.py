@@ -112,7 +112,7 @@ def test_pruning_keeps_two_valid_ones_and_the_pinned(tmp_path: Path) -> None:
     for n in range(5):
         store.commit_folder(tmp_path / f"step-{n}", filled)
     (tmp_path / "step-4" / "a.txt").write_text("damaged")
-    store.prune(tmp_path, "step-", keep=2, pinned=frozenset({"step-0"}))
+    store.prune(tmp_path, "step-", keep=2, keep_names=frozenset({"step-0"}))
     assert store.damage(tmp_path / "step-4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0", "step-2", "step-3", "step-4"]
 
@@ -133,7 +133,7 @@ def test_pruning_never_leaves_fewer_than_two_valid_whichever_is_damaged(tmp_path
             if harmed >> n & 1:
                 flip_a_byte(parent / f"step-{n}" / "inner" / "b.bin")
         valid = 5 - harmed.bit_count()
-        store.prune(parent, "step-", keep=keep, verified="step-4")
+        store.prune(parent, "step-", keep=keep, valid_name="step-4")
         left = [path for path in parent.iterdir() if not store.damage(path)]
         assert len(left) >= min(2, valid)
         assert parent / "step-4" in left
@@ -146,7 +146,7 @@ def test_pruning_after_a_commit_reads_one_other_folder(tmp_path: Path, monkeypat
     read: list[Path] = []
     digest = store.file_digest
     monkeypatch.setattr(store, "file_digest", lambda path: read.append(path) or digest(path))
-    store.prune(tmp_path, "step-", keep=4, verified="step-6")
+    store.prune(tmp_path, "step-", keep=4, valid_name="step-6")
     assert {path.relative_to(tmp_path).parts[0] for path in read} == {"step-5"}
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{n}" for n in (2, 3, 4, 5, 6)]
 
@@ -209,8 +209,8 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused_the_folder(tmp_path: Path) -> None:
-    script = f"from pathlib import Path\nfrom trimtab import store\nwith store.locked(Path({str(tmp_path)!r})): pass\n"
-    with store.locked(tmp_path):
+    script = f"from pathlib import Path\nfrom trimtab import store\nwith store.lock(Path({str(tmp_path)!r})): pass\n"
+    with store.lock(tmp_path):
         held = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     free = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "in use by another" in held.stderr

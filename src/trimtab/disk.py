@@ -14,29 +14,29 @@ from trimtab.errors import StoreError
 
 
 @contextmanager
-def explained(path: Path, *, needs: int | None = None) -> Iterator[None]:
+def disk_errors(path: Path, *, needs: int | None = None) -> Iterator[None]:
     """Turn the operating system's refusal into one sentence with a remedy."""
     try:
         yield
     except Exception as error:
-        if (refused := _refusal(error)) is None:
+        if (refusal := _refusal(error)) is None:
             raise
-        if refused.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            told = ""
+        if refusal.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            space = ""
             remedy = "make the folder writable, or choose another one with --out (or $TRIMTAB_HOME for the cache)"
         else:
-            needed = "" if needs is None else f"about {size(needs)} needed, "
-            told = f" ({needed}{size(free(path))} free)"
+            need = "" if needs is None else f"about {size(needs)} needed, "
+            space = f" ({need}{size(free(path))} free)"
             remedy = "free space or choose another --out (or $TRIMTAB_HOME for the cache)"
-        raise StoreError(f"cannot write {path}: {refused.strerror or refused}{told}", remedy=remedy) from error
+        raise StoreError(f"cannot write {path}: {refusal.strerror or refusal}{space}", remedy=remedy) from error
 
 
 def _refusal(error: Exception) -> OSError | None:
     """The operating system's error that an exception is, or tells of: safetensors and tokenizers have their own."""
     if isinstance(error, OSError):
         return error
-    named = re.search(r"\(os error (\d+)\)", str(error))  # how Rust's standard library ends such a message
-    return OSError(int(named[1]), os.strerror(int(named[1]))) if named else None
+    number = re.search(r"\(os error (\d+)\)", str(error))  # how Rust's standard library ends such a message
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def free(path: Path) -> int:

@@ -43,9 +43,9 @@ class Reporter(Protocol):
         """One line for people. Control characters are shown, never obeyed."""
 
     def track(
-        self, description: str, /, *, total: int | None, unit: str, done: int = 0
+        self, description: str, /, *, total: int | None, unit: str, n_done: int = 0
     ) -> AbstractContextManager[Advance]:
-        """A task of `total` units (None = unknown; `unit` in the plural), `done` of them by an earlier, stopped run."""
+        """A task of `total` units (None = unknown; `unit` in the plural), `n_done` of them by a run that stopped."""
 
 
 def reporter(*, quiet: bool = False, stream: IO[str] | None = None) -> Reporter:
@@ -84,7 +84,7 @@ class SilentReporter:
         *,
         total: int | None,  # noqa: ARG002 - see above
         unit: str,  # noqa: ARG002 - see above
-        done: int = 0,  # noqa: ARG002 - see above
+        n_done: int = 0,  # noqa: ARG002 - see above
     ) -> Iterator[Advance]:
         def advance(n: int = 1, /, **figures: Figure) -> None:
             pass
@@ -93,38 +93,38 @@ class SilentReporter:
 
 
 class PlainReporter:
-    """Lines without a single control character: the first and the last of each task, and one in `every` seconds."""
+    """Lines without a single control character: the first and the last of each task, and one in `interval` seconds."""
 
-    def __init__(self, stream: IO[str], *, every: float = 5.0, clock: Clock = time.monotonic) -> None:
-        self._stream, self._every, self._clock = stream, every, clock
+    def __init__(self, stream: IO[str], *, interval: float = 5.0, clock: Clock = time.monotonic) -> None:
+        self._stream, self._interval, self._clock = stream, interval, clock
         self._lock = threading.Lock()
-        self._spoke = clock()
+        self._last_line_at = clock()
 
     def say(self, line: str, /) -> None:
         with self._lock:
             self._write(printable(line))
 
     @contextmanager
-    def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
-        meter = _Meter(description, total=total, unit=unit, done=done, clock=self._clock)
+    def track(self, description: str, /, *, total: int | None, unit: str, n_done: int = 0) -> Iterator[Advance]:
+        meter = _Meter(description, total=total, unit=unit, n_done=n_done, clock=self._clock)
 
         def advance(n: int = 1, /, **figures: Figure) -> None:
             with self._lock:
                 meter.advance(n, figures)
-                if self._clock() - self._spoke >= self._every and not meter.complete:
+                if self._clock() - self._last_line_at >= self._interval and not meter.complete:
                     self._write(f"{meter.description}: {meter.figures()}")
 
         with self._lock:
             self._write(f"{meter.description}: {meter.count()}")
         try:
             yield advance
-            meter.stopped = False
+            meter.is_stopped = False
         finally:
             with self._lock:
                 self._write(meter.last_line())
 
     def _write(self, line: str) -> None:
-        self._spoke = self._clock()
+        self._last_line_at = self._clock()
         self._stream.write(line + "\n")
         self._stream.flush()
 
@@ -147,14 +147,14 @@ class RichReporter:
                 self._bars.refresh()
 
     @contextmanager
-    def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
-        meter = _Meter(description, total=total, unit=unit, done=done, clock=self._clock)
+    def track(self, description: str, /, *, total: int | None, unit: str, n_done: int = 0) -> Iterator[Advance]:
+        meter = _Meter(description, total=total, unit=unit, n_done=n_done, clock=self._clock)
         with self._lock:
             if self._bars is None:
                 self._bars = _bars(self._console)
                 self._bars.start()
             bars = self._bars
-            task = bars.add_task(meter.description, total=total, completed=done, meter=meter)
+            task = bars.add_task(meter.description, total=total, completed=n_done, meter=meter)
 
         def advance(n: int = 1, /, **figures: Figure) -> None:
             with self._lock:
@@ -163,7 +163,7 @@ class RichReporter:
 
         try:
             yield advance
-            meter.stopped = False
+            meter.is_stopped = False
         finally:
             with self._lock:
                 bars.remove_task(task)
@@ -198,12 +198,12 @@ def _bars(console: object) -> Progress:
 class _Meter:
     """Counts, rate and time left of one task, and the words for them. The rate counts only what this run did."""
 
-    def __init__(self, description: str, *, total: int | None, unit: str, done: int, clock: Clock) -> None:
+    def __init__(self, description: str, *, total: int | None, unit: str, n_done: int, clock: Clock) -> None:
         self.description, self._unit = printable(description), printable(unit)
-        self._total, self._done_before, self._done = total, done, done
+        self._total, self._done_before, self._done = total, n_done, n_done
         self._clock, self._start = clock, clock()
         self._figures: dict[str, Figure] = {}
-        self.stopped = True  # until the work has left its block without an error
+        self.is_stopped = True  # until the work has left its block without an error
 
     def advance(self, n: int, figures: Mapping[str, Figure]) -> None:
         self._done += n
@@ -230,9 +230,9 @@ class _Meter:
 
     def last_line(self) -> str:
         """For example `train: 300 of 300 steps in 1:34, 3.2 steps/s`; `stopped at` when an error ended the task."""
-        rate, took = self._rate(), duration(self._clock() - self._start)
-        stopped = "stopped at " if self.stopped else ""
-        words = [f"{self.description}: {stopped}{self.count()} in {took}", *([self._rate_words(rate)] if rate else [])]
+        rate, time_taken = self._rate(), duration(self._clock() - self._start)
+        start = f"{self.description}: {'stopped at ' if self.is_stopped else ''}"
+        words = [f"{start}{self.count()} in {time_taken}", *([self._rate_words(rate)] if rate else [])]
         return ", ".join(words + self._figure_words())
 
     def _rate(self) -> float:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from trimtab.disk import explained, free, size
+from trimtab.disk import disk_errors, free, size
 from trimtab.errors import StoreError
 
 MANIFEST = "manifest.json"
@@ -78,18 +78,18 @@ def _write_parts(path: Path, parts: Iterable[str], *, needs: int | None = None) 
 
 
 def _write_whole(
-    path: Path, mode: str, write: Callable[[IO[Any]], object], *, needs: int | None = None, **how: str
+    path: Path, mode: str, write: Callable[[IO[Any]], object], *, needs: int | None = None, **options: str
 ) -> None:
-    with explained(path, needs=needs):
+    with disk_errors(path, needs=needs):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
-            with cast(IO[Any], beside.open(mode, **how)) as file:  # type: ignore[call-overload]  # mode is a variable
+            with cast(IO[Any], temporary.open(mode, **options)) as file:  # type: ignore[call-overload]  # mode is a variable
                 write(file)
                 _sync(file)
-            beside.replace(path)
+            temporary.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
 
 
@@ -128,17 +128,17 @@ class JsonLines:
         """Opens `path`; rows already there survive only when `keep` says so (a resumed run keeps what it had done)."""
         write_jsonl(path, (row for row in iter_jsonl(path) if keep(row)) if path.exists() else ())
         self._path = path
-        with explained(path):
+        with disk_errors(path):
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def append(self, row: Mapping[str, Any]) -> None:
         line = json.dumps(row, ensure_ascii=False) + "\n"
-        with explained(self._path, needs=len(line)):
+        with disk_errors(self._path, needs=len(line)):
             self._file.write(line)
             self._file.flush()
 
     def close(self) -> None:
-        with explained(self._path):
+        with disk_errors(self._path):
             try:
                 _sync(self._file)
             finally:
@@ -160,23 +160,23 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
     many bytes it will write, for the error that says that they are not there.
     """
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    with explained(target, needs=needs):
+    with disk_errors(target, needs=needs):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_after_the_dead(target.parent)
-        beside = target.parent / f".tmp-{os.getpid()}-{target.name}"
+        _clear_leftovers(target.parent)
+        temporary = target.parent / f".tmp-{os.getpid()}-{target.name}"
         old = target.parent / f".old-{os.getpid()}-{target.name}"
-        beside.mkdir()
+        temporary.mkdir()
         try:
-            write(beside)
-            _seal(beside)
-            if problems := damage(beside):  # before the rename: afterwards another writer's folder may stand there
+            write(temporary)
+            _seal(temporary)
+            if problems := damage(temporary):  # before the rename: afterwards another writer's folder may stand there
                 raise StoreError(f"{target} does not verify after writing: {problems[0]}", remedy="check the disk")
-            _exchange(target, beside, old)
+            _exchange(target, temporary, old)
             _sync_folder(target.parent)
         finally:
             if old.exists() and not target.exists():
                 old.rename(target)
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
             if not target.exists():
                 _remove_empty(new_parents)
@@ -205,21 +205,21 @@ def damage(folder: Path, *, contents: bool = True) -> list[str]:
     `contents=False` reads no file but the manifest and so finds no alteration that leaves the size as it was.
     """
     try:
-        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in told["files"].items()}
-        known = told["format"] == _MANIFEST_FORMAT
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        is_readable = manifest["format"] == _MANIFEST_FORMAT
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known = False
-    if not known:
+        is_readable = False
+    if not is_readable:
         return [f"{folder.name}: no readable {MANIFEST}"]
-    found: list[str] = []
-    for name, (n_bytes, sha256) in listed.items():
+    problems: list[str] = []
+    for name, (n_bytes, sha256) in files.items():
         path = folder / name
         if not path.is_file():
-            found.append(f"{folder.name}/{name}: missing")
+            problems.append(f"{folder.name}/{name}: missing")
         elif path.stat().st_size != n_bytes or (contents and file_digest(path) != sha256):
-            found.append(f"{folder.name}/{name}: damaged")
-    return found
+            problems.append(f"{folder.name}/{name}: damaged")
+    return problems
 
 
 def newest_valid(parent: Path, prefix: str) -> tuple[Path | None, list[str]]:
@@ -234,26 +234,26 @@ def newest_valid(parent: Path, prefix: str) -> tuple[Path | None, list[str]]:
 
 
 def prune(
-    parent: Path, prefix: str, *, keep: int, verified: str | None = None, pinned: frozenset[str] = frozenset()
+    parent: Path, prefix: str, *, keep: int, valid_name: str | None = None, keep_names: frozenset[str] = frozenset()
 ) -> None:
-    """Delete the oldest `prefix*` folders but the last `keep` valid ones and those named in `pinned`.
+    """Delete the oldest `prefix*` folders but the last `keep` valid ones and those of `keep_names`.
 
-    Before anything goes, two that stay are known to be valid byte for byte: `verified`, which `commit_folder` has just
-    read back, and one more that is read here. Those beyond two are looked at for missing and resized files only.
+    Before anything goes, two that stay are known to be valid byte for byte: `valid_name`, which `commit_folder` has
+    just read back, and one more that is read here. Those beyond two are looked at for missing and resized files only.
     """
     assert keep >= 2, "always two valid checkpoints"
-    folders = [f for f in sorted(parent.glob(f"{prefix}*"), reverse=True) if f.is_dir() and f.name not in pinned]
-    kept = 0
+    folders = [f for f in sorted(parent.glob(f"{prefix}*"), reverse=True) if f.is_dir() and f.name not in keep_names]
+    n_valid = 0
     for folder in folders:
-        if kept >= keep:
+        if n_valid >= keep:
             shutil.rmtree(folder)
-        elif folder.name == verified or not damage(folder, contents=kept < 2):
-            kept += 1
+        elif folder.name == valid_name or not damage(folder, contents=n_valid < 2):
+            n_valid += 1
 
 
 def remove(path: Path) -> None:
     """Delete a file or folder, if it is there."""
-    with explained(path):
+    with disk_errors(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -266,25 +266,24 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 
     Several processes may hold it: readers do not wait, and a writer waits up to a minute for another.
     """
-    with explained(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            if (said := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(said)
+            if (problem := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(problem)
             yield connection
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
-        told = f"{path} is damaged: {error}"
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise StoreError(
                 f"cannot use {path}: {error} ({size(free(path))} free)", remedy="free space or make the folder writable"
             ) from error
-        raise StoreError(told, remedy="move the file away; what it held is lost") from error
+        raise StoreError(f"{path} is damaged: {error}", remedy="move the file away; what it held is lost") from error
 
 
 @contextmanager
@@ -302,9 +301,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Hold the run folder; a second process that asks for it is refused."""
-    with explained(folder):
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a", encoding="utf-8")
     try:
@@ -346,11 +345,11 @@ def _seal(folder: Path) -> None:
     _sync_folder(folder)
 
 
-def _clear_after_the_dead(parent: Path) -> None:
+def _clear_leftovers(parent: Path) -> None:
     """What a killed writer left: half-written folders and files go; a folder only just set aside comes back."""
-    for left in parent.glob(".tmp-*-*"):
-        if not _alive(left):
-            remove(left)
+    for leftover in parent.glob(".tmp-*-*"):
+        if not _alive(leftover):
+            remove(leftover)
     for folder in parent.glob(".old-*-*"):
         name = folder.name.split("-", 2)[2]
         if not _alive(folder) and not (parent / name).exists():

@@ -207,7 +207,7 @@ def test_resume_without_a_run_is_refused_and_leaves_nothing(tmp_path: Path, caps
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with store.locked(tmp_path / "run"):
+    with store.lock(tmp_path / "run"):
         code, _, said = call(["run", *TINY, "--out", tmp_path / "run", "--quiet"], capsys)
     assert code == 1
     assert "in use by another trimtab process" in said

@@ -55,6 +55,42 @@ def test_chat_hands_on_the_whole_conversation(
     assert asked[1] > 2 * asked[0]
 
 
+def test_an_answer_is_printed_as_it_grows_with_its_line_breaks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A character of two tokens waits for the second; what would steer the terminal is written out."""
+    pieces = {1: "One,", 2: "\n- two", 3: " \N{REPLACEMENT CHARACTER}", 4: " é", 5: "\x1b[31m"}
+
+    class Template:
+        def answer_text(self, ids: list[int]) -> str:
+            return "".join(pieces[token] for n, token in enumerate(ids) if not (token == 3 and n + 1 < len(ids)))
+
+    answer, printed = chat._GrowingAnswer(Template()), []  # type: ignore[arg-type]  # the one method that is asked
+    for token in pieces:
+        answer.add(0, token)
+        printed.append(capsys.readouterr().out)
+    assert printed == ["One,", "\n- two", "", " é", "\\x1b[31m"]
+    assert answer.finish() == "One,\n- two é\x1b[31m"
+    assert capsys.readouterr().out == "\n"
+
+
+def test_chat_takes_a_system_message_and_a_temperature(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lora_run: Path
+) -> None:
+    prompts: list[list[int]] = []
+    temperatures: list[object] = []
+
+    def sample(_model: object, conversation: list[list[int]], **options: object) -> None:
+        prompts.extend(conversation)
+        temperatures.append(options["temperature"])
+
+    monkeypatch.setattr(chat, "sample", sample)
+    for words in ([], ["--system", "You are brief.", "--temperature", "0"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("Say hello.\n"))
+        code, _, said = call(["chat", lora_run, *words], capsys)
+        assert code == 0, said
+    assert temperatures == [0.7, 0.0]
+    assert len(prompts[1]) > len(prompts[0])
+
+
 def test_chat_without_a_model_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, said = call(["chat", tmp_path], capsys)
     assert code == 2

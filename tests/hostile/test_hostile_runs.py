@@ -199,7 +199,7 @@ def test_a_stranger_s_weights_of_noise(run: Path, finished: Path, what: str) -> 
 
 HOLD = """import sys, pathlib
 from trimtab import store
-with store.locked(pathlib.Path(sys.argv[1])):
+with store.lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

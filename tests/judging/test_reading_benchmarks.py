@@ -174,3 +174,19 @@ def test_official_files(shared_data: Path) -> None:
     questions = read_benchmark(shared_data / "eval" / "mt_bench" / "question.jsonl")
     assert [len(prompt.turns) for prompt in questions.prompts] == [2] * 80
     assert [prompt.id for prompt in questions.prompts] == [str(number) for number in range(81, 161)]
+
+
+def test_prompts_of_a_csv_file_are_rows_and_of_a_text_file_lines(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text('prompt,id,category\n"Say ""hi"",\nthen stop.",7,talk\nCount to 3.,,\n', encoding="utf-8")
+    assert read_benchmark(table).prompts == (
+        Prompt("7", 'Say "hi",\nthen stop.', "talk"),
+        Prompt("Count to 3.", "Count to 3."),
+    )
+    lines = tmp_path / "mine.txt"
+    lines.write_text("Say hi.\n\n  Count to 3.\n", encoding="utf-8")
+    assert read_benchmark(lines).prompts == (Prompt("Say hi.", "Say hi."), Prompt("Count to 3.", "Count to 3."))
+    assert read_benchmark(table).name == read_benchmark(lines).name == "mine"
+    lines.write_text("\n \n", encoding="utf-8")
+    with pytest.raises(DataError, match="no lines"):
+        read_benchmark(lines)

@@ -225,11 +225,11 @@ class Telling(Recorder):
     def say(self, line: str, /) -> None:
         self.tell(("said", line))
 
-    def track(self, description: str, /, *, done: int = 0, **_total_and_unit: Any) -> Any:
+    def track(self, description: str, /, *, n_done: int = 0, **_total_and_unit: Any) -> Any:
         if description == "training":
-            self.tell(("training", done))
+            self.tell(("training", n_done))
             self.at_training()
-        return _Advancing(self, description, done)
+        return _Advancing(self, description, n_done)
 
 
 class _Advancing:

@@ -134,9 +134,9 @@ def test_a_signal_keeps_what_was_computed(model: Path, tmp_path: Path) -> None:
     prepare(config, make_pairs(12))
 
     class Stopping(Recorder):
-        def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Any:
+        def track(self, description: str, /, *, total: int | None, unit: str, n_done: int = 0) -> Any:
             assert description == "reference"
-            return super().track("training", total=total, unit=unit, done=done)
+            return super().track("training", total=total, unit=unit, n_done=n_done)
 
     with pytest.raises(StopError) as caught:
         reference.main(set_up(config), reporter=Stopping(at=5, act=lambda: os.kill(os.getpid(), signal.SIGTERM)))

@@ -90,14 +90,14 @@ _OF_THE_SYSTEM = "the system refused that: check the name, its length, its permi
 
 
 def _call(words: list[str]) -> None:
-    """Find the command, read its flags and call it; parameters that are not parsed are the words themselves."""
+    """Find the command, read its flags and call it; parameters that are not parsed get the words themselves."""
     flags = words
     if any(word.lower() in ("true", "false") for word in words):
         from trimtab.config.flags import join_booleans
 
         flags = join_booleans(words)
-    command, bound, unparsed = app.parse_args(flags, exit_on_error=False, print_error=False, help_on_error=False)
-    command(*bound.args, **bound.kwargs, **dict.fromkeys(unparsed, tuple(words)))
+    command, arguments, not_parsed = app.parse_args(flags, exit_on_error=False, print_error=False, help_on_error=False)
+    command(*arguments.args, **arguments.kwargs, **dict.fromkeys(not_parsed, tuple(words)))
 
 
 def _code_of(error: OSError) -> int:

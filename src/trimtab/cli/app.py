@@ -115,7 +115,10 @@ COMMANDS = {
         "results:probe",
         "Do pairs with the longer chosen response leave training first? Several RUNs stand side by side: probe.html.",
     ),
-    "chat": ("results:chat", "Talk to an aligned model."),
+    "chat": (
+        "results:chat",
+        "Talk to an aligned model, a line a turn: RUN or a model's folder. An empty line ends it.",
+    ),
     "export": (
         "results:export",
         "Copy the aligned model out of a run: --format hf (as trained) or merged (adapter folded into the weights).",

@@ -15,7 +15,7 @@ from trimtab.errors import ConfigError
 Source = Annotated[
     str | None, Parameter(name="CONFIG", help="a TOML, YAML or JSON file, or a run folder", show_default=False)
 ]
-NONE: Keys = None
+NO_KEYS: Keys = None
 
 
 def read(source: str | None, keys: Keys, *, sends_requests: bool = False) -> Config:

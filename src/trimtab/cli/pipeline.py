@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from trimtab import config as configuration
 from trimtab.cli.app import AsJson
-from trimtab.cli.configuration import NONE, Source, base_tree, read
+from trimtab.cli.configuration import NO_KEYS, Source, base_tree, read
 from trimtab.cli.terminal import reporter, show
 from trimtab.config import Config
 from trimtab.config.flags import Keys, tree
@@ -43,7 +43,7 @@ def run(
     quiet: Quiet = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    keys: Keys = NONE,
+    keys: Keys = NO_KEYS,
 ) -> None:
     config = read(source, keys, sends_requests=True)
     if dry_run or as_json:
@@ -63,25 +63,25 @@ def _estimate(config: Config, dry_run: bool, as_json: bool) -> None:
     show(command.main(config), as_json, command.lines)
 
 
-def prepare(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+def prepare(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NO_KEYS) -> None:
     _run_stage("prepare", read(source, keys), quiet=quiet)
 
 
-def reference(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+def reference(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NO_KEYS) -> None:
     _run_stage("reference", read(source, keys), quiet=quiet)
 
 
 def train(
-    source: Source = None, /, *, resume_anyway: ResumeAnyway = False, quiet: Quiet = False, keys: Keys = NONE
+    source: Source = None, /, *, resume_anyway: ResumeAnyway = False, quiet: Quiet = False, keys: Keys = NO_KEYS
 ) -> None:
     _run_stage("train", read(source, keys), quiet=quiet, resume_anyway=resume_anyway)
 
 
-def generate(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+def generate(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NO_KEYS) -> None:
     _run_stage("generate", read(source, keys, sends_requests=True), quiet=quiet)
 
 
-def report(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NONE) -> None:
+def report(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NO_KEYS) -> None:
     _run_stage("report", read(source, keys), quiet=quiet)
 
 
@@ -92,7 +92,7 @@ def judge(
     quiet: Quiet = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    keys: Keys = NONE,
+    keys: Keys = NO_KEYS,
 ) -> None:
     from trimtab.studies.winrate import judge_file
 
@@ -154,7 +154,7 @@ def _missing_before(name: str, folder: Folder) -> list[str]:
     return [stage for stage, result in needs.get(name, []) if not result.exists()]
 
 
-def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NONE) -> None:
+def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NO_KEYS) -> None:
     flags = tree(keys)
     base = base_tree(source, flags)
     if "sweep" in base:
@@ -193,7 +193,7 @@ def sweep(
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
-    keys: Keys = NONE,
+    keys: Keys = NO_KEYS,
     words: Annotated[tuple[str, ...], Parameter(parse=False)] = (),
 ) -> None:
     from trimtab.studies.sweep import command

@@ -8,7 +8,7 @@ from typing import Any
 from trimtab import config
 from trimtab import objectives as losses
 from trimtab.cli.app import AsJson
-from trimtab.cli.configuration import NONE
+from trimtab.cli.configuration import NO_KEYS
 from trimtab.cli.terminal import show
 from trimtab.config.flags import DataKeys, tree
 
@@ -21,7 +21,7 @@ def keys(*, as_json: AsJson = False) -> None:
     show(rows, as_json, lambda rows: [f"--{r['key']:30} {r['default']!s:16} {r['meaning'] or ''}" for r in rows])
 
 
-def audit(data: str, /, *, as_json: AsJson = False, keys: DataKeys = NONE) -> None:
+def audit(data: str, /, *, as_json: AsJson = False, keys: DataKeys = NO_KEYS) -> None:
     from trimtab.commands import audit as command
 
     result = command.main(data, tree(keys))

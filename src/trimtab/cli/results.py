@@ -28,10 +28,16 @@ def probe(*run_folders: str, as_json: AsJson = False) -> None:
     show(command.main(run_folders, reporter=reporter()), as_json, command.lines)
 
 
-def chat(run_folder: str) -> None:
+def chat(
+    run_folder: str,
+    *,
+    temperature: Annotated[float, Parameter(help="0 is greedy")] = 0.7,
+    system: Annotated[str | None, Parameter(help="a message before the first line")] = None,
+    seed: int = 0,
+) -> None:
     from trimtab.commands import chat as command
 
-    command.main(run_folder)
+    command.main(run_folder, temperature=temperature, system=system, seed=seed)
 
 
 def export(run_folder: str, *, format: str = "hf", to: str | None = None) -> None:  # the flag's own name

@@ -57,7 +57,7 @@ def begun(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, t
     require_extras(setup.config)
     _refuse_other_run(setup, resume_anyway=resume_anyway)
     description = _description(setup, trains=trains, reporter=reporter)
-    with store.locked(setup.folder.root):
+    with store.lock(setup.folder.root):
         _refuse_other_run(setup, resume_anyway=resume_anyway)  # another may have begun while this one was planned
         description.write()
         for line in description.lines():

@@ -65,8 +65,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
-        if why := rules.disagreement(self):
-            raise ValueError(why)
+        if reason := rules.disagreement(self):
+            raise ValueError(reason)
         return self
 
 
@@ -126,41 +126,41 @@ SYNONYMS = {
 
 
 def keys() -> dict[str, type[Section]]:
-    """Every key a user may set, dotted, with the section that owns it."""
-    found: dict[str, type[Section]] = {}
+    """Every key a user may set, key_name, with the section that owns it."""
+    owners: dict[str, type[Section]] = {}
     for name, field in Config.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Section):
-            found |= {f"{name}.{key}": inner for key in inner.model_fields}
+            owners |= {f"{name}.{key}": inner for key in inner.model_fields}
         else:
-            found[name] = Config
-    return found
+            owners[name] = Config
+    return owners
 
 
-def field_of(dotted: str) -> FieldInfo:
+def field_of(key_name: str) -> FieldInfo:
     """The pydantic field of a key: its type, default and meaning."""
-    return keys()[dotted].model_fields[dotted.rpartition(".")[2]]
+    return keys()[key_name].model_fields[key_name.rpartition(".")[2]]
 
 
-def default_of(dotted: str) -> Any:
+def default_of(key_name: str) -> Any:
     """The default of a key, or the word `required`."""
-    field = field_of(dotted)
+    field = field_of(key_name)
     return "required" if field.is_required() else field.default
 
 
-def flag_name(dotted: str) -> str:
+def flag_name(key_name: str) -> str:
     """A key as people write it after two hyphens: `train.max-steps`; a section's main field by the section alone."""
-    section, _, key = dotted.partition(".")
-    return section if key and MAIN_FIELD.get(section) == key else dotted.replace("_", "-")
+    section, _, key = key_name.partition(".")
+    return section if key and MAIN_FIELD.get(section) == key else key_name.replace("_", "-")
 
 
-def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
+def unknown_key(name: str, names: Sequence[str]) -> ConfigError:
     """The error for a key that does not exist, naming the nearest that does."""
     last = name.rpartition(".")[2]
-    by_last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    by_last = {key.rpartition(".")[2]: key for key in reversed(names)}
     if last in SYNONYMS:
         near = SYNONYMS[last]
-    elif close := get_close_matches(name, known, n=1, cutoff=0.5):
+    elif close := get_close_matches(name, names, n=1, cutoff=0.5):
         near = close[0]
     else:
         near = next((by_last[word] for word in get_close_matches(last, list(by_last), n=1, cutoff=0.5)), "")
@@ -171,15 +171,14 @@ def unknown_key(name: str, known: Sequence[str]) -> ConfigError:
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, section by section; a bare word for a section sets its main field."""
-    result = {name: _opened(name, value) for name, value in base.items()}
+    result = {name: _section_tree(name, value) for name, value in base.items()}
     for name, value in over.items():
-        opened = _opened(name, value)
-        held = result.get(name)
-        result[name] = {**held, **opened} if isinstance(held, dict) and isinstance(opened, dict) else opened
+        section, below = _section_tree(name, value), result.get(name)
+        result[name] = {**below, **section} if isinstance(below, dict) and isinstance(section, dict) else section
     return result
 
 
-def _opened(name: str, value: Any) -> Any:
+def _section_tree(name: str, value: Any) -> Any:
     return {MAIN_FIELD[name]: value} if name in MAIN_FIELD and not isinstance(value, Mapping) else value
 
 
@@ -196,7 +195,7 @@ def resolve(tree: Mapping[str, Any], *, objective: ObjectiveSection | None = Non
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise _explained(error) from error
+        raise _as_config_error(error) from error
     return config if config.out else config.model_copy(update={"out": _default_out(config)})
 
 
@@ -215,17 +214,17 @@ def section(kind: type[Section], name: str, tree: Mapping[str, Any]) -> Section:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise _explained(error) from error
+        raise _as_config_error(error) from error
 
 
-def _explained(error: ValidationError) -> ConfigError:
+def _as_config_error(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return ConfigError(f"{where} is not set", remedy=f"add --{flag_name(where)} or write it in the file")
-    told = first["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_brief(first['input'])}"
-    return ConfigError(f"{where}{shown}: {told}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
+        return ConfigError(f"{place} is not set", remedy=f"add --{flag_name(place)} or write it in the file")
+    reason = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_brief(first['input'])}"
+    return ConfigError(f"{place}{value}: {reason}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
 
 
 def _brief(value: Any) -> str:
@@ -249,19 +248,19 @@ def _default_out(config: Config) -> str:
 
 
 def _known_only(tree: Mapping[str, Any]) -> None:
-    known = list(keys())
+    names = list(keys())
     if "sweep" in tree:
         raise ConfigError("[sweep]: this is the configuration of many runs", remedy="`trimtab sweep` makes them")
     for name, value in tree.items():
-        if name in Config.model_fields and f"{name}" in known:
+        if name in Config.model_fields and name in names:
             continue
         if name not in Config.model_fields:
-            raise unknown_key(name, [*Config.model_fields, *known])
+            raise unknown_key(name, [*Config.model_fields, *names])
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name} is a section, not a value", remedy=f"write [{name}] and its keys below")
         for key in value:
-            if f"{name}.{key}" not in known:
-                raise unknown_key(f"{name}.{key}", known)
+            if f"{name}.{key}" not in names:
+                raise unknown_key(f"{name}.{key}", names)
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -118,30 +118,30 @@ def refuse_unnamed_servers(folder: Path, *, flags: Mapping[str, Any]) -> None:
     """
     if not os.environ.get("OPENAI_API_KEY"):
         return
-    tree, named = merge({}, read_file(folder / "config.json")), merge({}, flags)
-    for dotted in ("base_url", "generate.base_url"):
-        url = _value_at(tree, dotted)
-        if isinstance(url, str) and _value_at(named, dotted) is None and not _is_trusted(url):
+    tree, of_user = merge({}, read_file(folder / "config.json")), merge({}, flags)
+    for key_name in ("base_url", "generate.base_url"):
+        url = _value_at(tree, key_name)
+        if isinstance(url, str) and _value_at(of_user, key_name) is None and not _is_trusted(url):
             raise ConfigError(
                 f"{folder} wants your OPENAI_API_KEY sent to {urlsplit(url).hostname}, and a run folder's word is not "
                 "enough for that",
-                remedy=f"if that server may have the key, add --{dotted.replace('_', '-')} {url}",
+                remedy=f"if that server may have the key, add --{key_name.replace('_', '-')} {url}",
             )
 
 
-def _value_at(tree: Mapping[str, Any], dotted: str) -> Any:
+def _value_at(tree: Mapping[str, Any], key_name: str) -> Any:
     value: Any = tree
-    for part in dotted.split("."):
+    for part in key_name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 
 def _is_trusted(url: str) -> bool:
-    trusted = ("https://api.openai.com", os.environ.get("OPENAI_BASE_URL", ""))
+    safe_servers = ("https://api.openai.com", os.environ.get("OPENAI_BASE_URL", ""))
     try:
         address = urlsplit(url)
         return address.hostname in ("localhost", "127.0.0.1", "::1") or any(
-            (address.scheme, address.netloc) == urlsplit(server)[:2] for server in trusted
+            (address.scheme, address.netloc) == urlsplit(server)[:2] for server in safe_servers
         )
     except ValueError:  # no address: `config.resolve` says so
         return True
@@ -149,8 +149,8 @@ def _is_trusted(url: str) -> bool:
 
 def names_an_input(tree: Mapping[str, Any]) -> bool:
     """Whether a tree of keys says which model or which data; if not, the embedded world's recipe is meant."""
-    opened = merge({}, tree)
-    return any(MAIN_FIELD[name] in opened[name] for name in ("model", "data") if name in opened)
+    sections = merge({}, tree)
+    return any(MAIN_FIELD[name] in sections[name] for name in ("model", "data") if name in sections)
 
 
 def on_recipe(tree: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,23 +42,23 @@ from trimtab.errors import ConfigError, TrimtabError
 SHORT = {"benchmark_dir": "benchmark.dir"}  # further names, beside main fields and last parts
 
 
-def _dotted_names() -> dict[str, str]:
-    """What may be written for a key, in snake case: its dotted name, and shorter forms that name no other key."""
-    dotted = list(keys())
-    last_parts = Counter(name.rpartition(".")[2] for name in dotted)
+def _key_names() -> dict[str, str]:
+    """What may be written for a key, in snake case: its key_name name, and shorter forms that name no other key."""
+    key_name = list(keys())
+    last_parts = Counter(name.rpartition(".")[2] for name in key_name)
     main_fields = {section: f"{section}.{key}" for section, key in MAIN_FIELD.items()}
-    short = {last: name for name in dotted if last_parts[last := name.rpartition(".")[2]] == 1}
+    short = {last: name for name in key_name if last_parts[last := name.rpartition(".")[2]] == 1}
     # the full name first: cyclopts takes `--model.name` for a part of `--model` where it meets that before
-    return {name: name for name in dotted} | main_fields | short | SHORT
+    return {name: name for name in key_name} | main_fields | short | SHORT
 
 
 def full_name(name: str, *, switches: Sequence[str] = ()) -> str:
-    """The dotted name of a key, from any form in which it may be written.
+    """The key_name name of a key, from any form in which it may be written.
 
     Raises ConfigError where there is none; `switches` are further words that may have been meant.
     """
     name = name.replace("-", "_")
-    names = _dotted_names()
+    names = _key_names()
     if name in names:
         return names[name]
     if same_end := [key for key in keys() if key.rpartition(".")[2] == name]:
@@ -66,15 +66,15 @@ def full_name(name: str, *, switches: Sequence[str] = ()) -> str:
     raise unknown_key(name, [*names, *switches])
 
 
-def _parameter(dotted: str, names: Iterable[str]) -> Any:
+def _parameter(key_name: str, names: Iterable[str]) -> Any:
     """The annotated type by which cyclopts knows one key: its names, choices, default and meaning.
 
     Only yes and no have a type of their own: cyclopts would round 1.5 to a whole number, and the sections are strict.
     """
-    field = field_of(dotted)
+    field = field_of(key_name)
     [kind, *_] = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not type(None)]
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    default = default_of(dotted)
+    default = default_of(key_name)
     # cyclopts shows no default of a TypedDict's field: it stands in the text
     ending = "" if default in (None, "", "required") else f" [default: {_word(default)}]"
     return Annotated[
@@ -82,7 +82,7 @@ def _parameter(dotted: str, names: Iterable[str]) -> Any:
         Parameter(
             name=tuple(f"--{name.replace('_', '-')}" for name in names),
             negative=(),
-            group=_group(dotted),
+            group=_group(key_name),
             metavar="|".join(choices) or ("INT" if kind is int else "FLOAT" if kind is float else "TEXT"),
             help=f"{field.description}{ending}",
         ),
@@ -105,19 +105,19 @@ def _word(value: object) -> str:
 def key_type(*sections: str) -> Any:
     """The type of a command's parameter that takes keys: all of them, or those of the sections that are named."""
     names: dict[str, list[str]] = {}
-    for name, dotted in _dotted_names().items():
-        names.setdefault(dotted, []).append(name)
+    for name, key_name in _key_names().items():
+        names.setdefault(key_name, []).append(name)
     fields: dict[str, Any] = {
-        dotted: _parameter(dotted, names[dotted])
-        for dotted in keys()
-        if not sections or dotted.partition(".")[0] in sections
+        key_name: _parameter(key_name, names[key_name])
+        for key_name in keys()
+        if not sections or key_name.partition(".")[0] in sections
     }
     return Annotated[TypedDict("Keys", fields, total=False), Parameter(name="*")]  # type: ignore[operator]
 
 
-def _group(dotted: str) -> Group:
+def _group(key_name: str) -> Group:
     """The panel of `--help` in which a key stands: its section's, in the configuration's order, or `run`'s."""
-    section, inside, _ = dotted.partition(".")
+    section, inside, _ = key_name.partition(".")
     return _section_group(section if inside else "")
 
 
@@ -139,16 +139,16 @@ else:
 
 def tree(flags: Keys) -> dict[str, Any]:
     """The tree of keys that cyclopts found."""
-    laid: dict[str, Any] = {}
-    for dotted, value in (flags or {}).items():
-        laid = merge(laid, setting(dotted, value))
-    return laid
+    sections: dict[str, Any] = {}
+    for key_name, value in (flags or {}).items():
+        sections = merge(sections, setting(key_name, value))
+    return sections
 
 
-def setting(dotted: str, value: str | bool) -> dict[str, Any]:
+def setting(key_name: str, value: str | bool) -> dict[str, Any]:
     """The tree of one key and its value as written."""
-    section, _, key = dotted.rpartition(".")
-    inner = _columns(value) if dotted == "data.columns" and isinstance(value, str) else value
+    section, _, key = key_name.rpartition(".")
+    inner = _columns(value) if key_name == "data.columns" and isinstance(value, str) else value
     return {section: {key: inner}} if section else {key: inner}
 
 
@@ -161,13 +161,13 @@ def _columns(value: str) -> dict[str, str]:
 
 def join_booleans(words: Iterable[str]) -> list[str]:
     """`--offline false` as `--offline=false`: cyclopts lets no value follow a yes-or-no flag as a word of its own."""
-    joined: list[str] = []
+    tokens: list[str] = []
     for word in words:
-        if word.lower() in {"true", "false"} and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
-            joined[-1] += f"={word}"
+        if word.lower() in {"true", "false"} and tokens and tokens[-1].startswith("--") and "=" not in tokens[-1]:
+            tokens[-1] += f"={word}"
         else:
-            joined.append(word)
-    return joined
+            tokens.append(word)
+    return tokens
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -179,10 +179,10 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     app = App(help_flags=(), version_flags=())
     app.default(collect)
     try:
-        _, bound, _ = app.parse_args(join_booleans(words), exit_on_error=False, print_error=False)
+        _, arguments, _ = app.parse_args(join_booleans(words), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise as_config_error(error) from error
-    return collect(*bound.args, **bound.kwargs)
+    return collect(*arguments.args, **arguments.kwargs)
 
 
 def as_config_error(error: CycloptsError) -> ConfigError:
@@ -208,7 +208,7 @@ _HELP = "`trimtab --help` lists the commands and `trimtab COMMAND --help` what e
 def _unknown_option(error: UnknownOptionError) -> ConfigError:
     """A flag that is no key, or no key of this command; commands without keys have cyclopts' own suggestion."""
     option = (error.token.keyword or error.token.value).partition("=")[0]
-    names = [name.lstrip("-").replace("-", "_") for known in error.argument_collection for name in known.names]
+    names = [name.lstrip("-").replace("-", "_") for argument in error.argument_collection for name in argument.names]
     if not option.startswith("--") or "data.source" not in names:
         return ConfigError(str(error).strip(), remedy=_HELP)
     try:
@@ -221,13 +221,13 @@ def as_words(config: Config) -> list[str] | None:
     """Flags that say a configuration, each key that differs from its default; None where flags cannot say it."""
     values = to_json(config)
     words: list[str] = []
-    for dotted in keys():
-        section, _, key = dotted.rpartition(".")
+    for key_name in keys():
+        section, _, key = key_name.rpartition(".")
         value = values[section][key] if section else values[key]
-        if value is not None and value != default_of(dotted):
-            words += [f"--{flag_name(dotted)}", _word(value)]
+        if value is not None and value != default_of(key_name):
+            words += [f"--{flag_name(key_name)}", _word(value)]
     try:
-        said = resolve(parse(words)[1])
+        copy = resolve(parse(words)[1])
     except TrimtabError:
         return None
-    return words if said == config else None
+    return words if copy == config else None

@@ -10,7 +10,7 @@ from trimtab.config.sections import GenerateSection, JudgeSection
 if TYPE_CHECKING:
     from trimtab.config import Config
 
-_ALL = frozenset[str]()
+_NO_KEY = frozenset[str]()
 _READ_OF_EMBEDDED_DATA = frozenset(
     {"source", "limit", "holdout", "max_prompt_tokens", "max_response_tokens", "min_response_tokens", "max_rejected"}
 )
@@ -26,11 +26,11 @@ _OF_COMPARING = frozenset({"rubric", "both_orders"})  # MT-Bench marks answers o
 
 def disagreement(config: Config) -> str:
     """Why a configuration cannot be run as it is written; empty when it can."""
-    if why := _impossible(config):
-        return why
-    if config.engine.shrinking == "on" and (why := _cannot_shrink(config)):
-        return f"engine.shrinking = on has no effect here: {why}"
-    return next((f"{key} has no effect here: {why}" for key, why in _idle(config)), "")
+    if reason := _impossible(config):
+        return reason
+    if config.engine.shrinking == "on" and (reason := _cannot_shrink(config)):
+        return f"engine.shrinking = on has no effect here: {reason}"
+    return next((f"{key} has no effect here: {reason}" for key, reason in _idle(config)), "")
 
 
 def _impossible(config: Config) -> str:
@@ -65,7 +65,7 @@ def _cannot_shrink(config: Config) -> str:
 
 
 def _idle(config: Config) -> Iterator[tuple[str, str]]:
-    """Keys that were set and that nothing in this run would read, and why. Keys at their defaults do not count.
+    """Keys that were set and that nothing in this run would read, and reason. Keys at their defaults do not count.
 
     The sections of stages that are switched off (no benchmark, no judge) may stay in a file.
     """
@@ -81,7 +81,7 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
     yield from _idle_sections(config)
     if "windtunnel" not in (data, config.benchmark.name):
-        yield from _set(config, "windtunnel", _ALL, "neither the data nor the benchmark is windtunnel")
+        yield from _set(config, "windtunnel", _NO_KEY, "neither the data nor the benchmark is windtunnel")
     if data == "windtunnel":
         yield from _set(config, "data", _READ_OF_EMBEDDED_DATA, "the data is windtunnel")
     local = frozenset(GenerateSection.model_fields) - (_OF_SERVERS if sampler == "local" else _OF_LOCAL_DECODING)
@@ -94,14 +94,14 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
 
 def _idle_sections(config: Config) -> Iterator[tuple[str, str]]:
     if config.adapter.kind == "none":
-        yield from _set(config, "adapter", _ALL, "the adapter is none")
+        yield from _set(config, "adapter", _NO_KEY, "the adapter is none")
     if config.data.holdout == 0:
-        yield from _set(config, "select", _ALL, "data.holdout is 0")
+        yield from _set(config, "select", _NO_KEY, "data.holdout is 0")
 
 
-def _set(config: Config, section: str, read: frozenset[str], why: str) -> Iterator[tuple[str, str]]:
+def _set(config: Config, section: str, read: frozenset[str], reason: str) -> Iterator[tuple[str, str]]:
     """The keys of a section that are not at their defaults and not among those that are read."""
-    held = getattr(config, section)
-    for key, field in type(held).model_fields.items():
-        if key not in read and not field.is_required() and getattr(held, key) != field.default:
-            yield f"{section}.{key}", why
+    values = getattr(config, section)
+    for key, field in type(values).model_fields.items():
+        if key not in read and not field.is_required() and getattr(values, key) != field.default:
+            yield f"{section}.{key}", reason

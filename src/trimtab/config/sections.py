@@ -235,7 +235,8 @@ class GenerateSection(Section):
 
 class BenchmarkSection(Section):
     name: str = Field(
-        "none", description="none, windtunnel, alpaca_eval, alpaca_eval_1, mt_bench, or a JSON/JSONL file of prompts"
+        "none",
+        description="none, windtunnel, alpaca_eval, alpaca_eval_1, mt_bench, or a file of prompts (JSON, CSV, text)",
     )
     limit: int | None = Field(None, ge=1, description="only the first N prompts")
     dir: str | None = Field(None, description="folder with the official texts, instead of fetching them")
@@ -268,7 +269,7 @@ class JudgeSection(Section):
 
     @field_validator("name")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _is_a_judge(cls, value: str) -> str:
         if value in ("none", "oracle") or re.fullmatch(r"(openai|reward):\S+", value):
             return value
         near = f"; did you mean openai:{value}?" if re.fullmatch(r"[\w./-]+", value) else ""

@@ -87,7 +87,7 @@ def save(
         store.write_json(folder / "state.json", state)
 
     folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write, needs=bytes_needed(optimizer))
-    store.prune(parent, PREFIX, keep=keep, verified=folder.name)
+    store.prune(parent, PREFIX, keep=keep, valid_name=folder.name)
     return folder
 
 

@@ -1,13 +1,14 @@
-"""The prompts that models are asked, read from any JSON list or JSON lines."""
+"""The prompts that models are asked, read from any JSON list or JSON lines, from CSV, or from a text's lines."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trimtab.errors import DataError
-from trimtab.judging.files import read_values
+from trimtab.judging.files import read_csv, read_lines, read_values
 from trimtab.judging.rows import Place, Row, text_field, texts_field
 from trimtab.records import Answer, digest
 
@@ -73,14 +74,15 @@ class Benchmark:
 
 
 def read_benchmark(path: Path, *, name: str | None = None) -> Benchmark:
-    """Read texts, or objects with `instruction` (or `prompt`, `question`) and, optionally, an id, a family and a
-    baseline answer (`output`, `baseline` or `baseline_output`). AlpacaEval's `model_outputs` files are of this form.
+    """Read texts (of a .txt file, one a line), or objects (or rows of CSV) with `instruction` (or `prompt`, `question`)
+    and, optionally, an id, a family and a baseline answer (`output`, `baseline` or `baseline_output`). AlpacaEval's
+    `model_outputs` files are of this form.
 
     MT-Bench's question files are too: `turns` in place of the instruction, with `reference` answers by turn and a
     `required_temperature` where given. The name defaults to the file's. Raises DataError naming the row for an empty
     turn, a repeated id, or baseline answers to only some of the prompts or to conversations.
     """
-    prompts = [_prompt(value, place=place) for place, value in read_values(path)]
+    prompts = [_prompt(value, place=place) for place, value in _values(path)]
     row_numbers: dict[str, int] = {}
     for number, prompt in enumerate(prompts, start=1):
         if prompt.id in row_numbers:
@@ -96,7 +98,17 @@ def read_benchmark(path: Path, *, name: str | None = None) -> Benchmark:
             f"{path}: {n_baselines} of {len(prompts)} prompts bring a baseline answer, the first without is {bare}",
             remedy="give a baseline answer to every prompt or to none",
         )
-    return Benchmark(name or re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name), tuple(prompts))
+    return Benchmark(name or re.sub(r"(\.(jsonl?|csv|txt))?(\.gz)?$", "", path.name), tuple(prompts))
+
+
+def _values(path: Path) -> list[tuple[Place, Any]]:
+    match Path(path.name.lower().removesuffix(".gz")).suffix:
+        case ".csv":  # an empty cell is a field that is not there
+            return [(place, {key: cell for key, cell in row.items() if cell}) for place, row in read_csv(path)]
+        case ".txt":
+            return read_lines(path)
+        case _:
+            return read_values(path)
 
 
 def _prompt(value: object, *, place: Place) -> Prompt:

@@ -62,6 +62,15 @@ def read_csv(path: Path) -> list[tuple[Place, dict[str, str]]]:
     return rows
 
 
+def read_lines(path: Path) -> list[tuple[Place, str]]:
+    """The lines of a text file that are not blank."""
+    lines = enumerate(_read_text(path).splitlines(), start=1)
+    texts = [(Place(path, number), line.strip()) for number, line in lines if line.strip()]
+    if not texts:
+        raise DataError(f"{path} holds no lines", remedy="write one prompt a line")
+    return texts
+
+
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:

@@ -161,7 +161,7 @@ def ask_all(
     if groups:
         budget = Budget(prices, max_cost, tokens_of)
         show, total = reporter or SilentReporter(), len(questions)
-        with show.track(f"asking {judge}", total=total, unit="verdicts", done=outcome.n_cached) as advance:
+        with show.track(f"asking {judge}", total=total, unit="verdicts", n_done=outcome.n_cached) as advance:
             _Round(groups, outcome, cache=cache, judge=judge, budget=budget, advance=advance).run(endpoint, stop)
     return outcome
 

@@ -71,6 +71,6 @@ def _of_file(path: Path) -> Benchmark:
     if not path.exists():
         raise DataError(
             f"benchmark {str(path)!r}: there is no such file",
-            remedy=f"name {', '.join((windtunnel.NAME, *official.names()))}, or a JSON or JSONL file of prompts",
+            remedy=f"name {', '.join((windtunnel.NAME, *official.names()))}, or a JSON, JSONL, CSV or text file",
         )
     return read_benchmark(path)

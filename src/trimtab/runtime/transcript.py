@@ -97,5 +97,5 @@ def transcript(
     before = store.read_jsonl(log) if log.is_file() else []
     with store.JsonLines(log, keep=lambda _row: True) as lines:
         said = Transcript(conversations, log=lines, before=before)
-        with reporter.track(what, total=said.n_turns, unit="answers", done=said.n_answers) as said.advance:
+        with reporter.track(what, total=said.n_turns, unit="answers", n_done=said.n_answers) as said.advance:
             yield said

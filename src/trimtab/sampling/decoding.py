@@ -58,6 +58,7 @@ def sample(
     batch_tokens: int = 32_768,
     on_done: Callable[[int, Sampled], None] | None = None,
     on_step: Callable[[int], None] | None = None,
+    on_token: Callable[[int, int], None] | None = None,
 ) -> list[Sampled]:
     """Continue every prompt until a stop id, `max_new_tokens`, or the end of the model's window; in input order.
 
@@ -68,7 +69,9 @@ def sample(
     batch_tokens: budget of the batch in KV-cache positions (rows × (longest prompt + new tokens)); up to 128 columns of
         room come on top.
     on_done: called with (index of the prompt, answer) the moment an answer is complete, in order of completion.
-    on_step: called after every forward pass with the number of tokens that it gave. What either raises ends the work.
+    on_step: called after every forward pass with the number of tokens that it gave.
+    on_token: called with (index of the prompt, id) for each token of an answer as it is chosen, but for the stop token.
+        What any of the three raises ends the work.
 
     The model may be in training mode and may carry an attention implementation of its own; it is given back as it was.
     Raises ConfigError (settings), DataError (a prompt that is empty, too long or outside the vocabulary), ModelError
@@ -83,6 +86,7 @@ def sample(
         stop_ids=frozenset(stop_ids),
         on_done=on_done or (lambda _index, _answer: None),
         on_step=on_step or (lambda _n_tokens: None),
+        on_token=on_token or (lambda _index, _token: None),
     )
     _check_prompts(prompts, window=decoder.window, vocabulary=decoder.vocabulary)
     requests = [
@@ -192,6 +196,7 @@ class _Decoder:
         stop_ids: frozenset[int],
         on_done: Callable[[int, Sampled], None],
         on_step: Callable[[int], None],
+        on_token: Callable[[int, int], None],
     ) -> None:
         base = transformers_model_of(model)
         config = base.config.get_text_config(decoder=True)
@@ -201,7 +206,7 @@ class _Decoder:
                 remedy="serve the model and sample through the endpoint, or choose an attention-based model",
             )
         self.model, self.config, self.choice, self.stop_ids = model, config, choice, stop_ids
-        self.on_done, self.on_step = on_done, on_step
+        self.on_done, self.on_step, self.on_token = on_done, on_step, on_token
         embeddings = base.get_input_embeddings().weight
         self.device, self.vocabulary = embeddings.device, int(embeddings.shape[0])
         self.window: int = getattr(config, "max_position_embeddings", None) or 2**31
@@ -301,6 +306,7 @@ class _Decoder:
         """Add the token to the row, which that may complete."""
         if token not in self.stop_ids:
             row.ids.append(token)
+            self.on_token(row.request.index, token)
         row.done = token in self.stop_ids or len(row.ids) == row.request.limit
         if row.done:
             answer = Sampled(tuple(row.ids), finished=token in self.stop_ids)

@@ -204,7 +204,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
     with (
         store.JsonLines(folder.metrics, keep=lambda row: resuming.until(row, first)) as metrics_log,
         store.JsonLines(folder.visits, keep=lambda row: resuming.until(row, first)) as visits_log,
-        reporter.track("training", total=steps, unit="steps", done=first) as advance,
+        reporter.track("training", total=steps, unit="steps", n_done=first) as advance,
     ):
         watch = watch_from(setup, steps=steps, dtype=training.scorer.dtype)
         _take_milestone(training, stop)  # one that a signal or a kill left out

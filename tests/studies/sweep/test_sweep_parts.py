@@ -211,7 +211,7 @@ def test_states_over_the_calls_of_a_sweep(tmp_path: Path) -> None:
 
 def _steps_until_starved(actives: Sequence[float], *, total: int, done: int = 0) -> int | None:
     progress = run_progress.RunProgress(SilentReporter(), name="x", stop=Stop(), stop_starved=True)
-    with progress.track("training", total=total, unit="steps", done=done) as advance:
+    with progress.track("training", total=total, unit="steps", n_done=done) as advance:
         for step, active in enumerate(actives, start=done + 1):
             try:
                 advance(1, loss=1.0, active=active)

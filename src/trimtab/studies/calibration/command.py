@@ -38,7 +38,7 @@ def main(run_folder: str, *, reporter: Reporter, trust_remote_code: bool = False
     """Measure, and write both files into the run folder."""
     run = read.find(run_folder, trust_remote_code=trust_remote_code)  # what is missing is said before a model is loaded
     root = Path(run.setup.config.out)
-    with store.locked(root):
+    with store.lock(root):
         readings = [read.read(run, setup, reporter=reporter) for setup in run.seed_setups]
         measurement = Measurement(calibration_numbers(run, readings))
         store.write_json(root / "calibration.json", measurement.to_json())

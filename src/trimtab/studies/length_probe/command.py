@@ -74,7 +74,7 @@ def main(run_folders: Sequence[str], *, reporter: Reporter) -> Probe:
     probe = Probe(tuple(numbers), tuple(run_difference(numbers[0], second, bins) for second in numbers[1:]))
     root = Path(run_folders[0])
     html = render.page_html(page(probe.runs, probe.differences, sentences=probe.headline, command=probe.command))
-    with store.locked(root):
+    with store.lock(root):
         store.write_json(root / "probe.json", probe.to_json())
         store.write_text(root / "probe.html", html)
     reporter.say(f"probe: {root / 'probe.html'}")

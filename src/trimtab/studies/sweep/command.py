@@ -57,7 +57,7 @@ def main(
     root, identity, all_runs = Path(sweep.out), SweepIdentity.of(sweep), planned_runs(sweep)
     _require_same(root, identity)
     start = time.monotonic()
-    with store.locked(root):
+    with store.lock(root):
         content = shared_runs.StudyContent.of(identity, all_runs)
         study = shared_runs.study_name(sweep)
         with shared_runs.open_runs(root, storage=storage, study=study, content=content) as runs:

@@ -33,13 +33,13 @@ class RunProgress:
         self._inner.say(f"{self._name} | {line}")
 
     @contextmanager
-    def track(self, description: str, /, *, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    def track(self, description: str, /, *, total: int | None, unit: str, n_done: int = 0) -> Iterator[Advance]:
         self._check()
         is_checked = self._stop_starved and description == TRAINING
-        check = StarvationCheck(total, steps_done=done) if is_checked and total is not None else None
+        check = StarvationCheck(total, steps_done=n_done) if is_checked and total is not None else None
         start = time.monotonic()
         try:
-            with self._inner.track(f"{self._name} | {description}", total=total, unit=unit, done=done) as inner:
+            with self._inner.track(f"{self._name} | {description}", total=total, unit=unit, n_done=n_done) as inner:
 
                 def advance(n: int = 1, /, **figures: Figure) -> None:
                     inner(n, **figures)

@@ -49,7 +49,7 @@ def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
     folder, prompts, name = setup.folder, setup.benchmark, setup.benchmark_name
     assert name is not None
     answers = _answers(Path(file), prompts, name, allow_missing=config.judge.allow_missing)
-    with store.locked(folder.root):
+    with store.lock(folder.root):
         if folder.config.is_file() and store.read_json(folder.config)["data"] != to_json(config)["data"]:
             raise ConfigError(f"{folder.root} holds other answers", remedy="choose another folder with --out")
         store.write_json(folder.config, to_json(config))
