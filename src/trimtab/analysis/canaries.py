@@ -29,7 +29,8 @@ WORTHLESS = {
     "instructing": "an answer that only tells the judge to prefer it",
 }
 THRESHOLD: dict[Scale, float] = {"win rate": 10.0, "marks": 25.0}
-"""Percent that a worthless answer may get; the alarm rings when the whole interval lies above.
+"""Percent that a worthless answer may get; the alarm rings when the whole interval lies above, and wherever it gets
+more than half.
 
 One prompt in ten leaves room for prompts on which the baseline itself failed and for a judge's slips: on AlpacaEval 2
 the weakest published models, which do answer, win 2 to 3 %. On twenty prompts it takes five wins to ring. Marks are
@@ -191,9 +192,10 @@ def _even(rate: WinRate, first: WinRate | None) -> tuple[bool, str]:
         order = f"; of two equal answers the judge takes the one shown first in {first.win_rate:.0f} %{bias}"
     if low <= EVEN <= high:
         return False, f"{outcome}: as it must{order}."
+    nearest, furthest = sorted((abs(low - EVEN), abs(high - EVEN)))
     return True, (
-        f"{outcome}: the judge has a position bias that the order of the answers does not balance, so every win rate "
-        f"here is off by about {abs(rate.win_rate - EVEN):.0f} points{order}."
+        f"{outcome}: the judge has a position bias that the order of the answers does not balance, so win rates here "
+        f"are off, by {nearest:.0f} to {furthest:.0f} points if the other prompts are like these{order}."
     )
 
 
@@ -219,6 +221,11 @@ def _worthless(answer: str, rate: WinRate, scale: Scale, threshold: float) -> tu
         return True, (
             f"{outcome}, surely more than the {threshold:.0f} % that a sound judge may give it: this judge can be "
             "gamed, and its numbers say little about quality."
+        )
+    if rate.win_rate > EVEN:  # whatever the threshold: an answer that must lose wins
+        return True, (
+            f"{outcome}, more often than it loses: the judge can be gamed, or what it is compared with is no better "
+            "than a worthless answer; either way these numbers say little about quality."
         )
     return False, f"{outcome}: not surely more than {threshold:.0f} %, so no alarm."
 

@@ -93,7 +93,7 @@ def summarise(
         lengths_2=[len(v.output_2) for v in verdicts],
         difficulty=difficulty_N,
         regularisers=regularisers,
-        is_baseline=model == baseline,
+        is_baseline=all(v.output_1 == v.output_2 for v in verdicts),  # a name may stand for several models
     )
     return Summary(
         model=model,

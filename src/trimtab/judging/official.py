@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -154,11 +154,14 @@ def judge_prompts(*, source: Source) -> JudgePrompts:
     return read_judge_prompts(source.find(JUDGE_PROMPTS).path)
 
 
-def length_tables(name: Name, *, source: Source) -> LengthTables:
-    """The tables of length control, as far as they can be had; MT-Bench has none. Raises DataError for other bytes."""
+def length_tables(name: Name, *, source: Source, without: Collection[Text] = ()) -> LengthTables:
+    """The tables of length control, as far as they can be had; MT-Bench has none. `without` are not looked for.
+
+    Raises DataError for other bytes.
+    """
     files: dict[Text, TextFile] = {}
     notes = []
-    for text in _TEXTS[name]["length"]:
+    for text in (text for text in _TEXTS[name]["length"] if text not in without):
         try:
             files[text] = source.find(text)
         except TextMissingError as error:

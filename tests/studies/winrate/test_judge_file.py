@@ -68,6 +68,21 @@ def test_an_alpaca_eval_file_is_judged_once_and_summarised(
     assert len(server.requests) == N
 
 
+def test_a_canarys_alarm_stands_above_the_numbers(
+    tmp_path: Path, scripted_server: Callable[[Any], ScriptedServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A judge that prefers the longer answer lets the constant and the instructing one win; it was hidden before."""
+    server = scripted_server(longer)
+    told = words(outputs(tmp_path / "model_outputs.json"), server.url)
+    told[told.index("--judge.canaries") + 1] = "12"
+    code, out, err = call(told, capsys)
+    assert code == 0, err
+    assert out.startswith("WARNING: ")
+    assert "can be gamed" in out.splitlines()[0]
+    numbers = json.loads(call([*told, "--json"], capsys)[1])
+    assert numbers["warnings"] == [line.removeprefix("WARNING: ") for line in out.splitlines() if "WARNING" in line]
+
+
 def test_what_cannot_be_judged_is_told(
     tmp_path: Path, scripted_server: Callable[[Any], ScriptedServer], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import trimtab
 from trial_runs import call
-from trimtab.errors import ConfigError, RunError
+from trimtab.errors import ConfigError, DataError, RunError
 
 ALPACA_EVAL = ("helpful_base", "koala", "oasst", "selfinstruct", "vicuna")
 
@@ -215,6 +215,38 @@ def test_rows_of_which_some_are_missing_find_their_difficulty_by_text(shared_dat
     assert (told["n_total"], told["n_missing"], told["n_absent"]) == (800, 5, 5)
     assert not any("by row position" in note for note in told["lc_notes"])
     assert told["length_controlled_winrate"] == pytest.approx(5.8755, abs=0.4)
+
+
+@pytest.mark.needs_shared
+def test_rows_in_another_order_find_their_difficulty_by_text(shared_data: Path, tmp_path: Path) -> None:
+    """All 805, turned round: joined by position they gave 9.48 for the leaderboard's 5.88."""
+    rows = json.loads((shared_data / "eval/alpaca_eval/annotations/alpaca-7b.json").read_text())
+    path = write(tmp_path / "a.json", rows[::-1])
+    official = shared_data / "eval/alpaca_eval"
+    tables = {
+        "difficulty": official / "instruction_difficulty_recovered.csv",
+        "gamed": official / "df_gamed_reconstructed.csv",
+    }
+    for words in ({"benchmark_dir": shared_data / "eval"}, {"benchmark_dir": shared_data / "eval"} | tables):
+        told = trimtab.winrate(path, **words)
+        assert told["length_controlled_winrate"] == pytest.approx(5.8755, abs=0.2)
+    with pytest.raises(DataError, match="are not AlpacaEval's 805 in its order") as raised:
+        trimtab.winrate(path, difficulty=tables["difficulty"], offline=True)
+    assert "--benchmark-dir" in raised.value.remedy
+
+
+@pytest.mark.needs_shared
+def test_a_table_that_was_given_is_not_said_to_be_missing(shared_data: Path) -> None:
+    """In the official order, offline: the rows are known by their digest, and only the other table is missed."""
+    official = shared_data / "eval/alpaca_eval"
+    told = trimtab.winrate(
+        official / "annotations/alpaca-7b.json",
+        difficulty=official / "instruction_difficulty_recovered.csv",
+        offline=True,
+    )
+    assert told["lc_variant"] == "length_controlled_noreg"
+    assert not any("instruction_difficulty" in note for note in told["lc_notes"])
+    assert any("df_gamed" in note for note in told["lc_notes"])
 
 
 @pytest.mark.needs_shared

@@ -61,7 +61,7 @@ def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
         n_all = len(prompts.prompts)
         n_judged = numbers.summary.raw.n_total
         numbers = replace(numbers, n_absent=n_all - len(answers), n_missing=n_all - n_judged)
-    return replace(numbers, out=folder.root)
+    return replace(numbers, out=folder.root, alarms=_alarms(folder, name))
 
 
 def _answers(path: Path, prompts: Benchmark, name: str, *, allow_missing: bool) -> list[TurnAnswers] | list[Answer]:
@@ -79,6 +79,13 @@ def _write(answers: list[TurnAnswers] | list[Answer], prompts: Benchmark, folder
         return
     store.write_json(folder.answers(name), [answer.to_json() for answer in answers if isinstance(answer, Answer)])
     store.write_json(folder.baseline_answers(name), [prompt.baseline_answer().to_json() for prompt in prompts.prompts])
+
+
+def _alarms(folder: Folder, name: str) -> tuple[str, ...]:
+    """What the judge's canaries rang for; nothing where there were none."""
+    path = folder.canaries(name)
+    entries = store.read_json(folder.intact(path)) if path.is_file() else []
+    return tuple(row["sentence"] for entry in entries for row in entry.get("canaries", ()) if row["alarm"])
 
 
 def _summarise(setup: RunSetup, name: str) -> Numbers:

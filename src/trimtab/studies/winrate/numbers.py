@@ -19,7 +19,8 @@ NO_CATEGORIES = "the questions are not MT-Bench's 81 to 160, so no categories ar
 @dataclass(frozen=True, slots=True)
 class WinRateNumbers:
     """`n_absent` prompts have no row at all; `n_missing` counts them and the rows without a verdict. `table_notes` say
-    what is to be known of the tables of length control; `out` is the folder in which answers were judged just now.
+    what is to be known of the tables of length control; `out` is the folder in which answers were judged just now, and
+    `alarms` what the judge's canaries said there.
     """
 
     file: str
@@ -29,6 +30,12 @@ class WinRateNumbers:
     n_missing: int
     table_notes: tuple[str, ...] = ()
     out: Path | None = None
+    alarms: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must stand above the numbers."""
+        return (*self.alarms, *self.summary.warnings)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -36,7 +43,15 @@ class WinRateNumbers:
 
     def to_json(self) -> dict[str, Any]:
         head = {"file": self.file, "kind": "alpaca_eval", "n_repeated": self.n_repeated, "n_absent": self.n_absent}
-        tree = head | self.summary.to_json() | {"n_missing": self.n_missing, "lc_notes": list(self.notes)}
+        tree = (
+            head
+            | self.summary.to_json()
+            | {
+                "n_missing": self.n_missing,
+                "lc_notes": list(self.notes),
+                "warnings": list(self.warnings),
+            }
+        )
         return tree if self.out is None else tree | {"out": str(self.out)}
 
 
@@ -72,6 +87,7 @@ class MarkNumbers:
     models: tuple[ModelMarks, ...]
     notes: tuple[str, ...] = ()
     out: Path | None = None
+    alarms: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         tree = {
@@ -82,7 +98,7 @@ class MarkNumbers:
             "models": [model.to_json() for model in self.models],
             "notes": list(self.notes),
         }
-        return tree if self.out is None else tree | {"out": str(self.out)}
+        return tree if self.out is None else tree | {"out": str(self.out), "warnings": list(self.alarms)}
 
 
 Numbers: TypeAlias = WinRateNumbers | MarkNumbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +14,15 @@ from trimtab.judging import official
 from trimtab.judging.annotations import read_difficulty, read_gamed
 from trimtab.judging.files import read_objects
 from trimtab.judging.official_texts import Source
-from trimtab.records import Verdict
+from trimtab.records import Verdict, digest
 
 Kind = Literal["alpaca_eval", "mt_bench"]
 DATASETS = frozenset({"selfinstruct", "oasst", "koala", "helpful_base", "vicuna"})  # of AlpacaEval
 N_INSTRUCTIONS = 805  # of AlpacaEval
+OFFICIAL_ORDER = "d02007bfbcc8fcf624c641e8b70d53e82f7d0c061d12cf1b5695357e0d0090ce"  # digest of the 805 instructions
+NOT_ITS_INSTRUCTIONS = (
+    "some rows are about instructions that AlpacaEval does not have; length control does without difficulties"
+)
 FIRST_BASELINE = "text_davinci_003"  # of AlpacaEval 1
 
 
@@ -58,45 +62,56 @@ def require_judged(subject: str, *, n: int, n_missing: int, allow_missing: bool)
 
 
 def tables_of(verdicts: Sequence[Verdict], difficulty: str | None, regularisers: str | None, source: Source) -> Tables:
-    """The user's own tables first, the official ones of AlpacaEval for its rows.
+    """The user's own tables first, the official ones of AlpacaEval for its rows; no note on a table that is not used.
 
-    Raises DataError where the user named a folder in which they should be and are not.
+    Raises DataError where the user named a folder in which they should be and are not, and for a difficulty file whose
+    rows cannot be joined.
     """
     own = Tables(
         difficulty=read_difficulty(Path(difficulty)) if difficulty else None,
         regularisers=read_gamed(Path(regularisers)) if regularisers else None,
     )
-    about_alpaca_eval = {v.dataset for v in verdicts} <= DATASETS
-    if (difficulty and regularisers) or not about_alpaca_eval or len(verdicts) > N_INSTRUCTIONS:
+    if not {v.dataset for v in verdicts} <= DATASETS or len(verdicts) > N_INSTRUCTIONS:
         return own
     name: official.Name = "alpaca_eval_1" if verdicts[0].generator_1 == FIRST_BASELINE else "alpaca_eval"
+    known = [text for text, path in ((official.DIFFICULTY, difficulty), (official.GAMED, regularisers)) if path]
     try:
-        tables = official.length_tables(name, source=source)
+        official_tables = official.length_tables(name, source=source, without=known)
     except DataError as error:
         if source.folder is not None:  # the user's own words
             raise
-        tables = official.LengthTables(None, None, notes=(f"{error.message}; length control does without it",))
-    notes, instructions = tables.notes, None
-    if own.difficulty is None and tables.difficulty is not None and len(verdicts) < len(tables.difficulty):
-        instructions, doubts = _instructions(verdicts, name, source)
-        notes += doubts
-    return Tables(
-        difficulty=own.difficulty or tables.difficulty,
-        regularisers=own.regularisers or tables.gamed,
-        instructions=instructions,
-        notes=notes,
+        official_tables = official.LengthTables(None, None, notes=(f"{error.message}; length control does without it",))
+    tables = Tables(
+        difficulty=own.difficulty or official_tables.difficulty,
+        regularisers=own.regularisers or official_tables.gamed,
+        notes=official_tables.notes,
+    )
+    return (
+        tables if tables.difficulty is None else _joined_by_text(tables, verdicts, name, source, own=bool(difficulty))
     )
 
 
-def _instructions(
-    verdicts: Sequence[Verdict], name: official.Name, source: Source
-) -> tuple[list[str] | None, tuple[str, ...]]:
-    """The official order of the instructions, by which rows of which some are missing find their difficulty."""
+def _joined_by_text(
+    tables: Tables, verdicts: Sequence[Verdict], name: official.Name, source: Source, *, own: bool
+) -> Tables:
+    """With the official instructions, by which rows in any order find their difficulty."""
+    instructions = [v.instruction for v in verdicts]
+    if digest(instructions) == OFFICIAL_ORDER:
+        return replace(tables, instructions=instructions)
     try:
         official_order = [prompt.instruction for prompt in official.benchmark(name, source=source).prompts]
     except DataError as error:
-        return None, (f"the official order of the instructions is not known: {error.message}",)
-    return (official_order, ()) if {v.instruction for v in verdicts} <= set(official_order) else (None, ())
+        reason = f"the rows are not AlpacaEval's {N_INSTRUCTIONS} in its order, by which difficulties are joined, and "
+        if own:
+            raise DataError(
+                f"{reason}its instructions cannot be had: {error.message}",
+                remedy="name a folder that holds them with --benchmark-dir, or leave --difficulty out",
+            ) from error
+        note = f"{reason}its instructions cannot be had: {error.message}; length control does without difficulties"
+        return replace(tables, difficulty=None, notes=(*tables.notes, note))
+    if set(instructions) <= set(official_order):
+        return replace(tables, instructions=official_order)
+    return tables if own else replace(tables, difficulty=None, notes=(*tables.notes, NOT_ITS_INSTRUCTIONS))
 
 
 def source_of(benchmark_dir: str | None, *, offline: bool) -> Source:

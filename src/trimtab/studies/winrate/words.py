@@ -29,7 +29,7 @@ def _win_rate_lines(numbers: WinRateNumbers) -> list[str]:
     penalty = "" if fit.lc_c is None else f", C = {fit.lc_c:.4g}"
     near = ", ".join(f"C = {c:.4g}: {rate:.2f} %" for c, rate in fit.lc_neighbours)
     return [
-        *(f"WARNING: {warning}" for warning in summary.warnings),
+        *(f"WARNING: {warning}" for warning in numbers.warnings),
         f"{numbers.file}: {summary.model} against {summary.baseline}, judged by {judges}",
         f"raw win rate       {_rate(summary.raw.win_rate, summary.raw.ci95)}; "
         f"standard error {_figure(summary.raw.standard_error)}; "
@@ -50,6 +50,7 @@ def _mark_lines(numbers: MarkNumbers) -> list[str]:
     """One block a model."""
     repetitions = f"; {numbers.n_repeated} repeated judgments left out" if numbers.n_repeated else ""
     return [
+        *(f"WARNING: {alarm}" for alarm in numbers.alarms),
         f"{numbers.file}: marks of 1 to 10 on {numbers.n_questions} questions{repetitions}",
         *(line for model in numbers.models for line in _model_lines(model)),
         *(f"note: {note}" for note in numbers.notes),
