@@ -205,11 +205,8 @@ def _with_answers(run: Run, folder: Folder, setup: RunSetup, name: str) -> Run:
     """Answers of one turn and the verdicts on them."""
     baseline = _optional(folder.baseline_answers(name), _answers) or {}
     unaligned = _optional(folder.unaligned_answers(name), _answers) or {}
-    generators = {answer.generator for answer in baseline.values()}
-    is_published = bool(unaligned) or (
-        name != windtunnel.NAME and bool(generators) and generators != {setup.config.model.name}
-    )
-    chosen = CHOSEN if run.judge is None else run.judge.identity.judge or CHOSEN
+    is_published = bool(unaligned) or _is_of_another(baseline, setup)
+    chosen = run.judge.identity.judge if run.judge is not None and run.judge.identity.judge else CHOSEN
     verdicts = {judge or chosen: _parse(path, _verdicts) for judge, path in _judges(folder, name)}
     return replace(
         run,
@@ -222,6 +219,12 @@ def _with_answers(run: Run, folder: Folder, setup: RunSetup, name: str) -> Run:
         length_tables=_tables(setup) if verdicts else None,
         scores=_optional(folder.verdicts(name, SCORES), Scores.from_json),
     )
+
+
+def _is_of_another(baseline: Answers, setup: RunSetup) -> bool:
+    """Whether a benchmark brought these answers: they are not by the model that is trained, as in the wind tunnel."""
+    generators = {answer.generator for answer in baseline.values()}
+    return setup.benchmark_name != windtunnel.NAME and generators not in (set(), {setup.config.model.name})
 
 
 def _with_conversations(run: Run, folder: Folder, setup: RunSetup, name: str) -> Run:

@@ -29,7 +29,6 @@ CURVES = (
     "skipped_backward", "skipped_forward", "promoted",
 )  # fmt: skip
 SIDES = ("active/chosen", "active/rejected", "pull/chosen", "pull/rejected")
-PAIRS = "pairs"
 
 Figures = Mapping[str, float | None]
 
@@ -142,34 +141,43 @@ def _symptoms(run: Run, objective: Objective, config: Config) -> tuple[Symptom, 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutSide:
-    """Reward accuracy, a share, and reward gap in nats."""
+    """Reward accuracy (a share), reward gap in nats, and what a gap means."""
 
     accuracy: Estimate
     reward_gap: Estimate
+    calibration: Calibration
 
+    @classmethod
+    def of(cls, gaps_KP: FloatArray) -> HeldoutSide:
+        right_KP = np.where(gaps_KP > 0, 1.0, np.where(gaps_KP < 0, 0.0, 0.5))  # a tie is half right
+        return cls(
+            estimates.rate(right_KP, rows="pairs"),
+            estimates.mean(gaps_KP, unit="nats", rows="pairs"),
+            calibration(gaps_KP.ravel().tolist()),
+        )
 
-@dataclass(frozen=True, slots=True)
-class SeedHeldout:
-    seed: int
-    accuracy: Estimate
-    reward_gap: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSides:
-    before: Calibration | None
-    after: Calibration
+    def to_json(self) -> dict[str, object]:
+        return fields_form(self, "calibration")
 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutNumbers:
-    """After training, over all seeds: every seed holds out the same pairs, pooled as prompts are; and before it."""
+    """Over all seeds, before training (None: not known) and after it: every seed holds out the same pairs, which are
+    pooled as prompts are. `by_seed` is after training.
+    """
 
-    accuracy: Estimate
-    reward_gap: Estimate
     before: HeldoutSide | None
-    calibration: CalibrationSides
-    by_seed: tuple[SeedHeldout, ...]
+    after: HeldoutSide
+    by_seed: Mapping[int, HeldoutSide]
+
+    def to_json(self) -> dict[str, object]:
+        before = self.before
+        return {
+            **self.after.to_json(),
+            "before": before,
+            "calibration": {"before": None if before is None else before.calibration, "after": self.after.calibration},
+            "by_seed": [{"seed": seed} | side.to_json() for seed, side in self.by_seed.items()],
+        }
 
 
 def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
@@ -178,32 +186,15 @@ def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
     if len(heldouts) < len(runs):
         return None
     pairs = [pair for pair in heldouts[0].after if all(pair in heldout.after for heldout in heldouts)]
-    after_KP = _table([heldout.after for heldout in heldouts], pairs)
+    after_KP = np.array([[heldout.after[pair] for pair in pairs] for heldout in heldouts], dtype=np.float64)
     befores = [heldout.before for heldout in heldouts if heldout.before is not None]
-    before_KP = _table(befores, pairs) if len(befores) == len(heldouts) else None
-    whole = _side(after_KP)
-    sides = [_side(after_KP[k : k + 1]) for k in range(len(runs))]
     return HeldoutNumbers(
-        accuracy=whole.accuracy,
-        reward_gap=whole.reward_gap,
-        before=None if before_KP is None else _side(before_KP),
-        calibration=CalibrationSides(
-            before=None if before_KP is None else calibration(before_KP.ravel().tolist()),
-            after=calibration(after_KP.ravel().tolist()),
-        ),
-        by_seed=tuple(
-            SeedHeldout(run.seed, side.accuracy, side.reward_gap) for run, side in zip(runs, sides, strict=True)
-        ),
+        before=HeldoutSide.of(np.array([[before[pair] for pair in pairs] for before in befores], dtype=np.float64))
+        if len(befores) == len(heldouts)
+        else None,
+        after=HeldoutSide.of(after_KP),
+        by_seed={run.seed: HeldoutSide.of(after_KP[k : k + 1]) for k, run in enumerate(runs)},
     )
-
-
-def _table(gaps: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> FloatArray:
-    return np.array([[of_seed[pair] for pair in pairs] for of_seed in gaps], dtype=np.float64)
-
-
-def _side(gaps_KP: FloatArray) -> HeldoutSide:
-    right_KP = np.where(gaps_KP > 0, 1.0, np.where(gaps_KP < 0, 0.0, 0.5))  # a tie is half right
-    return HeldoutSide(estimates.rate(right_KP, rows=PAIRS), estimates.mean(gaps_KP, unit="nats", rows=PAIRS))
 
 
 # --- milestones ------------------------------------------------------------------------------------------------------

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trimtab.analysis import plots
-from trimtab.analysis.calibration import Calibration
 from trimtab.analysis.milestone_plot import milestone_plot
 from trimtab.analysis.selection import MEASURES, Measure, MilestoneNumbers
 from trimtab.reporting.forest import EVEN
 from trimtab.reporting.numbers import training as numbers
 from trimtab.reporting.numbers.report import ObjectiveNumbers
-from trimtab.reporting.numbers.training import SIDES, HeldoutNumbers, SeedTrainingNumbers, TrainingNumbers
+from trimtab.reporting.numbers.training import SIDES, HeldoutNumbers, HeldoutSide, SeedTrainingNumbers, TrainingNumbers
 from trimtab.reporting.read import Selection
 from trimtab.reporting.sections import Block, Figures, Forest, ForestRow, Plot, Section, Table, Text
 from trimtab.reporting.text import duration, estimate_text, number, significant, size, value_text
@@ -101,59 +100,62 @@ def _curve_table(entry: SeedTrainingNumbers) -> Table:
 
 
 def heldout(heldout: HeldoutNumbers | None) -> Section | None:
-    """Reward accuracy and calibration after training, interval seed and pooled."""
+    """Reward accuracy and calibration after training, each seed and pooled."""
     if heldout is None:
         return None
-    sides = {f"Seed {entry.seed}": numbers.HeldoutSide(entry.accuracy, entry.reward_gap) for entry in heldout.by_seed}
+    before, after = heldout.before, heldout.after
+    sides = [(f"Seed {seed}", side) for seed, side in heldout.by_seed.items()]
     if len(sides) > 1:
-        sides["Pooled"] = numbers.HeldoutSide(heldout.accuracy, heldout.reward_gap)
+        sides.append(("Pooled", after))
     rows = [
-        ForestRow(name, side.accuracy.scaled(100), f"{number(side.accuracy.n)} pairs", "truth")
-        for name, side in sides.items()
+        ForestRow(name, side.accuracy.scaled(100), f"{number(side.accuracy.n)} pairs", "truth") for name, side in sides
     ]
-    before = {} if heldout.before is None else {"before training": heldout.before}
-    table = [
+    started_even = before is not None and before.reward_gap.value == 0
+    lead = (
+        "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
+        "above the rejected one, in percent; 50 is chance."
+        + (" Before training every reward is zero, so there was nothing to rank." if started_even else "")
+        + f" Intervals: {after.accuracy.method}."
+    )
+    blocks: list[Block] = [
+        Text(lead, "lead"),
+        Forest(rows, "Held-out reward accuracy", EVEN),
+        _heldout_table(sides if before is None else [("before training", before), *sides]),
+        *_reliability(None if started_even else before, after),
+    ]
+    return Section("heldout", "Held-out", "Held-out reward accuracy", blocks)
+
+
+def _heldout_table(sides: Sequence[tuple[str, HeldoutSide]]) -> Table:
+    rows = [
         [
             name,
             estimate_text(side.accuracy, digits=3),
             estimate_text(side.reward_gap, digits=3),
             number(side.accuracy.n),
         ]
-        for name, side in (before | sides).items()
+        for name, side in sides
     ]
-    started_even = heldout.before is not None and heldout.before.reward_gap.value == 0
-    lead = (
-        "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
-        "above the rejected one, in percent; 50 is chance."
-        + (" Before training every reward is zero, so there was nothing to rank." if started_even else "")
-        + f" Intervals: {heldout.accuracy.method}."
-    )
-    calibration = heldout.calibration
-    blocks: list[Block] = [
-        Text(lead, "lead"),
-        Forest(rows, "Held-out reward accuracy", EVEN),
-        Table(["", "accuracy", "reward gap (nats)", "n"], table, title="held-out pairs"),
-        *_reliability(None if started_even else calibration.before, calibration.after),
-    ]
-    return Section("heldout", "Held-out", "Held-out reward accuracy", blocks)
+    return Table(["", "accuracy", "reward gap (nats)", "n"], rows, title="held-out pairs")
 
 
-def _reliability(before: Calibration | None, after: Calibration) -> list[Block]:
+def _reliability(before: HeldoutSide | None, after: HeldoutSide) -> list[Block]:
     """The reliability diagram of the reward gap and its table."""
-    errors = f"expected calibration error {number(after.ece, digits=3)}, Brier score {number(after.brier, digits=3)}"
+    now = after.calibration
+    errors = f"expected calibration error {number(now.ece, digits=3)}, Brier score {number(now.brier, digits=3)}"
     rows = [
         [
-            f"{number(confidence_bin.low, digits=2)} to {number(confidence_bin.high, digits=2)}",
-            number(confidence_bin.count),
-            number(confidence_bin.confidence, digits=3),
-            number(confidence_bin.accuracy, digits=3),
+            f"{number(gaps.low, digits=2)} to {number(gaps.high, digits=2)}",
+            number(gaps.count),
+            number(gaps.confidence, digits=3),
+            number(gaps.accuracy, digits=3),
         ]
-        for confidence_bin in after.bins
+        for gaps in now.bins
     ]
     plot = Plot(
-        plots.reliability_plot(() if before is None else before.bins, after.bins),
+        plots.reliability_plot(() if before is None else before.calibration.bins, now.bins),
         "Does the reward gap mean what it says?",
-        f"σ(|gap|) against how often its sign is right; {errors}, {number(after.n)} gaps of all seeds",
+        f"σ(|gap|) against how often its sign is right; {errors}, {number(now.n)} gaps of all seeds",
     )
     head = ["confidence", "gaps", "mean confidence", "share right"]
     return [Figures([plot]), Table(head, rows, title="reliability", detail=True)]

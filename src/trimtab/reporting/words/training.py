@@ -91,9 +91,9 @@ def _capital(text: str) -> str:
 
 def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
     """How many held-out pairs the model's reward ranks as their labels do."""
-    if numbers is None or numbers.accuracy.value is None:
+    if numbers is None or numbers.after.accuracy.value is None:
         return []
-    accuracy = numbers.accuracy.scaled(100)
+    accuracy = numbers.after.accuracy.scaled(100)
     subject = f"{accuracy.n_seeds} models' own rewards rank" if accuracy.n_seeds > 1 else "the model's own reward ranks"
     return [
         sentence(
