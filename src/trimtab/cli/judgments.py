@@ -44,11 +44,13 @@ def compare(
     benchmark: str | None = None,
     judge: str | None = None,
     questions: str | None = None,
+    allow_missing: Annotated[bool, Parameter(help="do not warn of prompts that lack a verdict on one side")] = False,
     as_json: AsJson = False,
 ) -> None:
     from trimtab.studies.comparison import command, words
 
-    show(command.main(a, b, benchmark=benchmark, judge=judge, questions=questions), as_json, words.lines)
+    numbers = command.main(a, b, benchmark=benchmark, judge=judge, questions=questions, allow_missing=allow_missing)
+    show(numbers, as_json, words.lines)
 
 
 def arena(

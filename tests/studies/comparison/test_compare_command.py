@@ -99,6 +99,18 @@ def test_missing_verdicts_are_counted_and_said(tmp_path: Path) -> None:
     told = numbers_of(str(a), str(b))
     assert (told["n_common"], told["n_missing"]) == (85, 15)
     assert "15 of 100 prompts (15.0 %) lack a verdict" in told["notes"][0]
+    assert "--allow-missing" in told["notes"][0]
+
+
+def test_missing_verdicts_that_are_known_are_counted_without_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = put(tmp_path / "a.json", verdicts(100, rate=0.6, missing=5))
+    b = put(tmp_path / "b.json", verdicts(90, rate=0.4, seed=1))
+    code, printed, said = call(["compare", a, b, "--allow-missing", "--json"], capsys)
+    assert code == 0, said
+    assert json.loads(printed)["n_missing"] == 15
+    assert "lack a verdict" not in printed
 
 
 def test_means_and_counts_that_disagree_are_explained(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def _only(difference: Comparison, keys: Sequence[str]) -> dict[str, Any]:
     return {key: tree[key] for key in keys}
 
 
-def compare(a: Judgments, b: Judgments, *, questions: str | None) -> ComparisonNumbers:
+def compare(a: Judgments, b: Judgments, *, questions: str | None, allow_missing: bool = False) -> ComparisonNumbers:
     """A minus B on their common prompts. `questions` names the file with the categories of marked questions.
 
     Raises ConfigError for sides of two kinds or without common seeds, DataError where they were not judged alike.
@@ -81,7 +81,8 @@ def compare(a: Judgments, b: Judgments, *, questions: str | None) -> ComparisonN
         raise ConfigError("--questions has no use with verdicts on pairs", remedy="leave --questions out")
     a, b, seed_notes = _paired_by_seed(a, b)
     numbers = _of_marks(a, b, questions) if a.marks else _of_verdicts(a, b)
-    notes = (*seed_notes, *_missing_note(numbers.whole), *_counter_sign(numbers.whole))
+    missing_note = () if allow_missing else _missing_note(numbers.whole)
+    notes = (*seed_notes, *missing_note, *_counter_sign(numbers.whole))
     return replace(numbers, notes=notes)
 
 
@@ -229,7 +230,7 @@ def _missing_note(whole: Comparison) -> tuple[str, ...]:
         return ()
     return (
         f"{whole.n_missing} of {n} prompts ({100 * whole.n_missing / n:.1f} %) lack a verdict on one side and are left "
-        "out: if they are missing for a reason, the difference is of the rest only",
+        "out: if they are missing for a reason, the difference is of the rest only (--allow-missing: that is known)",
     )
 
 
