@@ -32,7 +32,7 @@ from trimtab.errors import TrimtabError
 from trimtab.progress import SilentReporter
 from trimtab.runtime import answering, set_up
 from trimtab.runtime.model_loading import require_extras
-from trimtab.runtime.transcript import Spoken
+from trimtab.runtime.transcript import TurnAnswer
 from trimtab.sampling import Sampled
 from trimtab.stages import generate, judge, prepare
 
@@ -79,10 +79,10 @@ def rows(config: Config, _patch: Patch) -> object:
 def world(config: Config, patch: Patch) -> object:
     """The data folder of the embedded world; its model's answers are made up from what it is asked."""
 
-    def answer_turns(_folder: Path, asked: Sequence[tuple[str, ...]], **options: Any) -> list[list[Spoken]]:
+    def answer_turns(_folder: Path, asked: Sequence[tuple[str, ...]], **options: Any) -> list[list[TurnAnswer]]:
         salt = (options["temperatures"][0], options["decoding"].seed)
         texts = (" ".join(sorted(turns[0].split(), key=lambda word: _hash(word, salt))) for turns in asked)
-        return [[Spoken(text[: 10 + int(_hash(text, salt), 16) % 30], 4, True)] for text in texts]
+        return [[TurnAnswer(text[: 10 + int(_hash(text, salt), 16) % 30], 4, True)] for text in texts]
 
     patch.setattr(prepare, "answer_turns", answer_turns)
     prepare.main(set_up(config), reporter=SilentReporter())

@@ -20,7 +20,7 @@ from trimtab.endpoint import Backoff, Endpoint
 from trimtab.errors import NumericsError, StopError
 from trimtab.records import Message
 from trimtab.runtime import answering, set_up
-from trimtab.runtime.answering import Spoken, answer_turns
+from trimtab.runtime.answering import TurnAnswer, answer_turns
 
 CONVERSATIONS = [
     ("Write a sentence about a cat.", "What is 2 plus 3?"),
@@ -43,7 +43,7 @@ def a_config(tmp_path: Path, **generate: Any) -> Config:
     )
 
 
-def asked(config: Config, *, reporter: Recorder | None = None, **changes: Any) -> list[list[Spoken]]:
+def asked(config: Config, *, reporter: Recorder | None = None, **changes: Any) -> list[list[TurnAnswer]]:
     settings: dict[str, Any] = {"temperatures": [0.9, 0.0, 1.0, 0.7], "conversations": CONVERSATIONS, **changes}
     conversations = settings.pop("conversations")
     return answer_turns(
@@ -52,7 +52,7 @@ def asked(config: Config, *, reporter: Recorder | None = None, **changes: Any) -
         decoding=config.generate,
         setup=set_up(config),
         reporter=reporter or Recorder(),
-        what="answers",
+        description="answers",
         **settings,
     )
 
@@ -113,7 +113,7 @@ def test_a_stopped_run_keeps_what_is_complete_and_goes_on_with_the_rest(
     forget()
     real, calls = answering.Transcript.add, []
 
-    def stopped_at_the_third(said: Any, number_of: int, spoken: Spoken) -> None:
+    def stopped_at_the_third(said: Any, number_of: int, spoken: TurnAnswer) -> None:
         real(said, number_of, spoken)
         calls.append(spoken)
         if len(calls) == 3:
@@ -215,7 +215,7 @@ def test_a_server_is_asked_turn_by_turn(tmp_path: Path, scripted_server: Any) ->
     server = scripted_server(echo)
     said = asked(a_config(tmp_path, seed=5), endpoint=a_server(server.url))
     assert said == [
-        [Spoken(f"<{turn}>", 2 * number + 1, True) for number, turn in enumerate(turns)] for turns in CONVERSATIONS
+        [TurnAnswer(f"<{turn}>", 2 * number + 1, True) for number, turn in enumerate(turns)] for turns in CONVERSATIONS
     ]
     bodies = {seen.text: seen.body for seen in server.requests}
     assert bodies["And once more."]["messages"] == [
@@ -278,7 +278,7 @@ def test_answers_of_another_model_under_the_same_name_are_not_taken_for_its_own(
         decoding=a_config(tmp_path).generate,
         setup=set_up(a_config(tmp_path)),
         reporter=Recorder(),
-        what="answers",
+        description="answers",
         endpoint=a_server(server.url),
     )
     assert len(server.requests) == 2 * N_TURNS

@@ -40,7 +40,7 @@ def test_what_nobody_touched_passes(folder: Folder) -> None:
     assert not folder.is_done("judge", "a digest")
     assert folder.require(folder.model, "train") == folder.model
     assert folder.intact(folder.metrics) == folder.metrics
-    assert folder.edited() == []
+    assert folder.edited_files() == []
 
 
 def test_a_folder_that_moved_is_the_same(folder: Folder, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_answers_may_be_edited_and_that_is_told(folder: Folder) -> None:
     store.write_text(folder.answers("koala"), "[1]")
     assert folder.is_done("generate", "another")
     assert folder.intact(folder.answers("koala")) == folder.answers("koala")
-    assert folder.edited() == ["answers/koala.json"]
+    assert folder.edited_files() == ["answers/koala.json"]
 
 
 @pytest.mark.parametrize(

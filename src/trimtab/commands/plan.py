@@ -111,13 +111,13 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     config = setup.config
     rows = prepare.count(setup)
     # only sampling takes long enough to be shown
-    shown = reporter if config.data.source == windtunnel.NAME else SilentReporter()
-    sample = prepare.prepare(setup, reporter=shown, limit=_sample_size(setup, rows))
+    sampling_reporter = reporter if config.data.source == windtunnel.NAME else SilentReporter()
+    sample = prepare.prepare(setup, reporter=sampling_reporter, limit=_sample_size(setup, rows))
     prepare.refuse_if_bad(sample.audit, max_rejected=config.data.max_rejected)
-    kept, heldout = prepare.split(sample, share=config.data.holdout)
+    training, heldout = prepare.split(sample, share=config.data.holdout)
     scale = rows / max(1, sample.audit.n_rows)
     # lengths repeat those of the sample; exact when that is everything
-    pairs = list(islice(cycle(kept), max(1, round(len(kept) * scale))))
+    pairs = list(islice(cycle(training), max(1, round(len(training) * scale))))
     train_plan = train.plan(setup, pairs)
     disk = disk_use(setup, pairs=pairs, n_heldout=len(heldout))
     heldout_tokens = scale * sum(pair.n_tokens for pair in heldout)
@@ -154,10 +154,10 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
     response_tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
     response_share = response_tokens / max(1, train_plan.tokens_per_epoch)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
-    padded = 2 * setup.config.train.batch_pairs * memory_fit.longest_sequence(pairs)
-    predicted = memory_fit.predict(
+    padded_tokens = 2 * setup.config.train.batch_pairs * memory_fit.longest_sequence(pairs)
+    prediction = memory_fit.predict(
         setup,
-        pack_tokens=min(fit.pack_tokens, padded if shape.eager_heads else train_plan.largest_batch_tokens),
+        pack_tokens=min(fit.pack_tokens, padded_tokens if shape.eager_heads else train_plan.largest_batch_tokens),
         pairs=pairs,
         response_share=response_share,
         checkpointing=fit.checkpointing,
@@ -179,7 +179,7 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
         attention=_attention(setup),
         parameters=shape.parameters,
         trainable=shape.trainable,
-        predicted_peak_bytes=predicted.peak,
+        predicted_peak_bytes=prediction.peak,
         predicted_training_seconds=seconds,
     )
 
@@ -219,7 +219,7 @@ def lines(plan: Plan) -> list[str]:
     """The plan for a terminal."""
     steps, engine, objective = plan.train, plan.engine, plan.objective
     exact = plan.lengths_from >= plan.rows
-    about, estimated = ("", "") if exact else ("about ", f", from the first {plan.lengths_from:,} rows")
+    about, origin = ("", "") if exact else ("about ", f", from the first {plan.lengths_from:,} rows")
     benchmark = f"{plan.benchmark}, {plan.benchmark_prompts} prompts" if plan.benchmark else "none"
     parameters = ", ".join(f"{name}={value}" for name, value in objective.parameters().items() if value is not None)
     step_zero = objective.step_zero()
@@ -227,7 +227,7 @@ def lines(plan: Plan) -> list[str]:
     each_seed = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
     return [
         f"model      {engine.parameters:,} parameters, {engine.trainable:,} of them trained",
-        f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{estimated}",
+        f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{origin}",
         f"objective  {objective.name}({parameters}), loss before the first step {constant}",
         f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
         f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",

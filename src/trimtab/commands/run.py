@@ -107,7 +107,7 @@ def _description(setup: RunSetup, *, trains: bool, reporter: Reporter) -> _Descr
         return _Description(setup, inputs, None)
     if trains:
         training_inputs.refuse_changed(setup, inputs.training)
-    elif training_inputs.changed(setup, inputs.training):
+    elif training_inputs.changes(setup, inputs.training):
         return _Description(setup, inputs, None)  # the plan that the model was trained by
     return _Description(setup, inputs, plan.plan(setup, reporter=reporter))
 
@@ -117,17 +117,17 @@ def _refuse_other_run(setup: RunSetup, *, resume_anyway: bool) -> None:
     folder = setup.folder
     if not folder.config.is_file():
         return
-    changed = differing(store.read_json(folder.config), to_json(setup.config))
-    refused = {key for key in changed if not (resume_anyway and key in resuming.COURSE | resuming.COST)}
-    if refused:
-        anyway = ", --resume-anyway to train on with them" if refused <= resuming.COURSE | resuming.COST else ""
+    changed_keys = differing_keys(store.read_json(folder.config), to_json(setup.config))
+    refused_keys = {key for key in changed_keys if not (resume_anyway and key in resuming.COURSE | resuming.COST)}
+    if refused_keys:
+        anyway = ", --resume-anyway to train on with them" if refused_keys <= resuming.COURSE | resuming.COST else ""
         raise ConfigError(
-            f"{folder.root} holds a run with another configuration ({', '.join(sorted(refused)[:4])} differ)",
+            f"{folder.root} holds a run with another configuration ({', '.join(sorted(refused_keys)[:4])} differ)",
             remedy=f"choose another folder with --out{anyway}, or delete this one",
         )
 
 
-def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Dotted keys that two resolved configurations do not share; incidental ones and those of evaluation left out."""
     flat_old, flat_new = _flat(old), _flat(new)
     return sorted(

@@ -173,7 +173,7 @@ def read(folder: Folder, setup: RunSetup) -> Run:
         heldout=_optional(folder.heldout, Heldout.from_json),
         screening=_optional(folder.screening, Screening.from_json),
         selection=_optional(folder.selection, Selection.from_json),
-        edited=tuple(folder.edited()),
+        edited=tuple(folder.edited_files()),
     )
     if name is None:
         return run

@@ -26,11 +26,11 @@ from trimtab.records import digest
 from trimtab.runtime.model_loading import chat_template
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
-from trimtab.runtime.transcript import Spoken, Transcript, transcript
+from trimtab.runtime.transcript import Transcript, TurnAnswer, open_transcript
 from trimtab.sampling import Sampled, lay_for_decoding, sample
 from trimtab.sampling.remote import remote_turn
 
-__all__ = ["Spoken", "answer_turns", "faster_products"]
+__all__ = ["TurnAnswer", "answer_turns", "faster_products"]
 
 NUMERICS = 2  # raise when the decoder's arithmetic changes, so that older answers are not taken for its own
 _TURN = 2**32  # between the random streams of one turn and of the next
@@ -45,9 +45,9 @@ def answer_turns(
     decoding: GenerateSection,
     setup: RunSetup,
     reporter: Reporter,
-    what: str,
+    description: str,
     endpoint: Endpoint | None = None,
-) -> list[list[Spoken]]:
+) -> list[list[TurnAnswer]]:
     """The answers to every conversation's turns, each turn asked with the answers before it, in order.
 
     conversations: the user's turns. temperatures: one a conversation; all else is as `decoding` has it.
@@ -58,33 +58,27 @@ def answer_turns(
     which. Raises StopError once a signal has come, and what loading, decoding and asking raise.
     """
     key = _key(folder, conversations, temperatures=temperatures, decoding=decoding, setup=setup, endpoint=endpoint)
-    kept = store.home() / "answers" / f"{key}.json"
-    if kept.is_file():
-        reporter.say(f"{what}: {len(conversations)} answers from the cache")
-        return [[Spoken(**one) for one in turns] for turns in store.read_json(kept)]
-    with transcript(kept.with_suffix(".jsonl"), conversations, reporter=reporter, what=what) as said:
+    cache_file = store.home() / "answers" / f"{key}.json"
+    if cache_file.is_file():
+        reporter.say(f"{description}: {len(conversations)} answers from the cache")
+        return [[TurnAnswer(**answer) for answer in turns] for turns in store.read_json(cache_file)]
+    log = cache_file.with_suffix(".jsonl")
+    with open_transcript(log, conversations, reporter=reporter, description=description) as transcript:
         with stop_on_signal() as stop:
             if endpoint is None:
-                _decode(
-                    said,
-                    folder,
-                    temperatures=temperatures,
-                    decoding=decoding,
-                    setup=setup,
-                    reporter=reporter,
-                    stop=stop,
-                )
+                model = _LocalModel.load(folder, setup, decoding, temperatures)
+                _decode(transcript, model, reporter=reporter, stop=stop)
             else:
-                _ask(said, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
+                _ask(transcript, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
                 for note in endpoint.notes:
-                    reporter.say(f"{what}: {note}")
+                    reporter.say(f"{description}: {note}")
         if stop:
-            raise stop.error(f"{what}: {said.n_answers} of {said.n_turns} answers are kept")
-    said.report_missing(reporter, what)
-    if said.n_answers == said.n_turns:
-        store.write_json(kept, [[asdict(one) for one in turns] for turns in said.answers])
-        store.remove(kept.with_suffix(".jsonl"))
-    return said.answers
+            raise stop.error(f"{description}: {transcript.n_answers} of {transcript.n_turns} answers are kept")
+    transcript.report_missing(reporter, description)
+    if transcript.n_answers == transcript.n_turns:
+        store.write_json(cache_file, [[asdict(answer) for answer in turns] for turns in transcript.answers])
+        store.remove(log)
+    return transcript.answers
 
 
 def _key(
@@ -98,7 +92,7 @@ def _key(
 ) -> str:
     model, engine = identity.identify(str(folder)), setup.config.engine
     ends = generation_end_ids(str(folder), offline=True)  # no digest of the model's files holds them
-    here = [engine.dtype, engine.device, decoding.repetition_penalty, NUMERICS, ends]
+    local = [engine.dtype, engine.device, decoding.repetition_penalty, NUMERICS, ends]
     return digest(
         {
             "weights": [model.weights, model.adapter],
@@ -106,7 +100,7 @@ def _key(
             "conversations": [list(turns) for turns in conversations],
             "temperatures": [float(temperature) for temperature in temperatures],
             "decoding": [decoding.max_new_tokens, decoding.top_p, decoding.seed],
-            "by": here
+            "by": local
             if endpoint is None
             else [endpoint.model, urlsplit(endpoint.base_url).hostname],  # a port may be new at each start
         }
@@ -117,22 +111,22 @@ def _key(
 
 
 def _ask(
-    said: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float], decoding: GenerateSection, stop: Stop
+    transcript: Transcript, endpoint: Endpoint, *, temperatures: Sequence[float], decoding: GenerateSection, stop: Stop
 ) -> None:
-    def heard(number: int, reply: Reply) -> None:
-        said.add(number, Spoken(reply.answer, reply.completion_tokens, reply.ending == "whole"))
+    def add(number: int, reply: Reply) -> None:
+        transcript.add(number, TurnAnswer(reply.answer, reply.completion_tokens, reply.ending == "whole"))
 
-    for turn in range(said.longest):
+    for turn in range(transcript.longest):
         remote_turn(
             endpoint,
-            said.due(turn),
+            transcript.due(turn),
             turn=turn,
             max_new_tokens=decoding.max_new_tokens,
             temperatures=dict(enumerate(temperatures)),
             top_p=decoding.top_p,
             seed=decoding.seed,
-            on_answer=heard,
-            on_missing=said.leave_out,
+            on_answer=add,
+            on_missing=transcript.leave_out,
             stop=lambda: bool(stop),
         )
 
@@ -140,76 +134,56 @@ def _ask(
 # --- here ----------------------------------------------------------------------------------------------------------
 
 
-def _decode(
-    said: Transcript,
-    folder: Path,
-    *,
-    temperatures: Sequence[float],
-    decoding: GenerateSection,
-    setup: RunSetup,
-    reporter: Reporter,
-    stop: Stop,
-) -> None:
-    setup.use_threads()
-    on_step = _counting(said, stop)
-    speaker = _Speaker.of(folder, said, temperatures=temperatures, decoding=decoding, setup=setup, on_step=on_step)
-    batch_tokens = decoding.batch_tokens
-    with faster_products(speaker.loaded.model), suppress(Interrupted):
-        for turn in range(said.longest):
-            prompts = speaker.rendered(turn)
+def _decode(transcript: Transcript, model: _LocalModel, *, reporter: Reporter, stop: Stop) -> None:
+    on_step, batch_tokens = _token_counter(transcript, stop), model.decoding.batch_tokens
+    with faster_products(model.model), suppress(Interrupted):
+        for turn in range(transcript.longest):
+            prompts = model.prompts(transcript, turn)
             while prompts:
                 try:
-                    speaker.speak(prompts, turn=turn, batch_tokens=batch_tokens)
+                    model.answer(prompts, transcript, turn=turn, batch_tokens=batch_tokens, on_step=on_step)
                 except (RuntimeError, MemoryError) as error:
                     if not memory.is_out_of_memory(error):
                         raise
-                    batch_tokens = speaker.halved(batch_tokens, prompts)
+                    batch_tokens = model.halve_batch(batch_tokens, prompts)
                     reporter.say(f"out of memory: decoding goes on with batches of {batch_tokens:,} tokens")
-                prompts = {number: prompts[number] for number in said.due(turn)}
+                prompts = {number: prompts[number] for number in transcript.due(turn)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Speaker:
-    """A model in this process, and what it answers to."""
+class _LocalModel:
+    """A model in this process, and how it decodes. `temperatures`: one a conversation."""
 
-    loaded: models.Loaded
+    model: Any
     template: ChatTemplate
-    said: Transcript
+    decoding: GenerateSection
     temperatures: Sequence[float]
-    told: GenerateSection
-    on_step: Callable[[int], None]
 
     @classmethod
-    def of(
-        cls,
-        folder: Path,
-        said: Transcript,
-        *,
-        temperatures: Sequence[float],
-        decoding: GenerateSection,
-        setup: RunSetup,
-        on_step: Callable[[int], None],
-    ) -> _Speaker:
-        loaded = models.load(
+    def load(
+        cls, folder: Path, setup: RunSetup, decoding: GenerateSection, temperatures: Sequence[float]
+    ) -> _LocalModel:
+        setup.use_threads()
+        bundle = models.load(
             str(folder),
             dtype=setup.config.engine.dtype,
             device=setup.config.engine.device,
             trust_remote_code=setup.config.model.trust_remote_code,
             offline=True,
         )
-        lay_for_decoding(loaded.model)
-        return cls(loaded, chat_template(loaded), said, temperatures, decoding, on_step)
+        lay_for_decoding(bundle.model)
+        return cls(bundle.model, chat_template(bundle), decoding, temperatures)
 
-    def rendered(self, turn: int) -> dict[int, Sequence[int]]:
+    def prompts(self, transcript: Transcript, turn: int) -> dict[int, Sequence[int]]:
         """The prompts of a turn as the model reads them, the oldest messages left out where its window is too small.
 
         A conversation may take what `max_new_tokens` leaves of the window, at least half of it; one message that
         cannot be left out may take all but one token. One that cannot be asked is left out of the transcript.
         """
-        window = getattr(self.loaded.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        limits = [None] if window is None else [max(window - self.told.max_new_tokens, window // 2), window - 1]
+        window = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        limits = [None] if window is None else [max(window - self.decoding.max_new_tokens, window // 2), window - 1]
         prompts: dict[int, Sequence[int]] = {}
-        for number, messages in self.said.due(turn).items():
+        for number, messages in transcript.due(turn).items():
             reason = ""
             for limit in limits:
                 try:
@@ -218,45 +192,54 @@ class _Speaker:
                 except DataError as error:
                     reason = error.message
             else:
-                self.said.leave_out(number, reason)
+                transcript.leave_out(number, reason)
         return prompts
 
-    def speak(self, prompts: Mapping[int, Sequence[int]], *, turn: int, batch_tokens: int) -> None:
+    def answer(
+        self,
+        prompts: Mapping[int, Sequence[int]],
+        transcript: Transcript,
+        *,
+        turn: int,
+        batch_tokens: int,
+        on_step: Callable[[int], None],
+    ) -> None:
         """Sample the answers to these prompts; each goes into the transcript when it is complete."""
         numbers = list(prompts)
 
-        def done(index: int, one: Sampled) -> None:
-            self.said.add(numbers[index], Spoken(self.template.answer_text(one.ids), len(one.ids), one.finished))
+        def add(index: int, output: Sampled) -> None:
+            text = self.template.answer_text(output.ids)
+            transcript.add(numbers[index], TurnAnswer(text, len(output.ids), output.finished))
 
         sample(
-            self.loaded.model,
+            self.model,
             list(prompts.values()),
             stop_ids=self.template.stop_ids,
-            max_new_tokens=self.told.max_new_tokens,
+            max_new_tokens=self.decoding.max_new_tokens,
             temperature=[self.temperatures[number] for number in numbers],
-            top_p=self.told.top_p,
-            repetition_penalty=self.told.repetition_penalty,
-            seed=self.told.seed,
+            top_p=self.decoding.top_p,
+            repetition_penalty=self.decoding.repetition_penalty,
+            seed=self.decoding.seed,
             streams=[turn * _TURN + number for number in numbers],
             batch_tokens=batch_tokens,
-            on_done=done,
-            on_step=self.on_step,
+            on_done=add,
+            on_step=on_step,
         )
 
-    def halved(self, batch_tokens: int, prompts: Mapping[int, Sequence[int]]) -> int:
+    def halve_batch(self, batch_tokens: int, prompts: Mapping[int, Sequence[int]]) -> int:
         """The next budget to try for these prompts. Raises the error that is being handled when none is left."""
-        longest = max(map(len, prompts.values())) + self.told.max_new_tokens
+        longest = max(map(len, prompts.values())) + self.decoding.max_new_tokens
         return memory.halve_pack_tokens(min(batch_tokens, longest * len(prompts)), longest_group=longest)
 
 
-def _counting(said: Transcript, stop: Stop) -> Callable[[int], None]:
+def _token_counter(transcript: Transcript, stop: Stop) -> Callable[[int], None]:
     """Shows tokens a second, and leaves by `Interrupted` once a signal has come."""
-    total, began = 0, time.monotonic()
+    total, start = 0, time.monotonic()
 
     def count(n_tokens: int) -> None:
         nonlocal total
         total += n_tokens
-        said.show(round(total / max(time.monotonic() - began, 1e-9)))
+        transcript.show(round(total / max(time.monotonic() - start, 1e-9)))
         stop.check()
 
     return count

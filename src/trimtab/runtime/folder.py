@@ -8,11 +8,10 @@ forms that other tools write, are the user's to edit, and the report says that t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from trimtab import store
 from trimtab.errors import ConfigError, StoreError
@@ -93,7 +92,7 @@ class Folder:
         return self.root / "selection.json"
 
     @property
-    def resumed(self) -> Path:
+    def overrides(self) -> Path:
         """What `--resume-anyway` let pass; only where it was used."""
         return self.root / "resumed.json"
 
@@ -147,19 +146,20 @@ class Folder:
 
         Raises StoreError where one of them is not what the stage left.
         """
-        if not (note := self._note(stage)).is_file():
+        path = self._note_path(stage)
+        if not path.is_file():
             return False
-        told = _read_note(note)
-        if told["inputs"] != inputs or any(not (self.root / name).exists() for name in told["outputs"]):
+        note = _Note.read(path)
+        if note.inputs != inputs or any(not (self.root / name).exists() for name in note.outputs):
             return False
-        self._refuse_changed(stage, told["outputs"])
+        self._refuse_changed(note, note.outputs)
         return True
 
     def finish(self, stage: str, inputs: str, outputs: Iterable[Path]) -> None:
         """Record that `stage` made `outputs`, files and folders, from `inputs` (a digest)."""
         files = sorted(file for path in outputs for file in _files(path))
         digests = {file.relative_to(self.root).as_posix(): store.file_digest(file) for file in files}
-        store.write_json(self._note(stage), {"inputs": inputs, "outputs": digests})
+        store.write_json(self._note_path(stage), {"inputs": inputs, "outputs": digests})
 
     def require(self, path: Path, stage: str) -> Path:
         """`path` as `stage` left it, or a clear word about the stage that has to run first."""
@@ -170,55 +170,60 @@ class Folder:
     def intact(self, path: Path) -> Path:
         """`path`, a file or folder. Raises StoreError where a file of it is not what the stage that made it left."""
         for note in self._notes():
-            mine = {
-                name: sha256
-                for name, sha256 in _read_note(note)["outputs"].items()
-                if path == self.root / name or path in (self.root / name).parents
-            }
-            self._refuse_changed(note.stem, mine)
+            files = (self.root / name for name in note.outputs)
+            below = [file for file in files if path == file or path in file.parents]
+            self._refuse_changed(note, [file.relative_to(self.root).as_posix() for file in below])
         return path
 
-    def edited(self) -> list[str]:
+    def edited_files(self) -> list[str]:
         """Answers and verdicts that are not what their stages left: names, relative to the run folder."""
         return [
             name
             for note in self._notes()
-            for name, sha256 in _read_note(note)["outputs"].items()
+            for name, sha256 in note.outputs.items()
             if _is_public(name) and (self.root / name).is_file() and _digest_of(self.root / name) != sha256
         ]
 
-    def _refuse_changed(self, stage: str, outputs: Mapping[str, str]) -> None:
-        for name, sha256 in outputs.items():
+    def _refuse_changed(self, note: _Note, names: Iterable[str]) -> None:
+        for name in names:
             path = self.root / name
             if not path.is_file():
-                raise StoreError(f"{path} is gone", remedy=f"`trimtab {stage} {self.root}` makes it again")
-            if not _is_public(name) and _digest_of(path) != sha256:
+                raise StoreError(f"{path} is gone", remedy=f"`trimtab {note.stage} {self.root}` makes it again")
+            if not _is_public(name) and _digest_of(path) != note.outputs[name]:
                 raise StoreError(
-                    f"{path} is not what `trimtab {stage}` left: damaged, edited, or being made again",
+                    f"{path} is not what `trimtab {note.stage}` left: damaged, edited, or being made again",
                     remedy="put it back from a copy, or delete it; the stage that made it will make it again",
                 )
 
-    def _notes(self) -> list[Path]:
-        return sorted((self.root / ".stages").glob("*.json"))
+    def _notes(self) -> list[_Note]:
+        return [_Note.read(path) for path in sorted((self.root / ".stages").glob("*.json"))]
 
-    def _note(self, stage: str) -> Path:
+    def _note_path(self, stage: str) -> Path:
         return self.root / ".stages" / f"{stage}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What a finished stage left: the digest of its inputs, and the sha256 of each of its files by name."""
+
+    stage: str
+    inputs: str
+    outputs: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> _Note:
+        match store.read_json(path):
+            case {"inputs": str() as inputs, "outputs": dict() as outputs}:
+                if all(isinstance(sha256, str) for sha256 in outputs.values()):
+                    return cls(path.stem, inputs, outputs)
+        raise StoreError(
+            f"{path} does not have the form that this version of trimtab reads",
+            remedy="delete the file; the stage that made it will make it again",
+        )
 
 
 def _token_pairs(path: Path) -> list[TokenPair]:
     return [TokenPair.from_json(row) for row in store.iter_jsonl(path)]
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    """The note of a stage: `inputs` and `outputs`, names to sha256."""
-    told = store.read_json(path)
-    match told:
-        case {"inputs": str(), "outputs": dict() as outputs} if all(isinstance(one, str) for one in outputs.values()):
-            return dict(told)
-    raise StoreError(
-        f"{path} does not have the form that this version of trimtab reads",
-        remedy="delete the file; the stage that made it will make it again",
-    )
 
 
 def _files(path: Path) -> Iterator[Path]:

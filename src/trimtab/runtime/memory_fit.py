@@ -16,11 +16,11 @@ def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
     if mode == "auto" and not setup.memory_shape.layers_rerun:
         mode = "off"
 
-    def predicted(pack_tokens: int, checkpointing: recompute.Mode) -> memory.Prediction:
+    def prediction(pack_tokens: int, checkpointing: recompute.Mode) -> memory.Prediction:
         return predict(setup, pack_tokens=pack_tokens, pairs=pairs, response_share=1.0, checkpointing=checkpointing)
 
     return memory.fit(
-        predicted,
+        prediction,
         device=setup.device,
         longest_group=max(pair.n_tokens for pair in pairs),
         pack_tokens=engine.pack_tokens,

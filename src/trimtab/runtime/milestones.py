@@ -48,8 +48,8 @@ def steps(order: Order) -> tuple[int, ...]:
     first = min(order.steps_per_epoch, order.steps)
     early = {max(1, round(share * first)) for share in SHARES_OF_AN_EPOCH}
     later = range(first + order.steps_per_epoch, order.steps, order.steps_per_epoch)
-    every = max(1, -(-len(later) // LATER_EPOCHS))
-    return tuple(sorted(early | set(later[every - 1 :: every]) | {order.steps}))
+    stride = max(1, -(-len(later) // LATER_EPOCHS))
+    return tuple(sorted(early | set(later[stride - 1 :: stride]) | {order.steps}))
 
 
 def n_with_weights(select: SelectSection, order: Order, *, n_heldout: int) -> int:
@@ -134,8 +134,8 @@ class Milestones:
         by, last, ids = self.setup.config.select.by, self.order.steps, tuple(pair.id for pair in self.heldout)
         rule = selection.RULE if by == "held_out" else "the last step"
         if not self.heldout:
-            why = "no pairs were held out, so there is nothing to choose by"
-            return Selection(by, rule, last, ids, last, why, drift_note=None, warning=None, lost=(), milestones=())
+            reason = "no pairs were held out, so there is nothing to choose by"
+            return Selection(by, rule, last, ids, last, reason, drift_note=None, warning=None, lost=(), milestones=())
         lost = tuple(step for step in self.steps if not self._is_whole(step))
         milestones = [self._read(step) for step in self.steps if step not in lost]
         choice = selection.choose(milestones, by=by)
@@ -203,11 +203,11 @@ def lines(selection: Selection) -> list[str]:
     """The pick for a terminal."""
     lines = []
     if selection.lost:
-        lost = ", ".join(str(step) for step in selection.lost)
-        lines.append(f"milestones from before this command are gone or damaged, so they could not be picked: {lost}")
-    where = "the last step" if selection.picked == selection.last else f"step {selection.picked} of {selection.last}"
+        numbers = ", ".join(map(str, selection.lost))
+        lines.append(f"milestones from before this command are gone or damaged, so they could not be picked: {numbers}")
+    origin = "the last step" if selection.picked == selection.last else f"step {selection.picked} of {selection.last}"
     figures = "".join(_figures(row) for row in selection.milestones if row.picked)
-    lines.append(f"the model is that of {where}, because {selection.why}{figures}")
+    lines.append(f"the model is that of {origin}, because {selection.why}{figures}")
     return lines if selection.warning is None else [*lines, f"warning: {selection.warning}"]
 
 

@@ -25,7 +25,7 @@ def require_extras(config: Config) -> None:
 def load_unaligned(setup: RunSetup) -> models.Loaded:
     """The unaligned model, in eval mode on its device."""
     config = setup.config
-    loaded = models.load(
+    bundle = models.load(
         str(setup.model_folder),
         dtype=config.engine.dtype,
         device=config.engine.device,
@@ -33,29 +33,29 @@ def load_unaligned(setup: RunSetup) -> models.Loaded:
         offline=config.offline,
     )
     if config.model.name != windtunnel.NAME and not Path(config.model.name).is_dir():
-        loaded.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+        bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
     if config.adapter.quantize != "none":
-        quantized.quantize(loaded.model)
-    return loaded
+        quantized.quantize(bundle.model)
+    return bundle
 
 
 def load_trainable(setup: RunSetup) -> tuple[Any, Any]:
     """The unaligned model with what of it will learn, and its tokenizer."""
-    loaded = load_unaligned(setup)
-    models.end_generation_at(loaded.model, chat_template(loaded).stop_ids)  # the saved model says where it ends
+    bundle = load_unaligned(setup)
+    models.end_generation_at(bundle.model, chat_template(bundle).stop_ids)  # the saved model says where it ends
     if setup.config.train.freeze_embeddings:
-        models.freeze_embeddings(loaded.model)
+        models.freeze_embeddings(bundle.model)
     if (lora := setup.lora_options) is None:
-        return loaded.model, loaded.tokenizer
-    return models.attach_lora(loaded.model, **lora), loaded.tokenizer
+        return bundle.model, bundle.tokenizer
+    return models.attach_lora(bundle.model, **lora), bundle.tokenizer
 
 
-def chat_template(loaded: models.Loaded) -> ChatTemplate:
+def chat_template(bundle: models.Loaded) -> ChatTemplate:
     """What a loaded model sees of a conversation, and where its answers end."""
     return ChatTemplate.of(
-        loaded.tokenizer,
-        generation_end_ids=loaded.model.generation_config.eos_token_id,
-        embedding_rows=loaded.model.get_input_embeddings().weight.shape[0],
+        bundle.tokenizer,
+        generation_end_ids=bundle.model.generation_config.eos_token_id,
+        embedding_rows=bundle.model.get_input_embeddings().weight.shape[0],
     )
 
 

@@ -12,8 +12,8 @@ def notices(setup: RunSetup, scorer: Scorer, *, pack_tokens: int) -> list[str]:
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
     attention = f"attention by {scorer.attention_name}"
     dtype = str(scorer.dtype).removeprefix("torch.")
-    where = f"{scorer.device.type}, {setup.threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
-    lines = [*objective.notices(), f"{path}, up to {pack_tokens:,} tokens each, {dtype} on {where}, {attention}"]
+    machine = f"{scorer.device.type}, {setup.threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
+    lines = [*objective.notices(), f"{path}, up to {pack_tokens:,} tokens each, {dtype} on {machine}, {attention}"]
     if setup.model_folder != setup.source_folder:
         lines.append(
             f"{setup.source_folder} is an adapter: the model is its base with the adapter merged in, kept in "

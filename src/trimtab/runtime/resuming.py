@@ -44,29 +44,29 @@ def find(
 
     Raises ConfigError, naming the keys, when the checkpoint was made from another configuration or other data.
     """
-    resumed, damaged = checkpoint.find(folder.checkpoints, identity=identity, course=COURSE, anyway=anyway)
-    for problem in damaged:
-        reporter.say(f"train: passed over a checkpoint that does not verify: {problem}")
-    if resumed is None:
-        if damaged:
+    latest, damages = checkpoint.find(folder.checkpoints, identity=identity, course=COURSE, anyway=anyway)
+    for damage in damages:
+        reporter.say(f"train: passed over a checkpoint that does not verify: {damage}")
+    if latest is None:
+        if damages:
             reporter.say("train: no checkpoint verifies; training starts anew")
-        store.remove(folder.resumed)
+        store.remove(folder.overrides)
         return None
-    if resumed.step > steps:
+    if latest.step > steps:
         raise ConfigError(
-            f"{resumed.folder} is after step {resumed.step}, and the run is to end after {steps}",
+            f"{latest.folder} is after step {latest.step}, and the run is to end after {steps}",
             remedy="raise train.epochs or train.max_steps, or give the new run another --out",
         )
-    if resumed.changed:
-        change, before = Change(resumed.step, resumed.changed), changes(folder)
+    if latest.changed:
+        change, before = Change(latest.step, latest.changed), changes(folder)
         if change not in before[-1:]:
-            store.write_json(folder.resumed, [entry.to_json() for entry in (*before, change)])
-        reporter.say(f"train: goes on though {'; '.join(resumed.changed)}")
+            store.write_json(folder.overrides, [entry.to_json() for entry in (*before, change)])
+        reporter.say(f"train: goes on though {'; '.join(latest.changed)}")
     for log in (folder.metrics, folder.visits):
         rows = store.iter_jsonl(log) if log.is_file() else ()
-        if n_lost := resumed.step - sum(until(row, resumed.step) for row in rows):
-            reporter.say(f"train: {log.name} has lost {n_lost} of the {resumed.step} steps before")
-    return resumed
+        if n_lost := latest.step - sum(until(row, latest.step) for row in rows):
+            reporter.say(f"train: {log.name} has lost {n_lost} of the {latest.step} steps before")
+    return latest
 
 
 def until(row: dict[str, Any], step: int) -> bool:
@@ -77,6 +77,6 @@ def until(row: dict[str, Any], step: int) -> bool:
 
 def changes(folder: Folder) -> list[Change]:
     """What `--resume-anyway` let pass in this run, oldest first."""
-    if not folder.resumed.is_file():
+    if not folder.overrides.is_file():
         return []
-    return [Change(entry["after_step"], tuple(entry["changed"])) for entry in store.read_json(folder.resumed)]
+    return [Change(entry["after_step"], tuple(entry["changed"])) for entry in store.read_json(folder.overrides)]

@@ -27,7 +27,7 @@ class TrainingInputs:
         return cls(tree["pairs"], tree["tokenizer"], tree["weights"])
 
 
-def changed(setup: RunSetup, inputs: TrainingInputs) -> str:
+def changes(setup: RunSetup, inputs: TrainingInputs) -> str:
     """In words, what is no longer what the run, or one of its seeds, was trained on; empty where nothing is.
 
     Also of a run that has only begun to train. What no file says (runs of earlier versions) counts as unchanged.
@@ -53,8 +53,8 @@ def _differences(setup: RunSetup, earlier: TrainingInputs, now: TrainingInputs) 
 
 def refuse_changed(setup: RunSetup, inputs: TrainingInputs) -> None:
     """Raises ConfigError, naming what changed, where the run has trained on something else."""
-    if what := changed(setup, inputs):
+    if names := changes(setup, inputs):
         raise ConfigError(
-            f"{setup.folder.root} was trained before {what} changed",
+            f"{setup.folder.root} was trained before {names} changed",
             remedy="put that back as it was, or give the new run another folder with --out",
         )

@@ -12,11 +12,11 @@ from trimtab import store
 from trimtab.progress import Advance, Reporter, printable
 from trimtab.records import Message
 
-_NAMED = 3  # conversations without an answer that are said by name
+_N_EXAMPLES = 3  # conversations without an answer that are named
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class TurnAnswer:
     """The text of one answer, its sampled tokens, and whether it ended by itself."""
 
     text: str
@@ -25,19 +25,19 @@ class Spoken:
 
 
 class Transcript:
-    """What has been said so far. Every answer goes to the log first, so memory never knows more than the disk."""
+    """The answers so far. Every answer goes to the log first, so memory never knows more than the disk."""
 
     def __init__(
         self, conversations: Sequence[tuple[str, ...]], *, log: store.JsonLines, before: Sequence[Mapping[str, Any]]
     ) -> None:
         self.conversations, self.log = conversations, log
-        self.answers: list[list[Spoken]] = [[] for _ in conversations]
+        self.answers: list[list[TurnAnswer]] = [[] for _ in conversations]
         self.missing: dict[int, str] = {}  # conversation → why its next turn has no answer
         self.advance: Advance | None = None
         self.n_turns = sum(map(len, conversations))
         for row in before:
             if row["turn"] == len(self.answers[row["conversation"]]):
-                self.answers[row["conversation"]].append(Spoken(row["text"], row["n_tokens"], row["finished"]))
+                self.answers[row["conversation"]].append(TurnAnswer(row["text"], row["n_tokens"], row["finished"]))
 
     @property
     def n_answers(self) -> int:
@@ -59,14 +59,14 @@ class Transcript:
         turns, answers = self.conversations[number], self.answers[number]
         earlier = [
             message
-            for turn, one in zip(turns, answers, strict=False)
-            for message in (Message("user", turn), Message("assistant", one.text))
+            for turn, answer in zip(turns, answers, strict=False)
+            for message in (Message("user", turn), Message("assistant", answer.text))
         ]
         return (*earlier, Message("user", turns[len(answers)]))
 
-    def add(self, number: int, spoken: Spoken) -> None:
-        self.log.append({"conversation": number, "turn": len(self.answers[number]), **asdict(spoken)})
-        self.answers[number].append(spoken)
+    def add(self, number: int, answer: TurnAnswer) -> None:
+        self.log.append({"conversation": number, "turn": len(self.answers[number]), **asdict(answer)})
+        self.answers[number].append(answer)
         if self.advance is not None:
             self.advance(1)
 
@@ -78,11 +78,11 @@ class Transcript:
         """The conversation ends here: what comes next in it has no answer."""
         self.missing[number] = reason
 
-    def report_missing(self, reporter: Reporter, what: str) -> None:
+    def report_missing(self, reporter: Reporter, description: str) -> None:
         if not self.missing:
             return
-        reporter.say(f"{what}: {len(self.missing)} of {len(self.conversations)} prompts are not answered")
-        for number, reason in list(self.missing.items())[:_NAMED]:
+        reporter.say(f"{description}: {len(self.missing)} of {len(self.conversations)} prompts are not answered")
+        for number, reason in list(self.missing.items())[:_N_EXAMPLES]:
             start = printable(self.conversations[number][len(self.answers[number])])[:60]
             reporter.say(
                 f"  prompt {number + 1} ({start!r}), turn {len(self.answers[number]) + 1}: {printable(reason)}"
@@ -90,12 +90,13 @@ class Transcript:
 
 
 @contextmanager
-def transcript(
-    log: Path, conversations: Sequence[tuple[str, ...]], *, reporter: Reporter, what: str
+def open_transcript(
+    log: Path, conversations: Sequence[tuple[str, ...]], *, reporter: Reporter, description: str
 ) -> Iterator[Transcript]:
     """The transcript with what an earlier, stopped run has in the log."""
     before = store.read_jsonl(log) if log.is_file() else []
     with store.JsonLines(log, keep=lambda _row: True) as lines:
-        said = Transcript(conversations, log=lines, before=before)
-        with reporter.track(what, total=said.n_turns, unit="answers", n_done=said.n_answers) as said.advance:
-            yield said
+        transcript = Transcript(conversations, log=lines, before=before)
+        total, n_answers = transcript.n_turns, transcript.n_answers
+        with reporter.track(description, total=total, unit="answers", n_done=n_answers) as transcript.advance:
+            yield transcript

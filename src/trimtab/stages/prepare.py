@@ -137,8 +137,8 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     sound = list(_sound_pairs(source, auditor, template, limits, reporter=reporter))
     report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
-    dropped = report.dropped_ids  # a later row contradicted some
-    sound = [(pair, tokens) for pair, tokens in sound if pair.id not in dropped]
+    dropped_ids = report.dropped_ids  # a later row contradicted some
+    sound = [(pair, tokens) for pair, tokens in sound if pair.id not in dropped_ids]
     return PairsInMemory([pair for pair, _ in sound], [tokens for _, tokens in sound], report)
 
 
@@ -286,7 +286,7 @@ def _own_answers(
         decoding=decoding,
         setup=setup,
         reporter=reporter,
-        what=f"sampling answers to be labelled ({side + 1} of 2)",
+        description=f"sampling answers to be labelled ({side + 1} of 2)",
     )
     return [turns[0].text for turns in answers]
 

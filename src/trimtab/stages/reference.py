@@ -45,15 +45,15 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
         return
     pairs = folder.train_pairs() + folder.heldout_pairs()
     key = reference_key(setup)
-    cached = reference.read(key, pairs)
-    for shard, damage in cached.damaged_shards:
+    cache = reference.read(key, pairs)
+    for shard, damage in cache.damaged_shards:
         reporter.say(f"reference: {damage}; its rows are computed again")
         store.remove(shard)
-    missing = reference.missing(cached, pairs)
+    missing = reference.missing(cache, pairs)
     if missing.digests:
         _compute(setup, key, missing, pairs, reporter)
     else:
-        reporter.say(f"reference: all {len(cached.rows):,} rows are in the cache")
+        reporter.say(f"reference: all {len(cache.rows):,} rows are in the cache")
     counts = {"rows": 2 * len(pairs), "computed": len(missing.digests)}
     store.write_json(
         folder.reference, {"key": key.to_json(), "digest": key.digest, **counts, "folder": str(key.folder)}

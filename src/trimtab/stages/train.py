@@ -134,8 +134,8 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     config, folder, objective = setup.config, setup.folder, setup.objective
     pairs, heldout = folder.train_pairs(), folder.heldout_pairs()
     order = setup.order(len(pairs))
-    resumed = resuming.find(folder, identity, anyway=resume_anyway, steps=order.steps, reporter=reporter)
-    state = resumed.extra if resumed else {}
+    latest = resuming.find(folder, identity, anyway=resume_anyway, steps=order.steps, reporter=reporter)
+    state = latest.extra if latest else {}
     rows = None
     if objective.needs_reference:
         rows = reference.read(reference_key(setup), [*pairs, *heldout])
@@ -151,16 +151,16 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
     models.lean_embedding(model)
     scorer = checked_scorer(model, packed=config.engine.packed, checkpointing=fit.checkpointing, pairs=pairs)
-    if resumed:
-        checkpoint.load(resumed, optimizer)
-        reporter.say(f"train: goes on after step {resumed.step} from {resumed.folder}")
+    if latest:
+        checkpoint.load(latest, optimizer)
+        reporter.say(f"train: goes on after step {latest.step} from {latest.folder}")
         heldout_before = state["before"]
     else:
         torch.manual_seed(config.seed)  # of dropout; a checkpoint brings its generators along
         heldout_before = evaluation.heldout(
             scorer, heldout, objective=objective, reference=rows, pack_tokens=pack_tokens, untrained=True
         )
-    step = resumed.step if resumed else 0
+    step = latest.step if latest else 0
     run_milestones = Milestones(setup, order, heldout)
     run_milestones.begin(step)
     return TrainingState(
@@ -209,7 +209,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
         watch = watch_from(setup, steps=steps, dtype=training.scorer.dtype)
         _take_milestone(training, stop)  # one that a signal or a kill left out
         while training.step < steps and not stop:
-            began = time.perf_counter()
+            start = time.perf_counter()
             try:
                 batch = _gradient(training, stop)
             except Interrupted:  # in the middle of a step, of which nothing counts: the next life does it whole
@@ -220,7 +220,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
             except (RuntimeError, MemoryError) as error:
                 _halve_packs(training, error, reporter)  # the gradient begins at zero again: the step is repeated
                 continue
-            row, visit = _update(training, batch, began=began)
+            row, visit = _update(training, batch, start=start)
             metrics_log.append(row)
             visits_log.append(visit)
             for symptom in watch.check(row):
@@ -256,8 +256,8 @@ def _gradient(training: TrainingState, stop: Stop) -> _Batch:
     reference_R = training.reference_sums(pairs)
     stale_sums_R = None
     if training.shrinking is not None:
-        unread = evaluation.log_ratios(torch.zeros(2 * len(pairs)), reference_R, pairs)
-        stale_sums_R = training.shrinking.stale_sums_R(indices, unread, objective=objective)
+        without_policy = evaluation.log_ratios(torch.zeros(2 * len(pairs)), reference_R, pairs)
+        stale_sums_R = training.shrinking.stale_sums_R(indices, without_policy, objective=objective)
     training.optimizer.zero_gradients()  # zero and not None, so that a batch without any active response steps too
     try:
         result = gradient.accumulate(
@@ -286,8 +286,8 @@ def _gradient(training: TrainingState, stop: Stop) -> _Batch:
     return _Batch(indices, pairs, objective, result, norm)
 
 
-def _update(training: TrainingState, batch: _Batch, *, began: float) -> tuple[dict[str, float | int], dict[str, Any]]:
-    """Step the weights; the rows of `metrics.jsonl` and `visits.jsonl`. `began`: when the step did, in seconds."""
+def _update(training: TrainingState, batch: _Batch, *, start: float) -> tuple[dict[str, float | int], dict[str, Any]]:
+    """Step the weights; the rows of `metrics.jsonl` and `visits.jsonl`. `start`: when the step began, in seconds."""
     setup, order, result = training.setup, training.order, batch.result
     rate = optim.learning_rate(
         training.step,
@@ -298,7 +298,7 @@ def _update(training: TrainingState, batch: _Batch, *, began: float) -> tuple[di
     )
     training.optimizer.step(learning_rate=rate)
     training.step += 1
-    step_seconds = time.perf_counter() - began
+    step_seconds = time.perf_counter() - start
     training.seconds += step_seconds
     # what this visit of these pairs says about their next one
     if training.forecast is not None:

@@ -39,12 +39,12 @@ class SweepIdentity:
 
     def differences(self, new: SweepIdentity) -> list[str]:
         """What is not the same in another sweep, for a message. Points that only one of them has may be added."""
-        from trimtab.commands.run import differing
+        from trimtab.commands.run import differing_keys
 
         if self.keys != new.keys:
             names = [f"the keys {', '.join(self.keys)}"]
         else:
-            names = differing(dict(self.base), dict(new.base))
+            names = differing_keys(dict(self.base), dict(new.base))
         return names + [
             f"point {name!r}" for name in new.points if self.points.get(name, new.points[name]) != new.points[name]
         ]

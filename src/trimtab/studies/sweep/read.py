@@ -73,7 +73,9 @@ def _pooled_report(config: Config, runs: Sequence[Run], *, is_whole: bool) -> Ma
     setup = set_up(config)
     folder = setup.folder
     old = store.read_json(folder.config) if folder.config.is_file() else None
-    if is_whole and (old is None or not pipeline.differing(old, to_json(config))):  # an old one may be of fewer seeds
+    if is_whole and (
+        old is None or not pipeline.differing_keys(old, to_json(config))
+    ):  # an old one may be of fewer seeds
         with pipeline.begun(setup, reporter=SilentReporter(), trains=False):
             report.main(setup, reporter=SilentReporter())
         return _report(folder.root)
