@@ -157,6 +157,22 @@ def test_lists_in_yaml_are_as_written(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+Y1 = Path(__file__).resolve().parents[2] / "shared" / "cases" / "eval" / "Y1_yaml"
+
+
+@pytest.mark.needs_shared
+@pytest.mark.skipif(not Y1.is_dir(), reason="needs ../shared/cases")
+def test_the_yaml_of_the_shared_cases_is_read_as_it_is_written() -> None:
+    first, second, switch = (config.resolve(files.read_file(Y1 / f"{name}.yaml")) for name in ("r", "r2", "switch"))
+    assert (first.objective.beta, first.train.learning_rate) == (0.1, 1e-5)
+    assert (second.objective.beta, second.train.learning_rate, second.engine.screening) == (0.1, 1e-5, "off")
+    assert switch.engine.shrinking == "off"
+    assert files.read_file(Y1 / "sweep.yaml")["sweep"]["grid"] == {
+        "train.learning_rate": [1e-5, 1e-4], "objective.beta": [0.1, 0.3]
+    }  # fmt: skip
+    assert files.read_file(Y1 / "sweep_switch.yaml")["sweep"]["grid"] == {"engine.screening": ["on", "off"]}
+
+
 @pytest.mark.parametrize("switch", ["packed", "screening", "shrinking"])
 def test_true_and_false_are_on_and_off(switch: str) -> None:
     tree = {"model": "m", "data": "d", "engine": {switch: False}}
