@@ -20,7 +20,7 @@ from trimtab.reporting.numbers.common_prompts import CommonPrompts, Measure
 from trimtab.reporting.numbers.paired_change import PairedChange, win_rate_change
 from trimtab.reporting.read import Run
 
-MOST_BINS = 18
+MOST_BINS = 18  # bars that a drawing of that width can hold
 Unit = Literal["tokens", "characters"]
 
 

@@ -26,7 +26,7 @@ from trimtab.reporting.read import TRUTH, Run
 from trimtab.runtime.judges.judge_record import JudgeRecord
 
 SCORE_INTERVAL = "score interval of the length model, the length effect refitted at every candidate rate"
-N_BINS = 5
+N_BINS = 5  # of AlpacaEval's 805 prompts 161 each, so intervals of ±8 points
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ def paired_change(
     try:
         result = comparison.compare(aligned, unaligned, scale=scale, top=top, names=("aligned", "unaligned"))
     except DataError:
-        nothing = estimates.estimate(math.nan, NO_INTERVAL, n=0, method=estimates.PAIRED)
-        return PairedChange(nothing, 0, 0, 0, None, comparison.SCORE_TEST, "unknown")
+        estimate = estimates.estimate(math.nan, NO_INTERVAL, n=0, method=estimates.PAIRED)
+        return PairedChange(estimate, 0, 0, 0, None, comparison.SCORE_TEST, "unknown")
     estimate = estimates.estimate(
         result.delta,
         result.ci95,

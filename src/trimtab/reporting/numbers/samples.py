@@ -16,6 +16,7 @@ from trimtab.records import Answer, digest
 from trimtab.reporting.numbers.answers import Unit, n_characters, n_tokens
 from trimtab.reporting.read import Answers, Run
 
+# Few enough to be read; wins and losses alike, so that neither makes the impression.
 COUNTS = {"win": 4, "loss": 4, "tie": 2, "drift": 3, "answer": 6}
 
 Outcome = Literal["win", "loss", "tie", "missing"]

@@ -185,16 +185,19 @@ def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
     heldouts = [run.heldout for run in runs if run.heldout is not None]
     if len(heldouts) < len(runs):
         return None
-    pairs = [pair for pair in heldouts[0].after if all(pair in heldout.after for heldout in heldouts)]
-    after_KP = np.array([[heldout.after[pair] for pair in pairs] for heldout in heldouts], dtype=np.float64)
+    afters = [heldout.after for heldout in heldouts]
     befores = [heldout.before for heldout in heldouts if heldout.before is not None]
+    pairs = [pair for pair in afters[0] if all(pair in after for after in afters)]
+    after_KP = _table(afters, pairs)
     return HeldoutNumbers(
-        before=HeldoutSide.of(np.array([[before[pair] for pair in pairs] for before in befores], dtype=np.float64))
-        if len(befores) == len(heldouts)
-        else None,
+        before=HeldoutSide.of(_table(befores, pairs)) if len(befores) == len(runs) else None,
         after=HeldoutSide.of(after_KP),
         by_seed={run.seed: HeldoutSide.of(after_KP[k : k + 1]) for k, run in enumerate(runs)},
     )
+
+
+def _table(gaps: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> FloatArray:
+    return np.array([[of_seed[pair] for pair in pairs] for of_seed in gaps], dtype=np.float64)
 
 
 # --- milestones ------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from trimtab.reporting.sections import (
 )
 from trimtab.reporting.text import estimate_text, number, shorten
 
-LONGEST_TEXT = 1500
+LONGEST_TEXT = 1500  # characters of a text on the page; report.json has all of it
 OUTCOMES = {"win": "aligned better", "loss": "aligned worse", "tie": "tie", "missing": "no verdict"}
 SAMPLES_LEAD = (
     "Wins and losses in equal number, shown in the order of a hash of the prompt's id, one family after another, not "

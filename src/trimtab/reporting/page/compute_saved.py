@@ -73,7 +73,7 @@ def _outcome(share: float, ci95: tuple[float, float] | None) -> str:
     verb = "saved" if share >= 0 else "lost"
     if ci95 is None:
         return f", so about {_percent(abs(share), digits=0)} of the time was {verb} (too few steps for an interval)"
-    low, high = (number(100 * bound, digits=0) for bound in ci95)
+    low, high = (number(100 * end, digits=0) for end in ci95)
     if ci95[0] <= 0 <= ci95[1]:
         return f"; whether that saved time cannot be told ({_percent(share, digits=0)}, 95\u00a0% CI {low} to {high})"
     low, high = (low, high) if share >= 0 else (number(-100 * ci95[1], digits=0), number(-100 * ci95[0], digits=0))
