@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from trimtab.data.loading import load_chat_template
 from trimtab.errors import ModelError
@@ -133,6 +134,15 @@ def test_truncation_and_padding_left_in_the_file_are_no_part_of_it(
     backend.no_padding()
     template = load_chat_template(str(folder), offline=True)
     assert list(template._encode([TEXT])[0]) == backend.encode(TEXT, add_special_tokens=False).ids
+
+
+def test_a_class_adds_no_token_of_its_own(tmp_path: Path) -> None:
+    """Qwen2Tokenizer's `<|endoftext|>` would get an id behind the last row of the embedding."""
+    backend = byte_level()
+    pipeline = Qwen2Tokenizer().backend_tokenizer
+    backend.normalizer, backend.pre_tokenizer = pipeline.normalizer, pipeline.pre_tokenizer
+    folder = write(tmp_path / "model", backend, model_type="qwen2", tokenizer_class="Qwen2Tokenizer")
+    assert len(load_tokenizer(str(folder), offline=True)) == backend.get_vocab_size()
 
 
 def test_tokens_that_only_the_configuration_adds_stay(tmp_path: Path) -> None:

@@ -100,9 +100,12 @@ def _as_in_file(
     own = Tokenizer.from_file(str(tokenizer_json))
     own.no_truncation()  # some files keep the state of a call; neither says how text becomes ids
     own.no_padding()
-    if _encodes_alike(tokenizer, own):
+    alike = _encodes_alike(tokenizer, own)
+    if alike and len(tokenizer) == own.get_vocab_size():
         return tokenizer
     plain = without_class()
+    if alike and len(tokenizer) == len(plain):  # further tokens, declared by the folder and not invented by the class
+        return tokenizer
     special_tokens = {key: str(token) for key in _NAMED_TOKENS if (token := getattr(plain, key)) is not None}
     # what only the class knows (GPT-2's folders name no end of text) holds where the file has that token
     for key in _NAMED_TOKENS:
