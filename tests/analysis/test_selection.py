@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimtab.analysis.selection import MIN_PAIRS, Measure, Milestone, MilestoneNumbers, choose, numbers, outdone
+from trimtab.analysis.selection import MIN_PAIRS, Measure, Milestone, MilestoneNumbers, choose, harm, numbers, outdone
 
 N = 40
 
@@ -48,6 +48,23 @@ def test_of_several_better_ones_the_least_loss_and_of_equal_ones_the_least_drift
     assert choose(ties, by="held_out").step == 9
     ties = [milestone(3, around(0.9), drift=0.1), milestone(9, around(0.9), drift=0.2), last]
     assert choose(ties, by="held_out").step == 3
+
+
+def test_worse_than_before_training_is_said() -> None:
+    """3.75 against 2.0 untrained, on every pair: a run that diverged ended as "the others had reached their goal"."""
+    warning = harm(milestone(30, around(3.75)), np.full(N, 2.0))
+    assert warning is not None
+    assert f"on the {N} held-out pairs is distinguishably higher than before training: 3.75 against 2" in warning
+    assert "worse than before training" in warning
+
+
+@pytest.mark.parametrize("losses", [around(1.9), around(2.0), [2.0] * N, around(2.01, spread=0.5)])
+def test_what_is_not_distinguishably_worse_is_not_called_so(losses: list[float]) -> None:
+    assert harm(milestone(30, losses), np.full(N, 2.0)) is None
+
+
+def test_too_few_pairs_call_nothing_worse() -> None:
+    assert harm(milestone(30, around(3.75, n=MIN_PAIRS - 1)), np.full(MIN_PAIRS - 1, 2.0)) is None
 
 
 def test_last_is_last_whatever_the_pairs_say() -> None:

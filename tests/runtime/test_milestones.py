@@ -97,6 +97,17 @@ def test_what_is_picked_is_the_model_and_all_that_is_said_of_it(model: Path, tmp
     assert one["drift"]["value"] == pytest.approx(float(squares.mean()), rel=1e-3)
 
 
+def test_a_run_that_did_harm_says_so(model: Path, tmp_path: Path) -> None:
+    """Random pairs learnt by heart to the end: on others the loss ends above 2, its value for the untrained model."""
+    folder, reporter = align(overfit(tmp_path / "run", model, select={"by": "last"}), held=HELD)
+    before = store.read_json(folder.heldout)["before"]["losses"]
+    assert before == pytest.approx([2.0] * HELD)
+    warning = selected(folder)["warning"]
+    assert f"the loss on the {HELD} held-out pairs is distinguishably higher than before training" in warning
+    assert "against 2." in warning
+    assert any("worse than before training" in line for line in reporter.lines)
+
+
 def test_drift_grows_from_the_reference_and_losses_are_paired(model: Path, tmp_path: Path) -> None:
     folder, _ = align(overfit(tmp_path / "run", model), held=HELD)
     found = selected(folder)["milestones"]

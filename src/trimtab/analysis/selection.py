@@ -88,6 +88,22 @@ def choose(milestones: Sequence[Milestone], *, by: By) -> Choice:
     return Choice(best.step, f"its loss on the {n} held-out pairs is distinguishably lower than the last step's")
 
 
+def harm(picked: Milestone, untrained_P: FloatArray) -> str | None:
+    """A warning where the picked milestone's loss is distinguishably higher than before training, on the same pairs.
+
+    The untrained model is compared and never picked: a lower loss is not a better answer (a hinge on noisy labels ends
+    above its start and helps), and nobody who trains wants to be handed back what they had. But it has to be said.
+    """
+    test = paired_mean_test(picked.losses_P - untrained_P)
+    if len(untrained_P) < MIN_PAIRS or not test.ci95[0] > 0:
+        return None
+    return (
+        f"the loss on the {len(untrained_P)} held-out pairs is distinguishably higher than before training: "
+        f"{picked.losses_P.mean():.4g} against {untrained_P.mean():.4g}. By these pairs the model is worse than before "
+        "training: lower train.learning_rate, or train for fewer epochs"
+    )
+
+
 def _lower(losses_P: FloatArray, last_P: FloatArray, n_tests: int) -> bool:
     """Whether the whole interval of the paired difference lies below zero, at Bonferroni's level for `n_tests`: without
     it five milestones of equal loss would give way to an earlier one in 8 of 100 runs, not in 2.5.

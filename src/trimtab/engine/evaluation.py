@@ -103,7 +103,8 @@ def heldout(
     untrained: bool = False,
     advance: Callable[[int], None] = lambda _responses: None,
 ) -> dict[str, Any] | None:
-    """`rewards` of pairs kept out of training; None without pairs. An untrained policy is the reference: no pass."""
+    """`rewards` of pairs kept out of training, with their `losses`; None without pairs. An untrained policy is the
+    reference: no pass."""
     if not pairs:
         return None
     reference_R = None if reference is None else weighted_sums(reference.of_pairs(pairs), pairs, objective)
@@ -111,7 +112,8 @@ def heldout(
         policy_R = reference_R
     else:
         policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens, advance=advance)
-    return rewards(objective, log_ratios(policy_R, reference_R, pairs))
+    ratios = log_ratios(policy_R, reference_R, pairs)
+    return rewards(objective, ratios) | {"losses": objective.loss(ratios).double().tolist()}
 
 
 def evidence(

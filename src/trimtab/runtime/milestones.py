@@ -12,7 +12,7 @@ takes the others again, to the same bytes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,8 @@ class Milestones:
 
         store.commit_folder(self._folder(step), write)
 
-    def pick(self) -> Selection:
-        """The choice with all of its numbers."""
+    def pick(self, untrained: Mapping[str, Any] | None) -> Selection:
+        """The choice with all of its numbers. `untrained`: held-out rewards and losses from before training."""
         by, last, ids = self.setup.config.select.by, self.order.steps, tuple(pair.id for pair in self.heldout)
         rule = selection.RULE if by == "held_out" else "the last step"
         if not self.heldout:
@@ -140,6 +140,10 @@ class Milestones:
         milestones = [self._read(step) for step in self.steps if step not in lost]
         choice = selection.choose(milestones, by=by)
         rows = selection.numbers(milestones, picked=choice.step)
+        picked = next(milestone for milestone in milestones if milestone.step == choice.step)
+        warnings = [selection.outdone(rows)]
+        if untrained is not None and "losses" in untrained:  # a checkpoint of an earlier version has none
+            warnings.insert(0, selection.harm(picked, np.array(untrained["losses"], dtype=np.float64)))
         return Selection(
             by,
             rule,
@@ -148,7 +152,7 @@ class Milestones:
             choice.step,
             choice.why,
             drift_note=_NO_DRIFT if milestones[-1].drift_P is None else _DRIFT,
-            warning=selection.outdone(rows),
+            warning=". ".join(filter(None, warnings)) or None,
             lost=lost,
             milestones=tuple(rows),
         )

@@ -373,7 +373,7 @@ def _finish(training: TrainingState, reporter: Reporter) -> None:
             )
         summary = screening_summary.summarise(training.forecast, training.shrinking, steps=training.step)
         store.write_json(folder.screening, summary.to_json())
-    selection = training.milestones.pick()
+    selection = training.milestones.pick(training.heldout_before)
     for line in milestones.lines(selection):
         reporter.say(f"train: {line}")
     ids = [pair.id for pair in training.heldout]

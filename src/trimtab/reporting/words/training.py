@@ -70,7 +70,7 @@ def milestones(numbers: MilestoneNumbers | None) -> list[Sentence]:
     ]
     losses = [
         sentence(
-            "Milestones of an earlier life were gone or damaged and could not be picked: "
+            "Milestones from before the run was resumed were gone or damaged and could not be picked: "
             f"{', '.join(number(step) for step in selection.lost)}.",
             "warn",
         )
@@ -86,7 +86,7 @@ def milestones(numbers: MilestoneNumbers | None) -> list[Sentence]:
 
 
 def _capital(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"
+    return ". ".join(f"{part[0].upper()}{part[1:]}" for part in text.split(". "))
 
 
 def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
