@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 0.01
 
 NEVER_WORDS = """
-told one seen found wanted said met saw asked known shown kept heard spoken taken given gone drawn laid meant put
+told one seen found wanted said met saw asked known shown kept heard spoken taken given gone drawn laid meant 
 those these this that it they them which who what whose
 """
 PRONOUN_WORDS = """
@@ -33,7 +33,7 @@ anyone everyone mine ours yours here there where when how why whether
 PARTICIPLE_WORDS = """
 begun bound broken brought built bought caught come cut dealt done drawn driven eaten fallen felt forgotten found
 fought forbidden forgiven given gone got gotten grown had heard held hidden hit kept known laid led left lent lain
-lost made meant met paid put ridden risen said seen sent shown shut slain spoken spent stood stuck sworn taken
+lost made meant met paid ridden risen said seen sent shown shut slain spoken spent stood stuck sworn taken
 taught told thought thrown torn understood undone unread unset worn written saw took went came gave knew did began
 became ran spoke wrote
 """

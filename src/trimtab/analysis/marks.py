@@ -102,13 +102,13 @@ def by_category(rows: Sequence[Row], categories: Mapping[Any, str]) -> dict[str,
 
 def scores(rows: Sequence[Row], *, turn: int | None = None) -> Scores:
     """Mean mark of a question over its turns (or one turn's), by question; None where one of them is missing."""
-    found: dict[str, list[float | None]] = defaultdict(list)
+    marks_by_question: dict[str, list[float | None]] = defaultdict(list)
     for question, at, mark in rows:
         if turn is None or at == turn:
-            found[str(question)].append(mark)
+            marks_by_question[str(question)].append(mark)
     return {
         question: None if any(mark is None for mark in of) else fmean(mark for mark in of if mark is not None)
-        for question, of in found.items()
+        for question, of in marks_by_question.items()
     }
 
 

@@ -14,13 +14,14 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trimtab.errors import ConfigError, DataError, ModelError, NumericsError
+from trimtab.errors import ConfigError, ModelError, NumericsError
+from trimtab.sampling.argument_checks import check_prompts, per_prompt, same_length
 from trimtab.sampling.choosing import Choice, next_tokens
 from trimtab.sampling.decoding_mode import decoding_mode, transformers_model_of
 from trimtab.sampling.noise import uniforms
@@ -31,8 +32,6 @@ _COMPACT_BELOW = 0.8
 _JOIN_FROM = 1 / 5  # share of the batch for which prompts wait before they join: one forward pass for several of them
 _PROMPT_TOKENS = 4096  # of prompts that are read in one forward pass, padding included
 _ROOM = 128  # columns ahead
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +87,15 @@ def sample(
         on_step=on_step or (lambda _n_tokens: None),
         on_token=on_token or (lambda _index, _token: None),
     )
-    _check_prompts(prompts, window=decoder.window, vocabulary=decoder.vocabulary)
+    check_prompts(prompts, window=decoder.window, vocabulary=decoder.vocabulary)
     requests = [
         _Request(index, tuple(prompt), min(limit, decoder.window - len(prompt)), heat, (seed, stream))
         for index, (prompt, limit, heat, stream) in enumerate(
             zip(
                 prompts,
-                _per_prompt(max_new_tokens, prompts, "max_new_tokens", minimum=1, words="at least 1"),
-                _per_prompt(temperature, prompts, "temperature", minimum=0, words="0 (greedy) or a positive number"),
-                range(len(prompts)) if streams is None else _same_length(streams, prompts, "streams"),
+                per_prompt(max_new_tokens, prompts, "max_new_tokens", minimum=1, words="at least 1"),
+                per_prompt(temperature, prompts, "temperature", minimum=0, words="0 (greedy) or a positive number"),
+                range(len(prompts)) if streams is None else same_length(streams, prompts, "streams"),
                 strict=True,
             )
         )
@@ -367,38 +366,3 @@ def _refuse(batch: _Batch, finite: Sequence[bool]) -> None:
             f"the model's logits are not finite for prompt {bad[0]} ({len(bad)} of {len(finite)} rows)",
             remedy="the weights have diverged or the dtype overflows: decode an earlier checkpoint, or in float32",
         )
-
-
-def _per_prompt(
-    value: Number | Sequence[Number], prompts: Sequence[object], name: str, *, minimum: float, words: str
-) -> Sequence[Number]:
-    """One setting a prompt, checked."""
-    values = [value] * len(prompts) if isinstance(value, int | float) else _same_length(value, prompts, name)
-    for setting in [value] if isinstance(value, int | float) else values:
-        if not minimum <= setting < float("inf"):
-            raise ConfigError(f"{name} = {setting} cannot be used", remedy=f"{name} is {words}")
-    return values
-
-
-def _same_length(values: Sequence[Number], prompts: Sequence[object], name: str) -> Sequence[Number]:
-    if len(values) != len(prompts):
-        raise ConfigError(f"{name}: {len(values)} for {len(prompts)} prompts", remedy="give one a prompt")
-    return values
-
-
-def _check_prompts(prompts: Sequence[Sequence[int]], *, window: int, vocabulary: int) -> None:
-    for index, prompt in enumerate(prompts):
-        if not prompt:
-            raise DataError(
-                f"prompt {index} has no tokens", remedy="remove it, or start it with the model's first token"
-            )
-        if len(prompt) >= window:
-            raise DataError(
-                f"prompt {index} has {len(prompt)} tokens and leaves no room in the model's window of {window}",
-                remedy="shorten the prompt, or leave it out",
-            )
-        if not 0 <= min(prompt) <= max(prompt) < vocabulary:
-            raise DataError(
-                f"prompt {index} holds a token id outside the model's vocabulary of {vocabulary}",
-                remedy="use the tokenizer that belongs to this model",
-            )

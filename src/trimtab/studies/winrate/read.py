@@ -74,9 +74,9 @@ def tables_of(verdicts: Sequence[Verdict], difficulty: str | None, regularisers:
     if not {v.dataset for v in verdicts} <= DATASETS or len(verdicts) > N_INSTRUCTIONS:
         return own
     name: official.Name = "alpaca_eval_1" if verdicts[0].generator_1 == FIRST_BASELINE else "alpaca_eval"
-    known = [text for text, path in ((official.DIFFICULTY, difficulty), (official.GAMED, regularisers)) if path]
+    own_texts = [text for text, path in ((official.DIFFICULTY, difficulty), (official.GAMED, regularisers)) if path]
     try:
-        official_tables = official.length_tables(name, source=source, without=known)
+        official_tables = official.length_tables(name, source=source, without=own_texts)
     except DataError as error:
         if source.folder is not None:  # the user's own words
             raise
