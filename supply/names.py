@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 0.01
 
 NEVER_WORDS = """
-told one seen found wanted said met saw asked known shown kept heard spoken taken given gone drawn laid meant 
+told one seen found wanted said met saw asked known shown kept heard spoken taken given gone drawn laid meant
 those these this that it they them which who what whose
 """
 PRONOUN_WORDS = """

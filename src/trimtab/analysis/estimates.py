@@ -64,12 +64,12 @@ def rate(scores_KN: FloatArray, *, rows: str = "prompts") -> Estimate:
     """Mean of values in [0, 1]."""
     if len(scores_KN) > 1:
         return of_seeds(seeds.pooled_rate(scores_KN), method=seeds.method(rows))
-    known_N = scores_KN[0][~np.isnan(scores_KN[0])]
+    scores_N = scores_KN[0][~np.isnan(scores_KN[0])]
     return estimate(
-        float(known_N.mean()) if len(known_N) else math.nan,
-        intervals.rate_interval(known_N),
-        n=len(known_N),
-        n_missing=scores_KN.shape[1] - len(known_N),
+        float(scores_N.mean()) if len(scores_N) else math.nan,
+        intervals.rate_interval(scores_N),
+        n=len(scores_N),
+        n_missing=scores_KN.shape[1] - len(scores_N),
         method=_WILSON.format(rows=rows),
     )
 
