@@ -106,8 +106,8 @@ class Audit:
         if not self.template_marks:
             return list(self.notes)
         (row, mark), n_rows = self.template_marks[0], len(self.template_marks)
-        rendered = f"{n_rows:,} kept rows hold marks of another chat template (first: {row}, {mark!r}): "
-        return [rendered + "their text seems to have been rendered once already", *self.notes]
+        sentence = f"{n_rows:,} kept rows hold marks of another chat template (first: {row}, {mark!r}): "
+        return [sentence + "their text seems to have been rendered once already", *self.notes]
 
     def to_json(self) -> dict[str, Any]:
         return {
