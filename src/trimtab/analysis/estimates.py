@@ -46,17 +46,17 @@ def estimate(
     )
 
 
-def of_seeds(pooled: seeds.Pooled, *, method: str, unit: str = "") -> Estimate:
+def of_seeds(pool: seeds.Pooled, *, method: str, unit: str = "") -> Estimate:
     """An estimate over several seeds, with the standard deviation of the seeds' own values."""
     return estimate(
-        pooled.mean,
-        pooled.ci95,
-        n=pooled.n_prompts,
-        n_missing=pooled.n_left_out,
-        n_seeds=pooled.n_seeds,
+        pool.mean,
+        pool.ci95,
+        n=pool.n_prompts,
+        n_missing=pool.n_left_out,
+        n_seeds=pool.n_seeds,
         method=method,
         unit=unit,
-        seed_deviation=pooled.seed_deviation,
+        seed_deviation=pool.seed_deviation,
     )
 
 

@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 
 NO_INTERVAL: Interval = (math.nan, math.nan)
 Z_95 = 1.959963984540054
-_ROUNDING = 1e-12  # a spread below this is that of floating-point sums
+_ROUND_OFF = 1e-12  # a spread below this is that of floating-point sums
 UNSEEN = 1 / 3
 """Spread of outcomes that were possible and not seen, in squared scores: a little more than one toss of a fair coin.
 
@@ -68,7 +68,7 @@ def effective_rows(n: int, *, variance: float, binary_variance: float) -> float:
     Scores between the ends vary less than a coin, so they are worth more rows than there are. Rows that are all equal
     say nothing of their spread and are worth `n`.
     """
-    if variance <= _ROUNDING:
+    if variance <= _ROUND_OFF:
         return float(n)
     return n * (n * binary_variance + UNSEEN) / (n * variance + UNSEEN)
 
@@ -110,13 +110,13 @@ def mean_test(values_N: FloatArray, *, level: float = 0.95) -> MeanTest:
     """
     n = len(values_N)
     deviation = float(values_N.std()) if n else 0.0
-    if n < 2 or deviation <= _ROUNDING * float(np.abs(values_N).max()):
+    if n < 2 or deviation <= _ROUND_OFF * float(np.abs(values_N).max()):
         return MeanTest(NO_INTERVAL, math.nan)
     mean, error = float(values_N.mean()), deviation / math.sqrt(n - 1)
     skew = float((((values_N - mean) / deviation) ** 3).mean()) / math.sqrt(n)
     reach = student_t(n - 1, level=level)
-    corrected = [mean - error * _without_skew(sign * reach, skew) for sign in (1, -1)]
-    ci95 = (min(mean - reach * error, corrected[0]), max(mean + reach * error, corrected[1]))
+    hall_ends = [mean - error * _without_skew(sign * reach, skew) for sign in (1, -1)]
+    ci95 = (min(mean - reach * error, hall_ends[0]), max(mean + reach * error, hall_ends[1]))
     t = mean / error
     h = t + skew * (t * t / 3 + 1 / 6) + skew * skew * t**3 / 27
     return MeanTest(ci95, t_tails(min(abs(t), abs(h)), n - 1) if t * h > 0 else 1.0)
@@ -166,23 +166,23 @@ def score_test(ahead: float, behind: float, *, rows: float, freedom: float | Non
     """
     reach = Z_95 if freedom is None else student_t(freedom)
     difference = ahead - behind
-    differing = ahead + behind
-    statistic = abs(difference) * math.sqrt(rows / differing) if differing > _ROUNDING else 0.0
+    share_apart = ahead + behind
+    statistic = abs(difference) * math.sqrt(rows / share_apart) if share_apart > _ROUND_OFF else 0.0
     p_value = normal_tails(statistic) if freedom is None else t_tails(statistic, freedom)
 
     def excess(delta: float) -> float:
         """How far the statistic of the difference `delta` lies beyond the quantile."""
-        linear = (2 - difference) * delta - differing
+        linear = (2 - difference) * delta - share_apart
         root = math.sqrt(max(0.0, linear * linear + 8 * behind * delta * (1 - delta)))
         variance = (root - linear) / 2 + delta * (1 - delta)
         distance = (difference - delta) ** 2 * rows
         return distance - reach * reach * max(0.0, variance)
 
-    low = _crossing(excess, inside=difference, outside=-1.0)
-    return MeanTest((low, _crossing(excess, inside=difference, outside=1.0)), p_value)
+    low = _interval_end(excess, inside=difference, outside=-1.0)
+    return MeanTest((low, _interval_end(excess, inside=difference, outside=1.0)), p_value)
 
 
-def _crossing(excess: Callable[[float], float], *, inside: float, outside: float) -> float:
+def _interval_end(excess: Callable[[float], float], *, inside: float, outside: float) -> float:
     """Where `excess` rises above zero between `inside` and `outside`, by bisection; `outside` if it never does."""
     if excess(outside) <= 0:
         return outside

@@ -46,8 +46,8 @@ class Rows:
     @property
     def has_both_labels(self) -> bool:
         """Whether both outcomes carry weight."""
-        ones = float(self.weights @ self.targets)
-        return 0 < ones < float(self.weights.sum())
+        weight_of_ones = float(self.weights @ self.targets)
+        return 0 < weight_of_ones < float(self.weights.sum())
 
 
 def sigmoid(z: FloatArray) -> FloatArray:
@@ -141,14 +141,14 @@ def _quadratic_minimiser(gradient_F: FloatArray, curvature_FF: FloatArray, w_F: 
     w, g, H = w_F.tolist(), gradient_F.tolist(), curvature_FF.tolist()
     u = list(w)
     for _ in range(_SWEEPS):
-        moved = 0.0
+        largest_change = 0.0
         for j, H_j in enumerate(H):
             h = H_j[j] + 1e-12
             slope = g[j] + sum(H_jk * (u_k - w_k) for H_jk, u_k, w_k in zip(H_j, u, w, strict=True))
             target = u[j] - slope / h
             new = max(abs(target) - 1 / h, 0.0) * (1.0 if target > 0 else -1.0)
-            moved = max(moved, abs(new - u[j]))
+            largest_change = max(largest_change, abs(new - u[j]))
             u[j] = new
-        if moved < _STEP_TOLERANCE / 10:
+        if largest_change < _STEP_TOLERANCE / 10:
             break
     return np.array(u)

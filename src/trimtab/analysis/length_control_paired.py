@@ -95,12 +95,12 @@ def _difference_interval(a: LengthControlled, b: LengthControlled, correlation: 
         (rate - low, high - rate) for rate, (low, high) in ((rate_a, a.lc_ci95), (rate_b, b.lc_ci95))
     )
     delta = rate_a - rate_b
-    low = delta - _combined(below_a, above_b, correlation)
-    high = delta + _combined(above_a, below_b, correlation)
+    low = delta - _mover_reach(below_a, above_b, correlation)
+    high = delta + _mover_reach(above_a, below_b, correlation)
     return max(-100.0, low), min(100.0, high)
 
 
-def _combined(x: float, y: float, correlation: float) -> float:
+def _mover_reach(x: float, y: float, correlation: float) -> float:
     return math.sqrt(max(0.0, x * x - 2 * correlation * x * y + y * y))
 
 

@@ -52,9 +52,9 @@ class RateModel:
         information_FF = (x_NF * (s_N * mean_N * (1 - mean_N))[:, None]).T @ x_NF + np.diag(ridge_F)
         return score_F, information_FF + _JITTER * np.eye(len(weights_F))
 
-    def strength_at(self, logit: float, others_F: FloatArray) -> tuple[float, FloatArray]:
+    def strength_at(self, logit: float, nuisance_F: FloatArray) -> tuple[float, FloatArray]:
         """The strength at which the mean prediction has this logit, and its slope in the other weights, [F − 1]."""
-        offset_M = self.target_MF[:, :-1] @ others_F
+        offset_M = self.target_MF[:, :-1] @ nuisance_F
         low, high = logit - float(offset_M.max()), logit - float(offset_M.min())
         rate = float(sigmoid(np.array([logit]))[0])
         strength = (low + high) / 2
@@ -174,9 +174,9 @@ def _sampling_of_targets(model: RateModel, weights_F: FloatArray) -> float:
 def share_identified(rows: Rows) -> float:
     """How much of the strength's information the other features leave: 1 − R² of the last column on them, weighted."""
     root_N1 = np.sqrt(rows.weights)[:, None]
-    others, own = rows.features[:, :-1] * root_N1, (rows.features[:, -1:] * root_N1)[:, 0]
-    fitted = others @ np.linalg.lstsq(others, own, rcond=None)[0]
-    return float(((own - fitted) ** 2).sum() / (own**2).sum())
+    nuisance, own = rows.features[:, :-1] * root_N1, (rows.features[:, -1:] * root_N1)[:, 0]
+    projection = nuisance @ np.linalg.lstsq(nuisance, own, rcond=None)[0]
+    return float(((own - projection) ** 2).sum() / (own**2).sum())
 
 
 def influence(model: RateModel, own_NF: FloatArray, targets_N: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ Row: TypeAlias = tuple[Question, int, float | None]
 TOP = 10.0
 METHOD = "Wilson at the effective number of questions, on marks of 0 to 10"
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-_FIRST, _EACH = 81, 10
+_FIRST, _PER_CATEGORY = 81, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Mean:
     def to_json(self) -> dict[str, Any]:
         return {
             "value": finite(self.value),
-            "ci95": [finite(bound) for bound in self.ci95],
+            "ci95": [finite(end) for end in self.ci95],
             "n_questions": self.n_questions,
             "n_marks": self.n_marks,
             "n_missing": self.n_missing,
@@ -53,7 +53,7 @@ class Mean:
 
 def official_category(question: Question) -> str | None:
     """The category of MT-Bench's questions 81 to 160, which come ten a category; None for any other."""
-    place = (question - _FIRST) // _EACH if isinstance(question, int) else -1
+    place = (question - _FIRST) // _PER_CATEGORY if isinstance(question, int) else -1
     return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
 
 

@@ -177,9 +177,9 @@ def _only_generators(verdicts: Sequence[Verdict]) -> tuple[str, str]:
     return models.pop(), baselines.pop()
 
 
-def _extreme_change(raw: WinRate, controlled: LengthControlled) -> tuple[str, ...]:
+def _extreme_change(raw: WinRate, fit: LengthControlled) -> tuple[str, ...]:
     """AlpacaEval's rule of thumb: further from the raw rate than 10 points and than a quarter of the way to the end."""
-    old, new = raw.win_rate, controlled.length_controlled_winrate
+    old, new = raw.win_rate, fit.length_controlled_winrate
     if new < min(old - old / 4, old - 10) or new > max(old + (100 - old) / 4, old + 10):
         return ("far from the raw win rate: lengths differ so much that the length model carries the result",)
     return ()

@@ -45,7 +45,7 @@ class WinRate:
             "n_wins": self.n_wins,
             "n_losses": self.n_losses,
             "n_ties": self.n_ties,
-            "ci95": [finite(bound) for bound in self.ci95],
+            "ci95": [finite(end) for end in self.ci95],
         }
 
 

@@ -91,16 +91,10 @@ def compare(a: Judgments, b: Judgments, *, questions: str | None, allow_missing:
 
 def _of_verdicts(a: Judgments, b: Judgments) -> ComparisonNumbers:
     names = (a.name, b.name)
-    runs_a, runs_b = (list(side.verdicts.values()) for side in (a, b))
+    runs_a, runs_b = list(a.verdicts.values()), list(b.verdicts.values())
     for run_a, run_b in _side_by_side(runs_a, runs_b):
         comparison.require_same_judging(run_a, run_b, names=names)
     scores_a, scores_b = ([comparison.scores_by_prompt(run) for run in runs] for runs in (runs_a, runs_b))
-    datasets = {v.prompt_id: v.dataset for run in (*runs_a, *runs_b) for v in run if v.dataset}
-    groups = comparison.compare_groups(scores_a, scores_b, datasets)
-    lengths_a, lengths_b = (
-        [{v.prompt_id: float(len(v.output_2)) for v in run} for run in runs] for runs in (runs_a, runs_b)
-    )
-    constants = (constant_answer(run) for run in (*runs_a, *runs_b))
     first = runs_a[0][0]
     return ComparisonNumbers(
         a=a.name,
@@ -110,12 +104,31 @@ def _of_verdicts(a: Judgments, b: Judgments) -> ComparisonNumbers:
         scale="% win rate",
         judge=first.annotator or "an unnamed judge",
         baseline=first.generator_1,
-        groups=groups if len(groups) > 1 else None,
-        length=comparison.compare(lengths_a, lengths_b, scale=1.0, top=None, names=names),
+        groups=_by_dataset(scores_a, scores_b, (*runs_a, *runs_b)),
+        length=comparison.compare(_lengths(runs_a), _lengths(runs_b), scale=1.0, top=None, names=names),
         # the oracle does not see length
         length_controlled=None if first.annotator == TRUTH else _length_controlled(_side_by_side(runs_a, runs_b)),
-        warnings=tuple(dict.fromkeys(constant.sentence for constant in constants if constant is not None)),
+        warnings=_constant_answers((*runs_a, *runs_b)),
     )
+
+
+def _by_dataset(
+    scores_a: Sequence[comparison.Scores], scores_b: Sequence[comparison.Scores], runs: Sequence[Sequence[Verdict]]
+) -> Mapping[str, Comparison] | None:
+    """None where the rows name fewer than two data sets."""
+    datasets = {v.prompt_id: v.dataset for run in runs for v in run if v.dataset}
+    groups = comparison.compare_groups(scores_a, scores_b, datasets)
+    return groups if len(groups) > 1 else None
+
+
+def _lengths(runs: Sequence[Sequence[Verdict]]) -> list[comparison.Scores]:
+    """Characters of the model's answers, by prompt, of every run."""
+    return [{v.prompt_id: float(len(v.output_2)) for v in run} for run in runs]
+
+
+def _constant_answers(runs: Sequence[Sequence[Verdict]]) -> tuple[str, ...]:
+    constants = (constant_answer(run) for run in runs)
+    return tuple(dict.fromkeys(constant.sentence for constant in constants if constant is not None))
 
 
 def _length_controlled(

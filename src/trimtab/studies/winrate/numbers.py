@@ -69,7 +69,7 @@ class ModelMarks:
     def to_json(self) -> dict[str, Any]:
         return self.summary.to_json() | {
             "n_missing": self.n_missing,
-            "ci95": [finite(bound) for bound in self.ci95],
+            "ci95": [finite(end) for end in self.ci95],
             "categories": {
                 name: {turn: mean.to_json() for turn, mean in by_turn.items()}
                 for name, by_turn in self.categories.items()
