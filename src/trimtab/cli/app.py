@@ -39,7 +39,13 @@ app = App(
     help_formatter=_OneName(),
 )
 
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print one JSON object on stdout, nothing else")]
+
+def switch(help: str, *, name: str | None = None) -> Parameter:
+    """A flag that is off unless it is given, and has no opposite."""
+    return Parameter(name=name, negative=(), show_default=False, help=help)
+
+
+AsJson = Annotated[bool, switch("print one JSON object on stdout, nothing else", name="--json")]
 
 _KEYS = "A key may leave out its section where that names one key only, and a section alone is its main key."
 # command -> its function and what `--help` says of it; the first line stands in the list of commands

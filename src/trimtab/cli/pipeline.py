@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from trimtab import config as configuration
-from trimtab.cli.app import AsJson
+from trimtab.cli.app import AsJson, switch
 from trimtab.cli.configuration import NO_KEYS, Source, base_tree, read
 from trimtab.cli.terminal import reporter, show
 from trimtab.config import Config
@@ -19,26 +19,16 @@ from trimtab.errors import ConfigError
 if TYPE_CHECKING:
     from trimtab.runtime.folder import Folder
 
-Quiet = Annotated[bool, Parameter(negative=(), show_default=False, help="plain lines, no bars")]
-ResumeAnyway = Annotated[
-    bool,
-    Parameter(
-        negative=(),
-        show_default=False,
-        help="train on also where the length, the learning rate or the schedule of the training changed",
-    ),
-]
-DryRun = Annotated[
-    bool,
-    Parameter(negative=(), show_default=False, help="say what the judge would be asked and what that costs, and stop"),
-]
+Quiet = Annotated[bool, switch("plain lines, no bars")]
+ResumeAnyway = Annotated[bool, switch("train on also where length, learning rate or schedule of the training changed")]
+DryRun = Annotated[bool, switch("say what the judge would be asked and what that costs, and stop")]
 
 
 def run(
     source: Source = None,
     /,
     *,
-    resume: Annotated[bool, Parameter(negative=(), show_default=False, help="go on with a stopped run")] = False,
+    resume: Annotated[bool, switch("go on with a stopped run")] = False,
     resume_anyway: ResumeAnyway = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
@@ -177,7 +167,7 @@ def sweep(
     *,
     grid: Annotated[
         tuple[str, ...],
-        Parameter(negative=(), show_default=False, help="an axis, such as objective.margin=0.5,1,2; may be repeated"),
+        switch("an axis, such as objective.margin=0.5,1,2; may be repeated"),
     ] = (),
     workers: Annotated[int, Parameter(help="runs made at once")] = 1,
     storage: Annotated[
@@ -187,10 +177,8 @@ def sweep(
             help="address of a database through which machines share the runs; needs pip install 'trimtab[sweep]'",
         ),
     ] = None,
-    retry_failed: Annotated[bool, Parameter(negative=(), show_default=False, help="try failed runs again")] = False,
-    stop_starved: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="end a run early in which nothing is active")
-    ] = False,
+    retry_failed: Annotated[bool, switch("try failed runs again")] = False,
+    stop_starved: Annotated[bool, switch("end a run early in which nothing is active")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
     keys: Keys = NO_KEYS,
