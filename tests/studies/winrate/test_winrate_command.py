@@ -12,6 +12,7 @@ import pytest
 
 import trimtab
 from trial_runs import call
+from trimtab.analysis.intervals import wilson_interval
 from trimtab.errors import ConfigError, DataError, RunError
 
 ALPACA_EVAL = ("helpful_base", "koala", "oasst", "selfinstruct", "vicuna")
@@ -192,6 +193,31 @@ def test_python_raises_what_the_command_says(tmp_path: Path) -> None:
         trimtab.winrate(write(tmp_path / "a.json", annotations(805, missing=30)))
     with pytest.raises(ConfigError, match="no judgments of kind 'x'"):
         trimtab.winrate(tmp_path / "a.json", kind="x")
+
+
+# --- the shared cases ------------------------------------------------------------------------------------------------
+
+T1 = Path(__file__).resolve().parents[4] / "shared" / "cases" / "eval" / "T1_unanimous"
+
+
+@pytest.mark.skipif(not T1.is_dir(), reason="needs ../shared/cases")
+@pytest.mark.parametrize(
+    ("file", "n", "mean"),
+    [
+        ("all_win_12", 12, 1.0),
+        ("all_win_40", 40, 1.0),
+        ("all_1_9", 40, 0.9),
+        ("all_tie", 40, 0.5),
+        ("all_lose_20", 20, 0.0),
+    ],
+)
+def test_unanimous_verdicts_have_wilsons_interval(file: str, n: int, mean: float) -> None:
+    """cases/README.md: Wilson's interval at the mean, raw and length-controlled."""
+    told = trimtab.winrate(T1 / f"{file}.json")
+    expected = pytest.approx([100 * end for end in wilson_interval(mean * n, n=n)], abs=0.01)
+    assert told["n_total"] == n
+    assert told["ci95"] == expected
+    assert told["lc_ci95"] == expected
 
 
 # --- published files -------------------------------------------------------------------------------------------------
