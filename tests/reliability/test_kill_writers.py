@@ -88,7 +88,7 @@ def test_the_verdict_store(place: Path, kills: int) -> None:
 
 
 @KILLS
-def test_the_ledger_of_a_sweep(place: Path, kills: int) -> None:
+def test_the_run_table_of_a_sweep(place: Path, kills: int) -> None:
     """A run that its worker was killed in is free again, and a run that was written down as done stays done."""
     rng, path, done = random.Random(4), place / "ledger.sqlite", set[str]()  # noqa: S311  # moments
     planned = 0
