@@ -19,11 +19,12 @@ import pytest
 from sweep_figures import numbers, truth, within
 from trial_runs import call, tree_of
 from trimtab.errors import ConfigError
-from trimtab.studies.sweep import command, shared_runs
+from trimtab.studies.sweep import command, shared_runs, shared_study
 from trimtab.studies.sweep.identity import SweepIdentity
 from trimtab.studies.sweep.numbers import PointNumbers, pool_answers, pool_training
 from trimtab.studies.sweep.run_table import Outcome, Run, State
-from trimtab.studies.sweep.shared_runs import SharedRuns, StudyContent
+from trimtab.studies.sweep.shared_runs import SharedRuns
+from trimtab.studies.sweep.shared_study import StudyAddress, StudyContent
 
 pytest.importorskip("optuna")
 
@@ -54,7 +55,7 @@ def machine(tmp_path: Path, name: str, n: int, *, sweep: SweepIdentity = IDENTIT
     root.mkdir(exist_ok=True)
     runs = planned(root, n)
     content = StudyContent.of(sweep, runs)
-    with shared_runs.open_runs(root, storage=url(tmp_path), study=STUDY, content=content) as shared:
+    with shared_runs.open_runs(root, StudyAddress(url(tmp_path), STUDY), content=content) as shared:
         assert isinstance(shared, SharedRuns)
         shared.plan(runs, retry_failed=False, stop_starved=False)
         yield shared
@@ -63,10 +64,10 @@ def machine(tmp_path: Path, name: str, n: int, *, sweep: SweepIdentity = IDENTIT
 _TAKER = """
 import os, signal, sys
 from pathlib import Path
-from trimtab.studies.sweep import shared_runs
+from trimtab.studies.sweep import shared_runs, shared_study
 from trimtab.studies.sweep.run_table import Outcome
 url, root, dies = sys.argv[1], Path(sys.argv[2]), len(sys.argv) > 3
-with shared_runs.open_runs(root, storage=url, study="trimtab sweep s") as runs:
+with shared_runs.open_runs(root, shared_study.StudyAddress(url, "trimtab sweep s")) as runs:
     while (run := runs.take()) is not None:
         print(run.name, flush=True)
         if dies:
@@ -95,7 +96,7 @@ def test_machines_never_make_one_run_twice(tmp_path: Path) -> None:
 
 
 def test_the_run_of_a_dead_machine_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_runs, "LEASE", 2)
+    monkeypatch.setattr(shared_study, "LEASE", 2)
     with machine(tmp_path, "a", 1), machine(tmp_path, "b", 1) as second:
         dying = subprocess.run(
             [sys.executable, "-c", _TAKER, url(tmp_path), tmp_path / "a", "dies"],
@@ -175,14 +176,14 @@ _JOINER = """
 import sys, time
 from pathlib import Path
 import optuna, sqlalchemy
-from trimtab.studies.sweep import shared_runs
+from trimtab.studies.sweep import shared_runs, shared_study
 from trimtab.studies.sweep.identity import SweepIdentity
 url, root, start = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-content = shared_runs.StudyContent(SweepIdentity(("x",), {}, {}), "same")
+content = shared_study.StudyContent(SweepIdentity(("x",), {}, {}), "same")
 print("ready", flush=True)
 while not start.exists():
     time.sleep(0.001)
-with shared_runs.open_runs(root, storage=url, study="s", content=content):
+with shared_runs.open_runs(root, shared_study.StudyAddress(url, "s"), content=content):
     pass
 """
 
@@ -204,7 +205,7 @@ def test_machines_that_start_at_once_on_a_fresh_database_all_join(tmp_path: Path
 
 
 def test_a_database_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_runs, "CREATION_WAITS", (0.0,))
+    monkeypatch.setattr(shared_study, "CREATION_WAITS", (0.0,))
     for address in (f"sqlite:///{tmp_path}/none/there.db", "postgresq://user:secret@host/x", "nonsense://"):
         message = refusal(tmp_path, address)
         assert "secret" not in message
@@ -214,14 +215,14 @@ def test_a_database_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def refusal(root: Path, address: str) -> str:
-    with pytest.raises(ConfigError) as error, shared_runs.open_runs(root, storage=address, study=STUDY):
+    with pytest.raises(ConfigError) as error, shared_runs.open_runs(root, StudyAddress(address, STUDY)):
         pass
     return str(error.value)
 
 
 def test_a_password_is_neither_shown_nor_kept() -> None:
     address = "postgresql://me:secret@host:5432/sweeps?sslmode=require&password=secret"
-    assert shared_runs.public_url(address) == "postgresql://host:5432/sweeps"
+    assert shared_study.public_url(address) == "postgresql://host:5432/sweeps"
     for words in (["--storage", address], [f"--storage={address}"]):
         typed = shlex.join(["trimtab", "sweep", "f.toml", *words])
         assert "postgresql://host:5432/sweeps" in command.without_password(typed, address)
@@ -254,12 +255,12 @@ def test_two_machines_map_one_sweep_though_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first machine is killed in its first run; the second makes that run too, and its page has all of them."""
-    monkeypatch.setattr(shared_runs, "LEASE", 4)
+    monkeypatch.setattr(shared_study, "LEASE", 4)
     words = ["sweep", *TINY, "--grid", "margin=0.5,1", "--seeds", "2", "--quiet", "--storage", url(tmp_path)]
 
     def start(name: str) -> subprocess.Popen[bytes]:
-        script = "import sys; from trimtab import cli; from trimtab.studies.sweep import shared_runs; "
-        script += "shared_runs.LEASE = 4; cli.main(sys.argv[1:])"
+        script = "import sys; from trimtab import cli; from trimtab.studies.sweep import shared_study; "
+        script += "shared_study.LEASE = 4; cli.main(sys.argv[1:])"
         environment = os.environ | {"TRIMTAB_HOME": str(tmp_path / name / "home"), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [sys.executable, "-c", script, *words, "--out", tmp_path / name / "shared"],

@@ -8,17 +8,18 @@ sampled pairs and the unaligned model's answers come from the caches that all ru
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trimtab import config, store
 from trimtab.errors import ConfigError, RunError
 from trimtab.progress import Reporter
-from trimtab.studies.sweep import grid, shared_runs
+from trimtab.studies.sweep import grid
 from trimtab.studies.sweep.identity import SweepIdentity
 from trimtab.studies.sweep.result import SweepResult
 from trimtab.studies.sweep.run_table import Run
-from trimtab.studies.sweep.shared_runs import Runs
+from trimtab.studies.sweep.shared_runs import Runs, open_runs
+from trimtab.studies.sweep.shared_study import StudyAddress, StudyContent, public_url
 from trimtab.studies.sweep.sweep_file import SweepFile, replace_axes
 
 
@@ -58,14 +59,13 @@ def main(
     _require_same(root, identity)
     start = time.monotonic()
     with store.lock(root):
-        content = shared_runs.StudyContent.of(identity, all_runs)
-        study = shared_runs.study_name(sweep)
-        with shared_runs.open_runs(root, storage=storage, study=study, content=content) as runs:
+        content = StudyContent.of(identity, all_runs)
+        address = StudyAddress.of(sweep, storage=storage)
+        with open_runs(root, address, content=content) as runs:
             store.write_json(root / "grid.json", identity.to_json())
             runs.plan(all_runs, retry_failed=retry_failed, stop_starved=stop_starved)
             _announce(runs, reporter)
-            variables = {shared_runs.STORAGE_VARIABLE: storage, shared_runs.STUDY_VARIABLE: study} if storage else {}
-            _work(root, runs, workers=workers, stop_starved=stop_starved, reporter=reporter, variables=variables)
+            _work(root, runs, address, workers=workers, stop_starved=stop_starved, reporter=reporter)
             last_runs = runs.runs()
         from trimtab.reporting.render import page_html
         from trimtab.studies.sweep.page import sweep_page
@@ -82,17 +82,24 @@ def main(
 
 def without_password(command: str, storage: str | None) -> str:
     """The command as typed, but for a database's password."""
-    return command.replace(storage, shared_runs.public_url(storage)) if storage else command
+    return command.replace(storage, public_url(storage)) if storage else command
 
 
 def _work(
-    root: Path, runs: Runs, *, workers: int, stop_starved: bool, reporter: Reporter, variables: Mapping[str, str]
+    root: Path,
+    runs: Runs,
+    address: StudyAddress | None,
+    *,
+    workers: int,
+    stop_starved: bool,
+    reporter: Reporter,
 ) -> None:
     workers = min(workers, sum(run.state in ("waiting", "running") for run in runs.runs()))
     if workers > 1:
         from trimtab.studies.sweep.worker_processes import work_in_processes
 
-        work_in_processes(root, workers=workers, stop_starved=stop_starved, environment=variables)
+        environment = address.environment if address else ()
+        work_in_processes(root, workers=workers, stop_starved=stop_starved, environment=environment)
     elif workers:
         from trimtab.studies.sweep.worker import work
 

@@ -121,14 +121,14 @@ def expand(tree: ConfigTree, axes: Sequence[Axis], *, points: Sequence[WrittenPo
     ]
     configs = [resolve(_with_settings(tree, combination.settings)) for combination in combinations]
     first = configs[0]
-    base = _without(to_json(first), [*grid_keys, *point_keys, *NO_AXIS])
+    base = _without(first, [*grid_keys, *point_keys, *NO_AXIS])
     seeds = tuple(range(first.seed, first.seed + first.seeds))
     out = str(tree.get("out") or f"runs/sweep-{_identity(base, axes, points, seeds)[:8]}")
     names = _folder_names([combination.place for combination in combinations])
     sweep_points = tuple(
         Point(
             name,
-            ({POINT: combination.label} if combination.label else {}) | _values(config, grid_keys),
+            {**({POINT: combination.label} if combination.label else {}), **_values(config, grid_keys)},
             config.model_copy(update={"out": f"{out}/points/{name}"}),
             _values(config, [*dict(combination.own), *grid_keys]),
         )
@@ -175,7 +175,7 @@ def _with_settings(tree: ConfigTree, settings: KeyTexts) -> ConfigTree:
     return tree
 
 
-def _values(config: Config, keys: Sequence[str]) -> dict[str, object]:
+def _values(config: Config, keys: Sequence[str]) -> Settings:
     tree = to_json(config)
     values: dict[str, object] = {}
     for key in keys:
@@ -184,7 +184,8 @@ def _values(config: Config, keys: Sequence[str]) -> dict[str, object]:
     return values
 
 
-def _without(tree: dict[str, Any], keys: Sequence[str]) -> ConfigTree:
+def _without(config: Config, keys: Sequence[str]) -> ConfigTree:
+    tree = to_json(config)
     for key in keys:
         section, _, name = key.rpartition(".")
         (tree[section] if section else tree).pop(name)

@@ -18,6 +18,7 @@ OVER_SEEDS = "t interval over seeds"
 SINGLE_SEED = "one seed: no interval"
 SIDES = ("pair", "chosen", "rejected")
 Kind = Literal["true", "raw", "length-controlled"]
+Document = Mapping[str, Any]  # a JSON object that a stage or an earlier sweep wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class AnswerNumbers:
         mark, length = self.mark, self.length
         return {
             "win_rates": [rate.to_json() for rate in self.win_rates],
-            "mark": None if mark is None else figure_json(mark.estimate) | {"judge": mark.judge},
+            "mark": None if mark is None else {**figure_json(mark.estimate), "judge": mark.judge},
             "true_score": None if self.true_score is None else figure_json(self.true_score),
             "length": None if length is None else {"unit": length.unit, "mean": figure_json(length)},
             "heldout_accuracy": None if self.heldout_accuracy is None else figure_json(self.heldout_accuracy),
@@ -94,7 +95,7 @@ class AnswerNumbers:
         )
 
     @classmethod
-    def from_report(cls, report: Mapping[str, Any]) -> AnswerNumbers:
+    def from_report(cls, report: Document) -> AnswerNumbers:
         """Of a `report.json`, of one seed or several."""
         heldout_accuracy = _estimate(report["heldout"] and report["heldout"]["accuracy"])
         if not (benchmark := report["benchmark"]):
@@ -151,7 +152,7 @@ class PointNumbers:
 # --- of one run ------------------------------------------------------------------------------------------------------
 
 
-def run_numbers(report: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]]) -> PointNumbers:
+def run_numbers(report: Document | None, metrics: Sequence[Document]) -> PointNumbers:
     """From a run's `report.json` and `metrics.jsonl`. Without a report it was stopped for starving: what its training
     left, without a step to 90 %.
     """
@@ -165,7 +166,7 @@ def run_numbers(report: Mapping[str, Any] | None, metrics: Sequence[Mapping[str,
     return PointNumbers(AnswerNumbers.from_report(report), training)
 
 
-def _rates(judge: Mapping[str, Any]) -> list[JudgeRate]:
+def _rates(judge: Document) -> list[JudgeRate]:
     """A judge's win rate in a `report.json`, and the length-controlled one where there is one."""
     names = judge["judge"], judge["label"], judge["role"]
     kind: Kind = "true" if judge["role"] == "truth" else "raw"
@@ -178,7 +179,7 @@ def _rates(judge: Mapping[str, Any]) -> list[JudgeRate]:
     return rates
 
 
-def _at_end(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def _at_end(metrics: Sequence[Document], key: str) -> float | None:
     """The mean over the last tenth of the steps: one batch is a small sample."""
     tail = [row[key] for row in metrics[-max(1, len(metrics) // 10) :]]
     return float(np.mean(tail)) if tail else None
@@ -248,11 +249,11 @@ def _over_seeds(values: Sequence[float | None], *, unit: str = "") -> Estimate:
     return replace(estimate, n_missing=len(values) - len(numbers))
 
 
-def figure_json(estimate: Estimate) -> dict[str, Any]:
+def figure_json(estimate: Estimate) -> Document:
     """An estimate's JSON form. A mean over seeds has always named their deviation here, for a single seed as null."""
     tree = estimate.to_json()
     return tree | {"seed_deviation": None} if estimate.method == SINGLE_SEED else tree
 
 
-def _estimate(tree: Mapping[str, Any] | None, *, unit: str = "") -> Estimate | None:
+def _estimate(tree: Document | None, *, unit: str = "") -> Estimate | None:
     return Estimate.from_json(tree, unit=unit) if tree else None

@@ -40,7 +40,7 @@ def sweep_page(result: SweepResult) -> Page:
         kind="sweep",
         title="Sweep over " + " and ".join(map(_axis_name, result.keys)),
         subject=[
-            *((_axis_name(key), ", ".join(map(value_text, values))) for key, values in result.grid().items()),
+            *((_axis_name(key), ", ".join(map(value_text, values))) for key, values in result.axes()),
             ("seeds" if len(result.seeds) > 1 else "seed", ", ".join(map(str, result.seeds))),
             ("model", model),
             ("data", data),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trimtab import store
 from trimtab.commands import run as pipeline
@@ -18,7 +17,14 @@ from trimtab.runtime.folder import Folder
 from trimtab.stages import report
 from trimtab.studies.sweep.grid import Point, Sweep
 from trimtab.studies.sweep.maps import PointResult
-from trimtab.studies.sweep.numbers import AnswerNumbers, PointNumbers, pool_answers, pool_training, run_numbers
+from trimtab.studies.sweep.numbers import (
+    AnswerNumbers,
+    Document,
+    PointNumbers,
+    pool_answers,
+    pool_training,
+    run_numbers,
+)
 from trimtab.studies.sweep.result import SweepResult, cost
 from trimtab.studies.sweep.run_table import Run
 
@@ -60,22 +66,21 @@ def read_point(point: Point, runs: Sequence[Run]) -> PointNumbers | None:
     return PointNumbers(answers, pool_training([run.training for run in numbers]))
 
 
-def _report(root: Path) -> Mapping[str, Any]:
+def _report(root: Path) -> Document:
     folder = Folder(root)
-    tree: Mapping[str, Any] = store.read_json(folder.intact(folder.report("json")))
+    tree: Document = store.read_json(folder.intact(folder.report("json")))
     return tree
 
 
-def _pooled_report(config: Config, runs: Sequence[Run], *, is_whole: bool) -> Mapping[str, Any]:
+def _pooled_report(config: Config, runs: Sequence[Run], *, is_whole: bool) -> Document:
     """The report of the seeds that are done: the point's own, pooled, where these are all of them."""
     if len(runs) == 1:
         return _report(Path(runs[0].folder))
     setup = set_up(config)
     folder = setup.folder
     old = store.read_json(folder.config) if folder.config.is_file() else None
-    if is_whole and (
-        old is None or not pipeline.differing_keys(old, to_json(config))
-    ):  # an old one may be of fewer seeds
+    is_same = old is None or not pipeline.differing_keys(old, to_json(config))  # an old one may be of fewer seeds
+    if is_whole and is_same:
         with pipeline.begun(setup, reporter=SilentReporter(), trains=False):
             report.main(setup, reporter=SilentReporter())
         return _report(folder.root)

@@ -12,11 +12,11 @@ from trimtab.records import Estimate
 from trimtab.studies.sweep.grid import ConfigTree
 from trimtab.studies.sweep.maps import FigureMap, PointResult, figure_maps, values_of
 from trimtab.studies.sweep.numbers import PointNumbers, figure_json
-from trimtab.studies.sweep.run_table import Run
+from trimtab.studies.sweep.run_table import Run, State, TaskSeconds
 from trimtab.version import __version__
 
 FORMAT = 2
-STATES = ("done", "starved", "failed", "stopped", "running", "waiting")
+STATES: Sequence[State] = ("done", "starved", "failed", "stopped", "running", "waiting")
 SHARED_WORK = ("sampling answers to be labelled", "reference", "answers of the unaligned model")
 NOTES = (
     "Active: share of pairs (with either side) or of responses of one side that have a gradient, mean over the last "
@@ -39,7 +39,7 @@ class Cost:
     """
 
     seconds: float
-    from_cache: Mapping[str, Mapping[str, float]]
+    from_cache: Mapping[str, TaskSeconds]
     seconds_this_time: float
 
     @property
@@ -121,14 +121,14 @@ class SweepResult:
     def n_elsewhere(self) -> int:
         return sum(not run.is_here for run in self.runs)
 
-    def grid(self) -> dict[str, list[object]]:
-        """The values of every axis, as resolved."""
-        return {key: values_of(key, self.points) for key in self.keys}
+    def axes(self) -> list[tuple[str, list[object]]]:
+        """Every key of the grid with its values, as resolved."""
+        return [(key, values_of(key, self.points)) for key in self.keys]
 
-    def states(self) -> dict[str, int]:
+    def states(self) -> list[tuple[State, int]]:
         """How many runs are in each state that any is in."""
-        counts = {state: sum(run.state == state for run in self.runs) for state in STATES}
-        return {state: n for state, n in counts.items() if n}
+        counts = [(state, sum(run.state == state for run in self.runs)) for state in STATES]
+        return [(state, n) for state, n in counts if n]
 
     def maps(self) -> list[FigureMap]:
         return figure_maps(self.points, self.keys)
@@ -148,10 +148,10 @@ class SweepResult:
             "trimtab": __version__,
             "folder": self.folder,
             "command": self.command,
-            "grid": self.grid(),
+            "grid": dict(self.axes()),
             "seeds": list(self.seeds),
             "points": [point.to_json() for point in self.points],
-            "states": self.states(),
+            "states": dict(self.states()),
             "failed": [{"run": run.name, "error": run.error} for run in self.failed_runs],
             "highest": None if top is None else top.to_json(),
             "maps": [figure_map.to_json() for figure_map in self.maps()],
@@ -170,7 +170,7 @@ def cost(runs: Sequence[Run], *, seconds: float) -> Cost:
     return Cost(sum(run.seconds for run in runs), from_cache, seconds)
 
 
-def _served_tasks(run: Run, alike: Sequence[Run]) -> dict[str, float]:
+def _served_tasks(run: Run, alike: Sequence[Run]) -> TaskSeconds:
     """Tasks that a run was served from the cache, with the seconds that they took the run which did them."""
     if run.state != "done":
         return {}

@@ -21,6 +21,7 @@ from trimtab.studies.sweep.numbers import PointNumbers
 
 SCHEMA = 1
 FILE_NAME = "ledger.sqlite"
+TaskSeconds = Mapping[str, float]  # by what a stage calls its task
 State = Literal["waiting", "running", "done", "failed", "stopped", "starved"]
 
 _TABLE = """CREATE TABLE runs (
@@ -53,7 +54,7 @@ class Run:
     process_start: str | None = None
     error: str | None = None
     seconds: float = 0.0
-    task_seconds: Mapping[str, float] = field(default_factory=dict)
+    task_seconds: TaskSeconds = field(default_factory=dict)
     numbers: PointNumbers | None = None
     elsewhere: str | None = None  # the folder, where another machine makes or made the run (see `shared_runs`)
 
@@ -89,7 +90,7 @@ class Outcome:
 
     state: State
     seconds: float
-    task_seconds: Mapping[str, float]
+    task_seconds: TaskSeconds
     numbers: PointNumbers | None = None
     error: str | None = None
     trace: str | None = None

@@ -21,15 +21,12 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtab import store
-from trimtab.errors import ConfigError, StoreError
-from trimtab.records import digest
-from trimtab.studies.sweep.grid import Sweep
-from trimtab.studies.sweep.identity import SweepIdentity
+from trimtab.errors import StoreError
 from trimtab.studies.sweep.numbers import PointNumbers
 from trimtab.studies.sweep.run_table import (
     FILE_NAME,
@@ -41,134 +38,18 @@ from trimtab.studies.sweep.run_table import (
     process_start,
     retried_states,
 )
+from trimtab.studies.sweep.shared_study import LEASE, StudyAddress, StudyContent, connect
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-STORAGE_VARIABLE = "TRIMTAB_STORAGE"  # as good as --storage, and out of the shell's history
-STUDY_VARIABLE = "TRIMTAB_STUDY"  # set for the workers of a sweep that has joined a study
-LEASE = 120  # seconds; a study keeps that of the machine which made it
-HEARTBEATS = 4  # in one lease, so that a single one may fail
-STUDY_TIMEOUT = 30.0  # seconds until a study that another machine is making must say what it is about
-# seconds between tries to make the tables: of several machines that start on a fresh database at once all but one fail
-CREATION_WAITS = (0.2, 0.4, 0.8, 1.6)
 RANKS: Sequence[State] = ("done", "running", "starved", "failed")  # which trial of a run counts; a stopped one never
-ABOUT = "trimtab"  # the study's attribute that says which sweep it is
 RESULT = "result"  # a trial's attribute: the run's state, seconds, work, numbers and error
-RETRY_PREFIX = "again:"  # … and the numbers of finished trials that no longer count
+RETRY_PREFIX = "again:"  # the study's attributes with the numbers of finished trials that no longer count
 
 _log = logging.getLogger("trimtab")
-
-
-def public_url(url: str) -> str:
-    """A database's address for people: without user, password and options."""
-    scheme, _, place = url.partition("?")[0].partition("://")
-    return f"{scheme}://{place if scheme.startswith('sqlite') else place.rpartition('@')[2]}"
-
-
-def study_name(sweep: Sweep) -> str:
-    """What machines have to agree in to meet: the last part of the sweep's folder."""
-    return f"trimtab sweep {Path(sweep.out).name}"
-
-
-# --- the study -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StudyContent:
-    """What every machine of a sweep must have alike: the sweep, and (as a digest) each run's configuration."""
-
-    sweep: SweepIdentity
-    runs: str
-
-    @classmethod
-    def of(cls, sweep: SweepIdentity, runs: Iterable[Run]) -> StudyContent:
-        return cls(sweep, digest({run.name: digest(dict(run.config) | {"out": ""}) for run in runs}))
-
-    def to_json(self) -> dict[str, Any]:
-        return self.sweep.to_json() | {"runs": self.runs}
-
-
-@contextmanager
-def join(
-    table: RunTable, *, root: Path, url: str, study: str, content: StudyContent | None = None
-) -> Iterator[SharedRuns]:
-    """This machine's runs with those of the study, made if need be. `content`: what that must be about; None: trust it.
-
-    Raises ConfigError without optuna, where the database cannot be had, or where it holds another sweep of that name.
-    """
-    try:
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:
-        raise ConfigError(
-            "a sweep on several machines needs optuna", remedy="pip install 'trimtab[sweep]', or leave --storage out"
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        storage = _storage(url)
-        meeting = _study(storage, study, content)
-    except (SQLAlchemyError, ImportError, optuna.exceptions.OptunaError) as error:
-        raise ConfigError(
-            f"{public_url(url)} is no database that a sweep can share ({type(error).__name__})",
-            remedy="write --storage sqlite:////folder/sweep.db or postgresql://USER:PASSWORD@HOST/NAME; the folder or "
-            "the server must be there, and Python's driver for it installed",
-        ) from error
-    try:
-        yield SharedRuns(table, meeting, storage, root=root)
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _storage(url: str) -> RDBStorage:
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import DBAPIError
-
-    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    waits = list(CREATION_WAITS)
-    while True:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # optuna has called its heartbeat experimental since version 2.9
-                return RDBStorage(url, engine_kwargs=options, heartbeat_interval=LEASE, grace_period=LEASE)
-        except DBAPIError:
-            if not waits:
-                raise
-            time.sleep(waits.pop(0))
-
-
-def _study(storage: RDBStorage, name: str, content: StudyContent | None) -> Study:
-    """Who makes the study says what it is about; the others read that, and must be about the same."""
-    import optuna
-
-    if content is not None:
-        try:
-            new = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-            new.set_user_attr(ABOUT, content.to_json() | {"lease": LEASE})
-        except optuna.exceptions.DuplicatedStudyError:
-            pass
-    study = optuna.load_study(storage=storage, study_name=name)
-    deadline = time.monotonic() + STUDY_TIMEOUT
-    while (about := study.user_attrs.get(ABOUT)) is None:
-        if time.monotonic() > deadline:
-            raise ConfigError(f"the study {name!r} is none of trimtab's", remedy="choose another --out")
-        time.sleep(0.1)
-    if content is not None:
-        differences = SweepIdentity.from_json(about).differences(content.sweep)
-        if differences or about["runs"] != content.runs:
-            difference_text = ", ".join(differences[:4]) or "values, seeds or what is judged"
-            raise ConfigError(
-                f"the database holds another sweep under {name!r}: it differs in {difference_text}",
-                remedy="give every machine the same command, or this sweep another last name with --out",
-            )
-    storage.heartbeat_interval, storage.grace_period = max(1, about["lease"] // HEARTBEATS), about["lease"]
-    return study
-
-
-# --- the runs --------------------------------------------------------------------------------------------------------
 
 
 class SharedRuns:
@@ -352,15 +233,15 @@ Runs = RunTable | SharedRuns  # of one machine, or of several
 
 
 @contextmanager
-def open_runs(root: Path, *, storage: str | None, study: str, content: StudyContent | None = None) -> Iterator[Runs]:
-    """The runs of the sweep in a folder; with `storage` together with those of its study (see `join`)."""
+def open_runs(root: Path, address: StudyAddress | None, *, content: StudyContent | None = None) -> Iterator[Runs]:
+    """The runs of the sweep in a folder; with an address together with those of the study there (see `connect`)."""
     with store.database(root / FILE_NAME) as connection:
         table = RunTable(connection)
-        if storage is None:
+        if address is None:
             yield table
         else:
-            with join(table, root=root, url=storage, study=study, content=content) as runs:
-                yield runs
+            with connect(address, content=content) as (study, storage):
+                yield SharedRuns(table, study, storage, root=root)
 
 
 @contextmanager

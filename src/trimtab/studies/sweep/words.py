@@ -15,7 +15,7 @@ TERMINAL_RATES = 3  # columns of win rates that fit it
 
 def sentences(result: SweepResult) -> list[str]:
     """The most important first."""
-    states = ", ".join(f"{n} {state}" for state, n in result.states().items())
+    states = ", ".join(f"{n} {state}" for state, n in result.states())
     counts = f"{_count(len(result.points), 'point')} with {_count(len(result.seeds), 'seed')} each: {states}."
     top = result.highest()
     lines = [counts] if top is None else [_highest_sentence(top), counts]

@@ -20,7 +20,8 @@ from trimtab.runtime.signals import Stop, stop_on_signal
 from trimtab.studies.sweep.read import read_run
 from trimtab.studies.sweep.run_progress import RunProgress, StarvedRun
 from trimtab.studies.sweep.run_table import Outcome, Run, State
-from trimtab.studies.sweep.shared_runs import STORAGE_VARIABLE, STUDY_VARIABLE, Runs, open_runs
+from trimtab.studies.sweep.shared_runs import Runs, open_runs
+from trimtab.studies.sweep.shared_study import StudyAddress
 
 
 def work(runs: Runs, *, reporter: Reporter, stop_starved: bool, may_start: Callable[[], bool] = lambda: True) -> None:
@@ -73,10 +74,8 @@ def main(folder: str, parent: str, *switches: str) -> int:
 
     Where the sweep that started it (process number `parent`) is gone, it finishes its run and takes no other.
     """
-    study = os.environ.get(STUDY_VARIABLE, "")
-    storage = os.environ[STORAGE_VARIABLE] if study else None  # a storage alone is the user's, of another sweep maybe
     try:
-        with open_runs(Path(folder), storage=storage, study=study) as runs:
+        with open_runs(Path(folder), StudyAddress.from_environment()) as runs:
             work(
                 runs,
                 reporter=reporter(quiet=True),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from trimtab.errors import RunError
@@ -16,7 +16,9 @@ from trimtab.runtime.signals import stop_on_signal
 POLL_SECONDS = 0.1
 
 
-def work_in_processes(folder: Path, *, workers: int, stop_starved: bool, environment: Mapping[str, str]) -> None:
+def work_in_processes(
+    folder: Path, *, workers: int, stop_starved: bool, environment: Sequence[tuple[str, str]]
+) -> None:
     """Start the workers and wait for them; CPU threads are shared out among them unless OMP_NUM_THREADS says how many.
 
     environment: what to add to theirs. A signal is handed on to each, and `StopError` raised when all have stopped.
