@@ -20,7 +20,7 @@ from trimtab import config as configuration
 from trimtab.commands import plan
 from trimtab.engine import models, quantized
 
-CLOCK = {"seconds", "tokens_per_second", "peak_memory_bytes"}
+CLOCK = {"seconds", "step_seconds", "tokens_per_second", "peak_memory_bytes"}
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,9 @@ def _refuse_other_run(setup: RunSetup, *, resume_anyway: bool) -> None:
     refused_keys = {key for key in changed_keys if not (resume_anyway and key in resuming.COURSE | resuming.COST)}
     if refused_keys:
         anyway = ", --resume-anyway to train on with them" if refused_keys <= resuming.COURSE | resuming.COST else ""
+        verb = "differs" if len(refused_keys) == 1 else "differ"
         raise ConfigError(
-            f"{folder.root} holds a run with another configuration ({', '.join(sorted(refused_keys)[:4])} differ)",
+            f"{folder.root} holds a run with another configuration ({', '.join(sorted(refused_keys)[:4])} {verb})",
             remedy=f"choose another folder with --out{anyway}, or delete this one",
         )
 

@@ -4,13 +4,15 @@ run_setup            `set_up(config)`: everything the configuration stands for, 
 folder               where each artefact lies, and which stage has made it
 run_identity         what a trajectory, and the reference's log-probs, depend on
 model_loading        the unaligned model, its adapter, a scorer that has checked itself
-memory_fit           pack budget and checkpointing that fit into free memory
+memory_fit, disk_use pack budget and checkpointing that fit into free memory; bytes on disk
+training_inputs      pairs, tokenizer and weights that a trained run stands on
+training_state       what a run trains with, and its checkpoint
 benchmark_prompts    prompts and official texts by the benchmark's name
 answering            answers of a model, decoded here or by a server; transcript: as they grow
 judges/              the judges that a configuration names
-resuming, signals    going on after a stop, and stopping
+resuming, signals    which checkpoint a run goes on from; how it stops
 milestones           the weights that a run may end with
-symptom_watch, notices, model_card    what is said while, before and after it trains
+notices, symptom_watch, screening_summary, model_card    what is said before, while and after it trains
 """
 
 from trimtab.runtime.run_setup import RunSetup, set_up

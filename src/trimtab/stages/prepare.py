@@ -254,7 +254,7 @@ def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]
     world = setup.config.windtunnel
     pairs: list[Pair] = []
     for part in range(8):  # ties and twins give no pair, so more tasks are drawn until there are enough
-        n_tasks = max(64, int(1.6 * (n - len(pairs))))  # about one in three gives no pair
+        n_tasks = max(64, int(1.6 * (n - len(pairs))))  # with some to spare
         seed = 1000 * world.seed + 2 * part
         tasks = windtunnel.tasks(n_tasks, seed=seed, split="pairs")
         sides = [_own_answers(setup, tasks, seed=seed + side, side=side, reporter=reporter) for side in (0, 1)]

@@ -51,7 +51,7 @@ from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
 from trimtab.runtime.symptom_watch import watch_from
 from trimtab.runtime.training_state import TrainingState
 
-CHECKPOINTS_A_RUN = 10  # of 2.5 s beside steps of 19 s: .1 to 3 % of the time (`benchmarks/checkpoints.py`)
+CHECKPOINTS_A_RUN = 10  # of 2.5 s beside steps of 19 s: .1 to 3.2 % of the time (`benchmarks/checkpoints.py`)
 GIVE_BACK_EVERY = 8  # steps; each costs 2 to 3 % of one where memory goes back to the system (`memory.give_back`)
 
 
