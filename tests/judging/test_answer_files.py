@@ -114,6 +114,17 @@ def test_model_outputs(tmp_path: Path) -> None:
     assert read_model_outputs(path, benchmark=SINGLE) == told
 
 
+def test_answers_without_a_generator_are_called_by_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "my-model.v2.json"
+    path.write_text(json.dumps([{"instruction": one, "output": "."} for one in ("Say hi.", "Count to 3.")]))
+    assert [answer.generator for answer in read_model_outputs(path, benchmark=SINGLE)] == ["my-model"] * 2
+    path.write_text(json.dumps([{"instruction": "Say hi.", "output": "."}]))
+    with pytest.raises(DataError) as error:
+        read_model_outputs(path, benchmark=SINGLE)
+    assert "--allow-missing" in error.value.remedy
+    assert len(read_model_outputs(path, benchmark=SINGLE, allow_missing=True)) == 1
+
+
 def test_our_own_files_may_ask_the_same_twice(tmp_path: Path) -> None:
     benchmark = Benchmark("twice", (Prompt("1", "a"), Prompt("2", "a")))
     answers = [Answer("1", "a", "A", "m"), Answer("2", "a", "B", "m")]
@@ -129,7 +140,7 @@ def test_our_own_files_may_ask_the_same_twice(tmp_path: Path) -> None:
         ([said("Say hi.", "Hi"), said("Count to 3.", "3", "n")], "several models: 'm' in row 1, 'n' in row 2"),
         ([said("Say hi.", "Hi"), said("Say hi.", "Ho")], r"rows 1 and 2 both answer 'Say hi\.'"),
         ([said("Say hi.", None)], "row 1: 'output' is null, not text"),
-        ([{"instruction": "Say hi.", "output": "Hi"}], "row 1 has no 'generator'"),
+        ([{"instruction": "Say hi.", "output": "Hi", "generator": 3}], "'generator'"),
     ],
 )
 def test_bad_model_outputs(tmp_path: Path, rows: list[object], complaint: str) -> None:

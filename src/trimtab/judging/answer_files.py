@@ -95,7 +95,8 @@ def read_model_outputs(path: Path, *, benchmark: Benchmark, allow_missing: bool 
     prompt answered twice; and for unanswered prompts, unless `allow_missing`.
     """
     rows = read_objects(path)
-    _require_one_model([(place, text_field(row, "generator", place=place)) for place, row in rows], path=path)
+    generators = [(place, _generator(row, place=place)) for place, row in rows]
+    _require_one_model(generators, path=path)
     name = "prompt_id" if all("prompt_id" in row for _, row in rows) else "instruction"
     rows_by_key = _by_prompt(
         (place, text_field(row, name, place=place), (row, text_field(row, "output", place=place)))
@@ -108,7 +109,7 @@ def read_model_outputs(path: Path, *, benchmark: Benchmark, allow_missing: bool 
             prompt.id,
             prompt.instruction,
             output,
-            row["generator"],
+            generators[0][1],
             prompt.dataset,
             n_tokens=_count(row, "n_tokens"),
             finished=row.get("finished") is not False,
@@ -124,6 +125,11 @@ def read_references(path: Path) -> dict[str, tuple[str, ...]]:
         for place, row in read_objects(path)
     )
     return {name: turns for name, (_, turns) in references.items()}
+
+
+def _generator(row: Row, *, place: Place) -> str:
+    """Who answered; a file that does not say is called by its name."""
+    return text_field(row, "generator", place=place) if "generator" in row else place.path.name.partition(".")[0]
 
 
 def _identifier(row: Row, *, place: Place) -> int | str:
@@ -187,7 +193,7 @@ def _in_order(
         examples = ", ".join(repr(_short(key)) for key in missing[:N_NAMED]) + (", …" if len(missing) > N_NAMED else "")
         raise DataError(
             f"{path} has no answer to {len(missing)} of {len(keys)} prompts: {examples}",
-            remedy="answer all of them, or ask fewer with --benchmark.limit",
+            remedy="answer all of them, ask fewer with --benchmark.limit, or leave some out knowingly: --allow-missing",
         )
     return [(prompt, content_by_key[key][1]) for prompt, key in keys if key in content_by_key]
 
