@@ -18,7 +18,6 @@ from trimtab import store
 from trimtab.config import Config
 from trimtab.errors import RunError
 from trimtab.runtime import set_up
-from trimtab.runtime.folder import Folder
 from trimtab.stages import judge
 
 Servers = Callable[[Any], ScriptedServer]
@@ -37,16 +36,16 @@ def judged(config: Config) -> str:
 
 
 def record(config: Config, name: str = "prompts") -> Mapping[str, Any]:
-    read: Mapping[str, Any] = store.read_json(Folder.of(config).judge(name))
+    read: Mapping[str, Any] = store.read_json(set_up(config).folder.judge(name))
     return read
 
 
 def preferences(config: Config) -> list[float | None]:
-    return [row["preference"] for row in rows(config, Folder.of(config).verdicts("prompts"))]
+    return [row["preference"] for row in rows(config, set_up(config).folder.verdicts("prompts"))]
 
 
 def marks(config: Config) -> list[float]:
-    return [row["score"] for row in store.read_jsonl(Folder.of(config).verdicts("turns", turns=True))]
+    return [row["score"] for row in store.read_jsonl(set_up(config).folder.verdicts("turns", turns=True))]
 
 
 def letter(seen: Seen) -> str:
@@ -76,7 +75,7 @@ def test_the_last_mark_counts_and_none_of_a_quotation(tmp_path: Path, scripted_s
     config = marked(tmp_path, scripted_server(explain).url, canaries=4)
     judged(config)
     assert marks(config) == [8] * 16
-    ((entry),) = rows(config, Folder.of(config).canaries("turns"))
+    ((entry),) = rows(config, set_up(config).folder.canaries("turns"))
     rates = {row["name"]: row["win_rate"] for row in entry["canaries"]}
     assert rates["instructing"] == 0
 
@@ -234,7 +233,7 @@ def test_a_prompt_that_the_server_cut_is_noticed(tmp_path: Path, scripted_server
     """Ollama's default context kept 2,050 tokens of 40,000 characters, and judged what was left."""
 
     def long_prompt(config: Config) -> None:
-        path = Folder.of(config).answers("prompts")
+        path = set_up(config).folder.answers("prompts")
         answers = store.read_json(path)
         answers[3]["output"] = "a word of text " * 2_700
         store.write_json(path, answers)
@@ -290,7 +289,7 @@ def test_replies_that_were_kept_before_are_read_anew(tmp_path: Path, scripted_se
         assert row.reply is not None
         text = old.body["choices"][0]["message"]["content"]
         cache.put(key, judge=row.judge, subject=row.subject, value=3.0, reply={**row.reply, "text": text})
-    Folder.of(config).judge("turns").unlink()
+    set_up(config).folder.judge("turns").unlink()
     server.script = lambda _seen: ok("[[6]]")
     judged(config)
     assert sorted(marks(config)) == [3] * 15 + [6]
