@@ -219,6 +219,9 @@ def test_seeds_are_pooled_and_runs_on_the_same_pairs_are_paired(tmp_path: Path) 
     assert both["value"] == pytest.approx(values[0] - values[1])
     assert both["ci95"][1] < 0
     assert [run["label"].split()[0] for run in told["runs"]] == ["apo_hinge_zero", "dpo"]
+    texts = [sentence["text"] for sentence in told["headline"]]
+    assert any("hinge" in text and "**not the response's own length alone**" in text for text in texts)
+    assert not any(text.startswith("dpo") and "own length" in text for text in texts)  # it has no order to explain
 
 
 def test_runs_on_other_pairs_stand_side_by_side_unpaired(tmp_path: Path) -> None:
@@ -330,8 +333,14 @@ def trained(parent: Path, objective: str, *, easy_is_long: bool) -> Path:
 )
 def test_real_runs_on_pairs_made_easy_or_hard(tmp_path: Path, objective: str, easy_is_long: bool) -> None:
     root = trained(tmp_path, objective, easy_is_long=easy_is_long)
-    run = probe_tree(root)["runs"][0]
+    with alone(tmp_path / "home"):
+        tree = probe_tree(root)
+    run = tree["runs"][0]
     assert run["sides"]["responses"]["verdict"]["order"] == ("first" if easy_is_long else "last")
+    truth = tree["headline"][-1]["text"]
+    assert "The true quality of these responses is not known" in truth
+    assert "that does not measure quality" in truth  # the reference's log-probabilities are in the cache
+    assert "not available" not in truth
     metrics, steps = rows_of(root / "metrics.jsonl"), rows_of(root / "visits.jsonl")
     assert run["steps"] == [len(metrics)]
     visits = read(str(root)).visits[0]
@@ -341,6 +350,15 @@ def test_real_runs_on_pairs_made_easy_or_hard(tmp_path: Path, objective: str, ea
         if objective == "apo_hinge_zero":
             for side, name in enumerate(("chosen", "rejected")):
                 assert visits.active_WS[at, side].mean() == pytest.approx(told[f"active/{name}"], abs=1e-12)
+
+
+def test_a_run_that_stopped_early_says_what_its_end_is(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "run", "apo_hinge_zero", -0.6, n=120)
+    assert not any("stopped" in sentence["text"] for sentence in probe_tree(root)["headline"])
+    visits = (root / "visits.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (root / "visits.jsonl").write_text("".join(visits[:6]), encoding="utf-8")
+    text = "Training stopped after 6 of 9 steps; that step counts as the end."
+    assert text in [sentence["text"] for sentence in probe_tree(root)["headline"]]
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +392,7 @@ def test_the_embedded_world_brings_truth_answers_and_judges(tiny: Path, capsys: 
     report = tree_of(tiny / "report.json")
     rate = next(judge["win_rate"]["value"] for judge in report["benchmark"]["judges"] if judge["judge"] == "oracle")
     assert answers["judges"][0]["win_rate"]["value"] == pytest.approx(rate)
+    assert not any("true quality" in sentence["text"] for sentence in told["headline"])
     page = (tiny / "probe.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "http" not in re.sub(r"http-equiv", "", page)

@@ -50,21 +50,19 @@ def run_difference(first: RunNumbers, second: RunNumbers, bins: Bins) -> RunDiff
 
 def _side(first: RunNumbers, second: RunNumbers, side: Side, visit: int, bins: Bins) -> SideDifference:
     bin_P = bins.of(first.run.length_difference_P)
-    at_visit = [of_side(numbers.run.active_KPVS[:, :, visit - 1], side) for numbers in (first, second)]
-    difference_KP = at_visit[0] - at_visit[1]
-    minuends, subtrahends = first.sides[side].correlations, second.sides[side].correlations
+    first_KP, second_KP = (of_side(numbers.run.active_KPVS[:, :, visit - 1], side) for numbers in (first, second))
+    members = [bin_P == at for at in range(len(bins.labels))]
+    pairs = {
+        contrast: zip(correlation.by_seed, second.sides[side].correlations[contrast].by_seed, strict=True)
+        for contrast, correlation in first.sides[side].correlations.items()
+        if contrast in second.sides[side].correlations
+    }
     return SideDifference(
         active=tuple(
-            of_pairs(estimates.paired(difference_KP[:, bin_P == at], in_unit_interval=True, rows="pairs"))
-            for at in range(len(bins.labels))
+            of_pairs(estimates.paired((first_KP - second_KP)[:, m], in_unit_interval=True, rows="pairs"))
+            for m in members
         ),
-        correlations={
-            contrast: pool_seeds(
-                [a - b for a, b in zip(minuends[contrast].by_seed, subtrahends[contrast].by_seed, strict=True)]
-            )
-            for contrast in minuends
-            if contrast in subtrahends
-        },
+        correlations={contrast: pool_seeds([a - b for a, b in seeds]) for contrast, seeds in pairs.items()},
     )
 
 
