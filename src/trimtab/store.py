@@ -22,7 +22,7 @@ from trimtab.disk import disk_errors, free, size
 from trimtab.errors import StoreError
 
 MANIFEST = "manifest.json"
-_MANIFEST_FORMAT = 1
+_MANIFEST_FORMAT = 1  # raise when a manifest's keys change
 
 
 def home() -> Path:

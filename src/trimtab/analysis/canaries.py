@@ -22,7 +22,7 @@ from trimtab.records import Verdict
 Scale = Literal["win rate", "marks"]
 
 BASELINE = "baseline"
-EVEN = 50.0
+EVEN = 50.0  # percent: a judge that cannot tell two equal answers apart
 WORTHLESS = {
     "constant": "one constant answer to every prompt",
     "empty": "an empty answer",
@@ -37,8 +37,8 @@ the weakest published models, which do answer, win 2 to 3 %. On twenty prompts i
 softer, because judges seldom give a 1: 25 % of the scale is a mark of 3.25 of 10.
 """
 
-LEAST_PROMPTS = 10
-CONSTANT_SHARE = 0.5
+LEAST_PROMPTS = 10  # as for every comparison, see analysis.comparison.MIN_COMMON
+CONSTANT_SHARE = 0.5  # of the prompts answered alike: a warning, not a verdict
 
 
 Bounds: TypeAlias = tuple[float | None, float | None]

@@ -26,7 +26,7 @@ from trimtab.errors import DataError
 from trimtab.records import Verdict
 
 NOT_DISTINGUISHABLE = "not distinguishable"
-MIN_COMMON = 10
+MIN_COMMON = 10  # below, a handful of prompts decides nothing
 PAIRED_SD_POINTS = 42.3
 """Spread of paired differences, in points of win rate, when none was measured.
 

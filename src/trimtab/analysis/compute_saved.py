@@ -25,7 +25,7 @@ from trimtab.analysis.intervals import FloatArray
 Method = Literal["measured", "cost model", "nothing left out", "unknown"]
 SHARES = ("skipped_backward", "skipped_forward", "promoted")
 LEAST_STEPS = 5  # of each kind, below which resampling them says nothing of their spread
-DRAWS = 2_000
+DRAWS = 2_000  # 50 in either tail
 
 
 @dataclass(frozen=True, slots=True)

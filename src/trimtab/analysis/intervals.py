@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
 NO_INTERVAL: Interval = (math.nan, math.nan)
-Z_95 = 1.959963984540054
+Z_95 = 1.959963984540054  # the normal's 97.5 % quantile
 _ROUND_OFF = 1e-12  # a spread below this is that of floating-point sums
 UNSEEN = 1 / 3
 """Spread of outcomes that were possible and not seen, in squared scores: a little more than one toss of a fair coin.

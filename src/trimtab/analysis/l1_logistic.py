@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from trimtab.analysis.intervals import FloatArray
 
-_NEWTON_STEPS = 100
-_SWEEPS = 200
-_STEP_TOLERANCE = 1e-8
+_NEWTON_STEPS = 100  # a bound against cycling, not a setting
+_SWEEPS = 200  # of coordinate descent within one Newton step, at most
+_STEP_TOLERANCE = 1e-8  # in coefficients; rates are compared to two decimals
 _LOG_FLOOR = 1e-15  # AlpacaEval clips probabilities here before it takes their logarithm
 
 

@@ -27,9 +27,9 @@ from trimtab.analysis.l1_logistic import Rows, sigmoid
 _RIDGE = 0.01  # on all but the strength, a prior of deviation 10: finite where a covariate alone decides the outcome
 _JITTER = 1e-12  # where every prediction is 0 or 1 nothing is left of the information, and of the score neither
 _LARGEST_LOGIT = 14.0  # beyond, a rate is 0 or 1 to six digits
-_LONGEST_STEP = 2.0
-_TOLERANCE = 1e-7
-_NEWTON_STEPS = 100
+_LONGEST_STEP = 2.0  # logits: a longer Newton step overshoots where rates are near 0 or 1
+_TOLERANCE = 1e-7  # logits
+_NEWTON_STEPS = 100  # a bound against cycling, not a setting
 
 
 @dataclass(frozen=True, slots=True)

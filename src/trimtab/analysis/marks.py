@@ -25,10 +25,10 @@ Question: TypeAlias = int | str
 QuestionId = TypeVar("QuestionId", bound=Question)
 Row: TypeAlias = tuple[Question, int, float | None]
 
-TOP = 10.0
+TOP = 10.0  # of MT-Bench's scale
 METHOD = "Wilson at the effective number of questions, on marks of 0 to 10"
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-_FIRST, _PER_CATEGORY = 81, 10
+_FIRST, _PER_CATEGORY = 81, 10  # question ids of the official set: 81 to 160, ten a category in order
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from trimtab.errors import DataError
 from trimtab.records import Estimate
 
 METHOD = "bootstrap over prompts (percentile, 1,000 draws)"
-N_BOOT = 1000
+N_BOOT = 1000  # 25 in either tail; each draw sorts every pair
 _WEIGHTS_AT_ONCE = 60_000  # what they are multiplied with stays in the cache
 _MIN_SPREAD = 1e-9  # of what is left of a variable, below which there is nothing to correlate
 _COLLINEAR = 1e-10  # columns that least squares cannot tell apart (a square of two levels is a line)

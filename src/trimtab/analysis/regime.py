@@ -27,8 +27,8 @@ from trimtab.errors import DataError
 
 RegimeName = Literal["linear", "selective", "starved", "no dead zone"]
 
-LINEAR_ABOVE = 0.95
-STARVED_BELOW = 0.05
+LINEAR_ABOVE = 0.95  # the regimes' definition: nearly all still pull
+STARVED_BELOW = 0.05  # the regimes' definition: next to none still pulls
 
 
 @dataclass(frozen=True, slots=True)

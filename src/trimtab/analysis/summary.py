@@ -13,7 +13,7 @@ from trimtab.analysis.winrate import WinRate, by_family, win_rate
 from trimtab.errors import DataError
 from trimtab.records import Verdict
 
-N_LENGTH_BINS = 5
+N_LENGTH_BINS = 5  # 161 of AlpacaEval's prompts a bin: intervals of ±8 points
 _SHORT = ("win_rate", "ci95", "n_total", "n_missing")  # what a row of a breakdown says of its rate
 
 

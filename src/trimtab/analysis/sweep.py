@@ -11,7 +11,7 @@ import numpy as np
 from trimtab.analysis.intervals import NO_INTERVAL, Interval
 from trimtab.analysis.seeds import Pooled, pooled_figures
 
-SHARE_OF_FINAL = 0.9
+SHARE_OF_FINAL = 0.9  # of a figure's end value
 
 
 def steps_to_share(values: Sequence[float], *, share: float = SHARE_OF_FINAL) -> int | None:

@@ -19,7 +19,7 @@ from trimtab.analysis.calibration import Bin, Chance
 from trimtab.analysis.intervals import FloatArray
 from trimtab.errors import DataError
 
-N_BINS = 10
+N_BINS = 10  # the usual number of a reliability diagram
 
 
 @dataclass(frozen=True, slots=True)

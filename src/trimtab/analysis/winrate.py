@@ -15,7 +15,7 @@ import numpy as np
 
 from trimtab.analysis.intervals import FloatArray, Interval, finite, rate_interval
 
-MOST_MISSING = 0.01
+MOST_MISSING = 0.01  # of the prompts: more could hide a difference of the size that is looked for
 Family = TypeVar("Family", bound=Hashable)
 
 

@@ -13,8 +13,8 @@ from trimtab.records import Message
 from trimtab.runtime.model_loading import chat_template
 from trimtab.sampling import sample
 
-MAX_NEW_TOKENS = 512
-MAX_PROMPT_TOKENS = 2048
+MAX_NEW_TOKENS = 512  # an answer to read on a screen
+MAX_PROMPT_TOKENS = 2048  # older turns are left out beyond
 
 
 def main(run_folder: str, *, temperature: float = 0.7, system: str | None = None, seed: int = 0) -> None:

@@ -90,7 +90,7 @@ def _parse_yaml(text: str) -> Any:
         CoreSchemaLoader.add_implicit_resolver(tag, re.compile(f"^(?:{pattern})$"), [*first])
     CoreSchemaLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
     try:
-        return yaml.load(text, CoreSchemaLoader)  # noqa: S506  # a SafeLoader
+        return CoreSchemaLoader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(error) from error
 

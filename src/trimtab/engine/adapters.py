@@ -23,7 +23,7 @@ from trimtab.errors import ModelError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_PROBE_TOKENS = 48
+_PROBE_TOKENS = 48  # enough to touch every layer, small beside loading
 _VOCABULARY_MATRICES = ("embed_tokens", "embed_in", "embed_out", "lm_head", "wte")
 # They rewrite the base by what cannot be had again: a randomised decomposition, quantisation errors, other data.
 _UNREPEATABLE_STARTS = ("pissa_niter", "loftq", "corda", "lora_ga")

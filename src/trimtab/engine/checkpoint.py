@@ -29,7 +29,7 @@ from trimtab.engine.optim import AdamW
 from trimtab.errors import ConfigError, StoreError
 
 PREFIX = "step-"
-FORMAT = 1
+FORMAT = 1  # raise when what stands in a checkpoint changes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trimtab.errors import NumericsError
 
-MOST_NAMES = 6
+MOST_NAMES = 6  # in one message; more names tell nobody more
 
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:

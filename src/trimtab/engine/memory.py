@@ -36,7 +36,7 @@ LEAN_SLACK = 0.05  # where `lean_allocation` is on
 EIGHT_BIT = 2 * (1 + 4 / 256)  # two moments, and a float for each block of 256
 FREE_SHARE = 0.6  # of free memory that a chosen pack budget may fill
 PACK_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # more than this gains nothing measurable on such a device
-LEAST_PACK = 256
+LEAST_PACK = 256  # tokens; most single pairs are longer
 
 
 @dataclass(frozen=True, slots=True)

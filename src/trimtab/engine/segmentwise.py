@@ -29,7 +29,7 @@ from trimtab.engine.segments import AttentionOptions, Segments
 SHORT = 112
 """Rows of a group up to which it shares a call with its like; measured on a CPU, where the two ways cross near 110."""
 
-_LIKE_LENGTH = 0.7
+_LIKE_LENGTH = 0.7  # of the longest in a call: shorter ones would be padding for a third and more
 
 
 class Segmentwise:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from trimtab.engine.packing import Group, Pack, lay_out
 
-_CHECK_GROUPS = 3
-_CHECK_TOKENS = 96
+_CHECK_GROUPS = 3  # more than one, so that leaks between groups show
+_CHECK_TOKENS = 96  # a side, so that the check costs a fraction of a step
 
 
 def sample(groups: Sequence[Group]) -> Pack:

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from trimtab.objectives import LogRatios, Objective
 
-MOST_SKIPS = 3
-DEVIATIONS = 2.0
+MOST_SKIPS = 3  # visits in a row: a response is looked at in one epoch of four at least
+DEVIATIONS = 2.0  # beyond the mean move: one in forty would have moved further, were moves normal
 LEAST_MOVES = 32  # observed moves of a side before anything is passed over
 MOST_MISSED = 0.05  # of the latest `WINDOW` re-checks, above which the allowance doubles
-WINDOW = 40
+WINDOW = 40  # re-checks: 5 % of them are two
 
 
 class Shrinking:

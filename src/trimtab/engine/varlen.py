@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trimtab.engine.segments import AttentionOptions, Segments
 
-WIDEST = 256
+WIDEST = 256  # head width that flash attention's kernels take
 
 
 class Rows:

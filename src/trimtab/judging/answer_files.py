@@ -18,7 +18,7 @@ from trimtab.judging.rows import Place, Row, kind, text_field, texts_field
 from trimtab.records import Answer, digest
 
 ERROR_TEXT = "$ERROR$"  # what FastChat writes where a server gave no answer
-N_NAMED = 5
+N_NAMED = 5  # in one message
 
 Content = TypeVar("Content")
 

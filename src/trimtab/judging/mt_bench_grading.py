@@ -24,7 +24,7 @@ from trimtab.judging.verdict_reading import read_mark
 from trimtab.records import Message
 
 CATEGORIES_WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
-MAX_TOKENS = 2048
+MAX_TOKENS = 2048  # as FastChat asks its judge
 NO_SCORE = -1  # FastChat's score of a judgment without a mark
 
 _TEMPERATURES = {
@@ -37,7 +37,7 @@ _TEMPERATURES = {
     "coding": 0.0,
     "reasoning": 0.0,
 }
-_OTHER_TEMPERATURE = 0.7
+_OTHER_TEMPERATURE = 0.7  # FastChat's default, as are those above
 # (turn, with reference answers) → the prompt's official name, and what it must leave room for
 _PROMPTS: Mapping[tuple[int, bool], tuple[str, frozenset[str]]] = {
     (1, False): ("single-v1", frozenset({"question", "answer"})),

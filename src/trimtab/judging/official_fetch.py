@@ -9,7 +9,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 MAX_BYTES = 16 * 2**20  # the largest official file is 2 MB
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # bytes at a time, so that the size limit acts before memory is full
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost"}
 
 

@@ -21,7 +21,7 @@ from trimtab.judging.official_fetch import MAX_BYTES, UnreachableError, fetch
 from trimtab.records import digest
 
 MAX_LOOKED_AT = 20_000  # entries of a user's folder
-MAX_DEPTH = 8
+MAX_DEPTH = 8  # folders below the user's; deeper ones are somebody's disk
 
 
 class TextMissingError(DataError):

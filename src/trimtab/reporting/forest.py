@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from trimtab.reporting.sections import Forest
 from trimtab.reporting.text import interval, number
 
-EVEN = 50.0
+EVEN = 50.0  # percent
 
 
 @dataclass(frozen=True, slots=True)

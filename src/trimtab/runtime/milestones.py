@@ -29,7 +29,7 @@ from trimtab.records import TokenPair
 from trimtab.runtime.run_setup import RunSetup
 
 PREFIX = "step-"
-SHARES_OF_AN_EPOCH = (0.1, 0.25, 0.5, 1.0)
+SHARES_OF_AN_EPOCH = (0.1, 0.25, 0.5, 1.0)  # of the first epoch, close together early
 LATER_EPOCHS = 8  # milestones after the first epoch, at most, and the last step: each is a model on the disk
 
 _EVIDENCE = "evidence.json"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = 2**64
+_WORD = 2**64  # Philox takes keys and counters of 64 bits
 
 
 def uniforms(streams: Sequence[int], *, seed: int, n_steps: int) -> NDArray[np.float64]:

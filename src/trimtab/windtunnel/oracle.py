@@ -28,8 +28,8 @@ from trimtab.windtunnel.demonstrations import FILLER
 from trimtab.windtunnel.values import VALUES
 from trimtab.windtunnel.world import Task
 
-CORRECTNESS_WEIGHT: Final = 0.85
-FORMAT_WEIGHT: Final = 0.15
+CORRECTNESS_WEIGHT: Final = 0.85  # of the true score: a wrong answer in perfect form must lose
+FORMAT_WEIGHT: Final = 0.15  # enough to tell two right answers apart
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*|[.!?]+")
 _WORD = re.compile(r"[A-Za-z]+|\d+")

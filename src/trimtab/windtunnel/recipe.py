@@ -48,19 +48,21 @@ SIZES: Final = {
     "base": Size(hidden=160, inner=448, layers=4, heads=4),  # 1.33
     "large": Size(hidden=240, inner=672, layers=4, heads=6, lessons_learning_rate=2e-3),  # 2.88
 }
-STEPS: Final = 4600
-BATCH: Final = 48
+STEPS: Final = 4600  # about 16 minutes on one core
+BATCH: Final = 48  # rows
 # Two courses, each with its own warmup and cosine: lessons (right answers without dressing), then demonstrations of
 # mixed quality at a lower rate. Without lessons the same time leaves copying and facts unlearned, because flawed and
 # polite tokens drown the few that carry a fact; at the lessons' rate the second course forgets much of the first.
 LESSONS: Final = 0.7  # share of the steps
 LESSONS_DEMONSTRATED: Final = 0.15  # share of the lessons' rows that are demonstrations already: a softer change
-DEMONSTRATIONS_LEARNING_RATE: Final = 6e-4
-WARMUP: Final = 0.05
-WEIGHT_DECAY: Final = 0.01
+DEMONSTRATIONS_LEARNING_RATE: Final = (
+    6e-4  # a fifth of the lessons': at theirs the first course is forgotten, see above
+)
+WARMUP: Final = 0.05  # of a course
+WEIGHT_DECAY: Final = 0.01  # AdamW's, on matrices
 # Batches are cut from a pool sorted by length, so that little padding is computed.
 POOL: Final = 8
-MAX_NEW_TOKENS: Final = 64
+MAX_NEW_TOKENS: Final = 64  # of an answer to the world's tasks
 
 Row = tuple[list[int], list[int]]  # ids of the prompt with the assistant header; ids of the response with its end
 

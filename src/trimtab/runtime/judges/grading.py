@@ -24,7 +24,7 @@ from trimtab.runtime.judges.judge_record import JudgeIdentity, JudgeRecord
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
 
-LOWEST, HIGHEST = 1, 10
+LOWEST, HIGHEST = 1, 10  # FastChat's scale
 
 
 def main(setup: RunSetup, *, reporter: Reporter) -> None:

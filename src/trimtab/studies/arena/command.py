@@ -21,7 +21,7 @@ from trimtab.studies.arena.numbers import ArenaNumbers, numbers_of, rows
 from trimtab.studies.arena.read import SharedPrompts, meet
 
 ANONYMOUS = "anonymous"
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.2  # between looks for a signal: felt as at once, costs nothing
 
 
 def main(

@@ -19,7 +19,7 @@ from trimtab.studies.calibration.page import page
 from trimtab.studies.calibration.words import drift_rows, gap_rows, headline, token_rows
 from trimtab.version import __version__
 
-FORMAT = 1
+FORMAT = 1  # raise when calibration.json's keys change
 _LABEL_WIDTH = 42  # one for all three tables, so that their columns stand below each other
 
 

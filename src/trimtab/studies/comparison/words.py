@@ -9,7 +9,7 @@ from trimtab.analysis.intervals import finite
 from trimtab.analysis.length_control_paired import ControlledDifference
 from trimtab.studies.comparison.numbers import ComparisonNumbers
 
-POWER_AT = 0.8
+POWER_AT = 0.8  # the usual chance of seeing a difference that is there
 
 
 def lines(numbers: ComparisonNumbers | Power) -> list[str]:

@@ -26,7 +26,7 @@ from trimtab.studies.length_probe.run_difference import RunDifference, run_diffe
 from trimtab.studies.length_probe.words import headline
 from trimtab.version import __version__
 
-FORMAT = 1
+FORMAT = 1  # raise when probe.json's keys change
 
 
 @dataclass(frozen=True, slots=True)

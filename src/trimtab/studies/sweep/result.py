@@ -15,7 +15,7 @@ from trimtab.studies.sweep.numbers import PointNumbers, figure_json
 from trimtab.studies.sweep.run_table import Run, State, TaskSeconds
 from trimtab.version import __version__
 
-FORMAT = 2
+FORMAT = 2  # raise when sweep.json's keys change
 STATES: Sequence[State] = ("done", "starved", "failed", "stopped", "running", "waiting")
 SHARED_WORK = ("sampling answers to be labelled", "reference", "answers of the unaligned model")
 NOTES = (

@@ -19,7 +19,7 @@ from trimtab.errors import StoreError
 from trimtab.studies.sweep.grid import ConfigTree, Settings
 from trimtab.studies.sweep.numbers import PointNumbers
 
-SCHEMA = 1
+SCHEMA = 1  # raise when the table's columns change
 FILE_NAME = "ledger.sqlite"
 TaskSeconds = Mapping[str, float]  # by what a stage calls its task
 State = Literal["waiting", "running", "done", "failed", "stopped", "starved"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from trimtab.errors import RunError
 from trimtab.runtime.signals import stop_on_signal
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1  # between looks at the workers and for a signal
 
 
 def work_in_processes(
