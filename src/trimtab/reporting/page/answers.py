@@ -117,9 +117,12 @@ def lengths(benchmark: BenchmarkNumbers | None) -> Section | None:
         [name, *(f"{number(100 * share)} %" for share in shares)]
         for name, *shares in zip([*names, f"{edges[-2]} and more"], histogram.before, histogram.after, strict=True)
     ]
+    sides = "before and after" if before == "before" else "from the baseline and the aligned model"
+    is_cut = bool(numbers.cut_off.before.value or numbers.cut_off.after.value)
     lead = (
         f"{number(numbers.n_identical)} of {number(numbers.n_compared)} answers are the same, letter by "
-        "letter, before and after. Lengths are those of the whole answer as sampled."
+        f"letter, {sides}. Lengths are those of the whole answer as sampled"
+        + ("; those cut at the limit would have been longer." if is_cut else ".")
     )
     blocks: list[Block] = [
         Text(lead, "lead"),

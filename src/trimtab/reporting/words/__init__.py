@@ -2,5 +2,6 @@
 
 report     the answer to "did it help?", what qualifies it, what was not measured
 judges     win rates, missing verdicts, canaries, marks
+lengths    what became of the length of answers, and what cut ones hide
 training   regime, symptoms, milestones, held-out pairs
 """

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from trimtab.reporting.numbers.answers import LengthNumbers, ScoreNumbers
+from trimtab.reporting.numbers.answers import ScoreNumbers
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.report import EditedFiles, Report
 from trimtab.reporting.sections import Sentence, sentence
 from trimtab.reporting.text import interval, number, with_sign
-from trimtab.reporting.words import judges, training
+from trimtab.reporting.words import judges, lengths, training
 
 NO_BENCHMARK = (
     "**Whether the answers got better was not measured**: no benchmark was asked. "
@@ -47,7 +47,7 @@ def headline(report: Report) -> list[Sentence]:
     else:
         first, *details = _verdict(benchmark)
         sentences = [first, *judges.canaries(benchmark), *judges.constant_answers(benchmark), *details]
-        sentences += _scores(benchmark.scores) + _lengths(benchmark)
+        sentences += _scores(benchmark.scores) + lengths.lengths(benchmark)
     sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
     return sentences + [_edit_warning(entry) for entry in report.edited]
 
@@ -95,41 +95,6 @@ def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
             return [sentence(f"{text}: not distinguishable from no change.", "even")]
         case _:
             assert_never(change.direction)
-
-
-def _lengths(benchmark: BenchmarkNumbers) -> list[Sentence]:
-    if benchmark.lengths is None:
-        return []
-    if benchmark.before == "baseline" and benchmark.baseline is not None:
-        return [_lengths_beside(benchmark.lengths, benchmark.baseline.name)]
-    unit, change = benchmark.lengths.unit, benchmark.lengths.change
-    ratio = "" if change.relative is None else f"{with_sign(100 * change.relative, digits=0)} %, "
-    text = (
-        f"from {number(change.before.value)} to **{number(change.after.value)} {unit}** a prompt "
-        f"({ratio}change {with_sign(change.difference.value)}, 95 % CI {interval(change.difference.ci95)}, "
-        f"{number(change.difference.n)} prompts)"
-    )
-    match change.direction:
-        case "above":
-            warning = "Judges that like long answers overrate them; length control corrects for that."
-            return [sentence(f"**Answers grew longer**, {text}. {warning}", "warn")]
-        case "below":
-            return [sentence(f"Answers became shorter, {text}.")]
-        case "not distinguishable" | "unknown":
-            return [sentence(f"Answers kept their length: {text}; no change that can be told from none.")]
-        case _:
-            assert_never(change.direction)
-
-
-def _lengths_beside(lengths: LengthNumbers, baseline: str) -> Sentence:
-    """Where the unaligned model did not answer: the aligned model's lengths and the baseline's."""
-    change = lengths.change
-    return sentence(
-        f"The aligned model's answers have {number(change.after.value)} {lengths.unit}, {baseline}'s "
-        f"{number(change.before.value)} (difference {with_sign(change.difference.value)}, 95 % CI "
-        f"{interval(change.difference.ci95)}, {number(change.difference.n)} prompts). What alignment did to length "
-        "was not measured: the unaligned model did not answer."
-    )
 
 
 # --- what was not measured --------------------------------------------------------------------------------------------
