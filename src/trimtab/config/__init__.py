@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from trimtab.config import rules
@@ -28,6 +28,7 @@ from trimtab.config.sections import (
     ObjectiveSection,
     PythonObjectiveSection,
     Section,
+    Sections,
     SelectSection,
     Switch,
     TrainSection,
@@ -40,28 +41,8 @@ from trimtab.records import digest
 EMBEDDED_RECIPE = Path(__file__).parents[1] / "windtunnel" / "recipe.toml"
 
 
-class Config(Section):
+class Config(Sections):
     """One run. `trimtab plan` prints everything that follows from it."""
-
-    model: ModelSection
-    data: DataSection
-    objective: SerializeAsAny[ObjectiveSection] = ObjectiveSection()
-    adapter: AdapterSection = AdapterSection()
-    train: TrainSection = TrainSection()
-    select: SelectSection = SelectSection()
-    engine: EngineSection = EngineSection()
-    generate: GenerateSection = GenerateSection()
-    benchmark: BenchmarkSection = BenchmarkSection()
-    judge: JudgeSection = JudgeSection()
-    windtunnel: WindTunnelSection = WindTunnelSection()
-    seed: int = Field(0, ge=0, description="seed of the order of pairs, of dropout and of a fresh adapter")
-    seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
-    out: str = Field("", description="the run folder; default runs/<model>-<objective>-<digest of the configuration>")
-    offline: bool = Field(False, description="never reach for the Hub")
-    base_url: str | None = Field(
-        None,
-        description="server of an openai: judge or sampler, such as http://127.0.0.1:8000/v1; default OpenAI's own",
-    )
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from trimtab.config.sections import GenerateSection, JudgeSection
-
-if TYPE_CHECKING:
-    from trimtab.config import Config
+from trimtab.config.sections import GenerateSection, JudgeSection, Sections
 
 _NO_KEY = frozenset[str]()
 _READ_OF_EMBEDDED_DATA = frozenset(
@@ -24,7 +20,7 @@ _READ_BY_JUDGE = {
 _OF_COMPARING = frozenset({"rubric", "both_orders"})  # MT-Bench marks answers one at a time
 
 
-def disagreement(config: Config) -> str:
+def disagreement(config: Sections) -> str:
     """Why a configuration cannot be run as it is written; empty when it can."""
     if reason := _impossible(config):
         return reason
@@ -33,7 +29,7 @@ def disagreement(config: Config) -> str:
     return next((f"{key} has no effect here: {reason}" for key, reason in _idle(config)), "")
 
 
-def _impossible(config: Config) -> str:
+def _impossible(config: Sections) -> str:
     judge, benchmark = config.judge, config.benchmark.name
     for key, url in (("base_url", config.base_url), ("generate.base_url", config.generate.base_url)):
         if url is not None and _holds_secret(url):
@@ -55,7 +51,7 @@ def _holds_secret(url: str) -> bool:
     return holds_secret(url)
 
 
-def _cannot_shrink(config: Config) -> str:
+def _cannot_shrink(config: Sections) -> str:
     if config.engine.screening == "off":
         return "screening is off"
     if config.adapter.kind != "none" and config.adapter.dropout:
@@ -64,7 +60,7 @@ def _cannot_shrink(config: Config) -> str:
     return "" if objective.has_dead_zone else f"{objective.name} has no dead zone"
 
 
-def _idle(config: Config) -> Iterator[tuple[str, str]]:
+def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     """Keys that were set and that nothing in this run would read, and reason. Keys at their defaults do not count.
 
     The sections of stages that are switched off (no benchmark, no judge) may stay in a file.
@@ -92,14 +88,14 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         yield from _set(config, "judge", frozenset(JudgeSection.model_fields) - _OF_COMPARING, "MT-Bench gives marks")
 
 
-def _idle_sections(config: Config) -> Iterator[tuple[str, str]]:
+def _idle_sections(config: Sections) -> Iterator[tuple[str, str]]:
     if config.adapter.kind == "none":
         yield from _set(config, "adapter", _NO_KEY, "the adapter is none")
     if config.data.holdout == 0:
         yield from _set(config, "select", _NO_KEY, "data.holdout is 0")
 
 
-def _set(config: Config, section: str, read: frozenset[str], reason: str) -> Iterator[tuple[str, str]]:
+def _set(config: Sections, section: str, read: frozenset[str], reason: str) -> Iterator[tuple[str, str]]:
     """The keys of a section that are not at their defaults and not among those that are read."""
     values = getattr(config, section)
     for key, field in type(values).model_fields.items():

@@ -6,7 +6,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from trimtab.errors import ConfigError
 from trimtab.objectives.objective import Objective
@@ -284,3 +293,27 @@ class JudgeSection(Section):
     def model(self) -> str:
         """What comes after the colon."""
         return self.name.partition(":")[2]
+
+
+class Sections(Section):
+    """Every key of a run, each valid by itself; `Config` adds what they mean for each other (`rules`)."""
+
+    model: ModelSection
+    data: DataSection
+    objective: SerializeAsAny[ObjectiveSection] = ObjectiveSection()
+    adapter: AdapterSection = AdapterSection()
+    train: TrainSection = TrainSection()
+    select: SelectSection = SelectSection()
+    engine: EngineSection = EngineSection()
+    generate: GenerateSection = GenerateSection()
+    benchmark: BenchmarkSection = BenchmarkSection()
+    judge: JudgeSection = JudgeSection()
+    windtunnel: WindTunnelSection = WindTunnelSection()
+    seed: int = Field(0, ge=0, description="seed of the order of pairs, of dropout and of a fresh adapter")
+    seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
+    out: str = Field("", description="the run folder; default runs/<model>-<objective>-<digest of the configuration>")
+    offline: bool = Field(False, description="never reach for the Hub")
+    base_url: str | None = Field(
+        None,
+        description="server of an openai: judge or sampler, such as http://127.0.0.1:8000/v1; default OpenAI's own",
+    )
