@@ -13,6 +13,7 @@ from typing import Any
 from trimtab import windtunnel
 from trimtab.disk import size
 from trimtab.engine import memory, recompute
+from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter, SilentReporter, duration
 from trimtab.records import TokenPair, digest
@@ -45,8 +46,12 @@ class EnginePlan:
     attention: str
     parameters: int
     trainable: int
+    adapter: AdapterReach | None
     predicted_peak_bytes: int
     predicted_training_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"adapter": None if self.adapter is None else self.adapter.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Plan:
             "notices": list(self.objective.notices()),
             "train": self.train.to_json(),
             "reference": asdict(self.reference),
-            "engine": asdict(self.engine),
+            "engine": self.engine.to_json(),
             "milestones": None if self.milestones is None else self.milestones.to_json(),
             "disk": self.disk.to_json(),
             "benchmark": self.benchmark,
@@ -179,6 +184,7 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
         attention=_attention(setup),
         parameters=shape.parameters,
         trainable=shape.trainable,
+        adapter=shape.reach,
         predicted_peak_bytes=prediction.peak,
         predicted_training_seconds=seconds,
     )
@@ -227,11 +233,12 @@ def lines(plan: Plan) -> list[str]:
     each_seed = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
     return [
         f"model      {engine.parameters:,} parameters, {engine.trainable:,} of them trained",
+        *([] if engine.adapter is None else [f"adapter    {engine.adapter.sentence}"]),
         f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{origin}",
         f"objective  {objective.name}({parameters}), loss before the first step {constant}",
         f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
         f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",
-        f"engine     {engine.device}, {engine.dtype}, {engine.threads} threads, "
+        f"engine     {engine.device}, {engine.dtype}, {engine.threads} thread{'' if engine.threads == 1 else 's'}, "
         f"packs of {engine.pack_tokens:,} tokens{_CHECKPOINTING[engine.checkpointing]}",
         f"attention  {engine.attention}",
         f"predicted  peak memory {engine.predicted_peak_bytes / 1e9:.2f} GB, "

@@ -10,6 +10,9 @@ refused by name.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,16 @@ _VOCABULARY_MATRICES = ("embed_tokens", "embed_in", "embed_out", "lm_head", "wte
 _UNREPEATABLE_STARTS = ("pissa_niter", "loftq", "corda", "lora_ga")
 # Largest difference of a logit, as a share of the largest logit: what rounding explains. A wrong merge is off by 1e-2.
 _MERGE_GAP = {torch.float32: 2e-5, torch.float64: 1e-10, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Within, PEFT is used without two kinds of warnings that the user can do nothing about: names that it takes from
+    transformers and that will be renamed, and patterns of its own for experts that it then does not find."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys did not match")
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,8 @@ def merge(base: Any, adapter: AdapterFolder) -> Any:
     _resize_vocabulary(base, adapter, shapes)
     if quantized.is_quantized_adapter(adapter.folder):
         quantized.round_like(base)
-    peft_model = PeftModel.from_pretrained(base, str(adapter.folder)).eval()
+    with quiet_peft():
+        peft_model = PeftModel.from_pretrained(base, str(adapter.folder)).eval()
     expected = _probe_logits(peft_model)
     if any("embed" in name or "lm_head" in name for name in shapes):
         _untie(peft_model)

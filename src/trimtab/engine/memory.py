@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from trimtab.engine import quantized, recompute
+from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.head import chunk_rows, kept_rows
 from trimtab.engine.matmul import product
 from trimtab.engine.optim import AT_ONCE
@@ -52,7 +53,7 @@ class Shape:
     keys: int
     vocabulary: int
     tied: bool
-    adapter: bool = False
+    reach: AdapterReach | None = None  # None without an adapter
     head_learns: bool = True
     layers_rerun: bool = True  # the architecture has layers that can run again in the backward pass
     eager_heads: int = 0  # heads whose score matrices are kept whole, where attention is not of the exchangeable kind
@@ -77,7 +78,7 @@ class Shape:
             keys=int(getattr(config, "num_key_value_heads", None) or heads) * width,
             vocabulary=int(config.vocab_size),
             tied=bool(getattr(config, "tie_word_embeddings", False)),
-            adapter=hasattr(model, "peft_config"),
+            reach=AdapterReach.of(model),
             head_learns=all(p.requires_grad for p in model.get_output_embeddings().parameters()),
             layers_rerun=recompute.possible(model),
             eager_heads=0 if getattr(causal_lm_of(model), "_supports_attention_backend", True) else heads,
@@ -106,6 +107,10 @@ class Shape:
             if freeze_embeddings:
                 models.freeze_embeddings(model)
             return replace(cls.of(model if lora is None else models.attach_lora(model, **lora)), quantized=small)
+
+    @property
+    def adapter(self) -> bool:
+        return self.reach is not None
 
     @property
     def activations(self) -> int:

@@ -259,7 +259,7 @@ def attach_lora(
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), adapters.quiet_peft():
         torch.manual_seed(seed)
         try:
             return get_peft_model(model, config).eval()

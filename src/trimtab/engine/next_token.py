@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.engine import models
+from trimtab.engine import adapters, models
 from trimtab.engine.head import Head, OwnLogits, chunk_rows
 from trimtab.engine.packing import Group, Pack, Span, pack_groups
 from trimtab.engine.scoring import Scorer, States
@@ -76,7 +76,7 @@ def with_adapter(model: Any, folder: Path) -> Any:
     """`model` with the adapter of a PEFT folder in place (not merged), so that it can be switched off again."""
     from peft import PeftModel
 
-    with models.reading(folder):
+    with models.reading(folder), adapters.quiet_peft():
         return PeftModel.from_pretrained(model, str(folder)).eval()
 
 

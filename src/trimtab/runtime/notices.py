@@ -12,7 +12,8 @@ def notices(setup: RunSetup, scorer: Scorer, *, pack_tokens: int) -> list[str]:
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
     attention = f"attention by {scorer.attention_name}"
     dtype = str(scorer.dtype).removeprefix("torch.")
-    machine = f"{scorer.device.type}, {setup.threads} threads" if scorer.device.type == "cpu" else str(scorer.device)
+    threads = f"{setup.threads} thread{'' if setup.threads == 1 else 's'}"
+    machine = f"{scorer.device.type}, {threads}" if scorer.device.type == "cpu" else str(scorer.device)
     lines = [*objective.notices(), f"{path}, up to {pack_tokens:,} tokens each, {dtype} on {machine}, {attention}"]
     if setup.model_folder != setup.source_folder:
         lines.append(

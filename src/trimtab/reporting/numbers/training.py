@@ -15,6 +15,7 @@ from trimtab.analysis.calibration import Calibration, calibration
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.symptoms import Symptom, symptoms
 from trimtab.config import Config
+from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.errors import DataError
 from trimtab.objectives import Objective
 from trimtab.records import Estimate
@@ -83,17 +84,26 @@ class SeedTrainingNumbers:
 
 @dataclass(frozen=True, slots=True)
 class TrainingNumbers:
-    """`step_zero` is the loss of a policy equal to its reference."""
+    """`step_zero` is the loss of a policy equal to its reference. `adapter` is None without one, and where the run's plan
+    does not say what it reaches."""
 
     step_zero: float | None
     has_dead_zone: bool
+    adapter: AdapterReach | None
     seeds: tuple[SeedTrainingNumbers, ...]
 
 
 def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) -> TrainingNumbers | None:
     """One entry a seed; None when no run recorded a step."""
     seeds = tuple(_seed(run, objective, config) for run in runs if len(run.metrics))
-    return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, seeds) if seeds else None
+    if not seeds:
+        return None
+    return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, _adapter_reach(runs[0]), seeds)
+
+
+def _adapter_reach(run: Run) -> AdapterReach | None:
+    tree = (run.plan or {}).get("engine", {}).get("adapter")
+    return None if tree is None else AdapterReach.from_json(tree)
 
 
 def _seed(run: Run, objective: Objective, config: Config) -> SeedTrainingNumbers:

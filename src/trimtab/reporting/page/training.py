@@ -28,6 +28,7 @@ def training(training: TrainingNumbers | None, objective: ObjectiveNumbers) -> S
         return Section("training", "Training", "Training", [Text("No training step is recorded in this run folder.")])
     blocks: list[Block] = [
         Text(f"Loss of one pair: {objective.formula}. Dead zone: {objective.dead_zone}.", "lead"),
+        *([] if training.adapter is None else [Text(f"The adapter {training.adapter.sentence}.", "note")]),
         Figures(_plots(training)),
         _summary(training.seeds),
         *_epochs(training.seeds),
