@@ -84,8 +84,8 @@ class SeedTrainingNumbers:
 
 @dataclass(frozen=True, slots=True)
 class TrainingNumbers:
-    """`step_zero` is the loss of a policy equal to its reference. `adapter` is None without one, and where the run's plan
-    does not say what it reaches."""
+    """`step_zero` is the loss of a policy equal to its reference. `adapter` is None without one, and where the plan of
+    the run does not say what it reaches."""
 
     step_zero: float | None
     has_dead_zone: bool
