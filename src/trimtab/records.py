@@ -209,6 +209,12 @@ class Estimate:
             unit=unit,
         )
 
+    def within(self, low: float, high: float) -> Estimate:
+        """The same estimate where the number can only lie between `low` and `high`, and so can its interval."""
+        if self.ci95 is None:
+            return self
+        return replace(self, ci95=(min(max(self.ci95[0], low), high), max(min(self.ci95[1], high), low)))
+
     def direction(self, even: float) -> Direction:
         """On which side of `even` the whole interval lies."""
         if self.value is None or self.ci95 is None:

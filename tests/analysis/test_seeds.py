@@ -125,3 +125,11 @@ def test_coverage(seed_deviation: float) -> None:
     assert 0.92 <= held / 400 <= 1.0
     if seed_deviation:
         assert held_by_prompts_alone / 400 < 0.9
+
+
+def test_an_interval_of_figures_stays_within_what_they_can_be() -> None:
+    """Two rates of 90 and 98 %: Student's t with one degree of freedom alone would reach from 43 to 145."""
+    pool = seeds.pooled_figures([90.0, 98.0], standard_errors=[0.0, 0.0], n_prompts=100)
+    assert pool.ci95[1] > 100
+    pool = seeds.pooled_figures([90.0, 98.0], standard_errors=[0.0, 0.0], n_prompts=100, limits=(0.0, 100.0))
+    assert pool.ci95 == (pytest.approx(94 - 4 * 12.7062, abs=0.01), 100.0)

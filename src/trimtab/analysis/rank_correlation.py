@@ -80,6 +80,7 @@ def pool_seeds(by_seed: Sequence[RankCorrelation]) -> Correlation:
             [correlation.value for correlation in by_seed],
             standard_errors=[correlation.standard_error for correlation in by_seed],
             n_prompts=first.n_groups,
+            limits=(-1.0, 1.0),
         )
         estimate = replace(estimates.of_seeds(figures, method=seeds.METHOD_OF_FIGURES), n=first.n)
         error = figures.standard_error

@@ -166,12 +166,19 @@ def _freedom(pool: Pooled) -> float | None:
     return None if math.isnan(pool.standard_error) else pool.degrees_of_freedom
 
 
-def pooled_figures(figures: Sequence[float], *, standard_errors: Sequence[float], n_prompts: int) -> Pooled:
+def pooled_figures(
+    figures: Sequence[float],
+    *,
+    standard_errors: Sequence[float],
+    n_prompts: int,
+    limits: Interval = (-math.inf, math.inf),
+) -> Pooled:
     """Mean of a figure that is no plain mean of rows (a length-controlled win rate), from one figure and error a seed.
 
     Var = s²/K + mean(se²): the second term counts the prompts' error as common to all seeds, and the first contains a
     share of it again, so the interval errs on the wide side. No interval where both are 0: nothing is known of the
-    spread. Raises DataError when the two lists disagree.
+    spread. `limits` are those of the figure itself: two seeds alone reach far beyond 0 or 100 %. Raises DataError when
+    the two lists disagree.
     """
     if len(figures) != len(standard_errors) or len(figures) < 2:
         raise DataError(
@@ -189,7 +196,7 @@ def pooled_figures(figures: Sequence[float], *, standard_errors: Sequence[float]
     return Pooled(
         mean=mean,
         standard_error=error if error > 0 else math.nan,
-        ci95=test.ci95,
+        ci95=_within(test.ci95, limits),
         p_value=test.p_value,
         degrees_of_freedom=freedom,
         seed_deviation=float(values_K.std(ddof=1)),
@@ -197,6 +204,12 @@ def pooled_figures(figures: Sequence[float], *, standard_errors: Sequence[float]
         n_prompts=n_prompts,
         n_left_out=0,
     )
+
+
+def _within(ci95: Interval, limits: Interval) -> Interval:
+    if math.isnan(ci95[0]):
+        return ci95
+    return max(ci95[0], limits[0]), min(ci95[1], limits[1])
 
 
 def _t_test(mean: float, error: float, freedom: float) -> MeanTest:

@@ -5,8 +5,9 @@ Shapes: K seeds, N prompts (in the benchmark's order; NaN where a prompt has no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -64,7 +65,9 @@ class CommonPrompts:
         return np.array([[measure(answers[p]) for p in self.prompts] for answers in sides], dtype=np.float64)
 
     def change(self, measure: Measure) -> Change:
-        return estimates.change(self.table_KN(measure, "before"), self.table_KN(measure, "after"))
+        """Of a length, which is never negative, however far apart two seeds are."""
+        change = estimates.change(self.table_KN(measure, "before"), self.table_KN(measure, "after"))
+        return replace(change, before=change.before.within(0.0, math.inf), after=change.after.within(0.0, math.inf))
 
     def _scores_N(self, verdicts: Sequence[Verdict]) -> FloatArray:
         by_prompt = {verdict.prompt_id: verdict.preference for verdict in verdicts}

@@ -176,6 +176,7 @@ def _length_controlled(judge: str, common: CommonPrompts, record: JudgeRecord | 
             [fit.length_controlled_winrate for fit in fits],
             standard_errors=[(fit.lc_ci95[1] - fit.lc_ci95[0]) / (2 * intervals.Z_95) for fit in fits],
             n_prompts=min(fit.n_rows for fit in fits),
+            limits=(0.0, 100.0),
         )
         estimate = estimates.of_seeds(over_seeds, method=seeds.METHOD_OF_FIGURES)
     tables = common.first.length_tables

@@ -21,6 +21,7 @@ from trimtab.reporting.json_form import fields_form, json_form
 from trimtab.studies.calibration.read import HeldoutRun, SeedReadings
 
 ROWS = "held-out pairs"  # what was sampled, in an estimate's method
+_LARGEST_EXPONENT = 700.0  # e to that is still a number; two seeds that disagree may reach further
 BY_CONSTRUCTION = (
     "Before training the policy is its own reference: every reward gap is 0 and σ(0) is 50 %, by construction. "
     "There is nothing to calibrate."
@@ -77,7 +78,7 @@ class TokenMeans:
         return replace(
             self.nll,
             value=None if value is None else math.exp(value),
-            ci95=None if ci95 is None else (math.exp(ci95[0]), math.exp(ci95[1])),
+            ci95=None if ci95 is None or ci95[1] > _LARGEST_EXPONENT else (math.exp(ci95[0]), math.exp(ci95[1])),
             seed_deviation=None,
         )
 
@@ -173,11 +174,11 @@ def measure(seeds: Sequence[SeedReadings]) -> Measures:
         reference_error=_token_error(reference),
         policy=_token_means(per_token(policy_KMP, tokens_P)),
         policy_error=_token_error(policy),
-        change=TokenMeans(*map(_change, changes_KMP.swapaxes(0, 1))),
+        change=_token_changes(changes_KMP),
         drift=Drift(
             log_ratio_chosen=_change(per_token(chosen_ratio_KP, tokens_P)),
             log_ratio_rejected=_change(per_token(rejected_ratio_KP, rejected_tokens_P)),
-            divergence=_mean(per_token(divergence_KP, tokens_P)),
+            divergence=_mean(per_token(divergence_KP, tokens_P)).within(0.0, math.inf),  # a KL is never negative
         ),
     )
 
@@ -188,7 +189,10 @@ def _gaps(gaps: Sequence[FloatArray]) -> GapNumbers:
     return GapNumbers(
         accuracy=_rate(scores.right),
         confidence=_rate(scores.confidence),
-        over_confidence=_change(scores.confidence - scores.right),
+        # a score interval, as of paired shares: pairs that are all right by nearly one gap are no proof of doubt
+        over_confidence=_of_pairs(
+            estimates.paired(scores.confidence - scores.right, in_unit_interval=True, rows=ROWS)
+        ).within(-0.5, 1.0),
         brier=_rate(scores.squared_error),
         reward_gap=_mean(gaps_KP),
         error=_error(
@@ -202,7 +206,21 @@ def _gaps(gaps: Sequence[FloatArray]) -> GapNumbers:
 def _token_means(values_KMP: FloatArray) -> TokenMeans:
     """From the measures of `TokenTable.sums_MP`, a token."""
     nll_KP, entropy_KP, right_KP, over_KP, brier_KP = values_KMP.swapaxes(0, 1)
-    return TokenMeans(_mean(nll_KP), _mean(entropy_KP), _rate(right_KP), _mean(over_KP), _rate(brier_KP))
+    return TokenMeans(
+        nll=_mean(nll_KP).within(0.0, math.inf),
+        entropy=_mean(entropy_KP).within(0.0, math.inf),
+        accuracy=_rate(right_KP),
+        over_confidence=_mean(over_KP).within(-1.0, 1.0),
+        brier=_rate(brier_KP),
+    )
+
+
+def _token_changes(changes_KMP: FloatArray) -> TokenMeans:
+    """Paired changes of the same measures, each within what its two sides leave it."""
+    nll, entropy, accuracy, over_confidence, brier = map(_change, changes_KMP.swapaxes(0, 1))
+    return TokenMeans(
+        nll, entropy, accuracy.within(-1.0, 1.0), over_confidence.within(-2.0, 2.0), brier.within(-1.0, 1.0)
+    )
 
 
 def _token_error(tables: Sequence[TokenTable]) -> CalibrationError:

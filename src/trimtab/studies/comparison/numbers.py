@@ -147,6 +147,7 @@ def _length_controlled(
         [fit.delta for fit in fits],
         standard_errors=[fit.standard_error for fit in fits],
         n_prompts=min(fit.n_rows for fit in fits),
+        limits=(-100.0, 100.0),
     )
     return replace(
         fits[0],

@@ -132,7 +132,6 @@ def _win_rate(scores_KN: FloatArray, members_KN: BoolArray) -> Estimate:
         [float(scores.mean()) for scores in by_seed],
         standard_errors=[float(scores.std(ddof=1)) / math.sqrt(len(scores)) for scores in by_seed],
         n_prompts=n_fewest,
+        limits=(0.0, 1.0),
     )
-    estimate = estimates.of_seeds(figures, method=seeds.METHOD_OF_FIGURES).scaled(100)
-    ci95 = None if estimate.ci95 is None else (max(0.0, estimate.ci95[0]), min(100.0, estimate.ci95[1]))
-    return replace(estimate, n=n, ci95=ci95)
+    return replace(estimates.of_seeds(figures, method=seeds.METHOD_OF_FIGURES).scaled(100), n=n)

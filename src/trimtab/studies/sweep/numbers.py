@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -235,7 +236,7 @@ def _pool_estimates(seeds: Sequence[Estimate]) -> Estimate:
     if len(errors) < 2 or len(errors) < len(seeds):
         return _over_seeds([seed.value for seed in seeds], unit=unit)
     pool = pooled_figures(values, standard_errors=errors, n_prompts=n_prompts)
-    return estimates.of_seeds(pool, method=METHOD_OF_FIGURES, unit=unit)
+    return estimates.of_seeds(pool, method=METHOD_OF_FIGURES, unit=unit).within(*_limits(unit))
 
 
 # --- estimates -------------------------------------------------------------------------------------------------------
@@ -245,8 +246,13 @@ def _over_seeds(values: Sequence[float | None], *, unit: str = "") -> Estimate:
     """Mean of a number a seed, None where a seed has none."""
     numbers = [float(value) for value in values if value is not None]
     method = OVER_SEEDS if len(numbers) > 1 else SINGLE_SEED
-    estimate = estimates.of_seeds(over_seeds(numbers), method=method, unit=unit)
+    estimate = estimates.of_seeds(over_seeds(numbers), method=method, unit=unit).within(*_limits(unit))
     return replace(estimate, n_missing=len(values) - len(numbers))
+
+
+def _limits(unit: str) -> tuple[float, float]:
+    """What a number of this unit can be: two seeds that differ have an interval that reaches far beyond it."""
+    return {"": (0.0, 1.0), "%": (0.0, 100.0), "of 10": (1.0, 10.0)}.get(unit, (0.0, math.inf))
 
 
 def figure_json(estimate: Estimate) -> Document:
