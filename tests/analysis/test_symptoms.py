@@ -124,6 +124,18 @@ def test_what_is_done_after_half_of_the_run_has_not_starved() -> None:
     assert told(rows) == []
 
 
+def test_a_dip_that_passes_has_starved_nobody() -> None:
+    """Next to nothing from step 21 to 40, and six of ten responses active from then on: said live, not later."""
+    rows = learning()
+    for row in rows[20:40]:
+        row |= {"active/chosen": 0.0, "active/rejected": 0.0, "loss": 0.3}
+    for row in rows[40:]:
+        row |= {"active/chosen": 0.6, "active/rejected": 0.6}
+    assert told(rows) == []
+    watch = SymptomWatch(COURSE)
+    assert [symptom.kind for row in rows for symptom in watch.check(row)] == ["starved"]
+
+
 def still(**changed: float) -> list[dict[str, float]]:
     return [row | {"rewards/chosen": 0.0, "rewards/rejected": 0.0, "loss": 2.0, "pull/rejected": 1.0} | changed
             for row in learning()]  # fmt: skip
@@ -175,6 +187,6 @@ def test_a_row_costs_the_same_however_many_went_before() -> None:
     row = learning()[-1]
     for step in itertools.islice(itertools.count(1), 5000):
         watch.check(row | {"step": step})
-    held = [value for look in watch._looks for value in vars(look).values() if hasattr(value, "__len__")]
+    held = [value for detector in watch._detectors for value in vars(detector).values() if hasattr(value, "__len__")]
     assert held
     assert all(len(value) <= MEMORY for value in held)

@@ -54,7 +54,7 @@ def test_the_report_says_what_the_log_said(tiny: Path, place: Path) -> None:
     config = make_config(place / "run", tiny, train=TOO_HIGH)
     folder, told = align(config)
     (line,) = said(told)
-    assert "The loss climbs" in line
+    assert "The loss climbed" in line
     assert "the learning rate is too high" in line
     report.main(set_up(config), reporter=Recorder())
     numbers = store.read_json(folder.report("json"))

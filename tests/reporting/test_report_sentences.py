@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from report_runs import LOSS, WIN, a_config, a_judged_run, a_run, make_report, page, write_json
+from trimtab.analysis.canaries import canary_rows
 from trimtab.runtime.folder import Folder
 
 
@@ -91,3 +92,87 @@ def test_without_the_unaligned_model_nothing_is_said_to_be_the_same_before_and_a
     a_judged_run(tmp_path, [WIN] * 30 + [LOSS] * 30)
     make_report(of_alpaca(tmp_path))
     assert "letter by letter, from the baseline and the aligned model" in page(of_alpaca(tmp_path))
+
+
+# --- the headline ----------------------------------------------------------------------------------------------------
+
+UP = [WIN] * 45 + [LOSS] * 15
+DOWN = [WIN] * 15 + [LOSS] * 45
+
+
+def first_of(config: Any) -> dict[str, Any]:
+    sentence: dict[str, Any] = make_report(config)["headline"][0]
+    return sentence | {"text": sentence["text"].replace("\u00a0", " ")}
+
+
+def test_a_headline_that_holds_is_not_qualified(tmp_path: Path) -> None:
+    a_judged_run(tmp_path, UP, DOWN)
+    first = first_of(of_alpaca(tmp_path))
+    assert first["tone"] == "good"
+    assert "Do not rely on this" not in first["text"]
+
+
+def test_a_judge_that_follows_the_position_carries_no_headline(tmp_path: Path) -> None:
+    position = [row.to_json() for row in canary_rows({"baseline": [WIN] * 19 + [LOSS]})]
+    a_judged_run(tmp_path, UP, DOWN, canaries=position)
+    first = first_of(of_alpaca(tmp_path))
+    assert first["tone"] == "warn"
+    assert "**Do not rely on this**: the judge failed a canary" in first["text"]
+
+
+def test_another_judges_canary_does_not_touch_the_truth(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20, "biased": [WIN] * 20})
+    rang = [row.to_json() for row in canary_rows({"empty": [WIN] * 20})]
+    write_json(folder.canaries("windtunnel"), [{"judge": "biased", "canaries": rang}])
+    assert first_of(a_config(tmp_path))["tone"] == "good"
+    write_json(folder.canaries("windtunnel"), [{"judge": "oracle", "canaries": rang}])
+    assert first_of(a_config(tmp_path))["tone"] == "warn"
+
+
+def test_answers_that_were_cut_carry_no_headline(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20})
+    cut(folder, after=1)
+    assert first_of(a_config(tmp_path))["tone"] == "good"
+    cut(folder, after=5)
+    first = first_of(a_config(tmp_path))
+    assert first["tone"] == "warn"
+    assert "25.0 % of one side's answers were cut at the limit" in first["text"]
+
+
+def test_verdicts_that_are_missing_carry_no_headline(tmp_path: Path) -> None:
+    """All of 10 win, and 10 have no verdict: were those losses, it would be 50 %."""
+    a_run(tmp_path, {"oracle": [WIN] * 10 + [None] * 10})
+    first = first_of(a_config(tmp_path))
+    assert first["tone"] == "warn"
+    assert "50.0 % of the prompts have no verdict" in first["text"]
+
+
+def test_six_wins_of_six_conclude_nothing(tmp_path: Path) -> None:
+    """Wilson's interval of 6 of 6 begins at 61 %, and six prompts are no sample of anything."""
+    a_run(tmp_path, {"oracle": [WIN] * 6})
+    first = first_of(a_config(tmp_path))
+    assert first["tone"] == "warn"
+    assert "nothing can be concluded" in first["text"]
+    assert "better than no change" not in first["text"]
+
+
+# --- length control and canaries -------------------------------------------------------------------------------------
+
+
+def test_length_control_that_is_not_identified_says_nothing_of_the_truth(tmp_path: Path) -> None:
+    """The aligned answers are longer by nearly the same everywhere: what has no interval lies outside nothing."""
+    words = "a good answer and one word more and another and many a word beside them"
+    a_run(tmp_path, {"oracle": [LOSS] * 30 + [WIN] * 10, "biased": [1.9, 1.8] * 20}, after=words)
+    report = make_report(a_config(tmp_path))
+    assert report["benchmark"]["judges"][1]["length_controlled"]["win_rate"]["ci95"] is None
+    text = text_of(report)
+    assert "with answer length controlled nothing can be said: the model's answers differ" in text
+    assert "both intervals" not in text
+    assert "its interval:" not in page(a_config(tmp_path))
+
+
+def test_a_baseline_canary_of_few_prompts_is_not_called_sound() -> None:
+    """3 of 4 is far from even and tells nothing."""
+    (row,) = canary_rows({"baseline": [WIN, WIN, WIN, LOSS]})
+    assert not row.alarm
+    assert row.sentence.endswith("no bias that can be told from none.")

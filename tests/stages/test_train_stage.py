@@ -603,6 +603,9 @@ def test_notices_before_the_first_step(model: Path, tmp_path: Path) -> None:
     tree = configuration.to_json(make_config(tmp_path / "three", model, engine={"screening": "on"}))
     _, told = align(configuration.resolve(tree | {"objective": {"name": "dpo"}}))
     assert any("screening is off: dpo has no dead zone" in line for line in told.lines)
+    _, told = align(configuration.resolve(tree | {"objective": {"name": "sft"}, "out": str(tmp_path / "four")}))
+    said = next(line for line in told.lines if "screening is off" in line)
+    assert "keeps its gradient" not in said, "the rejected response of sft has none"
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------

@@ -84,9 +84,24 @@ class Symptom:
 
 
 def symptoms(rows: Iterable[Row], outline: TrainingOutline) -> list[Symptom]:
-    """Everything that a `SymptomWatch` says of these rows of `metrics.jsonl`, in step order."""
-    watch = SymptomWatch(outline)
-    return [symptom for row in rows for symptom in watch.check(row)]
+    """What a `SymptomWatch` says of these rows of `metrics.jsonl`, in step order, as far as it still holds at the end:
+    a dip that passed has starved nobody."""
+    watch, shares, symptoms = SymptomWatch(outline), list[tuple[int, float]](), list[Symptom]()
+    for row in rows:
+        symptoms += watch.check(row)
+        if (share := _share(row, outline)) is not None:
+            shares.append((int(row.get("step", 0)), share))
+    return [symptom for symptom in symptoms if symptom.kind != "starved" or _stays_starved(shares, symptom.step)]
+
+
+def _stays_starved(shares: Sequence[tuple[int, float]], first_step: int) -> bool:
+    later = [share for step, share in shares if step >= first_step]
+    return sum(later) < STARVED_BELOW * len(later)
+
+
+def _share(row: Row, outline: TrainingOutline) -> float | None:
+    """How much still pulls in this row, as the regime is named by; None where it does not say."""
+    return _mean([_number(row, f"{'active' if outline.has_dead_zone else 'pull'}/{side}") for side in _SIDES])
 
 
 class SymptomWatch:
@@ -150,7 +165,7 @@ class _LossDetector(_Detector):
         doubt = CLIMB_DEVIATIONS * math.sqrt(self._spread / CLIMB_STEPS)
         if self._n_losses > CLIMB_STEPS and middle - start > max(least_rise, doubt):
             observation = (
-                f"The loss climbs: {middle:.3g} by step {step} (median of {CLIMB_STEPS}), from {start:.3g} at first"
+                f"The loss climbed to {middle:.3g} by step {step} (median of {CLIMB_STEPS}), from {start:.3g} at first"
             )
             return Symptom("climbing", step, observation, _too_fast(row, self.outline, step), _SLOWER)
         return self._check_jump(row, loss, step, least_rise)
@@ -199,9 +214,8 @@ class _StarvationDetector(_Detector):
         self._first_loss: float | None = None
 
     def check(self, row: Row) -> Symptom | None:
-        sides = [_number(row, f"{'active' if self.outline.has_dead_zone else 'pull'}/{side}") for side in _SIDES]
         step, loss = int(row.get("step", 0)), _number(row, "loss")
-        if loss is None or (share := _mean(sides)) is None:
+        if loss is None or (share := _share(row, self.outline)) is None:
             return None
         self._first_loss = loss if self._first_loss is None else self._first_loss
         if len(self._last) == self._last.maxlen:

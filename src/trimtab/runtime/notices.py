@@ -28,5 +28,5 @@ def notices(setup: RunSetup, scorer: Scorer, *, pack_tokens: int) -> list[str]:
     if engine.screening != "off" and objective.has_dead_zone and scorer.has_dropout:
         lines.append("screening is off: with adapter dropout two passes over one response are not the same model")
     if engine.screening == "on" and not objective.has_dead_zone:
-        lines.append(f"screening is off: {objective.name} has no dead zone, every response keeps its gradient")
+        lines.append(f"screening is off: {objective.name} has no dead zone, so there is nothing to screen for")
     return lines

@@ -77,7 +77,7 @@ class JudgeNumbers:
     `standard_error`, the p-values and `detectable` are of one run only: `p_value` of a rate of 50 by the test that the
     interval inverts, `sign_test_p` of the counts alone, which readers of `report.json` know; `detectable` is the
     distance from 50 that as many prompts with this spread show four times in five. `unaligned` is there against a
-    published baseline.
+    published baseline. `direction` is unknown below `comparison.MIN_COMMON` prompts.
     """
 
     judge: str
@@ -125,7 +125,7 @@ def judge_numbers(judge: str, common: CommonPrompts, record: JudgeRecord | None)
         unaligned=_unaligned(common, scores_KN),
         role="truth" if judge == TRUTH else "judge",
         win_rate=win_rate,
-        direction=win_rate.direction(EVEN),
+        direction="unknown" if win_rate.n < comparison.MIN_COMMON else win_rate.direction(EVEN),
         n_wins=sum(seed.n_wins for seed in by_seed),
         n_losses=sum(seed.n_losses for seed in by_seed),
         n_ties=sum(seed.n_ties for seed in by_seed),

@@ -185,9 +185,12 @@ def _notes(judges: Sequence[JudgeNumbers]) -> list[str]:
 
 
 def _length_control_notes(control: LengthControlNumbers) -> list[str]:
-    notes = [
-        f"Length control: {control.variant}, C chosen by cross-validation; its interval: {control.win_rate.method}."
-    ]
+    its_interval = "" if control.win_rate.ci95 is None else f"; its interval: {control.win_rate.method}"
+    notes = (
+        [f"Length control: {control.variant}, C chosen by cross-validation{its_interval}."]
+        if control.win_rate.value is not None
+        else []
+    )
     if control.calibrated is False:
         notes.append(
             "The length model's constants were fitted to the leaderboard's judge; for another judge they are "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from trimtab.analysis.winrate import too_many_missing
 from trimtab.records import Direction, Estimate
 from trimtab.reporting.forest import EVEN
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
@@ -12,6 +13,7 @@ from trimtab.reporting.numbers.judges import JudgeNumbers, LengthControlNumbers
 from trimtab.reporting.numbers.marks import MarkNumbers
 from trimtab.reporting.sections import Sentence, Tone, sentence
 from trimtab.reporting.text import interval, number, with_sign
+from trimtab.reporting.words.lengths import MANY_CUT
 from trimtab.runtime.judges.judge_record import JudgeRecord
 
 
@@ -47,6 +49,37 @@ def constant_answers(benchmark: BenchmarkNumbers) -> list[Sentence]:
     return [sentence(f"**One answer to everything**: {warning}", "warn") for warning in benchmark.constant_answers]
 
 
+def qualified(first: Sentence, benchmark: BenchmarkNumbers) -> Sentence:
+    """The answer to "did it help?" as a warning, where what it rests on does not carry it: it names why."""
+    reasons = _weaknesses(benchmark)
+    if first.tone not in ("good", "bad") or not reasons:
+        return first
+    return sentence(f"{first.text} **Do not rely on this**: {'; '.join(reasons)}.", "warn")
+
+
+def _weaknesses(benchmark: BenchmarkNumbers) -> list[str]:
+    reasons = []
+    judge = benchmark.judges[0] if benchmark.judges else None
+    if any(
+        canary.row.alarm and (judge is None or not judge.is_truth or canary.judge == judge.label)
+        for canary in benchmark.canaries
+    ):
+        reasons.append("the judge failed a canary")
+    if benchmark.constant_answers:
+        reasons.append("most answers of one side are one and the same")
+    if benchmark.lengths is not None:
+        sides = benchmark.lengths.cut_off
+        cut = max(sides.before.value or 0.0, sides.after.value or 0.0)
+        if cut >= MANY_CUT:
+            reasons.append(f"{number(100 * cut)} % of one side's answers were cut at the limit and judged unfinished")
+    if judge is not None:
+        rate = judge.win_rate if judge.unaligned is None else judge.unaligned.change.estimate
+        if too_many_missing(rate.n_missing, of=rate.n + rate.n_missing):
+            share = 100 * rate.n_missing / (rate.n + rate.n_missing)
+            reasons.append(f"{number(share)} % of the prompts have no verdict, which may hide anything")
+    return reasons
+
+
 # --- win rates -------------------------------------------------------------------------------------------------------
 
 
@@ -66,7 +99,7 @@ def win_rate(judge: JudgeNumbers) -> Sentence:
         case "not distinguishable":
             tone, end = "even", "**not distinguishable from no change**, which would be 50 %"
         case "unknown":
-            tone, end = "warn", "too few verdicts for an interval, so **nothing can be concluded**"
+            tone, end = "warn", "so few verdicts that **nothing can be concluded**"
         case _:
             assert_never(judge.direction)
     return sentence(
@@ -116,16 +149,19 @@ def length_controlled(judges: Sequence[JudgeNumbers]) -> list[Sentence]:
 def _length_controlled(judge: JudgeNumbers, control: LengthControlNumbers, truth: float | None) -> Sentence:
     raw, rate = judge.win_rate, control.win_rate
     text = f"Judged by {judge.label}: {number(raw.value)} % raw (95 % CI {interval(raw.ci95)})"
+    notes = "; ".join(dict.fromkeys(note for entry in control.by_seed for note in entry.fit.notes))
+    reasons = f": {notes}" if notes else ""
     if rate.value is None:
-        reasons = "; ".join(control.by_seed[0].fit.notes)
-        return sentence(f"{text}; a length-controlled win rate could not be computed: {reasons}.", "warn")
+        return sentence(f"{text}; a length-controlled win rate could not be computed{reasons}.", "warn")
+    if rate.ci95 is None:  # the model's strength cannot be told from length: the point alone would be read as a finding
+        return sentence(f"{text}; with answer length controlled nothing can be said{reasons}.", "warn")
     # the constants of the length model were fitted to one judge; the wind tunnel's (None) are held against the truth
     doubt = ", uncalibrated for this judge" if control.calibrated is False else ""
     text += (
         f" and **{number(rate.value)} %** with answer length controlled "
         f"(95 % CI {interval(rate.ci95)}, {number(rate.n)} prompts{doubt})"
     )
-    if truth is None:
+    if truth is None or raw.ci95 is None:
         return sentence(f"{text}.")
     end, tone = _against_truth(raw, rate, truth)
     return sentence(f"{text}; {end}.", tone)

@@ -10,7 +10,7 @@ from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.sections import Sentence, sentence
 from trimtab.reporting.text import interval, number, with_sign
 
-MANY_CUT = 0.05  # share of one side's answers from which a mean length says more of the limit than of the model
+MANY_CUT = 0.1  # share of one side's answers: from here on a figure may be the limit's as well as the model's
 
 
 def lengths(benchmark: BenchmarkNumbers) -> list[Sentence]:

@@ -46,7 +46,12 @@ def headline(report: Report) -> list[Sentence]:
         sentences = [sentence(NO_BENCHMARK, "warn")]
     else:
         first, *details = _verdict(benchmark)
-        sentences = [first, *judges.canaries(benchmark), *judges.constant_answers(benchmark), *details]
+        sentences = [
+            judges.qualified(first, benchmark),
+            *judges.canaries(benchmark),
+            *judges.constant_answers(benchmark),
+            *details,
+        ]
         sentences += _scores(benchmark.scores) + lengths.lengths(benchmark)
     sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
     return sentences + [_edit_warning(entry) for entry in report.edited]
@@ -91,8 +96,10 @@ def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
             return [sentence(f"{text}.", "good")]
         case "below":
             return [sentence(f"{text}.", "bad")]
-        case "not distinguishable" | "unknown":
+        case "not distinguishable":
             return [sentence(f"{text}: not distinguishable from no change.", "even")]
+        case "unknown":
+            return [sentence(f"{text}: too few prompts to say more.", "warn")]
         case _:
             assert_never(change.direction)
 
