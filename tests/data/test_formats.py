@@ -103,6 +103,16 @@ SHAPES: dict[str, tuple[str, dict[str, Any], tuple[Message, ...]]] = {
         {"instruction": "Why?", "input": "", "history": [], "system": None, "chosen": "yes", "rejected": "no"},
         QUESTION,
     ),
+    "input alone": (  # LlamaFactory#5455's kind: parts that are there, parted by a line feed
+        "instruction",
+        {"instruction": "", "input": "Why?", "chosen": "yes", "rejected": "no"},
+        QUESTION,
+    ),
+    "tools as JSON text, none of them": (  # transformers PR#45422's kind: nothing is absent
+        "explicit",
+        {"prompt": [user("Why?") | {"tool_calls": "[]"}], "chosen": "yes", "rejected": "no", "tools": " [] "},
+        QUESTION,
+    ),
     "role/content and from/value in one schema": (
         "explicit",
         {
@@ -438,7 +448,8 @@ QUESTION_AND_NO = {"prompt": [user("Why?")], "rejected": [assistant("no")]}
 
 
 @pytest.mark.parametrize(
-    "part", ["tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "images", "audio"]
+    "part",
+    ["tool_calls", "function_call", "reasoning_content", "reasoning_details", "thinking", "tools", "images", "audio"],
 )
 @pytest.mark.parametrize("content", [{"content": "yes"}, {"content": ""}, {"content": None}, {}])
 def test_a_message_with_a_part_that_is_not_read_is_refused_by_its_name(part: str, content: dict[str, Any]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import chat_families
 import pytest
 
 from trimtab.data.audit import Audit, audit
+from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import Format, detect_format
+from trimtab.data.problems import Reason, RowProblem
 from trimtab.data.sources import read_rows
 from trimtab.errors import DataError
-from trimtab.records import Pair
+from trimtab.records import Pair, TokenPair
 
 pytestmark = pytest.mark.needs_shared
 
@@ -86,6 +89,20 @@ def test_a_prompt_of_messages_as_text_is_refused_like_a_response(cases: Path) ->
     """trl PR#6259 kind."""
     with pytest.raises(DataError, match="'prompt' holds a conversation written as text"):
         formatted(cases / "C21-stringified-prompt" / "pairs.jsonl")
+
+
+def test_what_does_not_fit_the_window_is_refused_by_its_reason(cases: Path) -> None:
+    """trl PR#6321, trl#3878: a prompt that fills the window of 512, and answers that differ only behind the cut."""
+    template = ChatTemplate.of(chat_families.bare())
+    _, pairs, _ = formatted(cases / "C20-window" / "pairs.jsonl")
+
+    def tokens(pair: Pair) -> TokenPair | RowProblem:
+        return template.tokenize_pair(pair, max_prompt_tokens=512, max_response_tokens=512, max_tokens=512)
+
+    found = audit(pairs, tokenize=tokens)
+    reasons = {row.id.rpartition(":")[2]: row.reason for row in found.dropped_rows}
+    assert reasons == dict.fromkeys("1234", Reason.PROMPT_TOO_LONG) | dict.fromkeys("5678", Reason.IDENTICAL_AFTER_CUT)
+    assert found.n_kept == 4
 
 
 @pytest.mark.parametrize("stored", ["rows.parquet", "saved"])

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.loading import load_chat_template
 from trimtab.data.problems import Reason, RowProblem
-from trimtab.data.text_loss import lost_characters
+from trimtab.data.text_loss import lost_characters, lost_layout, lost_spaces
 from trimtab.errors import DataError
 from trimtab.records import Message, Pair, TokenPair
 
@@ -76,9 +76,46 @@ def test_a_tokenizer_that_folds_case_is_said_to() -> None:
 
 
 def test_spaces_that_vanish_are_a_loss_and_those_at_edges_are_none() -> None:
-    assert lost_characters("What is the capital of France?", "WhatisthecapitalofFrance?") == Counter({" ": 5})
+    question = "What is the capital of France?"
+    fused = "<|user|>WhatisthecapitalofFrance?<|end|>"
+    assert lost_spaces([question], text=f"<|user|>\n{question}<|end|>\n", text_left=fused) == 5
+    assert lost_characters(f"<|user|>\n{question}", "<|user|>WhatisthecapitalofFrance?") == Counter()
+    assert lost_spaces([" a b\n\nc ﬁ d "], text=" a b\n\nc ﬁ d ", text_left="a b c fi d") == 0
     assert lost_characters(" a b\n\nc ﬁ d ", "a b c fi d") == Counter()
-    assert lost_characters("a <|x|> b", "a<|x|>b") == Counter(), "marks swallow spaces"
+
+
+def phi3() -> PreTrainedTokenizerFast:
+    """Phi-3: every mark swallows the white space behind it."""
+    text = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    made = chat_families.chatml(text, eos="<|endoftext|>")
+    marks = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    made.add_tokens([AddedToken(mark, rstrip=True, normalized=False, special=True) for mark in marks])
+    return made
+
+
+def test_short_turns_between_marks_that_swallow_spaces_are_no_loss() -> None:
+    """Phi-3, V14-leading-space: of five short turns most white space stands beside marks."""
+    turns = ["first?", "one", "second?", "two", "What is the capital of France?"]
+    prompt = tuple(Message("assistant" if n % 2 else "user", text) for n, text in enumerate(turns))
+    template = ChatTemplate.of(phi3(), generation_end_ids=phi3().convert_tokens_to_ids("<|end|>"))
+    assert isinstance(outcome_of(template, "\n\n  Paris", prompt=prompt), TokenPair)
+    assert template.loss.sentences == []
+
+
+CODE = "def f(x):\n    if x:\n\treturn  1"
+
+
+def test_layout_that_a_tokenizer_loses_is_said() -> None:
+    """tokenizers#504 kind: of a vocabulary of ASCII without line feed and tab, code comes back on one line."""
+    template = ChatTemplate.of(characters())
+    assert isinstance(outcome_of(template, CODE), TokenPair)
+    assert template.loss.losses == Counter({"\n": 2, "\t": 1})
+    collapsed = CODE.split()
+    assert lost_layout([CODE], text=CODE, text_left=" ".join(collapsed)) == Counter({"\n": 2, "\t": 1, " ": 4})
+    assert lost_layout([f"\n{CODE} "], text=f"<|a|>\n{CODE}\n", text_left=f"<|a|>{CODE}") == Counter()
 
 
 def test_families_lose_nothing() -> None:
@@ -103,6 +140,12 @@ CUTS_THOUGHTS = chatml("m.content.split('</think>')[-1] if m.role == 'assistant'
 STRIPS_THOUGHTS = chatml("m.content.split('<think>')[0] ~ m.content.split('</think>')[-1]")
 SHORTENS = chatml("m.content[:40]")
 TRIMS = chatml("m.content | trim")
+COLLAPSES = chatml("m.content.split() | join(' ')")
+# Qwen3's: the reasoning and what follows it are stripped, and written with line feeds of the template's own
+SETS_THOUGHTS = chatml(
+    "('<think>\\n' ~ m.content.split('</think>')[0].split('<think>')[-1].strip() ~ '\\n</think>\\n\\n'"
+    " ~ m.content.split('</think>')[-1].lstrip()) if '</think>' in m.content else m.content"
+)
 
 
 @pytest.mark.parametrize("text", [CUTS_THOUGHTS, STRIPS_THOUGHTS, SHORTENS])
@@ -123,6 +166,20 @@ def test_a_prompt_that_the_template_cuts_is_refused_but_for_earlier_thoughts() -
     earlier = (Message("user", "Hello"), thought, *QUESTION)
     template = ChatTemplate.of(chat_families.chatml(CUTS_THOUGHTS))
     assert isinstance(outcome_of(template, "Yes", prompt=earlier), TokenPair), "generation sees the same prompt"
+
+
+def test_a_template_that_sets_code_on_one_line_is_refused() -> None:
+    """DeepSeek-R1#633's kind, with white space: what the template changes inside of a text is lost."""
+    template = ChatTemplate.of(chat_families.chatml(COLLAPSES))
+    assert "leaves out or changes" in refused(outcome_of(template, CODE), Reason.TEXT_LOST)
+    assert isinstance(outcome_of(template, " One line. "), TokenPair)
+
+
+def test_white_space_around_reasoning_is_the_templates_own() -> None:
+    template = ChatTemplate.of(chat_families.chatml(SETS_THOUGHTS))
+    outcome = outcome_of(template, "<think>First\n  this.</think>Good\n 0.")
+    assert isinstance(outcome, TokenPair)
+    assert template.decode(outcome.chosen_ids) == "<think>\nFirst\n  this.\n</think>\n\nGood\n 0.<|im_end|>"
 
 
 def test_white_space_at_the_edges_may_go() -> None:

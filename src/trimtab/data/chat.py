@@ -31,7 +31,7 @@ from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.prompt_shortening import last_turn, shorter_prompts
 from trimtab.data.rendering import DEFAULT_VARIABLES, Form, PlainForm, TemplateForm
-from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, size
+from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
 from trimtab.data.turn_end import TurnEnd, find_turn_end
 from trimtab.errors import DataError
 from trimtab.records import Message, Pair, TokenPair, digest
@@ -182,7 +182,7 @@ class ChatTemplate:
         responses_ids = []
         for ids, continuation, response in zip(whole, continuations, responses, strict=True):
             after = self._after(prompt, ids, continuation)
-            losses += self._loss(continuation, after, of=response, subject="a response")
+            losses += self._loss(continuation, after, of=[response], subject="a response")
             responses_ids.append(self._with_end(after))
             self._refuse_unknown_ids(responses_ids[-1])
         return responses_ids
@@ -267,22 +267,27 @@ class ChatTemplate:
             if not is_within(text, prompt.text):
                 detail = f"the template leaves out or changes a part of a message of the {message.role}"
                 raise RowFaultError(Reason.TEXT_LOST, detail)
-        contents = "".join(message.content for message in prompt.messages)
+        contents = [message.content for message in prompt.messages]
         return self._loss(prompt.text, prompt.ids, of=contents, subject="the prompt")
 
-    def _loss(self, text: str, ids: Ids, *, of: str, subject: str) -> Counter[str]:
+    def _loss(self, text: str, ids: Ids, *, of: Sequence[str], subject: str) -> Counter[str]:
         """The characters that `ids`, made from `text`, do not hold. Raises `RowFaultError` when they are many."""
         unknown = self._unknown
         if unknown is not None and unknown.text not in text:
             ids = tuple(token for token in ids if token != unknown.id)
-        losses = lost_characters(text, self._decode_plainly(ids))
-        if losses.total() > MOST_LOST * size(of):
+        text_left = self._decode_plainly(ids)
+        if text_left == text:
+            return Counter()
+        losses = lost_characters(text, text_left)
+        n_characters = sum(map(size, of))
+        if losses.total() <= MOST_LOST * n_characters:  # else words are fewer as they vanish whole
+            losses[" "] += lost_spaces(of, text=text, text_left=text_left)
+        if losses.total() > MOST_LOST * n_characters:
             character = losses.most_common(1)[0][0]
-            detail = (
-                f"the tokenizer cannot write {losses.total()} of {size(of)} characters of {subject}: {character!r}, …"
-            )
+            share = f"{losses.total()} of {n_characters} characters of {subject}"
+            detail = f"the tokenizer cannot write {share}: {character!r}, …"
             raise RowFaultError(Reason.TEXT_LOST, detail)
-        return losses
+        return +losses + lost_layout(of, text=text, text_left=text_left)
 
     def _decode_plainly(self, ids: Ids) -> str:
         """As `decode`, at less than half the cost where the library's own decoder can be asked."""

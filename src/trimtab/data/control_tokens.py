@@ -16,15 +16,31 @@ _BRACKET_MARK = re.compile(r"\s*(<[^<>]+>|\[[^\[\]]+\])\s*")
 # The reasoning that a template writes around is text of the answer, and so are its marks.
 _REASONING_MARK = re.compile(r"</?\W*(think|reason|thought)\w*\W*>", re.IGNORECASE)
 # Marks of published chat templates that are seen in texts once a template was rendered into them. `<s>` and `</s>` are
-# HTML, too, so they count only at the edges of a text.
+# HTML, too, so they count only at the edges of a text; Alpaca's and Vicuna's are words, so they count only where
+# such a prompt ends.
 _TEMPLATE_MARKS = re.compile(
     _BAR_MARK.pattern + r"|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|\A\s*<s>(?!.*</s>.)|</s>\s*\Z"
-    r"|\[(?:/?AVAILABLE_TOOLS|/?TOOL_RESULTS|TOOL_CALLS|/?SYSTEM_PROMPT)\]",
+    r"|\[(?:/?AVAILABLE_TOOLS|/?TOOL_RESULTS|TOOL_CALLS|/?SYSTEM_PROMPT)\]"
+    r"|###\s?(?:Response|Assistant|Answer):?\s*\Z|(?:\A|\s)ASSISTANT:\s*\Z",
     re.DOTALL,
 )
 
 # one of them stands in every mark; looking for these first keeps an audit of a million rows fast
-_HINTS = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "<s>", "</s>", "_TOOLS]", "_RESULTS]", "_CALLS]", "_PROMPT]")
+_HINTS = (
+    "<|",
+    "<｜",
+    "INST]",
+    "SYS>>",
+    "_of_turn>",
+    "<s>",
+    "</s>",
+    "_TOOLS]",
+    "_RESULTS]",
+    "_CALLS]",
+    "_PROMPT]",
+    "###",
+    "ANT:",
+)
 
 
 def control_tokens(

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from trimtab.data.messages import (
+    has_parts,
     is_conversation,
     is_filled,
     is_message,
@@ -122,7 +123,7 @@ class Format:
         if self._by_hand:
             return
         for name in _NEVER_LEFT_OUT:
-            if name not in self.columns and is_filled(row.get(name)):
+            if name not in self.columns and has_parts(row.get(name)):
                 raise RowFaultError(Reason.NOT_READ, f"the column {name!r} is filled (--columns leaves it out)")
 
 

@@ -27,7 +27,8 @@ _READ_KEYS = ("role", "content", "from", "value")
 _MESSAGE_KEYS = {"content", "value", "tool_calls"}  # beside the speaker; a record with a role alone may be anything
 # Parts of a message without which it means something else; a row that has one is refused by its name.
 _UNREAD_PARTS = (
-    "tool_calls", "function_call", "reasoning_content", "reasoning", "thinking",
+    "tool_calls", "function_call", "tools", "functions",
+    "reasoning_content", "reasoning", "reasoning_details", "thinking",
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
 _MARKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -42,6 +43,11 @@ def is_filled(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(is_filled, value))
     return value is not None and value != ""
+
+
+def has_parts(value: object) -> bool:
+    """Whether a cell for tools, calls or images holds any; written as JSON text, `[]` is none."""
+    return is_filled(value) and not (isinstance(value, str) and value.strip() in ("[]", "{}", "null"))
 
 
 def is_message(value: object) -> bool:
@@ -162,7 +168,7 @@ def _message(turn: object, role: Role, *, place: str) -> Message | None:
     """The message; None for a system message without content."""
     assert isinstance(turn, Mapping), "_role has looked"
     for part in _UNREAD_PARTS:
-        if is_filled(turn.get(part)):
+        if has_parts(turn.get(part)):
             raise RowFaultError(Reason.NOT_READ, f"{place} has {part!r}")
     content = turn["content"] if turn.get("content") is not None else turn.get("value")
     if content is None and role == "system":

@@ -62,10 +62,8 @@ def read_sharegpt(row: Row) -> Parts:
 
 def read_instruction(row: Row) -> Parts:
     """LLaMA-Factory's and Alpaca's instruction files: earlier turns, then the instruction and its input."""
-    instruction = to_text(row.get("instruction"), column="instruction")
-    if is_filled(row.get("input")):
-        instruction += "\n" + to_text(row["input"], column="input")
-    prompt = (*_history(row.get("history")), Message("user", instruction))
+    parts = [to_text(row[name], column=name) for name in ("instruction", "input") if is_filled(row.get(name))]
+    prompt = (*_history(row.get("history")), Message("user", "\n".join(parts)))
     return prompt, _response(row, "chosen"), _response(row, "rejected")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from unicodedata import normalize
 
@@ -10,6 +12,10 @@ from unicodedata import normalize
 # responses in the mean, more than this in about one of a hundred. What a vocabulary lacks is mostly a whole script.
 MOST_LOST = 0.2
 _FEWEST_WORDS = 4  # below, one space that a mark swallows is half of them
+# line feeds, tabs and indentation: what code and lists are made of
+_LAYOUT = re.compile(r"[\n\t]|(?<= ) ")
+# templates that know reasoning write their own white space around these
+_THINK_MARK = re.compile(r"</?think>")
 
 
 @dataclass(slots=True)
@@ -42,22 +48,34 @@ def size(text: str) -> int:
 
 
 def lost_characters(text: str, text_left: str) -> Counter[str]:
-    """Characters of `text` that `text_left` lacks, each as often as it is lost.
+    """Characters of `text`, white space aside, that `text_left` lacks, each as often as it is lost. Compatibility forms
+    (NFKC: `ﬁ` and `fi`) are the same text."""
+    bare, bare_left = ("".join(normalize("NFKC", part).split()) for part in (text, text_left))
+    return Counter() if bare == bare_left else Counter(bare) - Counter(bare_left)
 
-    White space at the edges and between words is the pipeline's own affair as long as words stay apart; where most of
-    the words run together, the spaces count. Compatibility forms (NFKC: `ﬁ` and `fi`) are the same text.
+
+def lost_spaces(contents: Sequence[str], *, text: str, text_left: str) -> int:
+    """Spaces between words of `contents` that are lost in `text_left`; 0 as long as most of the words stay apart.
+
+    contents: the messages in `text`, which was rendered from them. Only what stands inside them counts, since marks of
+        some families swallow the white space beside them.
     """
-    if text == text_left:
-        return Counter()
-    words, words_left = normalize("NFKC", text).split(), normalize("NFKC", text_left).split()
-    bare, bare_left = "".join(words), "".join(words_left)
-    losses = Counter() if bare == bare_left else Counter(bare) - Counter(bare_left)
-    letters_stay = losses.total() < MOST_LOST * len(bare)  # else words are fewer as they vanish whole
-    if letters_stay and len(words) >= _FEWEST_WORDS and 2 * len(words_left) < len(words):
-        losses[" "] = len(words) - len(words_left)
-    return losses
+    n_gaps = min(sum(max(len(content.split()) - 1, 0) for content in contents), len(text.split()) - 1)
+    n_left = len(text_left.split()) - 1
+    return n_gaps - n_left if n_gaps + 1 >= _FEWEST_WORDS and 2 * n_left < n_gaps else 0
+
+
+def lost_layout(contents: Sequence[str], *, text: str, text_left: str) -> Counter[str]:
+    """Line feeds, tabs and spaces of indentation inside `contents` that are lost in `text_left`; as `lost_spaces`."""
+    inside = sum((Counter(_LAYOUT.findall(content.strip())) for content in contents), Counter[str]())
+    return (inside & Counter(_LAYOUT.findall(text))) - Counter(_LAYOUT.findall(text_left))
 
 
 def is_within(text: str, template_text: str) -> bool:
-    """Whether a template put the whole of a text into what it renders; white space does not count."""
-    return text.strip() in template_text or "".join(text.split()) in "".join(template_text.split())
+    """Whether a template put the whole of a text into what it renders; white space at the edges, and around the marks
+    of reasoning, does not count."""
+    if text.strip() in template_text:
+        return True
+    if "".join(text.split()) not in "".join(template_text.split()):
+        return False
+    return all(part.strip() in template_text for part in _THINK_MARK.split(text))
