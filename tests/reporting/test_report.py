@@ -212,9 +212,9 @@ def test_answers_without_a_judge_are_shown_unjudged(tmp_path: Path) -> None:
         ("metrics.jsonl", "Training curves: metrics.jsonl is not in the run folder"),
         ("heldout.json", "Held-out pairs: none were kept out"),
         ("data/audit.json", "Data audit: data/audit.json is not in the run folder"),
-        ("verdicts/windtunnel.scores.json", "True scores"),
+        ("verdicts/windtunnel.scores.json", "True scores: not in the run folder"),
         ("versions.json", "versions.json is not in this run folder"),
-        ("answers/windtunnel.baseline.json", "no benchmark was asked"),
+        ("answers/windtunnel.baseline.json", "a benchmark was asked, and its answers are not in the run folder"),
     ],
 )
 def test_each_missing_file_is_told_in_words(tmp_path: Path, path: str, word: str) -> None:

@@ -176,3 +176,94 @@ def test_a_baseline_canary_of_few_prompts_is_not_called_sound() -> None:
     (row,) = canary_rows({"baseline": [WIN, WIN, WIN, LOSS]})
     assert not row.alarm
     assert row.sentence.endswith("no bias that can be told from none.")
+
+
+# --- held-out pairs --------------------------------------------------------------------------------------------------
+
+
+def heldout_sentence(folder: Folder, gaps: list[float], *, before: list[float] | None = None) -> str:
+    side = {"accuracy": 0.0, "reward_gap": 0.0}
+    write_json(
+        folder.heldout,
+        {
+            "n": len(gaps), "ids": [f"h{i}" for i in range(len(gaps))],
+            "before": side | {"reward_gaps": before or [0.0] * len(gaps)}, "after": side | {"reward_gaps": gaps},
+        },
+    )  # fmt: skip
+    texts = [sentence["text"].replace("\u00a0", " ") for sentence in make_report(a_config(folder.root))["headline"]]
+    (text,) = [text for text in texts if "kept out of training" in text]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("gaps", "says", "leaves_out"),
+    [
+        ([1.0] * 15 + [-1.0] * 5, "**75.0 %** as their labels do (95 % CI 53.1 to 88.8; 50 % is chance)", "ties"),
+        ([1.0] * 15 + [-1.0] * 3 + [0.0] * 2, "2 ties counted as half", "ranks none"),
+        ([0.0] * 20, "every reward gap is 0: the model's own reward ranks none of them", "50.0 %"),
+        ([1.0] * 6, "6 preference pairs kept out of training are too few", "100.0 %"),
+        ([1.0], "1 preference pair kept out of training is too few", "100.0 %"),
+    ],
+    ids=["ranked", "ties", "all ties", "few", "one"],
+)
+def test_held_out_accuracy_is_a_finding_only_where_pairs_were_ranked(
+    tmp_path: Path, gaps: list[float], says: str, leaves_out: str
+) -> None:
+    text = heldout_sentence(a_run(tmp_path, {"oracle": [WIN] * 20}), gaps)
+    assert says in text
+    assert leaves_out not in text
+
+
+def test_a_reward_that_ranked_pairs_before_training_is_not_held_against_chance_alone(tmp_path: Path) -> None:
+    """Without a reference a reward is a log-probability: 16 of 20 pairs were right before a step was made. Their mean
+    gap is 0 all the same, which says nothing of whether there was something to rank."""
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20})
+    text = heldout_sentence(folder, [1.0] * 17 + [-1.0] * 3, before=[1.0] * 16 + [-4.0] * 4)
+    assert "80.0 % before training; 50 % is chance" in text
+    assert "there was nothing to rank" not in page(a_config(tmp_path))
+    heldout_sentence(folder, [1.0] * 17 + [-1.0] * 3)
+    assert "there was nothing to rank" in page(a_config(tmp_path))
+
+
+# --- families, samples, gaps -----------------------------------------------------------------------------------------
+
+
+def test_families_of_few_prompts_conclude_nothing(tmp_path: Path) -> None:
+    a_run(tmp_path / "few", {"oracle": [WIN] * 12})
+    make_report(a_config(tmp_path / "few"))
+    assert "Too few prompts to conclude anything: math, writing." in page(a_config(tmp_path / "few"))
+    a_run(tmp_path / "many", {"oracle": [WIN] * 40})
+    make_report(a_config(tmp_path / "many"))
+    assert "Too few prompts to conclude anything" not in page(a_config(tmp_path / "many"))
+
+
+def test_answers_that_all_became_shorter_are_not_shown_as_grown(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20})
+    rows = json.loads(folder.answers("windtunnel").read_text())
+    write_json(folder.answers("windtunnel"), [row | {"output": "n", "n_tokens": 1} for row in rows])
+    groups = {group["group"] for group in make_report(a_config(tmp_path))["samples"]}
+    assert "win" in groups
+    assert "drift" not in groups
+
+
+def test_samples_beside_a_baseline_did_not_grow(tmp_path: Path) -> None:
+    a_judged_run(tmp_path, UP, DOWN, longer=9)
+    titles = [group["title"] for group in make_report(of_alpaca(tmp_path))["samples"]]
+    assert "Aligned answers longest beside the baseline's" in titles
+    assert not any("grew" in title for title in titles)
+
+
+def test_unjudged_samples_say_nothing_of_wins(tmp_path: Path) -> None:
+    a_run(tmp_path, {})
+    config = a_config(tmp_path, judge="none")
+    make_report(config)
+    assert "As many losses as wins" not in page(config)
+
+
+def test_a_single_family_is_not_called_none(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, {"oracle": [WIN] * 20})
+    for path in (folder.answers("windtunnel"), folder.baseline_answers("windtunnel")):
+        write_json(path, [row | {"dataset": "math"} for row in json.loads(path.read_text())])
+    gaps = " ".join(make_report(a_config(tmp_path))["not_measured"])
+    assert "Families: the prompts name fewer than two" in gaps
+    assert "carry no family" not in gaps

@@ -84,11 +84,12 @@ def sample_groups(run: Run, *, judge: str | None, unit: Unit) -> list[SampleGrou
         names: tuple[Literal["win", "loss", "tie"], ...] = ("win", "loss", "tie")
         for name in names:
             members[name] = [p for p in prompts if outcomes[judge].get(p, "missing") == name]
-    members["drift"] = sorted(prompts, key=lambda p: (-_growth(run, p, unit), digest(p)))
+    longer = (p for p in prompts if _growth(run, p, unit) > 0)
+    members["drift"] = sorted(longer, key=lambda p: (-_growth(run, p, unit), digest(p)))
     return [
         SampleGroup(
             group=name,
-            title=_title(name, judge),
+            title=_title(name, judge, rival="the baseline's" if _beside_baseline(run) else None),
             n_all=None if name == "drift" else len(of_group),
             samples=tuple(_row(run, p, unit=unit, outcomes=outcomes) for p in _choice(name, of_group, run)),
         )
@@ -97,7 +98,8 @@ def sample_groups(run: Run, *, judge: str | None, unit: Unit) -> list[SampleGrou
     ]
 
 
-def _title(group: GroupName, judge: str | None) -> str:
+def _title(group: GroupName, judge: str | None, *, rival: str | None) -> str:
+    """`rival`: whose the other answers are where they are not the same model's from before training."""
     match group:
         case "win":
             return f"The aligned answer wins (judge: {judge})"
@@ -106,9 +108,9 @@ def _title(group: GroupName, judge: str | None) -> str:
         case "tie":
             return f"Ties (judge: {judge})"
         case "drift":
-            return "Answers that grew the most"
+            return f"Aligned answers longest beside {rival}" if rival else "Answers that grew the most"
         case "answer":
-            return "Answers before and after (not judged)"
+            return f"Answers beside {rival} (not judged)" if rival else "Answers before and after (not judged)"
         case _:
             assert_never(group)
 
@@ -135,7 +137,6 @@ def outcome(score: float | None) -> Outcome:
 
 def _row(run: Run, prompt: str, *, unit: Unit, outcomes: Outcomes) -> SampleRow:
     before, after = _compared_with(run)[prompt], run.after[prompt]
-    show_generators = run.published and (bool(run.verdicts) or not run.unaligned)
     return SampleRow(
         prompt_id=prompt,
         family=after.dataset,
@@ -143,9 +144,14 @@ def _row(run: Run, prompt: str, *, unit: Unit, outcomes: Outcomes) -> SampleRow:
         before=SampleAnswer(before.output, _length(before, unit), before.finished),
         after=SampleAnswer(after.output, _length(after, unit), after.finished),
         unit=unit,
-        labels=SampleLabels(before.generator, "aligned") if show_generators else SampleLabels("before", "after"),
+        labels=SampleLabels(before.generator, "aligned") if _beside_baseline(run) else SampleLabels("before", "after"),
         verdicts=tuple(SampleVerdict(judge, of.get(prompt, "missing")) for judge, of in outcomes.items()),
     )
+
+
+def _beside_baseline(run: Run) -> bool:
+    """Whether the answers beside the aligned ones are a published baseline's."""
+    return run.published and (bool(run.verdicts) or not run.unaligned)
 
 
 def _length(answer: Answer, unit: Unit) -> int:

@@ -151,11 +151,17 @@ def _symptoms(run: Run, objective: Objective, config: Config) -> tuple[Symptom, 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutSide:
-    """Reward accuracy (a share), reward gap in nats, and what a gap means."""
+    """Reward accuracy (a share, ties counted as half), reward gap in nats, what a gap means; `n_ties` gaps are 0."""
 
     accuracy: Estimate
     reward_gap: Estimate
     calibration: Calibration
+    n_ties: int
+
+    @property
+    def ranks_nothing(self) -> bool:
+        """Whether every gap is 0, as by construction before training where rewards are against a reference."""
+        return self.n_ties == self.calibration.n
 
     @classmethod
     def of(cls, gaps_KP: FloatArray) -> HeldoutSide:
@@ -164,10 +170,11 @@ class HeldoutSide:
             estimates.rate(right_KP, rows="pairs"),
             estimates.mean(gaps_KP, unit="nats", rows="pairs"),
             calibration(gaps_KP.ravel().tolist()),
+            int((gaps_KP == 0).sum()),
         )
 
     def to_json(self) -> dict[str, object]:
-        return fields_form(self, "calibration")
+        return fields_form(self, "calibration", "n_ties")
 
 
 @dataclass(frozen=True, slots=True)

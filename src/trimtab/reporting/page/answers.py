@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from trimtab.analysis import plots
+from trimtab.analysis.comparison import MIN_COMMON
 from trimtab.reporting.forest import EVEN
 from trimtab.reporting.numbers.answers import LengthNumbers, ScoreNumbers
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
@@ -32,9 +33,10 @@ from trimtab.reporting.text import estimate_text, number, shorten
 LONGEST_TEXT = 1500  # characters of a text on the page; report.json has all of it
 OUTCOMES = {"win": "aligned better", "loss": "aligned worse", "tie": "tie", "missing": "no verdict"}
 SAMPLES_LEAD = (
-    "Wins and losses in equal number, shown in the order of a hash of the prompt's id, one family after another, not "
-    "chosen by quality. How often each happened is the win rate's business."
+    "Shown in the order of a hash of the prompt's id, one family after another, not chosen by quality; those that grew "
+    "the most are a ranking."
 )
+JUDGED_LEAD = " As many losses as wins where there are as many: how often each happened is the win rate's business."
 
 
 # --- families --------------------------------------------------------------------------------------------------------
@@ -58,9 +60,11 @@ def families(benchmark: BenchmarkNumbers | None) -> Section | None:
     ]
     rates = [f"win rate %, {judge.label}" for judge in judges]
     changes = ["change by alignment, points" for _ in rows[0].changes]
+    small = [row.family for row in rows if row.judges[first.judge].n < MIN_COMMON]
     lead = (
-        f"Win rate in percent, judge: {first.label}. Families are small, so their intervals are wide; "
-        f"one family in twenty {'differs' if benchmark.published_baseline else 'leaves 50'} by chance alone."
+        f"Win rate in percent, judge: {first.label}. One family in twenty "
+        f"{'differs' if benchmark.published_baseline else 'leaves 50'} by chance alone."
+        + (f" Too few prompts to conclude anything: {', '.join(small)}." if small else "")
     )
     kind: ForestKind = "truth" if first.is_truth else "judge"
     blocks: list[Block] = [
@@ -164,7 +168,9 @@ def samples(groups: Sequence[SampleGroup]) -> Section | None:
         )
         for group in groups
     ]
-    return Section("samples", "Samples", "Answers side by side", [Text(SAMPLES_LEAD, "lead"), *folds])
+    is_judged = any(group.group in ("win", "loss") for group in groups)
+    lead = SAMPLES_LEAD + (JUDGED_LEAD if is_judged else "")
+    return Section("samples", "Samples", "Answers side by side", [Text(lead, "lead"), *folds])
 
 
 def _sample(row: SampleRow) -> Sample:

@@ -111,11 +111,11 @@ def heldout(heldout: HeldoutNumbers | None) -> Section | None:
     rows = [
         ForestRow(name, side.accuracy.scaled(100), f"{number(side.accuracy.n)} pairs", "truth") for name, side in sides
     ]
-    started_even = before is not None and before.reward_gap.value == 0
+    started_even = before is not None and before.ranks_nothing
     lead = (
         "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
-        "above the rejected one, in percent; 50 is chance."
-        + (" Before training every reward is zero, so there was nothing to rank." if started_even else "")
+        "above the rejected one, in percent, ties counted as half; 50 is chance."
+        + (" Before training every reward gap is zero, so there was nothing to rank." if started_even else "")
         + f" Intervals: {after.accuracy.method}."
     )
     blocks: list[Block] = [

@@ -17,6 +17,10 @@ NO_BENCHMARK = (
     "**Whether the answers got better was not measured**: no benchmark was asked. "
     "Add --benchmark with a file of prompts (or windtunnel) to find out."
 )
+NO_ANSWERS = (
+    "**Whether the answers got better is not known**: a benchmark was asked, and its answers are not in the run "
+    "folder. `trimtab generate` makes them."
+)
 NO_JUDGE = (
     "**Whether the answers got better was not judged**: the answers before and after are below, unjudged. "
     "Lengths and samples are all that can be said."
@@ -43,7 +47,7 @@ def headline(report: Report) -> list[Sentence]:
     """The verdict first, then what qualifies it."""
     benchmark = report.benchmark
     if benchmark is None:
-        sentences = [sentence(NO_BENCHMARK, "warn")]
+        sentences = [sentence(NO_ANSWERS if _asked(report) else NO_BENCHMARK, "warn")]
     else:
         first, *details = _verdict(benchmark)
         sentences = [
@@ -55,6 +59,10 @@ def headline(report: Report) -> list[Sentence]:
         sentences += _scores(benchmark.scores) + lengths.lengths(benchmark)
     sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
     return sentences + [_edit_warning(entry) for entry in report.edited]
+
+
+def _asked(report: Report) -> bool:
+    return bool(report.config["benchmark"]["name"] != "none")
 
 
 def _edit_warning(entry: EditedFiles) -> Sentence:
@@ -109,7 +117,7 @@ def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
 
 def not_measured(report: Report) -> list[str]:
     """What a reader would look for and will not find, and how to get it."""
-    gaps = _benchmark_gaps(report.benchmark)
+    gaps = _benchmark_gaps(report)
     if report.training is None:
         gaps.append("Training curves: metrics.jsonl is not in the run folder.")
     if report.heldout is None:
@@ -126,7 +134,12 @@ def not_measured(report: Report) -> list[str]:
     return gaps
 
 
-def _benchmark_gaps(benchmark: BenchmarkNumbers | None) -> list[str]:
+def _benchmark_gaps(report: Report) -> list[str]:
+    benchmark = report.benchmark
+    if benchmark is None and _asked(report):
+        return [
+            "Answers: those to the benchmark are not in the run folder, so there are no win rates, lengths or samples."
+        ]
     if benchmark is None:
         return ["Answers: no benchmark was asked, so there are no win rates, lengths or samples (--benchmark)."]
     gaps: list[str] = []
@@ -136,9 +149,10 @@ def _benchmark_gaps(benchmark: BenchmarkNumbers | None) -> list[str]:
     elif marks is not None or not judges[0].is_truth:
         gaps.append("The truth: only a judge's opinion is known here, with that judge's biases.")
     if not benchmark.families and marks is None:
-        gaps.append("Families: the benchmark's prompts carry no family, so there is no breakdown.")
+        gaps.append("Families: the prompts name fewer than two, so there is no breakdown.")
     if (judges or marks) and not benchmark.canaries:
         gaps.append("Canaries: the judge was not shown answers that must lose or tie (--judge.canaries).")
     if benchmark.scores is None:
-        gaps.append("True scores: known only in the wind tunnel.")
+        in_tunnel = benchmark.name == "windtunnel"
+        gaps.append(f"True scores: {'not in the run folder' if in_tunnel else 'known only in the wind tunnel'}.")
     return gaps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab.analysis.selection import MIN_PAIRS
 from trimtab.reporting.numbers.training import HeldoutNumbers, MilestoneNumbers, RegimeNumbers, TrainingNumbers
 from trimtab.reporting.sections import Sentence, Tone, sentence
 from trimtab.reporting.text import interval, number
@@ -93,12 +94,22 @@ def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
     """How many held-out pairs the model's reward ranks as their labels do."""
     if numbers is None or numbers.after.accuracy.value is None:
         return []
-    accuracy = numbers.after.accuracy.scaled(100)
+    after, accuracy = numbers.after, numbers.after.accuracy.scaled(100)
+    pairs = f"{number(accuracy.n)} preference pair{'' if accuracy.n == 1 else 's'} kept out of training"
+    if after.ranks_nothing:
+        return [sentence(f"On {pairs} every reward gap is 0: the model's own reward ranks none of them.", "warn")]
+    if accuracy.n < MIN_PAIRS:
+        return [sentence(f"{pairs} {'is' if accuracy.n == 1 else 'are'} too few to say how many are ranked right.")]
     subject = f"{accuracy.n_seeds} models' own rewards rank" if accuracy.n_seeds > 1 else "the model's own reward ranks"
+    ties = f", {number(after.n_ties)} ties counted as half" if after.n_ties else ""
+    before = numbers.before
+    if before is None or before.ranks_nothing:
+        start = "50 % is chance"
+    else:  # without a reference the reward is the log-probability itself, which ranks pairs from the first
+        start = f"{number(before.accuracy.scaled(100).value)} % before training; 50 % is chance"
     return [
         sentence(
-            f"On {number(accuracy.n)} preference pairs kept out of training {subject} "
-            f"**{number(accuracy.value)} %** as their labels do "
-            f"(95 % CI {interval(accuracy.ci95)}; 50 % is chance)."
+            f"On {pairs} {subject} **{number(accuracy.value)} %** as their labels do "
+            f"(95 % CI {interval(accuracy.ci95)}{ties}; {start})."
         )
     ]
