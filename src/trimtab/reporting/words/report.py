@@ -47,7 +47,7 @@ def headline(report: Report) -> list[Sentence]:
     """The verdict first, then what qualifies it."""
     benchmark = report.benchmark
     if benchmark is None:
-        sentences = [sentence(NO_ANSWERS if _asked(report) else NO_BENCHMARK, "warn")]
+        sentences = [sentence(NO_ANSWERS if _names_benchmark(report) else NO_BENCHMARK, "warn")]
     else:
         first, *details = _verdict(benchmark)
         sentences = [
@@ -61,7 +61,7 @@ def headline(report: Report) -> list[Sentence]:
     return sentences + [_edit_warning(entry) for entry in report.edited]
 
 
-def _asked(report: Report) -> bool:
+def _names_benchmark(report: Report) -> bool:
     return bool(report.config["benchmark"]["name"] != "none")
 
 
@@ -136,7 +136,7 @@ def not_measured(report: Report) -> list[str]:
 
 def _benchmark_gaps(report: Report) -> list[str]:
     benchmark = report.benchmark
-    if benchmark is None and _asked(report):
+    if benchmark is None and _names_benchmark(report):
         return [
             "Answers: those to the benchmark are not in the run folder, so there are no win rates, lengths or samples."
         ]
