@@ -402,6 +402,11 @@ STORED = {
     "[]": "[]",
     "[1, 2]": "[1, 2]",
     '[{"x": 1}]': '[{"x": 1}]',
+    ' "q"\n': ' "q"\n',
+    '{"role": "king"}': '{"role": "king"}',
+    '{"role": "user", "content": "x"}': '{"role": "user", "content": "x"}',  # no content is a message
+    '[{"role": "king"}]': '[{"role": "king"}]',
+    '[{"type": "text"}]': '[{"type": "text"}]',
     'a "quoted" word and \u2028': '"a \\"quoted\\" word and \\u2028"',
     "{broken": "{broken",
 }
@@ -417,7 +422,7 @@ def test_texts_in_json_columns_come_back_as_they_were(form: str, tmp_path: Path)
         content = pa.ExtensionArray.from_storage(pa.json_(), answers.flatten().field("content"))
         records = pa.StructArray.from_arrays([answers.flatten().field("role"), content], ["role", "content"])
         answers = pa.ListArray.from_arrays(answers.offsets, records)
-    whole = pa.array(['[{"role": "user", "content": "42"}]', "[]", '"text"', None, "7"] * 3, pa.string())
+    whole = pa.array(['[{"role": "user", "content": "42"}]', "[]", '"text"', None, "7"] * 4, pa.string())
     whole = whole if form == "typed by datasets alone" else pa.ExtensionArray.from_storage(pa.json_(), whole)
     table = pa.table({"chosen": answers, "prompt": whole[: len(STORED)]})
     json_type, text = {"_type": "Json"}, {"dtype": "string", "_type": "Value"}

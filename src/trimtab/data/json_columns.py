@@ -12,11 +12,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trimtab.data.messages import is_message
+from trimtab.data.messages import MESSAGE_KEYS, is_message
 
 Cell = Callable[[Any], object]
 _TEXT_FIELDS = ("content", "value", "text")
-_RECORD_KEYS = {"role", "from", "type"}  # of messages and of the parts of a content
 
 
 def parser(
@@ -77,19 +76,28 @@ def _record(arrow_type: Any, feature: Mapping[str, Any]) -> Cell | None:
 
 
 def _parse_cell(text: str) -> object:
-    """A column's cell: `[]` is an empty list of messages, all else as in a message."""
-    return [] if text.strip() == "[]" else _parse_content(text)
+    """A column's cell: one message, or `[]` for an empty list of them; all else as in a message."""
+    if text == "[]":
+        return []
+    value = _parse_any(text)
+    return value if _is_whole_message(value) else _parse_content(text)
 
 
 def _parse_content(text: str) -> object:
-    """A text where a text may stand: parsed where it is a quoted one, or a list of messages or parts, or a message."""
+    """A text where a text may stand: parsed where it is a quoted one, or a list of messages or parts."""
+    if text != text.strip():
+        return text  # JSON is stored without white space at its edges
     value = _parse_any(text)
-    if isinstance(value, str) or is_message(value):
+    if isinstance(value, str):
         return value
-    is_list = isinstance(value, list) and bool(value)
-    if is_list and all(isinstance(record, Mapping) and _RECORD_KEYS & set(record) for record in value):
-        return value
+    records = value if isinstance(value, list) and all(isinstance(record, Mapping) for record in value) else []
+    if records and all(_is_whole_message(record) or "type" in record for record in records):
+        return value if any(len(record) > 1 for record in records) else text
     return text
+
+
+def _is_whole_message(value: object) -> bool:
+    return isinstance(value, Mapping) and is_message(value) and bool(MESSAGE_KEYS & set(value))
 
 
 def _parse_any(text: str) -> Any:

@@ -24,7 +24,7 @@ _ROLES: dict[str, Role] = {
     "chatgpt": "assistant",
 }
 _READ_KEYS = ("role", "content", "from", "value")
-_MESSAGE_KEYS = {"content", "value", "tool_calls"}  # beside the speaker; a record with a role alone may be anything
+MESSAGE_KEYS = {"content", "value", "tool_calls"}  # beside the speaker; a record with a role alone may be anything
 # Parts of a message without which it means something else; a row that has one is refused by its name.
 _UNREAD_PARTS = (
     "tool_calls", "function_call", "tools", "functions",
@@ -82,7 +82,7 @@ def messages_as_text(value: object) -> bool:
     except (ValueError, RecursionError):
         return _PYTHON_MESSAGES.fullmatch(text) is not None
     turns = tree if isinstance(tree, list) else [tree]
-    return bool(turns) and all(is_message(turn) and _MESSAGE_KEYS & set(turn) for turn in turns)
+    return bool(turns) and all(is_message(turn) and MESSAGE_KEYS & set(turn) for turn in turns)
 
 
 def is_transcript(value: object) -> bool:
