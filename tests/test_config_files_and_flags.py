@@ -186,3 +186,12 @@ def test_a_file_of_pairs_is_no_configuration(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         files.read_file(path)
     assert f"--data {path}" in caught.value.remedy
+
+
+def test_the_opposite_of_a_flag_is_said_as_its_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        flags.parse(["--no-offline"])
+    assert caught.value.remedy == "write --offline false"
+    with pytest.raises(ConfigError) as caught:  # no yes or no
+        flags.parse(["--no-benchmark"])
+    assert "false" not in caught.value.remedy

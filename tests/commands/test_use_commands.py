@@ -94,7 +94,11 @@ def test_chat_takes_a_system_message_and_a_temperature(
 def test_chat_without_a_model_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, said = call(["chat", tmp_path], capsys)
     assert code == 2
-    assert "has no trained model yet" in said
+    assert "holds neither a run nor a model" in said
+    (tmp_path / "config.json").write_text("{}")
+    assert "has no trained model yet" in call(["chat", tmp_path], capsys)[2]
+    (tmp_path / "config.json").unlink()
+    code, _, said = call(["chat", tmp_path], capsys)
     assert "→" in said
     assert call(["chat", tmp_path / "nowhere"], capsys)[0] == 2
 

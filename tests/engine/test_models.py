@@ -205,6 +205,12 @@ def test_unknown_targets_name_the_known_ones() -> None:
     assert "q_proj" in caught.value.remedy
 
 
+def test_one_unknown_target_among_known_ones_is_refused_too() -> None:
+    """PEFT leaves it out without a word."""
+    with pytest.raises(ModelError, match="no module is named qq_proj"):
+        attach_lora(build("Llama"), rank=4, alpha=8, targets=["q_proj", "qq_proj"])
+
+
 def test_digests_follow_the_weights_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     first = weights_digest(folder)
     copy = tmp_path / "copy"

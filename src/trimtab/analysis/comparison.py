@@ -248,7 +248,7 @@ def power(n: int, *, delta: float, sd: float = PAIRED_SD_POINTS) -> Power:
 
 def _verdict(low: float, high: float, *, n: int, names: tuple[str, str]) -> str:
     if n < MIN_COMMON:
-        return f"{NOT_DISTINGUISHABLE} (only {n} common prompts)"
+        return f"{NOT_DISTINGUISHABLE} (only {n} common prompt{'' if n == 1 else 's'})"
     if low > 0:
         return f"{names[0]} is better"
     if high < 0:

@@ -19,4 +19,8 @@ def finished_model(run_folder: str) -> Path:
         return root
     if seeds := sorted(path.parent for path in root.glob("seed-*/model")):
         raise ConfigError(f"{root} holds {len(seeds)} seeds", remedy=f"name one of them, such as {seeds[0]}")
+    if not Folder(root).config.is_file():
+        raise ConfigError(
+            f"{root} holds neither a run nor a model", remedy="name the folder that `trimtab run` printed, or a model's"
+        )
     raise ConfigError(f"{root} has no trained model yet", remedy="finish it first: trimtab run " + str(root))

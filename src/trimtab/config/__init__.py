@@ -132,6 +132,8 @@ def unknown_key(name: str, names: Sequence[str]) -> ConfigError:
         near = close[0]
     else:
         near = next((by_last[word] for word in get_close_matches(last, list(by_last), n=1, cutoff=0.5)), "")
+    if last == f"no_{near.rpartition('.')[2]}" and near in keys() and isinstance(default_of(near), bool):
+        return ConfigError(f"unknown key {name!r}", remedy=f"write --{near.replace('_', '-')} false")
     return ConfigError(
         f"unknown key {name!r}", remedy=f"did you mean {near!r}?" if near else "`trimtab keys` lists them"
     )

@@ -37,7 +37,7 @@ def read_file(path: Path) -> dict[str, Any]:
     if path.suffix.lower() in _DATA_SUFFIXES:
         raise ConfigError(f"{path} is no configuration", remedy=f"if it holds preference pairs, write --data {path}")
     if not path.is_file():
-        raise ConfigError(f"no such configuration file: {path}", remedy="check the path, or see recipes/")
+        raise ConfigError(f"no such configuration file or run folder: {path}", remedy="check the path, or see recipes/")
     if path.stat().st_size > LARGEST_FILE:
         raise ConfigError(
             f"{path} is larger than {LARGEST_FILE:,} bytes: no configuration is", remedy="name a configuration file"

@@ -197,6 +197,12 @@ def as_config_error(error: CycloptsError) -> ConfigError:
             return ConfigError(f"{error.keyword} has no value", remedy="write the value after the key")
         case RepeatArgumentError():
             return ConfigError(f"{error.token.keyword} is given twice", remedy="give it once")
+        case MissingArgumentError() if error.argument is not None:
+            command = " ".join(error.command_chain or ())
+            name = error.argument.name.lstrip("-")
+            is_word = error.argument.field_info.is_positional
+            missing = name.upper() if is_word else f"--{name}"
+            return ConfigError(f"{command} needs {missing}", remedy=f"`trimtab {command} --help` says what it takes")
         case _:
             text = str(error).strip()
             return ConfigError(text[:1].lower() + text[1:], remedy=_HELP)

@@ -72,7 +72,7 @@ def folder_of(name: str, *, revision: str | None = None, offline: bool = False) 
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{name}: neither a folder nor a model that the Hub gives us ({first})",
+            f"{name}: no folder here, and no model that could be fetched from the Hub ({first})",
             remedy="check the name (owner/name or a folder) and the connection; private models need HF_TOKEN",
         ) from error
 

@@ -245,7 +245,7 @@ def attach_lora(
 ) -> Any:
     """`model` with a fresh LoRA (or DoRA) adapter as a PeftModel; only the adapter learns. The start is set by `seed`.
 
-    Raises ModelError where no module has one of the names in `targets`.
+    Raises ModelError where a name in `targets` is no module's.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -259,16 +259,21 @@ def attach_lora(
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
+    linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
+    linear_modules = f"This model's linear modules are: {', '.join(sorted(linear))}; or say all-linear."
     with torch.random.fork_rng(), adapters.quiet_peft():
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config).eval()
+            adapted = get_peft_model(model, config).eval()
         except ValueError as error:
-            linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
             raise ModelError(
-                f"adapter.targets {list(targets)}: {str(error).splitlines()[0]}",
-                remedy=f"This model's linear modules are: {', '.join(sorted(linear))}; or say all-linear.",
+                f"adapter.targets {list(targets)}: {str(error).splitlines()[0]}", remedy=linear_modules
             ) from error
+    if not isinstance(targets, str):  # PEFT is content when one of the names is found
+        reached = adapted.base_model.targeted_module_names
+        if unknown := [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in reached)]:
+            raise ModelError(f"adapter.targets: no module is named {', '.join(unknown)}", remedy=linear_modules)
+    return adapted
 
 
 def freeze_embeddings(model: Any) -> None:

@@ -12,7 +12,11 @@ from trimtab.runtime.judges.judge_record import JudgeRecord
 # The judge and rubric that AlpacaEval fitted the constants of its length model to, by benchmark.
 OFFICIAL = {"alpaca_eval": ("gpt-4-1106-preview", "weighted"), "alpaca_eval_1": ("gpt-4", "ranking")}
 OFFICIAL_ORDER = "official seeded order"
-LABELS = {"oracle": "the oracle, which knows the truth", "biased": "the length-biased judge"}
+LABELS = {
+    "oracle": "the oracle, which knows the truth",
+    "biased": "the length-biased judge",
+    "unbiased": "the judge without a length bias",
+}
 
 
 def is_calibrated(benchmark: str | None, record: JudgeRecord) -> bool:

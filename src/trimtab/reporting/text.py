@@ -49,6 +49,11 @@ def emphasis(text: str) -> list[tuple[str, bool]]:
     return [(part, i % 2 == 1) for i, part in enumerate(parts) if part]
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 prompt`, `1,024 prompts`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def number(value: float | None, *, digits: int = 1) -> str:
     """A number for people; None and NaN are words, never 0."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):

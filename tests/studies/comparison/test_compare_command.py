@@ -157,7 +157,7 @@ def test_words_that_name_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ((a, two), "holds 2 models: new, newer"),
         ((a, f"{two}:newest"), "holds new, newer, judged by judge; not what was asked for"),
         ((a, single), "holds marks of single answers"),
-        ((a, tmp_path / "empty"), "has no verdicts"),
+        ((a, tmp_path / "empty"), "has no verdicts, and is no run folder"),
         ((a, a, "--questions", "q.jsonl"), "--questions has no use"),
         ((a, a, "--judge", "nobody"), "not what was asked for"),
     ):

@@ -28,7 +28,7 @@ from trimtab.reporting.sections import (
     Table,
     Text,
 )
-from trimtab.reporting.text import estimate_text, number, shorten
+from trimtab.reporting.text import counted, estimate_text, number, shorten
 
 LONGEST_TEXT = 1500  # characters of a text on the page; report.json has all of it
 OUTCOMES = {"win": "aligned better", "loss": "aligned worse", "tie": "tie", "missing": "no verdict"}
@@ -70,7 +70,7 @@ def families(benchmark: BenchmarkNumbers | None) -> Section | None:
     blocks: list[Block] = [
         Text(lead, "lead"),
         Forest(
-            [ForestRow(row.family, row.judges[first.judge], f"{row.n_prompts} prompts", kind) for row in rows],
+            [ForestRow(row.family, row.judges[first.judge], counted(row.n_prompts, "prompt"), kind) for row in rows],
             "Win rates by family",
             EVEN,
         ),
@@ -83,7 +83,9 @@ def families(benchmark: BenchmarkNumbers | None) -> Section | None:
 
 def _true_scores(scores: ScoreNumbers) -> list[Block]:
     rows = [
-        ForestRow(name, change.after, f"{change.after.n} prompts, judge: oracle", "truth", change.before.value)
+        ForestRow(
+            name, change.after, f"{counted(change.after.n, 'prompt')}, judge: oracle", "truth", change.before.value
+        )
         for name, change in scores.families.items()
     ]
     table = [

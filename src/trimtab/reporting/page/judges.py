@@ -23,7 +23,7 @@ from trimtab.reporting.sections import (
     Table,
     Text,
 )
-from trimtab.reporting.text import estimate_text, number, significant, value_text
+from trimtab.reporting.text import counted, estimate_text, number, significant, value_text
 from trimtab.runtime.judges.judge_record import JudgeRecord
 
 _SHORT = 16  # digits of a digest on the page; report.json has all of them
@@ -274,7 +274,7 @@ def length_bins(benchmark: BenchmarkNumbers) -> list[Block]:
         return []
     judges, bins = benchmark.judges, benchmark.length_bins
     plotted_judge = next((judge for judge in judges if not judge.is_truth), judges[0])
-    rows = [ForestRow(_gap(row.gap), row.judges[plotted_judge.judge], f"{row.n_prompts} prompts") for row in bins]
+    rows = [ForestRow(_gap(row.gap), row.judges[plotted_judge.judge], counted(row.n_prompts, "prompt")) for row in bins]
     table = [
         [_gap(row.gap), number(row.n_prompts), *(estimate_text(row.judges[judge.judge]) for judge in judges)]
         for row in bins

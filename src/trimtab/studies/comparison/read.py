@@ -86,7 +86,11 @@ def read(word: str, *, benchmark: str | None, judge: str | None) -> Judgments:
     }
     judged_runs = [run for run in runs.values() if run is not None]
     if not judged_runs or len(judged_runs) < len(runs):
-        raise ConfigError(f"{word} has no verdicts", remedy="run `trimtab judge` on it first")
+        is_run = Folder(path).config.is_file()
+        raise ConfigError(
+            f"{word} has no verdicts" + ("" if is_run else ", and is no run folder: it has no config.json"),
+            remedy="run `trimtab judge` on it first" if is_run else "name a run or a file of judgments",
+        )
     return Judgments(
         word,
         verdicts={seed: rows for run in judged_runs for seed, rows in run.verdicts.items()},

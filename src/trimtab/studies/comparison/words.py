@@ -49,7 +49,7 @@ def _group_lines(numbers: ComparisonNumbers) -> list[str]:
     width = max(len(name) for name in numbers.groups)
     return [
         *(
-            f"  {name:<{width}}  {_difference(group, numbers.unit)}; {group.n_common} prompts: {group.verdict}"
+            f"  {name:<{width}}  {_difference(group, numbers.unit)}; {group.n_common} prompt{'' if group.n_common == 1 else 's'}: {group.verdict}"
             for name, group in numbers.groups.items()
         ),
         "  each group is tested alone: one in twenty differs by chance",

@@ -29,11 +29,12 @@ def sentences(result: SweepResult) -> list[str]:
 
 def _highest_sentence(top: HighestPoint) -> str:
     headline = top.headline
-    overlap = (
-        f"the intervals of {top.n_overlapping} of the {top.n_others} other points overlap its own"
-        if top.n_overlapping
-        else f"no interval of the {top.n_others} other points overlaps its own"
-    )
+    if top.n_others == 1:
+        overlap = f"the interval of the other point {'overlaps' if top.n_overlapping else 'does not overlap'} its own"
+    elif top.n_overlapping:
+        overlap = f"the intervals of {top.n_overlapping} of the {top.n_others} other points overlap its own"
+    else:
+        overlap = f"no interval of the {top.n_others} other points overlaps its own"
     figure = f"{estimate_text(headline.estimate, digits=2 if headline.unit == 'of 10' else 1)} {headline.unit}"
     return f"Highest {headline.noun}: {figure} at {top.point}, judged by {headline.judge}; {overlap}."
 
