@@ -7,6 +7,7 @@ from typing import assert_never
 from trimtab.analysis.comparison import Comparison, Power
 from trimtab.analysis.intervals import finite
 from trimtab.analysis.length_control_paired import ControlledDifference
+from trimtab.reporting.text import counted
 from trimtab.studies.comparison.numbers import ComparisonNumbers
 
 POWER_AT = 0.8  # the usual chance of seeing a difference that is there
@@ -49,7 +50,7 @@ def _group_lines(numbers: ComparisonNumbers) -> list[str]:
     width = max(len(name) for name in numbers.groups)
     return [
         *(
-            f"  {name:<{width}}  {_difference(group, numbers.unit)}; {group.n_common} prompt{'' if group.n_common == 1 else 's'}: {group.verdict}"
+            f"  {name:<{width}}  {_difference(group, numbers.unit)}; {counted(group.n_common, 'prompt')}: {group.verdict}"
             for name, group in numbers.groups.items()
         ),
         "  each group is tested alone: one in twenty differs by chance",

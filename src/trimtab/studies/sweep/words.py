@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from io import StringIO
 
-from trimtab.reporting.text import MISSING, duration, estimate_text, number, visible
+from trimtab.reporting.text import MISSING, counted, duration, estimate_text, number, visible
 from trimtab.studies.sweep.maps import PointResult
 from trimtab.studies.sweep.result import Cost, HighestPoint, SweepResult
 
@@ -16,7 +16,7 @@ TERMINAL_RATES = 3  # columns of win rates that fit it
 def sentences(result: SweepResult) -> list[str]:
     """The most important first."""
     states = ", ".join(f"{n} {state}" for state, n in result.states())
-    counts = f"{_count(len(result.points), 'point')} with {_count(len(result.seeds), 'seed')} each: {states}."
+    counts = f"{counted(len(result.points), 'point')} with {counted(len(result.seeds), 'seed')} each: {states}."
     top = result.highest()
     lines = [counts] if top is None else [_highest_sentence(top), counts]
     lines += _shrinkage_sentences(result)
@@ -70,7 +70,7 @@ def elsewhere_sentence(result: SweepResult) -> str:
     if not result.n_elsewhere:
         return ""
     return (
-        f" Not counted here: {_count(result.n_elsewhere, 'run')} of other machines. Run folders stayed where they "
+        f" Not counted here: {counted(result.n_elsewhere, 'run')} of other machines. Run folders stayed where they "
         "were made; where seeds of one point come from several machines, their figures are pooled from those of each."
     )
 
@@ -85,10 +85,6 @@ def value_text(value: object) -> str:
     if value is None:
         return "default"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 # --- the terminal ----------------------------------------------------------------------------------------------------
