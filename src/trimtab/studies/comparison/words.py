@@ -50,7 +50,8 @@ def _group_lines(numbers: ComparisonNumbers) -> list[str]:
     width = max(len(name) for name in numbers.groups)
     return [
         *(
-            f"  {name:<{width}}  {_difference(group, numbers.unit)}; {counted(group.n_common, 'prompt')}: {group.verdict}"
+            f"  {name:<{width}}  {_difference(group, numbers.unit)}; "
+            f"{counted(group.n_common, 'prompt')}: {group.verdict}"
             for name, group in numbers.groups.items()
         ),
         "  each group is tested alone: one in twenty differs by chance",
