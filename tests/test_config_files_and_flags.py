@@ -195,3 +195,19 @@ def test_the_opposite_of_a_flag_is_said_as_its_value() -> None:
     with pytest.raises(ConfigError) as caught:  # no yes or no
         flags.parse(["--no-benchmark"])
     assert "false" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--adapter", "qlora"], "write --adapter lora --adapter.quantize nf4"),
+        (["--adapter", "DoRA"], "write --adapter lora --adapter.dora"),
+        (["--train.epochs", "two"], "train.epochs = 'two': it has to be a valid number"),
+        (["--train.epochs", "-1"], "train.epochs = '-1': it has to be greater than 0"),
+    ],
+)
+def test_wrong_values_are_answered_in_plain_words(words: list[str], answer: str) -> None:
+    tree = flags.parse([*words, "--model", "m", "--data", "d"])[1]
+    with pytest.raises(ConfigError) as caught:
+        config.resolve(tree)
+    assert caught.value.message.endswith(answer)

@@ -151,3 +151,11 @@ def test_winrate_of_published_judgments(shared_data: Path, capsys: pytest.Captur
     assert code == 0, said
     assert "805 judged, 0 missing" in printed
     assert "% (95 % CI" in printed.splitlines()[2]
+
+
+def test_an_audit_of_the_wind_tunnel_says_where_its_pairs_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name is a data source like any other in a configuration; it was looked for on the Hub."""
+    code, _, said = call(["audit", "windtunnel"], capsys)
+    assert code != 0
+    assert "sampled when a run begins" in said
+    assert "Hub" not in said

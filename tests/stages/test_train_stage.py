@@ -339,7 +339,9 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(30)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == -signal.SIGINT
+    ended = subprocess.run([sys.executable, "-c", script], timeout=60, check=False, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == "stopping where nothing is lost; Ctrl-C once more ends at once\n"
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------

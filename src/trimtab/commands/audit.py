@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab import windtunnel
 from trimtab.config import Config, DataSection, ModelSection, section
 from trimtab.data import audit as auditing
 from trimtab.data.formats import detect_format
@@ -53,6 +54,11 @@ class SourceAudit:
 
 def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     """The audit of `source`; on tokens too when `flags`, of data, model and offline, name a model."""
+    if source == windtunnel.NAME:
+        raise DataError(
+            "the pairs of the wind tunnel are sampled when a run begins: there is nothing to read yet",
+            remedy="`trimtab prepare --out FOLDER` samples and audits them: FOLDER/data/audit.json",
+        )
     data = section(DataSection, "data", {**flags.get("data", {}), "source": source})
     assert isinstance(data, DataSection)
     offline = str(flags.get("offline", "false")).lower() == "true"

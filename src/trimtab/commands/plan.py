@@ -15,8 +15,9 @@ from trimtab.disk import size
 from trimtab.engine import memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.objectives import Objective
-from trimtab.progress import Reporter, SilentReporter, duration
+from trimtab.progress import Reporter, SilentReporter
 from trimtab.records import TokenPair, digest
+from trimtab.reporting.text import duration
 from trimtab.runtime import memory_fit
 from trimtab.runtime.disk_use import DiskUse, disk_use
 from trimtab.runtime.run_setup import RunSetup

@@ -192,7 +192,8 @@ def _as_config_error(error: ValidationError) -> ConfigError:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return ConfigError(f"{place} is not set", remedy=f"add --{flag_name(place)} or write it in the file")
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
+    reason = reason.replace("Input should be", "it has to be")
     value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_brief(first['input'])}"
     return ConfigError(f"{place}{value}: {reason}".lstrip(": "), remedy="`trimtab keys` shows what each key takes")
 

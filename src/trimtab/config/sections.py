@@ -153,6 +153,18 @@ class AdapterSection(Section):
         "none", description="nf4 (QLoRA): the frozen matrices in 4 bit; needs pip install trimtab[qlora]"
     )
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _as_keys(cls, value: Any) -> Any:
+        """The names of two methods that are other keys here."""
+        match str(value).lower():
+            case "qlora":
+                raise ValueError("that is a LoRA adapter on 4-bit weights: write --adapter lora --adapter.quantize nf4")
+            case "dora":
+                raise ValueError("that is a kind of LoRA adapter: write --adapter lora --adapter.dora")
+            case _:
+                return value
+
     @field_validator("targets", mode="before")
     @classmethod
     def _as_names(cls, value: Any) -> Any:

@@ -1,10 +1,12 @@
-"""SIGTERM and SIGINT set a flag and nothing else; the work looks at it where it can stop without losing anything.
+"""SIGTERM and SIGINT set a flag; the work looks at it where it can stop without losing anything.
 
-The second signal of the same kind finds the system's own handler again and ends the process at once.
+The first SIGINT is answered with a line. The second signal of the same kind finds the system's own handler again and
+ends the process at once.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -50,6 +52,8 @@ def stop_on_signal() -> Iterator[Stop]:
     def note(number: int, _frame: FrameType | None) -> None:
         stop.number = number
         signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:  # a step may take minutes; and no buffer, which the signal may have found half full
+            os.write(2, b"stopping where nothing is lost; Ctrl-C once more ends at once\n")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

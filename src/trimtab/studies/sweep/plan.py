@@ -8,8 +8,9 @@ from typing import Any
 
 from trimtab.commands import plan as run_plan
 from trimtab.config import to_json
-from trimtab.progress import Reporter, SilentReporter, duration
+from trimtab.progress import Reporter, SilentReporter
 from trimtab.records import digest
+from trimtab.reporting.text import duration
 from trimtab.runtime import set_up
 from trimtab.studies.sweep.grid import POINT, Point, Sweep
 
