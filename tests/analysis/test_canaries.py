@@ -103,7 +103,7 @@ def test_one_answer_to_everything_is_found_on_either_side() -> None:
     constant = constant_answer(verdicts(["the same "] * 12))
     assert constant is not None
     assert (constant.side, constant.generator, constant.n, constant.n_prompts) == ("model", "new", 12, 12)
-    assert "can be gamed" in constant.sentence
+    assert "Unless it is the right answer" in constant.sentence
     rows = [Verdict(str(i), f"do {i}", "", f"answer {i}", "old", "new", "judge", LOSES) for i in range(12)]
     constant = constant_answer(rows)
     assert constant is not None

@@ -133,16 +133,16 @@ def test_a_loss_that_falls_while_pairs_are_confused_is_warned_of() -> None:
     """A linear loss: lower at the end, where 16 of 40 pairs that were right at step 9 are wrong."""
     found = [told_apart(3, 26, loss=1.0), told_apart(9, 32, loss=0.9), told_apart(30, 16, loss=0.2)]
     assert choose(found, by="held_out").step == 30
-    told = outdone(numbers(found, picked=30))
+    told = outdone(found, picked=30)
     assert told is not None
     assert "after step 9: 0.800 against 0.400 after step 30" in told
-    assert outdone(numbers(found, picked=9)) is None
+    assert outdone(found, picked=9) is None
 
 
 def test_an_accuracy_that_could_be_luck_or_comes_later_is_not() -> None:
     found = [told_apart(3, 22, loss=1.0), told_apart(9, 20, loss=0.9), told_apart(30, 38, loss=0.2)]
-    assert outdone(numbers(found, picked=9)) is None
-    assert outdone(numbers(found[:1], picked=3)) is None
+    assert outdone(found, picked=9) is None
+    assert outdone(found[:1], picked=3) is None
 
 
 def test_many_milestones_are_not_many_chances() -> None:
@@ -154,3 +154,19 @@ def test_many_milestones_are_not_many_chances() -> None:
         milestones = [milestone(step, losses[step - 1]) for step in range(1, 7)]
         earlier += choose(milestones, by="held_out").step != 6
     assert earlier / 600 < 0.04
+
+
+def test_an_accuracy_of_many_milestones_is_not_many_chances() -> None:
+    """Six milestones that rank 60 pairs by a coin each: five tests at 2.5 % would warn in one run of ten."""
+    rng = np.random.default_rng(1)
+    warned = 0
+    for _ in range(400):
+        milestones = [milestone(step, around(1.0, n=60), gaps=rng.choice([-1.0, 1.0], 60)) for step in range(1, 7)]
+        warned += outdone(milestones, picked=6) is not None
+    assert warned / 400 < 0.04
+
+
+def test_an_accuracy_on_few_pairs_warns_of_nothing() -> None:
+    gaps = [np.ones(MIN_PAIRS - 1), -np.ones(MIN_PAIRS - 1)]
+    few = [milestone(step, around(1.0, n=MIN_PAIRS - 1), gaps=of) for step, of in zip((3, 9), gaps, strict=True)]
+    assert outdone(few, picked=9) is None

@@ -18,12 +18,14 @@ import torch
 from stage_runs import Recorder, align, make_config, make_pairs, prepare, weights, without_clock, write_model
 from trimtab import config as configuration
 from trimtab import store
+from trimtab.config import Config
 from trimtab.engine import gradient, models, optim
 from trimtab.engine import reference as cache
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, NumericsError, StopError
-from trimtab.runtime import set_up
+from trimtab.runtime import model_card, set_up
 from trimtab.runtime.folder import Folder
+from trimtab.runtime.milestones import Selection
 from trimtab.runtime.run_identity import reference_key
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train
@@ -150,8 +152,31 @@ def test_the_card_says_what_it_is(model: Path, tmp_path: Path) -> None:
     card = (folder.model / "README.md").read_text(encoding="utf-8")
     assert f'base_model: "{model}"' in card
     assert "library_name: peft" in card
-    for words in ("apo_hinge_zero (beta 0.5, margin 1.0)", "8 optimizer steps", "reward accuracy", '"batch_pairs": 4'):
+    for words in ("apo_hinge_zero (beta 0.5, margin 1.0)", "8 optimizer steps", "Held-out pairs", '"batch_pairs": 4'):
         assert words in card
+
+
+def a_card(config: Config, *, gaps: list[float], warning: str | None = None) -> str:
+    row = {"step": 8, "epoch": 2.0, "seconds": 1.0, "loss": 0.5, "active/pair": 1.0}
+    why = "no earlier milestone has a distinguishably lower loss"
+    chosen = Selection("held_out", "", 8, (), 8, why, drift_note=None, warning=warning, lost=(), milestones=())
+    after = {"accuracy": 0.75, "reward_gap": 0.5, "reward_gaps": gaps}
+    return model_card.text(set_up(config), rows=[row], heldout={"n": len(gaps), "after": after}, selection=chosen)
+
+
+def test_the_card_claims_what_the_run_shows(model: Path, tmp_path: Path) -> None:
+    """Of 15 right of 20 Wilson's interval is .531 to .888; below ten pairs there is no finding; an objective without a
+    dead zone lets go of no pair, so that none is "still" active; a model worse than before training says so."""
+    config = make_config(tmp_path / "run", model)
+    card = a_card(config, gaps=[1.0] * 15 + [-1.0] * 5, warning="the loss is higher than before training")
+    assert "reward accuracy 0.750 (95 % CI 0.531 to 0.888" in card
+    assert "- Warning: the loss is higher than before training" in card
+    assert "pairs still active there: 100%" in card
+    tree = configuration.to_json(config) | {"objective": {"name": "dpo"}}
+    card = a_card(configuration.resolve(tree), gaps=[1.0] * 3 + [-1.0])
+    assert "Held-out pairs: 4, too few to say" in card
+    for words in ("0.750", "still active", "Warning"):
+        assert words not in card.split("## Configuration")[0]
 
 
 def test_nothing_but_the_listed_files(model: Path, tmp_path: Path) -> None:
@@ -599,7 +624,7 @@ def test_an_objective_without_reference_needs_no_reference_stage(model: Path, tm
 def test_notices_before_the_first_step(model: Path, tmp_path: Path) -> None:
     _, told = align(make_config(tmp_path / "run", model, objective={"beta": 0.01}, engine={"screening": "on"}))
     assert any("linear regime" in line for line in told.lines)
-    assert any("prefix-shared packs, up to 64 tokens each, float32 on cpu, 1 threads" in line for line in told.lines)
+    assert any("prefix-shared packs, up to 64 tokens each, float32 on cpu, 1 thread," in line for line in told.lines)
     _, told = align(make_config(tmp_path / "two", model, adapter=DROPOUT, engine={"screening": "on"}))
     assert any("screening is off: with adapter dropout" in line for line in told.lines)
     tree = configuration.to_json(make_config(tmp_path / "three", model, engine={"screening": "on"}))

@@ -133,7 +133,8 @@ class Constant:
         answer = "an empty answer" if not self.text else "one and the same answer"
         return (
             f"{side} ({self.generator}) gave {answer} to {self.n} of {self.n_prompts} different instructions: what is "
-            "judged here is that text, not a model. The judge can be gamed; these numbers say nothing about quality."
+            "judged here is that text, not a model. Unless it is the right answer to them, these numbers say nothing "
+            "about quality."
         )
 
     def to_json(self) -> dict[str, Any]:

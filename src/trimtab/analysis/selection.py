@@ -206,35 +206,30 @@ def numbers(milestones: Sequence[Milestone], *, picked: int) -> list[MilestoneNu
     return rows
 
 
-def outdone(rows: Sequence[MilestoneNumbers]) -> str | None:
+def outdone(milestones: Sequence[Milestone], *, picked: int) -> str | None:
     """A warning where an earlier milestone told held-out pairs apart distinguishably better than the picked one.
 
     A loss without a floor goes on falling while pairs are confused, so that the rule keeps what training has ruined;
     accuracy shows it. It is no rule of its own: it is blind to how far apart pairs are.
     """
-    picked = next(row for row in rows if row.picked)
-    better = [row for row in rows if row.step < picked.step and _is_more_accurate(row)]
+    kept = next(milestone for milestone in milestones if milestone.step == picked)
+    earlier = [milestone for milestone in milestones if milestone.step < picked]
+    better = [milestone for milestone in earlier if _is_more_accurate(milestone, kept, n_tests=len(earlier))]
     if not better:
         return None
-    best = max(better, key=_accuracy)
+    best = max(better, key=lambda milestone: float(milestone.right_P.mean()))
     return (
-        f"held-out accuracy was distinguishably higher after step {best.step}: {_accuracy(best):.3f} "
-        f"against {_accuracy(picked):.3f} after step {picked.step}. The loss does not show it; train for "
+        f"held-out accuracy was distinguishably higher after step {best.step}: {best.right_P.mean():.3f} "
+        f"against {kept.right_P.mean():.3f} after step {kept.step}. The loss does not show it; train for "
         f"fewer epochs, at a smaller learning rate, or with a nearer dead zone"
     )
 
 
-def _is_more_accurate(row: MilestoneNumbers) -> bool:
-    """Whether the whole interval of the difference to the picked milestone lies above zero."""
-    bounds = None if row.against_picked is None else row.against_picked["accuracy"].ci95
-    return bounds is not None and bounds[0] > 0
-
-
-def _accuracy(row: MilestoneNumbers) -> float:
-    measure = row.measures["accuracy"]
-    assert measure is not None
-    assert measure.value is not None
-    return measure.value
+def _is_more_accurate(earlier: Milestone, kept: Milestone, *, n_tests: int) -> bool:
+    """At Bonferroni's level for `n_tests`, as the rule itself; never on fewer pairs than the rule asks for."""
+    difference_P = earlier.right_P - kept.right_P
+    is_enough = len(difference_P) >= MIN_PAIRS and float(difference_P.mean()) > 0
+    return is_enough and difference_test(difference_P).p_value < 0.05 / n_tests
 
 
 def _values(milestone: Milestone) -> Mapping[str, FloatArray | None]:

@@ -141,7 +141,7 @@ class Milestones:
         choice = selection.choose(milestones, by=by)
         rows = selection.numbers(milestones, picked=choice.step)
         picked = next(milestone for milestone in milestones if milestone.step == choice.step)
-        warnings = [selection.outdone(rows)]
+        warnings = [selection.outdone(milestones, picked=choice.step)]
         if untrained is not None and "losses" in untrained:  # a checkpoint of an earlier version has none
             warnings.insert(0, selection.harm(picked, np.array(untrained["losses"], dtype=np.float64)))
         return Selection(

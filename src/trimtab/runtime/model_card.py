@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from trimtab.analysis.calibration import score_gaps
+from trimtab.analysis.intervals import rate_interval
+from trimtab.analysis.selection import MIN_PAIRS
 from trimtab.config import Config, to_json
 from trimtab.progress import printable
 from trimtab.runtime import resuming
@@ -42,8 +45,9 @@ def text(
         f"made by trimtab {__version__} ({versions}).",
         "",
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),
-        *_training_figures(rows),
+        *_training_figures(rows, has_dead_zone=objective.has_dead_zone),
         f"- Weights: after step {selection.picked} of {selection.last}, because {selection.why}",
+        *([f"- Warning: {selection.warning}"] if selection.warning else []),
         *_heldout_figures(heldout),
         *_changes(resuming.changes(setup.folder)),
         "- These figures say how the training went. Whether the answers are better is a matter for a judge: see the "
@@ -70,15 +74,15 @@ def _kind(config: Config) -> str:
     return "Full fine-tune but for the embeddings" if config.train.freeze_embeddings else "Full fine-tune"
 
 
-def _training_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _training_figures(rows: Sequence[Mapping[str, Any]], *, has_dead_zone: bool) -> list[str]:
     if not rows:
         return []
     last, tail = rows[-1], rows[-max(1, len(rows) // 10) :]
-    active = sum(row["active/pair"] for row in tail) / len(tail)
+    active = f"; pairs still active there: {sum(row['active/pair'] for row in tail) / len(tail):.0%}"
     return [
         f"- Training: {last['step']} optimizer steps, {last['epoch']:.3g} epochs, {last['seconds']:.0f} s",
         f"- Loss: {rows[0]['loss']:.4f} at the first step, {sum(r['loss'] for r in tail) / len(tail):.4f} over the "
-        f"last {len(tail)}; pairs still active there: {active:.0%}",
+        f"last {len(tail)}" + (active if has_dead_zone else ""),
     ]
 
 
@@ -86,8 +90,13 @@ def _heldout_figures(heldout: Mapping[str, Any]) -> list[str]:
     after = heldout["after"]
     if after is None:
         return []
+    scores = score_gaps(after["reward_gaps"])
+    if len(scores.right) < MIN_PAIRS:
+        return [f"- Held-out pairs: {len(scores.right)}, too few to say how many are ranked right"]
+    low, high = rate_interval(scores.right)
     return [
-        f"- Held-out pairs ({heldout['n']}): reward accuracy {after['accuracy']:.3f}, gap {after['reward_gap']:.3f}"
+        f"- Held-out pairs ({heldout['n']}): reward accuracy {after['accuracy']:.3f} (95 % CI {low:.3f} to {high:.3f}, "
+        f"ties as half; .5 is chance), gap {after['reward_gap']:.3f}"
     ]
 
 
