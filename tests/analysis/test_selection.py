@@ -166,6 +166,19 @@ def test_an_accuracy_of_many_milestones_is_not_many_chances() -> None:
     assert warned / 400 < 0.04
 
 
+def test_a_loss_that_shows_it_too_is_not_said_to_hide_it() -> None:
+    """The earlier loss is lower by less than can be told apart: kept by the rule, and no secret."""
+    spread = [1.1 if i % 2 else 0.9 for i in range(N)]
+    last = [loss + (0.26 if i % 4 == 0 else -0.08) for i, loss in enumerate(spread)]
+    found = [told_apart(9, 36, loss=1.0), milestone(30, last, gaps=[1.0] * 16 + [-1.0] * (N - 16))]
+    assert choose(found, by="held_out").step == 30
+    warning = outdone(found, picked=30)
+    assert warning is not None
+    assert "The loss does not show it" not in warning
+    assert "Train for fewer epochs" in warning
+    assert "The loss does not show it; train" in str(outdone([found[0], told_apart(30, 16, loss=0.2)], picked=30))
+
+
 def test_an_accuracy_on_few_pairs_warns_of_nothing() -> None:
     gaps = [np.ones(MIN_PAIRS - 1), -np.ones(MIN_PAIRS - 1)]
     few = [milestone(step, around(1.0, n=MIN_PAIRS - 1), gaps=of) for step, of in zip((3, 9), gaps, strict=True)]

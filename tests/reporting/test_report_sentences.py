@@ -154,6 +154,16 @@ def test_six_wins_of_six_conclude_nothing(tmp_path: Path) -> None:
     assert first["tone"] == "warn"
     assert "nothing can be concluded" in first["text"]
     assert "better than no change" not in first["text"]
+    text = text_of(make_report(a_config(tmp_path)))
+    assert "too few prompts to say more" in text, "of the true scores, which rose on every prompt"
+    assert "Too few answers to say what became of their length" in text
+
+
+def test_twenty_prompts_are_enough_to_say_so(tmp_path: Path) -> None:
+    a_run(tmp_path, {"oracle": [WIN] * 20}, after="short")
+    text = text_of(make_report(a_config(tmp_path)))
+    assert "too few" not in text.lower()
+    assert "became shorter" in text
 
 
 # --- length control and canaries -------------------------------------------------------------------------------------

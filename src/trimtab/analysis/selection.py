@@ -212,22 +212,24 @@ def outdone(milestones: Sequence[Milestone], *, picked: int) -> str | None:
     A loss without a floor goes on falling while pairs are confused, so that the rule keeps what training has ruined;
     accuracy shows it. It is no rule of its own: it is blind to how far apart pairs are.
     """
-    kept = next(milestone for milestone in milestones if milestone.step == picked)
+    pick = next(milestone for milestone in milestones if milestone.step == picked)
     earlier = [milestone for milestone in milestones if milestone.step < picked]
-    better = [milestone for milestone in earlier if _is_more_accurate(milestone, kept, n_tests=len(earlier))]
+    better = [milestone for milestone in earlier if _is_more_accurate(milestone, pick, n_tests=len(earlier))]
     if not better:
         return None
     best = max(better, key=lambda milestone: float(milestone.right_P.mean()))
+    is_hidden = float(best.losses_P.mean()) >= float(pick.losses_P.mean())
     return (
         f"held-out accuracy was distinguishably higher after step {best.step}: {best.right_P.mean():.3f} "
-        f"against {kept.right_P.mean():.3f} after step {kept.step}. The loss does not show it; train for "
-        f"fewer epochs, at a smaller learning rate, or with a nearer dead zone"
+        f"against {pick.right_P.mean():.3f} after step {pick.step}. "
+        f"{'The loss does not show it; train' if is_hidden else 'Train'} for fewer epochs, "
+        "at a smaller learning rate, or with a nearer dead zone"
     )
 
 
-def _is_more_accurate(earlier: Milestone, kept: Milestone, *, n_tests: int) -> bool:
+def _is_more_accurate(earlier: Milestone, pick: Milestone, *, n_tests: int) -> bool:
     """At Bonferroni's level for `n_tests`, as the rule itself; never on fewer pairs than the rule asks for."""
-    difference_P = earlier.right_P - kept.right_P
+    difference_P = earlier.right_P - pick.right_P
     is_enough = len(difference_P) >= MIN_PAIRS and float(difference_P.mean()) > 0
     return is_enough and difference_test(difference_P).p_value < 0.05 / n_tests
 

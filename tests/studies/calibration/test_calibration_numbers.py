@@ -9,7 +9,7 @@ from trimtab.analysis.token_calibration import Predictions, tabulate
 from trimtab.records import Estimate
 from trimtab.studies.calibration.numbers import Measures, measure
 from trimtab.studies.calibration.read import SeedReadings
-from trimtab.studies.calibration.words import _confidence_verdict
+from trimtab.studies.calibration.words import _confidence_verdict, _token_verdict
 
 N_PAIRS = 12
 
@@ -63,3 +63,20 @@ def test_pairs_that_are_all_right_alike_are_no_proof_of_doubt(gap: float, verdic
     """12 of 12 right at a confidence of 98 %: 12 tosses of such a coin. At 51 % they are too many."""
     measures = measure([readings(gap, right=12, seed=1)])
     assert verdict in _confidence_verdict(measures.gaps_after)[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "ci95", "n", "says"),
+    [
+        (-0.1, (-0.2, -0.05), 12, "**better**"),
+        (0.1, (0.05, 0.2), 12, "**worse**"),
+        (0.1, (-0.05, 0.2), 12, "**not distinguishable**"),
+        (-0.1, (-0.2, -0.05), 4, "**too few responses**"),
+        (-0.1, None, 1, "**too few responses**"),
+        (0.0, None, 12, "to the last digit"),
+    ],
+)
+def test_a_change_of_the_next_token_is_a_finding_only_on_enough_responses(
+    value: float, ci95: tuple[float, float] | None, n: int, says: str
+) -> None:
+    assert says in _token_verdict(Estimate(value, ci95, n, ""))[0]

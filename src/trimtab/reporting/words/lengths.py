@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from trimtab.analysis.comparison import MIN_COMMON
 from trimtab.reporting.numbers.answers import LengthNumbers
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.sections import Sentence, sentence
@@ -28,7 +29,8 @@ def lengths(benchmark: BenchmarkNumbers) -> list[Sentence]:
 
 
 def _change(numbers: LengthNumbers, *, is_controlled: bool) -> Sentence:
-    change, direction = numbers.change, numbers.change.direction
+    change = numbers.change
+    direction = change.direction if change.difference.n >= MIN_COMMON else "unknown"
     cut_before, cut_after = numbers.cut_off.before.value or 0.0, numbers.cut_off.after.value or 0.0
     ratio = "" if change.relative is None else f"{with_sign(100 * change.relative, digits=0)} %, "
     cut = f"; cut at the limit: {_percent(cut_before)} before, {_percent(cut_after)} after" * (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from trimtab.analysis.comparison import MIN_COMMON
 from trimtab.reporting.numbers.answers import ScoreNumbers
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.report import EditedFiles, Report
@@ -99,7 +100,7 @@ def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
         f"**{number(change.after.value, digits=3)}** of 1 (change {with_sign(change.difference.value, digits=3)}, 95 % "
         f"CI {interval(change.difference.ci95, digits=3)}, {number(change.difference.n)} prompts, judge: oracle)"
     )
-    match change.direction:
+    match change.direction if change.difference.n >= MIN_COMMON else "unknown":
         case "above":
             return [sentence(f"{text}.", "good")]
         case "below":

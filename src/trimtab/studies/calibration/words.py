@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from trimtab.analysis.selection import MIN_PAIRS
 from trimtab.records import Estimate
 from trimtab.reporting.sections import Sentence, Tone, sentence
 from trimtab.reporting.text import estimate_text, interval, number, significant, with_sign
@@ -40,6 +41,8 @@ def _reward_sentence(gaps: GapNumbers, *, n_pairs: int) -> Sentence:
 
 
 def _confidence_verdict(gaps: GapNumbers) -> tuple[str, Tone]:
+    if gaps.over_confidence.n < MIN_PAIRS:
+        return "these are too few pairs to tell over- from under-confidence", "even"
     match gaps.over_confidence.direction(0.0):
         case "above":
             return "it is **over-confident**", "warn"
@@ -58,15 +61,7 @@ def _confidence_verdict(gaps: GapNumbers) -> tuple[str, Tone]:
 
 def _token_sentence(measures: Measures) -> Sentence:
     before, after, change = measures.reference, measures.policy, measures.change.nll
-    verdict: str
-    tone: Tone
-    match change.direction(0.0):
-        case "above":
-            verdict, tone = "**worse** than the unaligned one", "warn"
-        case "below":
-            verdict, tone = "**better** than the unaligned one", "good"
-        case _:
-            verdict, tone = "**not distinguishable** from the unaligned one", "even"
+    verdict, tone = _token_verdict(change)
     over_before, over_after = (100 * (side.over_confidence.value or 0.0) for side in (before, after))
     ece_before, ece_after = (number(error.ece, digits=4) for error in (measures.reference_error, measures.policy_error))
     return sentence(
@@ -78,6 +73,21 @@ def _token_sentence(measures: Measures) -> Sentence:
         f"{significant(after.entropy.value)} against {significant(before.entropy.value)} nats.",
         tone,
     )
+
+
+def _token_verdict(change: Estimate) -> tuple[str, Tone]:
+    if change.value == 0:
+        return "as good as the unaligned one, to the last digit", "even"
+    direction = change.direction(0.0)
+    if change.n < MIN_PAIRS or direction == "unknown":
+        return "measured on **too few responses** to be held against the unaligned one", "even"
+    match direction:
+        case "above":
+            return "**worse** than the unaligned one", "warn"
+        case "below":
+            return "**better** than the unaligned one", "good"
+        case _:
+            return "**not distinguishable** from the unaligned one", "even"
 
 
 def _drift_sentence(drift: Drift) -> Sentence:
