@@ -83,6 +83,18 @@ def test_a_result_that_length_carries_is_marked() -> None:
     assert any("far from the raw win rate" in note for note in fit.notes)
 
 
+def test_a_rate_that_the_penalty_shrank_is_not_put_down_to_length() -> None:
+    """Nine wins of twelve at lengths that have nothing to do with them: LC is 50 by the penalty, 25 points from raw."""
+    rows = [
+        Verdict(str(i), f"do {i}", "x" * 50, "y" * (50 + 7 * (i % 3 - 1)), "base", "model", "judge", 1.0 + (i % 4 != 0))
+        for i in range(12)
+    ]
+    summary = summarise(rows)
+    assert (summary.raw.win_rate, summary.length_controlled.length_controlled_winrate) == (75.0, 50.0)
+    assert any("shrunk to exactly 50" in note for note in summary.length_controlled.notes)
+    assert not any("far from the raw win rate" in note for note in summary.length_controlled.notes)
+
+
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -179,6 +180,8 @@ def _only_generators(verdicts: Sequence[Verdict]) -> tuple[str, str]:
 
 def _extreme_change(raw: WinRate, fit: LengthControlled) -> tuple[str, ...]:
     """AlpacaEval's rule of thumb: further from the raw rate than 10 points and than a quarter of the way to the end."""
+    if math.isnan(fit.lc_ci95[0]) or fit.weights.get("own") == 0:
+        return ()  # not identified, or shrunk to 50 by the penalty: then it is not length that carried it there
     old, new = raw.win_rate, fit.length_controlled_winrate
     if new < min(old - old / 4, old - 10) or new > max(old + (100 - old) / 4, old + 10):
         return ("far from the raw win rate: lengths differ so much that the length model carries the result",)
