@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab import store
-from trimtab.engine import quantized
+from trimtab.engine import finite, quantized
 from trimtab.errors import ModelError
 
 CONFIG = "adapter_config.json"
@@ -106,6 +106,7 @@ def merge(base: Any, adapter: AdapterFolder) -> Any:
         quantized.round_like(base)
     with quiet_peft():
         peft_model = PeftModel.from_pretrained(base, str(adapter.folder)).eval()
+    finite.refuse_weights(peft_model, str(adapter.folder))  # by the adapter's own tensor, before it is folded in
     expected = _probe_logits(peft_model)
     if any("embed" in name or "lm_head" in name for name in shapes):
         _untie(peft_model)

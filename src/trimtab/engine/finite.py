@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trimtab.errors import NumericsError
 
@@ -28,6 +28,15 @@ def refuse(tensors: Iterable[tuple[str, Tensor]], *, subject: str, remedy: str) 
     """Raises NumericsError naming the tensors of `subject` that are not finite."""
     if bad := not_finite(tensors):
         raise NumericsError(f"{subject}: {name_list(bad)} {'is' if len(bad) == 1 else 'are'} not finite", remedy=remedy)
+
+
+def refuse_weights(model: nn.Module, name: str) -> None:
+    """Raises NumericsError naming the tensors of a model just loaded that hold NaN or Inf."""
+    refuse(
+        model.named_parameters(),
+        subject=f"{name}: the weights of this model",
+        remedy="Download or save the model again; if it was trained, take a checkpoint from before its training broke.",
+    )
 
 
 def name_list(names: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def load(
         )
     if not len(tokenizer):
         raise ModelError(f"{name}: the tokenizer has no vocabulary", remedy=_NO_TOKENIZER)
-    refuse_not_finite(model, name)
+    finite.refuse_weights(model, name)
     weights = weights_digest(folder or _snapshot(name, revision) or model)
     return Loaded(model.to(place).eval(), tokenizer, name, weights)
 
@@ -140,7 +140,6 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     base = load(adapter.base, **options)
     with _quiet(), _one_message(str(folder), offline=True):
         model = adapters.merge(base.model, adapter)
-        refuse_not_finite(model, str(folder))
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         own = (folder / "tokenizer_config.json").is_file()
@@ -163,15 +162,6 @@ def plain_folder(folder: Path, *, trust_remote_code: bool = False, offline: bool
         merged = load(str(folder), dtype="float32", device="cpu", trust_remote_code=trust_remote_code, offline=offline)
         store.commit_folder(target, lambda into: save(merged.model, merged.tokenizer, into))
     return target
-
-
-def refuse_not_finite(model: nn.Module, name: str) -> None:
-    """Raises NumericsError naming the tensors of a model just loaded that hold NaN or Inf."""
-    finite.refuse(
-        model.named_parameters(),
-        subject=f"{name}: the weights of this model",
-        remedy="Download or save the model again; if it was trained, take a checkpoint from before its training broke.",
-    )
 
 
 @contextmanager

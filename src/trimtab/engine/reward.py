@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trimtab.engine import models
+from trimtab.engine import finite, models
 from trimtab.errors import ModelError, NumericsError
 from trimtab.records import Message
 from trimtab.tokenizer_files import load_tokenizer
@@ -59,7 +59,7 @@ class RewardModel:
                 f"{folder}: its weights lack {sorted(loading_info['missing_keys'])[0]}, so it was not trained to score",
                 remedy="name a reward model (a sequence classifier with one output)",
             )
-        models.refuse_not_finite(model, str(folder))
+        finite.refuse_weights(model, str(folder))
         return cls(model.to(place), tokenizer, name=str(folder))
 
     def scores(self, conversations: Sequence[Sequence[Message]]) -> list[float | None]:
