@@ -77,15 +77,7 @@ def sample_groups(run: Run, *, judge: str | None, unit: Unit) -> list[SampleGrou
         name: {prompt: outcome(score) for prompt, score in scores_by_prompt(verdicts).items()}
         for name, verdicts in run.verdicts.items()
     }
-    members: dict[GroupName, list[str]] = {}
-    if judge is None:
-        members["answer"] = prompts
-    else:
-        names: tuple[Literal["win", "loss", "tie"], ...] = ("win", "loss", "tie")
-        for name in names:
-            members[name] = [p for p in prompts if outcomes[judge].get(p, "missing") == name]
-    longer = (p for p in prompts if _growth(run, p, unit) > 0)
-    members["drift"] = sorted(longer, key=lambda p: (-_growth(run, p, unit), digest(p)))
+    members = _members(run, prompts, None if judge is None else outcomes[judge], unit=unit)
     return [
         SampleGroup(
             group=name,
@@ -96,6 +88,22 @@ def sample_groups(run: Run, *, judge: str | None, unit: Unit) -> list[SampleGrou
         for name, of_group in members.items()
         if of_group
     ]
+
+
+def _members(
+    run: Run, prompts: Sequence[str], outcomes: Mapping[str, str] | None, *, unit: Unit
+) -> dict[GroupName, list[str]]:
+    """The prompts of every group. `outcomes`: by prompt; None where nobody judged."""
+    members: dict[GroupName, list[str]] = {}
+    if outcomes is None:
+        members["answer"] = list(prompts)
+    else:
+        names: tuple[Literal["win", "loss", "tie"], ...] = ("win", "loss", "tie")
+        for name in names:
+            members[name] = [prompt for prompt in prompts if outcomes.get(prompt, "missing") == name]
+    longer = (prompt for prompt in prompts if _growth(run, prompt, unit) > 0)
+    members["drift"] = sorted(longer, key=lambda prompt: (-_growth(run, prompt, unit), digest(prompt)))
+    return members
 
 
 def _title(group: GroupName, judge: str | None, *, rival: str | None) -> str:

@@ -46,20 +46,7 @@ def families(benchmark: BenchmarkNumbers | None) -> Section | None:
     """Win rates by the first judge as a forest, all judges as a table; true scores where they are known."""
     if benchmark is None or not benchmark.families or not benchmark.judges:
         return None
-    judges, rows = benchmark.judges, benchmark.families
-    first = judges[0]
-    table = [
-        [
-            row.family,
-            number(row.n_prompts),
-            *(estimate_text(row.judges[judge.judge]) for judge in judges),
-            *(estimate_text(change.estimate) for change in row.changes.values()),
-            estimate_text(row.characters.difference),
-        ]
-        for row in rows
-    ]
-    rates = [f"win rate %, {judge.label}" for judge in judges]
-    changes = ["change by alignment, points" for _ in rows[0].changes]
+    rows, first = benchmark.families, benchmark.judges[0]
     small = [row.family for row in rows if row.judges[first.judge].n < MIN_COMMON]
     lead = (
         f"Win rate in percent, judge: {first.label}. One family in twenty "
@@ -74,11 +61,30 @@ def families(benchmark: BenchmarkNumbers | None) -> Section | None:
             "Win rates by family",
             EVEN,
         ),
-        Table(["family", "prompts", *rates, *changes, "change in characters"], table, title="families by every judge"),
+        _family_table(benchmark),
     ]
     if benchmark.scores is not None:
         blocks += _true_scores(benchmark.scores)
     return Section("families", "By family", "By family", blocks)
+
+
+def _family_table(benchmark: BenchmarkNumbers) -> Table:
+    judges, rows = benchmark.judges, benchmark.families
+    rates = [f"win rate %, {judge.label}" for judge in judges]
+    changes = ["change by alignment, points" for _ in rows[0].changes]
+    cells = [
+        [
+            row.family,
+            number(row.n_prompts),
+            *(estimate_text(row.judges[judge.judge]) for judge in judges),
+            *(estimate_text(change.estimate) for change in row.changes.values()),
+            estimate_text(row.characters.difference),
+        ]
+        for row in rows
+    ]
+    return Table(
+        ["family", "prompts", *rates, *changes, "change in characters"], cells, title="families by every judge"
+    )
 
 
 def _true_scores(scores: ScoreNumbers) -> list[Block]:

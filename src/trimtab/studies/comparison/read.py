@@ -86,17 +86,27 @@ def read(word: str, *, benchmark: str | None, judge: str | None) -> Judgments:
     }
     judged_runs = [run for run in runs.values() if run is not None]
     if not judged_runs or len(judged_runs) < len(runs):
-        is_run = Folder(path).config.is_file()
-        raise ConfigError(
-            f"{word} has no verdicts" + ("" if is_run else ", and is no run folder: it has no config.json"),
-            remedy="run `trimtab judge` on it first" if is_run else "name a run or a file of judgments",
-        )
+        raise _no_verdicts(word, path)
+    return _pool(word, judged_runs)
+
+
+def _no_verdicts(word: str, path: Path) -> ConfigError:
+    if Folder(path).config.is_file():
+        return ConfigError(f"{word} has no verdicts", remedy="run `trimtab judge` on it first")
+    return ConfigError(
+        f"{word} has no verdicts, and is no run folder: it has no config.json",
+        remedy="name a run or a file of judgments",
+    )
+
+
+def _pool(word: str, runs: Sequence[Judgments]) -> Judgments:
+    """The judgments of several seeds as one set."""
     return Judgments(
         word,
-        verdicts={seed: rows for run in judged_runs for seed, rows in run.verdicts.items()},
-        marks={seed: rows for run in judged_runs for seed, rows in run.marks.items()},
-        lengths={seed: lengths for run in judged_runs for seed, lengths in run.lengths.items()},
-        judge_record=judged_runs[0].judge_record,
+        verdicts={seed: rows for run in runs for seed, rows in run.verdicts.items()},
+        marks={seed: rows for run in runs for seed, rows in run.marks.items()},
+        lengths={seed: lengths for run in runs for seed, lengths in run.lengths.items()},
+        judge_record=runs[0].judge_record,
     )
 
 
