@@ -113,7 +113,7 @@ def test_the_pages_of_calibration_and_probe(chromium: Browser, finished: Path, t
     text = inert(chromium, put(tmp_path / "calibration.html", render.page_html(calibration_page(hostile))))
     assert "<script>window.pwned=1</script>" in text
     (measured,) = probe.main([str(run)], reporter=SilentReporter()).runs
-    trained = dataclasses.replace(measured.run, folder=HOSTILE, data=HOSTILE)
+    trained = dataclasses.replace(measured.run, folder=HOSTILE, setups=(setup,))
     runs = [dataclasses.replace(measured, run=trained, label=HOSTILE)] * 2  # labels are told where there are several
     html = render.page_html(probe_page(runs, [], sentences=headline(runs, []), command=HOSTILE))
     assert "<script>window.pwned=1</script>" in inert(chromium, put(tmp_path / "probe.html", html))
