@@ -169,10 +169,11 @@ CHATML = (
 )
 
 
-def test_a_template_in_chat_template_json_alone_is_read(tmp_path: Path) -> None:
-    """text-generation-inference#3247, Qwen3-VL#1488: transformers reads this file for processors only."""
+@pytest.mark.parametrize("name", ["chat_template.json", "processor_config.json"])
+def test_a_template_in_a_processors_file_alone_is_read(name: str, tmp_path: Path) -> None:
+    """text-generation-inference#3247, Qwen3-VL#1488: transformers reads these files for processors only."""
     folder = write(tmp_path / "model", byte_level(), model_type="llama", tokenizer_class="PreTrainedTokenizerFast")
-    template_json = folder / "chat_template.json"
+    template_json = folder / name
     template_json.write_text(json.dumps({"chat_template": CHATML}), encoding="utf-8")
     tokenizer = load_tokenizer(str(folder), offline=True)
     assert tokenizer.chat_template == CHATML
@@ -181,8 +182,14 @@ def test_a_template_in_chat_template_json_alone_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "saved" / "chat_template.jinja").read_text(encoding="utf-8") == CHATML, "where others look"
     for broken in ("{broken", "[]", '{"chat_template": 3}'):
         template_json.write_text(broken, encoding="utf-8")
-        with pytest.raises(ModelError, match=r"chat_template\.json: "):
+        with pytest.raises(ModelError, match=rf"{name}: "):
             load_tokenizer(str(folder), offline=True)
+
+
+def test_a_processor_need_not_have_a_template(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", byte_level(), model_type="llama", tokenizer_class="PreTrainedTokenizerFast")
+    (folder / "processor_config.json").write_text('{"processor_class": "LlavaProcessor"}', encoding="utf-8")
+    assert load_tokenizer(str(folder), offline=True).chat_template is None
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -44,6 +44,7 @@ PROBE = (
     "Ünïcöde e\u0301 ﬁ ½ İstanbul ﷺ  漢字かな 한국어 Добрый день שלום مرحبا हिन्दी ไทย 👩‍👩‍👧🙂\u00a0\u2003\u200b "
     "user<b>assistant</b>: [INST] a_b-c/d@e.f?g=h&i=1 \n \n"
 )
+_TEMPLATES_OF_PROCESSORS = ("chat_template.json", "processor_config.json")
 _ENCODING_PARTS = ("normalizer", "pre_tokenizer", "model", "decoder")
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -52,7 +53,7 @@ def load_tokenizer(
     name: str, *, revision: str | None = None, offline: bool = False, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub model; its ids are those of `tokenizers.Tokenizer.from_file("tokenizer.json")`
-    where there is such a file. A template that stands in chat_template.json alone is read, too.
+    where there is such a file. A template that stands alone in a file for processors is read, too.
 
     Raises ModelError where the file's own pipeline cannot be had, and what transformers raises while it loads.
     """
@@ -82,8 +83,10 @@ def load_tokenizer(
         )
     if tokenizer_json is not None:
         tokenizer.name_or_path = str(tokenizer_json.parent)  # where `save_tokenizer` finds the files
-    if tokenizer.chat_template is None and (template_json := file("chat_template.json")) is not None:
-        tokenizer.chat_template = _template_in(template_json)
+    for relative in _TEMPLATES_OF_PROCESSORS if tokenizer.chat_template is None else ():
+        if (template_json := file(relative)) is not None:
+            tokenizer.chat_template = _template_in(template_json)
+            break
     return tokenizer
 
 
@@ -150,12 +153,14 @@ def _encodes_alike(tokenizer: PreTrainedTokenizerBase, own: Tokenizer) -> bool:
 
 
 def _template_in(template_json: Path) -> str | None:
-    """The template of a chat_template.json, which transformers reads for processors and not for tokenizers."""
+    """The template in a file that transformers reads for processors and not for tokenizers."""
     try:
         content = json.loads(template_json.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{template_json}: cannot be read: {error}", remedy="download or correct the file") from None
     template = content.get("chat_template") if isinstance(content, dict) else None
+    if isinstance(content, dict) and template is None and template_json.name == "processor_config.json":
+        return None  # a processor need not have one
     if not isinstance(template, str):
         raise ModelError(
             f"{template_json}: holds no text under 'chat_template'",
