@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from trimtab import cli, config, windtunnel
+from trimtab.cli.app import app
 
 PAIR = {"prompt": "What is two plus two?", "chosen": "Four.", "rejected": "Five."}
 
@@ -65,7 +67,8 @@ def test_the_fast_path_imports_nothing_heavy() -> None:
 def test_the_help_of_run_lists_every_key_with_its_meaning_default_and_choices(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    # the command line keeps the console that it printed to first: another test's may be narrow
+    monkeypatch.setattr(app, "console", Console(width=400))
     shown = call(["run", "--help"], capsys)[1]
     for key in config.keys():  # noqa: SIM118  # a function of the module, no mapping
         field, default = config.field_of(key), config.default_of(key)

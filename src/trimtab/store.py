@@ -156,8 +156,7 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
 
     `write(folder)` fills a hidden folder beside it; then each file is synced and given the mode 0666 & ~umask, the
     manifest (sizes, sha256) is written last, the folder is renamed and its parent synced. An existing `target` is
-    replaced only after the new one is complete. A `write` that fails leaves everything as it was. `needs` is about how
-    many bytes it will write, for the error that says that they are not there.
+    replaced only after the new one is complete. A failing `write` leaves everything as it was. `needs`: bytes, about.
     """
     new_parents = [parent for parent in target.parents if not parent.exists()]
     with disk_errors(target, needs=needs):
@@ -173,9 +172,11 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
                 raise StoreError(f"{target} does not verify after writing: {problems[0]}", remedy="check the disk")
             _exchange(target, temporary, old)
             _sync_folder(target.parent)
-        finally:
-            if old.exists() and not target.exists():
+        except BaseException:
+            with suppress(OSError):  # nothing was set aside, or another writer's folder stands there: it is not empty
                 old.rename(target)
+            raise
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
             if not target.exists():

@@ -49,6 +49,7 @@ def _keys(grid: dict[str, Any], before: str = "") -> set[str]:
     return keys
 
 
+@pytest.mark.slow
 def test_a_slice_of_the_quick_form(tmp_path: Path) -> None:
     """One real sweep, then the page of it, then once more: nothing is left to do."""
     lines: list[str] = []
