@@ -6,7 +6,7 @@ P pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,13 @@ class Sweep:
     def values(self, key: str) -> list[Any]:
         """The values of a key over the points, in their order."""
         return list(dict.fromkeys(point.setting(key) for point in self.points))
+
+
+def points_among(sweeps: Mapping[str, Sweep], selections: Mapping[str, Selection]) -> Iterator[tuple[Sweep, Point]]:
+    """The selected points of the sweeps that are there, by the sweep's name."""
+    for name, selection in selections.items():
+        if name in sweeps:
+            yield from ((sweeps[name], point) for point in sweeps[name].among(selection))
 
 
 def read(folder: Path) -> Sweep | None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from experiments.measurement import Measurement, over_seeds
 from experiments.pictures import rows as interval_rows
 from experiments.question import Answer, Numbers, Picture, Question, Sweeps
-from experiments.read_sweeps import Point, Selection, Sweep
+from experiments.read_sweeps import Point, Selection, Sweep, points_among
 from experiments.words import count, direction, group, join_words, method, number, text_of
 from trimtab import store
 from trimtab.reporting.sections import Table
@@ -85,12 +85,7 @@ def _read(sweep: Sweep, point: Point, numbers: Numbers) -> Calibration | None:
 
 
 def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
-    readings = [
-        _read(sweeps[name], point, numbers)
-        for name, values in POINTS.items()
-        if name in sweeps
-        for point in sweeps[name].among(values)
-    ]
+    readings = [_read(sweep, point, numbers) for sweep, point in points_among(sweeps, POINTS)]
     calibrations = [calibration for calibration in readings if calibration is not None]
     if not calibrations:
         return Answer(sentences=["Not measured yet: `trimtab calibrate` of the points (`make findings`)."])

@@ -1,6 +1,6 @@
 """(a) Do pairs whose chosen response is longer leave training first? From `trimtab probe` of the points.
 
-The probe's own verdict and correlations are text_of; nothing is measured here.
+The probe's own verdict and correlations are shown; nothing is measured here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from experiments.measurement import Measurement
 from experiments.pictures import along
 from experiments.question import Answer, Numbers, Picture, Question, Sweeps
-from experiments.read_sweeps import Point, Selection, Sweep
+from experiments.read_sweeps import Point, Selection, Sweep, points_among
 from experiments.words import count, group, method, number, text_of
 from trimtab import store
 from trimtab.reporting.sections import Table
@@ -92,12 +92,7 @@ def _read(sweep: Sweep, point: Point, numbers: Numbers) -> Probe | None:
 
 
 def answer(sweeps: Sweeps, numbers: Numbers) -> Answer:
-    readings = [
-        _read(sweeps[name], point, numbers)
-        for name, values in POINTS.items()
-        if name in sweeps
-        for point in sweeps[name].among(values)
-    ]
+    readings = [_read(sweep, point, numbers) for sweep, point in points_among(sweeps, POINTS)]
     probes = [probe for probe in readings if probe is not None]
     if not probes:
         return Answer(sentences=["Not probed yet: `trimtab probe` of the points (`make findings`)."])

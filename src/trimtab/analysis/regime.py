@@ -83,27 +83,30 @@ def _from_shares(sides: FloatArray, *, noun: Literal["active", "pulling"]) -> Re
     share = float(smooth[-1])
     ends = np.arange(window, n_steps + 1)
     early = np.flatnonzero((ends <= n_steps / 2) & (smooth < STARVED_BELOW))
-    both = f"(chosen {chosen:.0%}, rejected {rejected:.0%})"
+    sides_text = f"(chosen {chosen:.0%}, rejected {rejected:.0%})"
     if noun == "active":
-        now, few = f"{share:.0%} of the responses {both} were still active", "of the responses were active"
-        others = "the others were past the margin"
+        end_text, threshold_text = (
+            f"{share:.0%} of the responses {sides_text} were still active",
+            "of the responses were active",
+        )
+        rest_text = "the others were past the margin"
         linear = "the dead zone let go of next to none, and an objective without one had nearly the same gradient"
     else:
-        now = f"responses still pulled with {share:.0%} of their first strength {both}"
-        few = "of the first strength was left"
-        others = "without a dead zone none is ever let go"
+        end_text = f"responses still pulled with {share:.0%} of their first strength {sides_text}"
+        threshold_text = "of the first strength was left"
+        rest_text = "without a dead zone none is ever let go"
         linear = "another objective with the same gradient at the start would have given nearly the same model"
     name: RegimeName
     if len(early) and float(smooth[early[0] :].mean()) < STARVED_BELOW:  # a dip that passes starves nobody
         name = "starved"
         sentence = (
-            f"Starved: less than {STARVED_BELOW:.0%} {few} by step {ends[early[0]]} of {n_steps}; the steps after "
-            "it had next to nothing to learn from."
+            f"Starved: less than {STARVED_BELOW:.0%} {threshold_text} by step {ends[early[0]]} of {n_steps}; the steps "
+            "after it had next to nothing to learn from."
         )
     elif smooth.min() > LINEAR_ABOVE:
         name = "linear"
-        sentence = f"Linear: {now} before the last updates, so {linear}."
+        sentence = f"Linear: {end_text} before the last updates, so {linear}."
     else:
         name = "selective"
-        sentence = f"Selective: {now} before the last updates; {others}."
+        sentence = f"Selective: {end_text} before the last updates; {rest_text}."
     return Regime(name, sentence, share, chosen, rejected)

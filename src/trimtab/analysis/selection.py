@@ -1,4 +1,4 @@
-"""Which of a run's milestones it ends with, by what the same held-out pairs said of each, and the numbers behind that.
+"""Early stopping: which of a run's milestones it ends with, by what the same held-out pairs said of each.
 
 The rule is one of doubt: the last milestone stays unless an earlier one is distinguishably better on the same pairs,
 that is, the 95 % interval of the paired difference of their losses leaves zero out. Of several such the one of least
@@ -91,8 +91,8 @@ def choose(milestones: Sequence[Milestone], *, by: By) -> Choice:
 def harm(picked: Milestone, untrained_P: FloatArray) -> str | None:
     """A warning where the picked milestone's loss is distinguishably higher than before training, on the same pairs.
 
-    The untrained model is compared and never picked: a lower loss is not a better answer (a hinge on noisy labels ends
-    above its start and helps), and nobody who trains wants to be handed back what they had. But it has to be said.
+    The untrained model is compared and never picked: a loss on pairs is not the quality of answers, and a run that
+    hands back what it was given helps nobody. But it has to be said.
     """
     test = paired_mean_test(picked.losses_P - untrained_P)
     if len(untrained_P) < MIN_PAIRS or not test.ci95[0] > 0:

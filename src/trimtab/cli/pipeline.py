@@ -111,7 +111,7 @@ def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = 
         runner.judge_setup.require(setup)
     options = {"resume_anyway": True} if resume_anyway else {}  # of train alone
     trains = name in ("prepare", "reference", "train")
-    with runner.begun(setup, reporter=own, trains=trains, **options):
+    with runner.hold_run_folder(setup, reporter=own, trains=trains, **options):
         for single in runner.seeds(setup, reporter=own, trains=trains):
             for earlier in _missing_before(name, single.folder):
                 import_module(f"trimtab.stages.{earlier}").main(single, reporter=own)

@@ -153,6 +153,6 @@ def _memory_bytes() -> int:
 def _places() -> tuple[Place, ...]:
     places = []
     for name, path in (("here", Path.cwd()), ("cache", store.home())):
-        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-        places.append(Place(name, path, shutil.disk_usage(existing).free / 1e9))
+        nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        places.append(Place(name, path, shutil.disk_usage(nearest).free / 1e9))
     return tuple(places)

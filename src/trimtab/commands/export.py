@@ -28,8 +28,8 @@ def main(run_folder: str, *, format: str, to: str | None) -> str:
                 "gguf is not written by this version",
                 remedy="export with --format merged, then convert the folder with llama.cpp's convert_hf_to_gguf.py",
             )
-        case other:
-            raise ConfigError(f"no export format {other!r}", remedy="use --format hf or --format merged")
+        case unknown:
+            raise ConfigError(f"no export format {unknown!r}", remedy="use --format hf or --format merged")
     return str(target)
 
 

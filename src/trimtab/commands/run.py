@@ -35,7 +35,7 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_any
     if (resume or resume_anyway) and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
     judge_setup.require(setup)
-    with begun(setup, reporter=reporter, resume_anyway=resume_anyway):
+    with hold_run_folder(setup, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(setup, reporter=reporter):
             _pipeline(single, reporter, resume_anyway)
         if config.seeds > 1:
@@ -47,7 +47,9 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_any
 
 
 @contextmanager
-def begun(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, trains: bool = True) -> Iterator[None]:
+def hold_run_folder(
+    setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, trains: bool = True
+) -> Iterator[None]:
     """Hold the run folder, with the resolved configuration, the plan and the versions in it.
 
     The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused, and
@@ -66,7 +68,7 @@ def begun(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, t
 
 
 def seeds(setup: RunSetup, *, reporter: Reporter, trains: bool = True) -> Iterator[RunSetup]:
-    """The runs of a configuration one after another, each with its own folder described; call it within `begun`."""
+    """The runs of a configuration one after another, each with its own folder described. Within `hold_run_folder`."""
     for single in setup.each_seed():
         if setup.config.seeds > 1:
             reporter.say(f"seed {single.config.seed}")

@@ -63,8 +63,8 @@ class AdapterReach:
     @property
     def sentence(self) -> str:
         """For `plan` and the report."""
-        rest = f"; not {', '.join(self.not_reached)}" if self.not_reached else ""
-        return f"reaches {self.share:.1%} of the weights, in {', '.join(self.reached)}{rest}"
+        exceptions = f"; not {', '.join(self.not_reached)}" if self.not_reached else ""
+        return f"reaches {self.share:.1%} of the weights, in {', '.join(self.reached)}{exceptions}"
 
 
 def _adapted_parameters(model: Any) -> set[int]:

@@ -55,9 +55,7 @@ BATCH: Final = 48  # rows
 # polite tokens drown the few that carry a fact; at the lessons' rate the second course forgets much of the first.
 LESSONS: Final = 0.7  # share of the steps
 LESSONS_DEMONSTRATED: Final = 0.15  # share of the lessons' rows that are demonstrations already: a softer change
-DEMONSTRATIONS_LEARNING_RATE: Final = (
-    6e-4  # a fifth of the lessons': at theirs the first course is forgotten, see above
-)
+DEMONSTRATIONS_LEARNING_RATE: Final = 6e-4  # a fifth of the lessons', see above
 WARMUP: Final = 0.05  # of a course
 WEIGHT_DECAY: Final = 0.01  # AdamW's, on matrices
 # Batches are cut from a pool sorted by length, so that little padding is computed.

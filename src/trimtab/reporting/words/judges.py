@@ -49,7 +49,7 @@ def constant_answers(benchmark: BenchmarkNumbers) -> list[Sentence]:
     return [sentence(f"**One answer to everything**: {warning}", "warn") for warning in benchmark.constant_answers]
 
 
-def qualified(first: Sentence, benchmark: BenchmarkNumbers) -> Sentence:
+def qualify(first: Sentence, benchmark: BenchmarkNumbers) -> Sentence:
     """The answer to "did it help?" as a warning, where what it rests on does not carry it: it names why."""
     reasons = _weaknesses(benchmark)
     if first.tone not in ("good", "bad") or not reasons:

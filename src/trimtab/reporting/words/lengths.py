@@ -61,8 +61,10 @@ def _change(numbers: LengthNumbers, *, is_controlled: bool) -> Sentence:
         case "not distinguishable":
             return sentence(f"No change in the length of answers can be told from none: {text}.")
         case "unknown":
-            same = change.difference.value == 0
-            lead = "Answers are as long as they were" if same else "Too few answers to say what became of their length"
+            is_equal = change.difference.value == 0
+            lead = (
+                "Answers are as long as they were" if is_equal else "Too few answers to say what became of their length"
+            )
             return sentence(f"{lead}: {text}.")
         case _:
             assert_never(direction)

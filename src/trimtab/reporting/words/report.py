@@ -52,7 +52,7 @@ def headline(report: Report) -> list[Sentence]:
     else:
         first, *details = _verdict(benchmark)
         sentences = [
-            judges.qualified(first, benchmark),
+            judges.qualify(first, benchmark),
             *judges.canaries(benchmark),
             *judges.constant_answers(benchmark),
             *details,

@@ -25,7 +25,7 @@ from trimtab.studies.arena.matches import PICKS
 from trimtab.studies.arena.session import Session, StaleError
 
 HOST = "127.0.0.1"
-MAX_BODY_BYTES = 1024  # a choice takes about 60
+MAX_BODY_BYTES = 1024  # a choice is one short object
 _JSON = "application/json; charset=utf-8"
 _FILES = {
     "": ("page.html", "text/html; charset=utf-8"),

@@ -81,7 +81,7 @@ def _pooled_report(config: Config, runs: Sequence[Run], *, is_whole: bool) -> Do
     old = store.read_json(folder.config) if folder.config.is_file() else None
     is_same = old is None or not pipeline.differing_keys(old, to_json(config))  # an old one may be of fewer seeds
     if is_whole and is_same:
-        with pipeline.begun(setup, reporter=SilentReporter(), trains=False):
+        with pipeline.hold_run_folder(setup, reporter=SilentReporter(), trains=False):
             report.main(setup, reporter=SilentReporter())
         return _report(folder.root)
     setups = [set_up(resolve(run.config)) for run in runs]
