@@ -23,7 +23,8 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """`bf16`: whether an accelerator computes in it. `torch_problem`: why torch cannot say, where it cannot."""
+    """`bf16`: whether an accelerator computes in it; `bf16_products`: whether the CPU has units that multiply such
+    numbers faster (AMX, AVX-512 BF16) and torch uses them. `torch_problem`: why torch cannot say, where it cannot."""
 
     system: str
     processor: str
@@ -31,6 +32,7 @@ class Hardware:
     memory_gb: float
     accelerators: tuple[str, ...]
     bf16: bool
+    bf16_products: bool
     torch_problem: str | None = None
 
 
@@ -92,10 +94,18 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         f"packages     {packages}",
         f"processor    {hardware.processor}, {hardware.cores} cores, {hardware.memory_gb:.1f} GB",
         f"accelerators {', '.join(hardware.accelerators) or 'none'}",
-        f"bf16         {'yes' if hardware.bf16 else 'no: float32 is used'}",
+        f"bf16         {_bf16(hardware)}",
         *([f"torch        cannot be used: {hardware.torch_problem}"] if hardware.torch_problem else []),
         *(f"{place.name:12} {place.path} ({place.free_gb:.1f} GB free)" for place in diagnosis.places),
     ]
+
+
+def _bf16(hardware: Hardware) -> str:
+    if hardware.bf16:
+        return "yes: engine.dtype auto takes bfloat16 or mixed, if the noise measured on the model is harmless"
+    if hardware.bf16_products:
+        return "matrix products: engine.dtype auto takes mixed, if the noise measured on the model is harmless"
+    return "no: float32 is used"
 
 
 def _packages() -> dict[str, str]:
@@ -109,7 +119,7 @@ def _packages() -> dict[str, str]:
 
 
 def _hardware() -> Hardware:
-    accelerators, bf16, problem = _accelerators()
+    accelerators, bf16, bf16_products, problem = _accelerators()
     return Hardware(
         system=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
@@ -117,21 +127,24 @@ def _hardware() -> Hardware:
         memory_gb=_memory_bytes() / 1e9,
         accelerators=accelerators,
         bf16=bf16,
+        bf16_products=bf16_products,
         torch_problem=problem,
     )
 
 
-def _accelerators() -> tuple[tuple[str, ...], bool, str | None]:
-    """Their names, whether they have bfloat16 units, and why torch cannot say, where it cannot."""
+def _accelerators() -> tuple[tuple[str, ...], bool, bool, str | None]:
+    """Their names, whether they and whether the CPU have bfloat16 units; why torch cannot say, where it cannot."""
     try:
         import torch
+
+        from trimtab.engine import mixed
 
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         if torch.backends.mps.is_available():
             names.append("Apple MPS")
-        return tuple(names), bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported()), None
+        return tuple(names), mixed.has_units("cuda"), mixed.has_units("cpu"), None
     except (ImportError, OSError, RuntimeError) as error:  # not installed, or CUDA's libraries or driver are not there
-        return (), False, f"{error}".partition("\n")[0]
+        return (), False, False, f"{error}".partition("\n")[0]
 
 
 def _processor() -> str:

@@ -41,6 +41,7 @@ class EnginePlan:
 
     device: str
     dtype: str
+    dtype_is_open: bool  # taken if its noise is found harmless when the run begins, by `engine.dtype auto`
     threads: int
     pack_tokens: int
     checkpointing: recompute.Mode
@@ -156,6 +157,7 @@ def _sample_size(setup: RunSetup, rows: int) -> int:
 def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) -> EnginePlan:
     setup.use_threads()  # before the speed is measured
     device, dtype, shape = setup.device, setup.dtype, setup.memory_shape
+    is_settled = setup.folder.precision.is_file()
     fit = memory_fit.fit(setup, pairs=pairs)
     response_tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
     response_share = response_tokens / max(1, train_plan.tokens_per_epoch)
@@ -178,7 +180,8 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
     )
     return EnginePlan(
         device=device.type,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=setup.precision,
+        dtype_is_open=setup.precision != "float32" and setup.config.engine.dtype == "auto" and not is_settled,
         threads=setup.threads,
         pack_tokens=fit.pack_tokens,
         checkpointing=fit.checkpointing,
@@ -239,7 +242,9 @@ def lines(plan: Plan) -> list[str]:
         f"objective  {objective.name}({parameters}), loss before the first step {constant}",
         f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
         f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",
-        f"engine     {engine.device}, {engine.dtype}, {engine.threads} thread{'' if engine.threads == 1 else 's'}, "
+        f"engine     {engine.device}, {engine.dtype}"
+        f"{' (if its noise, measured when the run begins, is harmless)' if engine.dtype_is_open else ''}, "
+        f"{engine.threads} thread{'' if engine.threads == 1 else 's'}, "
         f"packs of {engine.pack_tokens:,} tokens{_CHECKPOINTING[engine.checkpointing]}",
         f"attention  {engine.attention}",
         f"predicted  peak memory {engine.predicted_peak_bytes / 1e9:.2f} GB, "

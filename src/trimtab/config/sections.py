@@ -216,8 +216,10 @@ class SelectSection(Section):
 
 class EngineSection(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: the fastest there is")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of weights and products; auto: bfloat16 where the accelerator has it"
+    dtype: Literal["auto", "float32", "mixed", "bfloat16"] = Field(
+        "auto",
+        description="mixed: fp32 but for the matrix products, which are of bfloat16 numbers; bfloat16: weights too; "
+        "auto: the fastest whose noise, measured on the model, does not matter to the objective",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
     pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")

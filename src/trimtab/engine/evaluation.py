@@ -6,6 +6,7 @@ Dims: P pairs, R responses (chosen 2p, rejected 2p + 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from trimtab.engine.finite import name_list, not_finite
 from trimtab.engine.gradient import BatchResult, weighted_sums
+from trimtab.engine.noise import SURE, Noise
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import Reference
 from trimtab.engine.scoring import Scorer
@@ -20,11 +22,10 @@ from trimtab.errors import NumericsError
 from trimtab.objectives import LogRatios, Objective
 from trimtab.records import TokenPair
 
-# How far a policy that equals the reference may seem to be from it: nats a response plus a share of its |log p|.
-# Packs of other sizes change sums of some 1,500 nats by 2.4e-4 in fp32 and by 0.1 in bf16.
-_DRIFT = {torch.float32: (2e-3, 2e-6), torch.bfloat16: (0.5, 1e-3)}
-# Tolerance of the mean loss, times the largest of 1, β and the constant itself.
-_LOSS = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+# How far a policy that equals the reference may seem to be from it where arithmetic has no noise to speak of (fp32 in
+# packs of other sizes): nats a response, and a share of its |log p|. What the self-check measured is allowed on top.
+_DRIFT_NATS, _DRIFT_SHARE = 2e-3, 2e-6
+_LOSS = 1e-3  # the same for the mean loss, times the largest of 1, β and the constant itself
 
 _CAUSES = (
     "likely causes: the chat template or tokenizer is another one, the dtype changed, dropout is on, the model already "
@@ -168,33 +169,51 @@ def guard_first_batch(
         policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens)
         ratios = log_ratios(policy_R, reference_R, pairs)
         loss = float(objective.loss(ratios).double().mean())
-    step_zero_guard(objective, ratios, loss=loss, pairs=pairs, dtype=scorer.dtype)
+    step_zero_guard(objective, ratios, loss=loss, pairs=pairs, noise=scorer.noise)
 
 
 def step_zero_guard(
-    objective: Objective, ratios: LogRatios, *, loss: float, pairs: Sequence[TokenPair], dtype: torch.dtype
+    objective: Objective, ratios: LogRatios, *, loss: float, pairs: Sequence[TokenPair], noise: Noise
 ) -> None:
     """Before the first update policy and reference are the same model, so every log-ratio is 0 and the loss a constant.
 
-    Raises NumericsError with the likely causes when either is not so within what rounding in `dtype` explains.
+    Raises NumericsError with the likely causes when either is not so within what `noise` explains.
     """
     if not objective.needs_reference:
         return
-    nats, share = _DRIFT[dtype]
-    for name, ratio_P, logp_P in (
-        ("chosen", ratios.chosen, ratios.reference_chosen),
-        ("rejected", ratios.rejected, ratios.reference_rejected),
+    for name, ratio_P, logp_P, lengths_P in (
+        ("chosen", ratios.chosen, ratios.reference_chosen, ratios.chosen_lengths),
+        ("rejected", ratios.rejected, ratios.reference_rejected, ratios.rejected_lengths),
     ):
-        excess_P = ratio_P.abs() - (nats + share * logp_P.abs())
+        allowance_P = _DRIFT_NATS + _DRIFT_SHARE * logp_P.abs() + SURE * noise.of_log_ratio(1) * lengths_P.sqrt()
+        excess_P = ratio_P.abs() - allowance_P
         if (excess_P > 0).any():
             worst = int(excess_P.argmax())
             raise NumericsError(
                 f"step zero: policy and reference should be the same model, but the {name} response of "
-                f"{pairs[worst].id} has a log-ratio of {ratio_P[worst]:.4g} nats",
+                f"{pairs[worst].id} has a log-ratio of {ratio_P[worst]:.4g} nats, where the noise of the arithmetic "
+                f"explains {allowance_P[worst]:.2g}",
                 remedy=_CAUSES,
             )
     constant = objective.step_zero()
-    if constant is not None and abs(loss - constant) > _LOSS[dtype] * max(1.0, abs(constant), objective.beta):
+    if constant is None:
+        return
+    allowance = _LOSS * max(1.0, abs(constant), objective.beta) + _noise_of_loss(objective, ratios, noise)
+    if abs(loss - constant) > allowance:
         raise NumericsError(
             f"step zero: the loss of {objective.name} should be {constant:.6g} and is {loss:.6g}", remedy=_CAUSES
         )
+
+
+def _noise_of_loss(objective: Objective, ratios: LogRatios, noise: Noise) -> float:
+    """What noise may do to the mean loss if every response's has the worst sign: Σ |∂(mean loss)/∂r| · noise."""
+    chosen_P, rejected_P = (x.detach().clone().requires_grad_() for x in (ratios.policy_chosen, ratios.policy_rejected))
+    with torch.enable_grad():
+        loss = objective.loss(replace(ratios, policy_chosen=chosen_P, policy_rejected=rejected_P)).mean()
+        if not loss.requires_grad:
+            return 0.0
+        slopes = torch.autograd.grad(loss, (chosen_P, rejected_P), allow_unused=True)
+    lengths = (ratios.chosen_lengths, ratios.rejected_lengths)
+    sides = zip(slopes, lengths, strict=True)
+    roots = [float((slope_P.abs() * n_P.sqrt()).sum()) for slope_P, n_P in sides if slope_P is not None]
+    return SURE * noise.of_log_ratio(1) * sum(roots)

@@ -169,11 +169,13 @@ def predict(
     longest_sequence: int = 0,
     checkpointing: recompute.Mode = "off",
     eight_bit: bool = False,
+    mixed: bool = False,
 ) -> Prediction:
     """The peak of a training step whose largest pack has `pack_tokens` tokens, `response_share` of them responses.
 
     `longest_sequence` (tokens of a prompt and one response) matters where whole score matrices are kept: a padded pack
     then holds `pack_tokens` × `longest_sequence` scores a head and layer. `eight_bit`: the optimizer's moments.
+    `mixed`: beside fp32 weights there are copies of the layers' matrices in bfloat16.
     """
     size = dtype.itemsize
     weight_size = 4 if shape.adapter else size  # adapters are kept in fp32
@@ -193,6 +195,7 @@ def predict(
             (shape.parameters - frozen) * weight_size
             + (frozen - shape.quantized) * size
             + shape.quantized * quantized.BYTES
+            + (2 * shape.matmul_parameters if mixed else 0)
         ),
         gradients=shape.trainable * weight_size,
         optimizer=int(shape.trainable * ((EIGHT_BIT if eight_bit else 8) + (4 if weight_size < 4 else 0))),

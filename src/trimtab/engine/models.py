@@ -18,14 +18,17 @@ import torch
 from torch import nn
 
 from trimtab import store
-from trimtab.engine import adapters, finite, identity, model_config, quantized
+from trimtab.engine import adapters, finite, identity, mixed, model_config, quantized
 from trimtab.engine.adapters import AdapterFolder
 from trimtab.errors import ModelError
 from trimtab.records import digest
 from trimtab.tokenizer_files import load_tokenizer, save_tokenizer
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["float32", "mixed", "bfloat16"]
+"""Of weights and products; mixed: fp32 weights, products of bfloat16 numbers (`engine.mixed`)."""
+DtypeName = Literal["auto"] | Precision
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+LEAST_PARAMETERS = 10_000_000  # below, products are too small for the units to show
 MERGES = 1  # raise when merged folders come out otherwise, so that older ones are not taken for them
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -54,15 +57,22 @@ def pick_device(device: DeviceName = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: DtypeName, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA hardware with bfloat16 units, float32 on CPU and MPS."""
+    """Of the weights. `auto`, where nobody measures (a run does, `runtime.precision`), is bfloat16 on CUDA hardware
+    with bfloat16 units, float32 on CPU and MPS; `mixed` is a way to multiply fp32 weights."""
     match dtype:
-        case "float32":
+        case "float32" | "mixed":
             return torch.float32
         case "bfloat16":
             return torch.bfloat16
         case "auto":
-            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            return torch.bfloat16 if native else torch.float32
+            return torch.bfloat16 if device.type == "cuda" and mixed.has_units("cuda") else torch.float32
+
+
+def candidates(device: torch.device, *, parameters: int) -> tuple[Precision, ...]:
+    """What this processor computes faster than float32, the fastest first, for a model of so many parameters."""
+    if not mixed.has_units(device.type) or parameters < LEAST_PARAMETERS:
+        return ()
+    return ("bfloat16", "mixed") if device.type == "cuda" else ("mixed",)
 
 
 def load(

@@ -132,6 +132,8 @@ class AdamW:
                 group["lr"] = learning_rate
             self._widen(names)
             inner.step()
+            # torch's fused step writes past autograd; copies of weights (`engine.mixed`) go by the version
+            torch.autograd.graph.increment_version([self._stepped[name] for name in names])
             with torch.no_grad():
                 for name in names:
                     if name in self.masters:

@@ -2,7 +2,8 @@
 
 On first use the packed numbers of a few prompt groups, laid in one pack so that anything that mixes neighbours shows,
 are compared with the model's own forward on one sequence at a time. Disagreement, or an exception, falls back to the
-padded path with one line that says why. The same check tells whether our chunked head is this family's head.
+padded path with one line that says why. The same check tells whether our chunked head is this family's head, and how
+far log-probabilities of the same response in two layouts are apart: the noise of the precision that is computed in.
 
 Dropout is off: the model is kept in eval mode, also for gradients. Two exceptions, each set on its own modules only:
 adapter dropout that the user asked for acts in passes with gradient, and layers under activation checkpointing are
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,33 +36,14 @@ from trimtab.engine.attention import (
 )
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
+from trimtab.engine.mixed import mixed_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
+from trimtab.engine.noise import ROUNDING, Noise, Tolerance, widened
 from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack_groups
 from trimtab.engine.screening import Prompts
 from trimtab.errors import ModelError
 
 logger = logging.getLogger("trimtab")
-
-
-@dataclass(frozen=True, slots=True)
-class _Tolerance:
-    """How far log-probabilities of one token may differ (nats): the worst token and the mean over tokens."""
-
-    worst: float
-    mean: float
-
-    def exceeded_by(self, logps_N: Tensor, truth_N: Tensor) -> bool:
-        gap_N = (logps_N - truth_N).abs()
-        return not bool((gap_N.max() <= self.worst) & (gap_N.mean() <= self.mean))  # NaN exceeds everything
-
-
-# Rounding alone: fp32 families reach 2e-5 at most, bf16 ones a few hundredths; mixed-up neighbours cost far more.
-_TOLERANCE = {
-    torch.float64: _Tolerance(1e-6, 1e-7),
-    torch.float32: _Tolerance(5e-4, 1e-4),
-    torch.float16: _Tolerance(0.1, 0.02),
-    torch.bfloat16: _Tolerance(0.5, 0.05),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +70,10 @@ class PromptStates:
 
 
 class Scorer:
-    """Scores packs with one model. `reason` says in one line why the packed path is not used; empty while it is."""
+    """Scores packs with one model. `reason` says in one line why the packed path is not used; empty while it is.
+
+    `mixed`: products of an fp32 model in bfloat16 (`engine.mixed`).
+    """
 
     def __init__(
         self,
@@ -96,15 +81,17 @@ class Scorer:
         *,
         packed: Literal["auto", "on", "off"] = "auto",
         checkpointing: recompute.Mode = "off",
+        mixed: bool = False,
     ) -> None:
         self.model = model
+        self.mixed = mixed
         self.reason = "turned off by configuration" if packed == "off" else ""
         self.head: Head | OwnLogits = OwnLogits()
         self.shares_prompts = False
         self._ways: tuple[Way, ...] = ()
         self._base = causal_lm_of(model)
         self._wanted = packed
-        self._checked = False
+        self._noise: Noise | None = None
         self._dropouts = adapter_dropouts(model)
         self._checkpointed = recompute.switch(self._base, checkpointing) if checkpointing != "off" else ()
         self._lean = checkpointing == "on"
@@ -120,6 +107,12 @@ class Scorer:
         """Of the weights that compute; adapters may be kept in a wider one."""
         dtype: torch.dtype = self._base.get_input_embeddings().weight.dtype
         return dtype
+
+    @property
+    def noise(self) -> Noise:
+        """Of a response's log-probability, between two layouts. Known after `prepare`."""
+        assert self._noise is not None, "prepare() comes first"
+        return self._noise
 
     @property
     def has_dropout(self) -> bool:
@@ -143,17 +136,19 @@ class Scorer:
 
         Raises ModelError where even the padded path does not reproduce the model, or where `packed="on"` cannot be had.
         """
-        if not self._checked:
-            self._check(self_check_packs.sample(groups))
-            self._checked = True
+        if self._noise is None:
+            self._noise = self._check(self_check_packs.sample(groups))
         return self.layout
 
     @contextmanager
     def attention(self) -> Iterator[None]:
         """The model's attention switched over for packs, and back. Hold it around forward and backward together when
         activations are checkpointed: the backward pass runs the layers again."""
-        with faster_linears(), packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
+        with self._linears(), packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
             yield
+
+    def _linears(self) -> AbstractContextManager[None]:
+        return mixed_linears() if self.mixed else faster_linears()
 
     def states(self, pack: Pack, *, keep: bool = False) -> States:
         """The pack's forward pass up to the head; differentiable when gradients are enabled.
@@ -264,10 +259,25 @@ class Scorer:
     # --- the self-check ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _check(self, pack: Pack) -> None:
+    def _check(self, pack: Pack) -> Noise:
+        """Settles layout, head and attention. Whether a way is right shows in fp32; what mixed products add to it is
+        measured after that."""
         self.model.eval()
-        tolerance = _TOLERANCE[self.dtype]
-        truth_N = self._one_at_a_time(pack)
+        mixed, self.mixed = self.mixed, False
+        try:
+            truth_N = self._one_at_a_time(pack)
+            self._settle(pack, truth_N)
+        finally:
+            self.mixed = mixed
+        if self.dtype == torch.bfloat16:
+            with widened(self._base):
+                truth_N = self._one_at_a_time(pack)
+        with self.attention():
+            states = self._packed(pack) if self.layout == "packed" else self._padded(pack)
+            return Noise.between(truth_N, self._numbers(states), [span.stop - span.start for span in pack.spans])
+
+    def _settle(self, pack: Pack, truth_N: Tensor) -> None:
+        tolerance = ROUNDING[self.dtype]
         own = OwnLogits()
         self.head = (Head.of(self._base) if self._base.base_model is not self._base else None) or own
         if self.head is not own and not self._agrees(self._padded, pack, truth_N):
@@ -314,11 +324,11 @@ class Scorer:
 
     def _agrees(self, path: Callable[[Pack], States], pack: Pack, truth_N: Tensor) -> bool:
         try:
-            return not _TOLERANCE[self.dtype].exceeded_by(self._numbers(path(pack)), truth_N)
+            return not ROUNDING[self.dtype].exceeded_by(self._numbers(path(pack)), truth_N)
         except Exception:  # any failure of a path means the same: not this path
             return False
 
-    def _choose_way(self, pack: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
+    def _choose_way(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> str:
         """Settles on the fastest way to attend that gives the model's numbers; empty, or why none does."""
         *faster, plain = ways_for(self.device, self.dtype)
         for number, way in enumerate(faster):
@@ -331,11 +341,11 @@ class Scorer:
         self._ways = (plain,)
         return self._why_not_packed(pack, truth_N, tolerance)
 
-    def _why_not_packed(self, pack: Pack, truth_N: Tensor, tolerance: _Tolerance) -> str:
+    def _why_not_packed(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> str:
         name = type(self._base).__name__
         neighbours, watch_rows = self_check_packs.with_other_neighbours(pack)
         try:
-            with faster_linears(), packed_attention_in(self._base):
+            with self._linears(), packed_attention_in(self._base):
                 packed_N, neighbour_N = self._numbers(self._packed(pack)), self._numbers(self._packed(neighbours))
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
             text = first_line(error)

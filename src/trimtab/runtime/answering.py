@@ -90,9 +90,12 @@ def _key(
     setup: RunSetup,
     endpoint: Endpoint | None,
 ) -> str:
-    model, engine = identity.identify(str(folder)), setup.config.engine
-    ends = generation_end_ids(str(folder), offline=True)  # no digest of the model's files holds them
-    local = [engine.dtype, engine.device, decoding.repetition_penalty, NUMERICS, ends]
+    model = identity.identify(str(folder))
+    if endpoint is None:
+        ends = generation_end_ids(str(folder), offline=True)  # no digest of the model's files holds them
+        by: list[Any] = [setup.precision, setup.config.engine.device, decoding.repetition_penalty, NUMERICS, ends]
+    else:
+        by = [endpoint.model, urlsplit(endpoint.base_url).hostname]  # a port may be new at each start
     return digest(
         {
             "weights": [model.weights, model.adapter],
@@ -100,9 +103,7 @@ def _key(
             "conversations": [list(turns) for turns in conversations],
             "temperatures": [float(temperature) for temperature in temperatures],
             "decoding": [decoding.max_new_tokens, decoding.top_p, decoding.seed],
-            "by": local
-            if endpoint is None
-            else [endpoint.model, urlsplit(endpoint.base_url).hostname],  # a port may be new at each start
+            "by": by,
         }
     )
 
@@ -166,7 +167,7 @@ class _LocalModel:
         setup.use_threads()
         bundle = models.load(
             str(folder),
-            dtype=setup.config.engine.dtype,
+            dtype=setup.precision,
             device=setup.config.engine.device,
             trust_remote_code=setup.config.model.trust_remote_code,
             offline=True,

@@ -60,6 +60,11 @@ class Folder:
         return self.root / "reference.json"
 
     @property
+    def precision(self) -> Path:
+        """What `engine.dtype auto` was settled to, and the noise that it was settled by; only where it was auto."""
+        return self.root / "precision.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -47,6 +47,7 @@ def predict(
         base=base,
         longest_sequence=longest_sequence(pairs),
         checkpointing=checkpointing,
+        mixed=setup.precision == "mixed",
         eight_bit=setup.config.train.optimizer == "adamw_8bit",
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import windtunnel
-from trimtab.config import Config, Switch
+from trimtab.config import Config
 from trimtab.data.chat import ChatTemplate
 from trimtab.engine import models, quantized, recompute
 from trimtab.engine.packing import Group
@@ -22,12 +22,12 @@ def require_extras(config: Config) -> None:
         quantized.library()
 
 
-def load_unaligned(setup: RunSetup) -> models.Loaded:
-    """The unaligned model, in eval mode on its device."""
+def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None) -> models.Loaded:
+    """The unaligned model, in eval mode on its device; in the run's own precision if none is given."""
     config = setup.config
     bundle = models.load(
         str(setup.model_folder),
-        dtype=config.engine.dtype,
+        dtype=precision or setup.precision,
         device=config.engine.device,
         trust_remote_code=config.model.trust_remote_code,
         offline=config.offline,
@@ -59,8 +59,17 @@ def chat_template(bundle: models.Loaded) -> ChatTemplate:
     )
 
 
-def checked_scorer(model: Any, *, packed: Switch, checkpointing: recompute.Mode, pairs: Sequence[TokenPair]) -> Scorer:
-    """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says."""
-    scorer = Scorer(model, packed=packed, checkpointing=checkpointing)
+def checked_scorer(
+    model: Any,
+    setup: RunSetup,
+    *,
+    pairs: Sequence[TokenPair],
+    checkpointing: recompute.Mode = "off",
+    precision: models.Precision | None = None,
+) -> Scorer:
+    """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says; in the
+    run's own precision if none is given."""
+    mixed = (precision or setup.precision) == "mixed"
+    scorer = Scorer(model, packed=setup.config.engine.packed, checkpointing=checkpointing, mixed=mixed)
     scorer.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
     return scorer

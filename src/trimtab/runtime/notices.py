@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from trimtab.engine.scoring import Scorer
+from trimtab.runtime.precision import NoiseMeaning
 from trimtab.runtime.run_setup import RunSetup
 
 
-def notices(setup: RunSetup, scorer: Scorer, *, pack_tokens: int) -> list[str]:
+def notices(setup: RunSetup, scorer: Scorer, *, noise: NoiseMeaning, pack_tokens: int) -> list[str]:
     """The objective's regime, the path and how it computes, and what was switched off."""
     engine, objective = setup.config.engine, setup.objective
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
     attention = f"attention by {scorer.attention_name}"
-    dtype = str(scorer.dtype).removeprefix("torch.")
     threads = f"{setup.threads} thread{'' if setup.threads == 1 else 's'}"
     machine = f"{scorer.device.type}, {threads}" if scorer.device.type == "cpu" else str(scorer.device)
-    lines = [*objective.notices(), f"{path}, up to {pack_tokens:,} tokens each, {dtype} on {machine}, {attention}"]
+    lines = [
+        *objective.notices(),
+        f"{path}, up to {pack_tokens:,} tokens each, {noise.precision} on {machine}, {attention}",
+    ]
+    if noise.precision != "float32":
+        lines.append(noise.sentence)
     if setup.model_folder != setup.source_folder:
         lines.append(
             f"{setup.source_folder} is an adapter: the model is its base with the adapter merged in, kept in "

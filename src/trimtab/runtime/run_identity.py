@@ -23,7 +23,7 @@ def reference_key(setup: RunSetup) -> ReferenceKey:
         adapter=model.adapter,
         tokenizer=f"{model.tokenizer}/{audit['template']}",
         truncation=(config.data.max_prompt_tokens, config.data.max_response_tokens),
-        dtype=str(setup.dtype).removeprefix("torch."),
+        dtype=setup.precision,
         device=setup.device.type,
         packed=config.engine.packed != "off",
         quantized=None if config.adapter.quantize == "none" else config.adapter.quantize,

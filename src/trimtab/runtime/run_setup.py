@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab import windtunnel
+from trimtab import store, windtunnel
 from trimtab.config import Config
 from trimtab.engine import identity
+from trimtab.errors import ConfigError
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.official import Name
 from trimtab.judging.official_texts import Source
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from trimtab.engine.memory import Shape
+    from trimtab.engine.models import Precision
     from trimtab.engine.order import Order
 
 FULL_RATE, ADAPTER_RATE = 1e-6, 1e-5  # an adapter starts at zero and takes a tenfold rate
@@ -119,11 +121,34 @@ class RunSetup:
 
         return models.pick_device(self.config.engine.device)
 
-    @cached_property
+    @property
+    def precision(self) -> Precision:
+        """As configured, or as it was settled for this run; until then the likeliest."""
+        from trimtab.engine import mixed, models
+
+        configured, has_units = self.config.engine.dtype, mixed.has_units(self.device.type)
+        if configured != "auto":
+            precision: Precision = configured
+        elif self.folder.precision.is_file():
+            precision = store.read_json(self.folder.precision)["precision"]
+        elif has_units:
+            precision = next(iter(models.candidates(self.device, parameters=self.memory_shape.parameters)), "float32")
+        else:
+            precision = "float32"
+        if precision == "mixed" and not has_units:
+            raise ConfigError(
+                f"engine.dtype is mixed, but this {self.device.type} has no units that multiply bfloat16 numbers",
+                remedy="Use engine.dtype float32, or auto in a new run, which takes what this machine has.",
+            )
+        return precision
+
+    @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         from trimtab.engine import models
 
-        return models.pick_dtype(self.config.engine.dtype, self.device)
+        is_open = self.config.engine.dtype == "auto" and self.device.type == "cuda"
+        return models.pick_dtype(self.precision if is_open else self.config.engine.dtype, self.device)
 
     @cached_property
     def threads(self) -> int:

@@ -13,7 +13,7 @@ from trimtab.engine import reference
 from trimtab.engine.scoring import Scorer
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair
-from trimtab.runtime import memory_fit
+from trimtab.runtime import memory_fit, precision
 from trimtab.runtime.model_loading import load_unaligned
 from trimtab.runtime.run_identity import reference_key
 from trimtab.runtime.run_setup import RunSetup
@@ -43,6 +43,7 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     if not setup.objective.needs_reference:
         reporter.say(f"reference: {setup.objective.name} needs none")
         return
+    precision.settle(setup, reporter=reporter)
     pairs = folder.train_pairs() + folder.heldout_pairs()
     key = reference_key(setup)
     cache = reference.read(key, pairs)
@@ -72,7 +73,7 @@ def _compute(
     disk.require_space(key.folder, 2 * sum(4 * len(r) for group in missing.groups for r in group.responses))
     setup.use_threads()
     pack_tokens = memory_fit.pack_tokens(setup, pairs=pairs)
-    scorer = Scorer(load_unaligned(setup).model, packed=setup.config.engine.packed)
+    scorer = Scorer(load_unaligned(setup).model, packed=setup.config.engine.packed, mixed=setup.precision == "mixed")
     with (
         stop_on_signal() as stop,
         reporter.track("reference", total=len(missing.digests), unit="responses") as advance,

@@ -40,11 +40,12 @@ from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair, digest
-from trimtab.runtime import memory_fit, milestones, model_card, resuming, screening_summary
+from trimtab.runtime import memory_fit, milestones, model_card, precision, resuming, screening_summary
 from trimtab.runtime.disk_use import checkpoints_after_success, disk_use
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.model_loading import checked_scorer, load_trainable
 from trimtab.runtime.notices import notices
+from trimtab.runtime.precision import NoiseMeaning
 from trimtab.runtime.run_identity import reference_key, run_identity
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
@@ -103,6 +104,7 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) ->
     folder.require(folder.data, "prepare")
     if setup.objective.needs_reference:
         folder.require(folder.reference, "reference")
+    precision.settle(setup, reporter=reporter)
     identity = run_identity(setup)
     inputs = digest(identity | {"select.by": setup.config.select.by})
     if folder.is_done("train", inputs):
@@ -110,11 +112,13 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) ->
         return
     setup.use_threads()
     training = _load(setup, identity, reporter=reporter, resume_anyway=resume_anyway)
-    for line in notices(setup, training.scorer, pack_tokens=training.pack_tokens):
+    noise = NoiseMeaning.of(setup.precision, training.scorer.noise, setup.objective, training.pairs)
+    noise.require_harmless()
+    for line in notices(setup, training.scorer, noise=noise, pack_tokens=training.pack_tokens):
         reporter.say(f"train: {line}")
     if folder.versions.is_file():
-        attention = {"attention": training.scorer.attention_name}
-        store.write_json(folder.versions, store.read_json(folder.versions) | attention)
+        checked = {"attention": training.scorer.attention_name, "noise": noise.to_json()}
+        store.write_json(folder.versions, store.read_json(folder.versions) | checked)
     with stop_on_signal() as stop:
         _steps(training, stop, reporter)
     steps = training.order.steps
@@ -150,7 +154,7 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     model, tokenizer = load_trainable(setup)
     optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
     models.lean_embedding(model)
-    scorer = checked_scorer(model, packed=config.engine.packed, checkpointing=fit.checkpointing, pairs=pairs)
+    scorer = checked_scorer(model, setup, checkpointing=fit.checkpointing, pairs=pairs)
     if latest:
         checkpoint.load(latest, optimizer)
         reporter.say(f"train: goes on after step {latest.step} from {latest.folder}")

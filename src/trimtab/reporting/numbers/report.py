@@ -26,7 +26,7 @@ from trimtab.reporting.read import Run
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
-FORMAT = 7  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 8  # raise when report.json's keys or the pages change, so that finished reports are made again
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Shapes: K seeds, P held-out pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,13 +84,24 @@ class SeedTrainingNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseNumbers:
+    """What the arithmetic leaves unsure: `sentence` as the run said it; of `n_pairs` held-out pairs of all seeds,
+    `n_unsure` end with a reward gap of less than two standard deviations of a gap's noise."""
+
+    sentence: str
+    n_pairs: int
+    n_unsure: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingNumbers:
     """`step_zero` is the loss of a policy equal to its reference. `adapter` is None without one, and where the plan of
-    the run does not say what it reaches."""
+    the run does not say what it reaches; `noise` in float32, and where the run did not measure it."""
 
     step_zero: float | None
     has_dead_zone: bool
     adapter: AdapterReach | None
+    noise: NoiseNumbers | None
     seeds: tuple[SeedTrainingNumbers, ...]
 
 
@@ -98,12 +110,22 @@ def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) 
     seeds = tuple(_seed(run, objective, config) for run in runs if len(run.metrics))
     if not seeds:
         return None
-    return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, _adapter_reach(runs[0]), seeds)
+    adapter, noise = _adapter_reach(runs[0]), _noise(runs)
+    return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, adapter, noise, seeds)
 
 
 def _adapter_reach(run: Run) -> AdapterReach | None:
     tree = (run.plan or {}).get("engine", {}).get("adapter")
     return None if tree is None else AdapterReach.from_json(tree)
+
+
+def _noise(runs: Sequence[Run]) -> NoiseNumbers | None:
+    tree = (runs[0].versions or {}).get("noise")
+    if tree is None or tree["precision"] == "float32":
+        return None
+    of_gap = math.sqrt(2) * tree["beta"] * tree["nats"]
+    gaps = [gap for run in runs if run.heldout is not None for gap in run.heldout.after.values()]
+    return NoiseNumbers(tree["sentence"], len(gaps), sum(abs(gap) < 2 * of_gap for gap in gaps))
 
 
 def _seed(run: Run, objective: Objective, config: Config) -> SeedTrainingNumbers:

@@ -10,10 +10,17 @@ from trimtab.analysis.selection import MEASURES, Measure, MilestoneNumbers
 from trimtab.reporting.forest import EVEN
 from trimtab.reporting.numbers import training as numbers
 from trimtab.reporting.numbers.report import ObjectiveNumbers
-from trimtab.reporting.numbers.training import SIDES, HeldoutNumbers, HeldoutSide, SeedTrainingNumbers, TrainingNumbers
+from trimtab.reporting.numbers.training import (
+    SIDES,
+    HeldoutNumbers,
+    HeldoutSide,
+    NoiseNumbers,
+    SeedTrainingNumbers,
+    TrainingNumbers,
+)
 from trimtab.reporting.read import Selection
 from trimtab.reporting.sections import Block, Figures, Forest, ForestRow, Plot, Section, Table, Text
-from trimtab.reporting.text import duration, estimate_text, number, significant, size, value_text
+from trimtab.reporting.text import counted, duration, estimate_text, number, significant, size, value_text
 
 _LAST_TENTH = {
     "loss": "loss", "reward, chosen": "rewards/chosen", "reward, rejected": "rewards/rejected",
@@ -29,12 +36,23 @@ def training(training: TrainingNumbers | None, objective: ObjectiveNumbers) -> S
     blocks: list[Block] = [
         Text(f"Loss of one pair: {objective.formula}. Dead zone: {objective.dead_zone}.", "lead"),
         *([] if training.adapter is None else [Text(f"The adapter {training.adapter.sentence}.", "note")]),
+        *([] if training.noise is None else [Text(_noise(training.noise), "note")]),
         Figures(_plots(training)),
         _summary(training.seeds),
         *_epochs(training.seeds),
         *(_curve_table(entry) for entry in training.seeds),
     ]
     return Section("training", "Training", "Training", blocks)
+
+
+def _noise(noise: NoiseNumbers) -> str:
+    sentence = f"N{noise.sentence[1:]}."
+    if noise.n_unsure:
+        sentence += (
+            f" Of {counted(noise.n_pairs, 'held-out pair')} {noise.n_unsure:,} end with a reward gap of less than two "
+            "standard deviations of that: which side they count for is chance."
+        )
+    return sentence
 
 
 def _plots(training: TrainingNumbers) -> list[Plot]:

@@ -130,7 +130,7 @@ def _scorers(run: HeldoutRun, setup: RunSetup) -> tuple[Scorer, Scorer]:
     """Policy and reference: one set of weights where an adapter tells them apart, else two."""
 
     def scorer(model: Module) -> Scorer:
-        return checked_scorer(model, packed=setup.config.engine.packed, checkpointing="off", pairs=run.pairs)
+        return checked_scorer(model, setup, pairs=run.pairs)
 
     base, folder = load_unaligned(setup).model, setup.folder.intact(setup.folder.model)
     if setup.config.adapter.kind != "none":
@@ -138,7 +138,7 @@ def _scorers(run: HeldoutRun, setup: RunSetup) -> tuple[Scorer, Scorer]:
         return policy, policy
     loaded = models.load(
         str(folder),
-        dtype=setup.config.engine.dtype,
+        dtype=setup.precision,
         device=setup.config.engine.device,
         trust_remote_code=setup.config.model.trust_remote_code,
         offline=True,
