@@ -150,3 +150,14 @@ def without_clock(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Metrics less what depends on the machine's speed and history."""
     clock = {"seconds", "step_seconds", "tokens_per_second", "peak_memory_bytes"}
     return [{key: value for key, value in row.items() if key not in clock} for row in rows]
+
+
+def same_training(one: Folder, two: Folder) -> None:
+    """Bit-identical weights, metrics and held-out rewards."""
+    a, b = weights(one), weights(two)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+    assert without_clock(store.read_jsonl(one.metrics)) == without_clock(store.read_jsonl(two.metrics))
+    assert store.read_jsonl(one.visits) == store.read_jsonl(two.visits)
+    assert store.read_json(one.heldout) == store.read_json(two.heldout)
+    assert store.read_json(one.selection) == store.read_json(two.selection)

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.analysis.calibration import calibration, chance_error, expected_calibration_error, reliability_bins
+from trimtab.analysis.calibration import (
+    calibration,
+    chance_error,
+    expected_calibration_error,
+    reliability_bins,
+    temperature,
+)
 from trimtab.errors import DataError
 
 
@@ -97,3 +103,35 @@ def test_chance_covers_what_is_calibrated_and_not_what_is_not() -> None:
             within[stretched] += calibration(scaled).ece < chance_error(scaled, n_draws=200).below95
     assert within[1] >= 52  # 95 of 100 in the long run
     assert within[4] <= 3
+
+
+def test_the_temperature_by_hand() -> None:
+    """Three gaps of 1 and one of −1: the slope 3σ(−b) − σ(b) is zero where e^b = 3, so T = 1 / ln 3 = .910."""
+    heat = temperature([1.0, 1.0, 1.0, -1.0])
+    assert heat.value == pytest.approx(1 / math.log(3), rel=1e-9)
+    assert heat.ci95 is None  # four pairs do not reject b = 0, where T has no end
+    many = temperature([1.0] * 300 + [-1.0] * 100)
+    assert many.value == pytest.approx(1 / math.log(3), rel=1e-9)
+    assert many.ci95 is not None
+    for end in many.ci95:  # 2·400·(¾·ln(¾/σ(b)) + ¼·ln(¼/σ(−b))) = 1.959964²
+        chosen = 1 / (1 + math.exp(-1 / end))
+        ratio = 2 * 400 * (0.75 * math.log(0.75 / chosen) + 0.25 * math.log(0.25 / (1 - chosen)))
+        assert ratio == pytest.approx(1.959964**2, rel=1e-5)
+    assert temperature([2 * gap for gap in [1.0] * 300 + [-1.0] * 100]).value == pytest.approx(2 / math.log(3))
+
+
+@pytest.mark.parametrize("gaps", [[1.0, 2.0], [-1.0, -2.0, 0.5], [0.0, 0.0], []])
+def test_no_temperature_mends_a_reward_that_never_errs_or_ranks_backwards(gaps: list[float]) -> None:
+    assert temperature(gaps).value is None
+
+
+def test_the_temperature_finds_the_factor_that_the_gaps_were_stretched_by() -> None:
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(200):
+        truth = rng.normal(0.8, 1.0, 400)
+        signed = np.abs(truth) * np.where(rng.random(400) < 1 / (1 + np.exp(-np.abs(truth))), 1.0, -1.0)
+        heat = temperature(3.0 * signed)
+        assert heat.ci95 is not None
+        inside += heat.ci95[0] <= 3.0 <= heat.ci95[1]
+    assert inside >= 183  # 95 % of 200, less 2.3 standard deviations

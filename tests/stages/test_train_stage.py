@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 import torch
 
-from stage_runs import Recorder, align, make_config, make_pairs, prepare, weights, without_clock, write_model
+from stage_runs import (
+    Recorder,
+    align,
+    make_config,
+    make_pairs,
+    prepare,
+    weights,
+    write_model,
+)
+from stage_runs import same_training as same
 from trimtab import config as configuration
 from trimtab import store
 from trimtab.config import Config
@@ -37,17 +46,6 @@ DROPOUT = LORA | {"dropout": 0.2}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "qwen")
-
-
-def same(one: Folder, two: Folder) -> None:
-    """Bit-identical weights, metrics and held-out rewards."""
-    a, b = weights(one), weights(two)
-    assert a.keys() == b.keys()
-    assert all(torch.equal(tensor, b[name]) for name, tensor in a.items())
-    assert without_clock(store.read_jsonl(one.metrics)) == without_clock(store.read_jsonl(two.metrics))
-    assert store.read_jsonl(one.visits) == store.read_jsonl(two.visits)
-    assert store.read_json(one.heldout) == store.read_json(two.heldout)
-    assert store.read_json(one.selection) == store.read_json(two.selection)
 
 
 # --- what a run writes --------------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trimtab.analysis.intervals import FloatArray, Interval, finite, rate_interval
+from trimtab.analysis.estimates import estimate
+from trimtab.analysis.intervals import NO_INTERVAL, Z_95, FloatArray, Interval, finite, rate_interval
 from trimtab.errors import DataError
+from trimtab.records import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +152,42 @@ def chance_error(reward_gaps: npt.ArrayLike, *, n_bins: int = 10, seed: int = 0,
         right_N = np.where(scores.right == 0.5, 0.5, rng.random(n) < scores.confidence)  # a gap of 0 stays half right
         errors.append(np.abs((right_N - scores.confidence) @ members_NB).sum() / n)
     return Chance(float(np.mean(errors)), float(np.quantile(errors, 0.95)))
+
+
+def temperature(reward_gaps: npt.ArrayLike) -> Estimate:
+    """The T of which σ(gap / T) is the likeliest account of the labels: above 1 the gaps are over-confident.
+
+    Temperature scaling (Guo et al. 2017, §4.2) of a logistic model without intercept; its interval holds what the
+    likelihood ratio does not reject, and is None where that has no end. No value where all gaps that are not 0 have one
+    sign, or their sum is not above 0: no temperature mends that. Raises DataError for a gap that is not finite.
+    """
+    from scipy.optimize import brentq
+
+    right = score_gaps(reward_gaps).right
+    gaps: FloatArray = np.asarray(reward_gaps, dtype=np.float64)
+
+    def report(value: float, ci95: Interval) -> Estimate:
+        return estimate(value, ci95, n=len(gaps), method="profile likelihood over pairs")
+
+    if not (0.0 in right and 1.0 in right and gaps.sum() > 0):
+        return report(math.nan, NO_INTERVAL)
+
+    def log_likelihood(sharpness: float) -> float:
+        return -float(np.logaddexp(0.0, -sharpness * gaps).sum())
+
+    def slope(sharpness: float) -> float:
+        return float((gaps / (1 + np.exp(np.clip(sharpness * gaps, -700, 700)))).sum())
+
+    most = 1 / float(np.abs(gaps).max())
+    while slope(most) > 0:
+        most *= 2
+    best = brentq(slope, 0.0, most)
+
+    def excess(sharpness: float) -> float:
+        return 2 * (log_likelihood(best) - log_likelihood(sharpness)) - Z_95**2
+
+    if excess(0.0) <= 0:
+        return report(1 / best, NO_INTERVAL)
+    while excess(most) < 0:
+        most *= 2
+    return report(1 / best, (1 / brentq(excess, best, most), 1 / brentq(excess, 0.0, best)))

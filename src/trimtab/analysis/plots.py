@@ -25,7 +25,7 @@ def loss_plot(seeds: Sequence[Curves], *, step_zero: float | None = None) -> str
         figure, axes = _panel(seeds, height=150)
         _line(axes, seeds, "loss", colour=PALETTE["after"])
         if step_zero is not None:
-            _level(axes, step_zero, label="at the reference")
+            _level(axes, step_zero, label="before the first step")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         return to_svg(figure, title="Training loss a step")
 

@@ -79,6 +79,14 @@ COMMANDS = {
         "Write report.html, report.md and report.json: CONFIG or RUN, then --section.key VALUE.",
     ),
     "plan": ("pipeline:plan", "Say what a run or a sweep would do and need, without starting it: CONFIG, or keys."),
+    "reward": (
+        "pipeline:reward",
+        """Train a reward model on pairs: DATA --model M [--out DIR] [--section.key VALUE].
+
+        The same audit, hold-out, engine and resuming as `run`, which goes on with it, too. A tenth of the prompts is
+        held out unless --data.holdout says otherwise. Use it as --judge reward:DIR.
+        """,
+    ),
     "sweep": (
         "pipeline:sweep",
         """Map a grid: [CONFIG] [--grid KEY=V1,V2] [--grid KEY=V1,V2] [--seeds K] [--section.key VALUE].
@@ -116,6 +124,13 @@ COMMANDS = {
     "calibrate": (
         "results:calibrate",
         "Calibration before and after, on held-out pairs: reward gap, next token, drift. Writes calibration.html.",
+    ),
+    "check": (
+        "results:check",
+        """Did it harm? Tasks of lm-eval before and after, paired: RUN --tasks FILE.yaml,NAME. In the report, too.
+
+        Needs pip install 'trimtab[check]'. What a model has answered is kept, so a stopped check goes on.
+        """,
     ),
     "probe": (
         "results:probe",

@@ -44,6 +44,21 @@ def run(
     command.main(config, reporter=reporter(quiet=quiet), resume=resume, resume_anyway=resume_anyway)
 
 
+def reward(
+    data: str,
+    /,
+    *,
+    resume_anyway: ResumeAnyway = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    keys: Keys = NO_KEYS,
+) -> None:
+    from trimtab.commands import reward as command
+
+    config = command.resolve_config(data, tree(keys))
+    show(command.main(config, reporter=reporter(quiet=quiet), resume_anyway=resume_anyway), as_json, command.lines)
+
+
 def _estimate(config: Config, dry_run: bool, as_json: bool) -> None:
     """What judging would take; nothing is asked and nothing is written."""
     if not dry_run:

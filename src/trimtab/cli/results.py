@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trimtab.cli.app import AsJson
+from trimtab.cli.app import AsJson, switch
 from trimtab.cli.terminal import reporter, show
 
 
@@ -20,6 +20,21 @@ def calibrate(
 
     measurement = command.main(run_folder, reporter=reporter(), trust_remote_code=trust_remote_code)
     show(measurement, as_json, command.lines)
+
+
+def check(
+    run_folder: str,
+    *,
+    tasks: Annotated[str, Parameter(help="task files (YAML) and names, parted by commas")],
+    limit: Annotated[int | None, Parameter(help="the first N samples of each task")] = None,
+    chat: Annotated[bool, switch("ask in the model's chat template")] = False,
+    offline: Annotated[bool, switch("never reach for the Hub")] = False,
+    as_json: AsJson = False,
+) -> None:
+    from trimtab.commands import check as command
+
+    result = command.main(run_folder, tasks=tasks, limit=limit, chat=chat, offline=offline, reporter=reporter())
+    show(result, as_json, command.lines)
 
 
 def probe(*run_folders: str, as_json: AsJson = False) -> None:

@@ -22,6 +22,8 @@ _OF_COMPARING = frozenset({"rubric", "both_orders"})  # MT-Bench marks answers o
 
 def disagreement(config: Sections) -> str:
     """Why a configuration cannot be run as it is written; empty when it can."""
+    if config.objective.value().on_scores and config.benchmark.name != "none":
+        return "a reward model answers nothing: --benchmark none; a later run takes it as --judge reward:FOLDER"
     if reason := _impossible(config):
         return reason
     if config.engine.shrinking == "on" and (reason := _cannot_shrink(config)):

@@ -23,7 +23,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from trimtab.data.prompt_shortening import last_turn, shorter_prompts
 from trimtab.data.rendering import DEFAULT_VARIABLES, Form, PlainForm, TemplateForm
 from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
 from trimtab.data.turn_end import TurnEnd, find_turn_end
-from trimtab.errors import DataError
+from trimtab.errors import DataError, ModelError
 from trimtab.records import Message, Pair, TokenPair, digest
 
 if TYPE_CHECKING:
@@ -216,6 +216,36 @@ class ChatTemplate:
 
     def _with_end(self, ids: Ids) -> Ids:
         return ids[: ids.index(self.end_id) + 1] if self.end_id in ids else (*ids, self.end_id)
+
+    # ---- for a reward model
+
+    @cached_property
+    def closing_ids(self) -> Ids:
+        """What the template writes behind an answer, from its end of turn on: `<|im_end|>` and a line feed, say.
+
+        Whoever renders a whole conversation sees it to its last token, and there a classifier reads its score. Raises
+        ModelError where the template ends an answer otherwise.
+        """
+        ids = self._encode([self.form.ending])[0] if self.form.ending else ()
+        if self.end_id not in ids:
+            raise ModelError(
+                "the tokenizer has no chat template that ends an answer, so a reward model would be read at another "
+                "token than it was trained at",
+                remedy="take an instruct model, or put a chat_template.jinja into the model's folder",
+            )
+        return ids[ids.index(self.end_id) :]
+
+    def close(self, pair: TokenPair) -> TokenPair:
+        """The pair with both responses closed as the template does it, a cut one too: scores are read behind that."""
+
+        def closed(ids: Ids, *, cut: bool) -> Ids:
+            return (ids if cut else ids[:-1]) + self.closing_ids
+
+        return replace(
+            pair,
+            chosen_ids=closed(pair.chosen_ids, cut=pair.chosen_cut),
+            rejected_ids=closed(pair.rejected_ids, cut=pair.rejected_cut),
+        )
 
     # ---- text and ids
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from trimtab.engine import head
 from trimtab.engine.finite import name_list
-from trimtab.engine.packing import Group, Pack, Span, lay_out, pack_groups
+from trimtab.engine.packing import Group, Pack, Span, lay_out
 from trimtab.engine.scoring import PromptStates, Scorer, States, sum_by_response
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
@@ -244,7 +244,7 @@ class _Batch:
         )
 
     def _packs(self, groups: Sequence[Group]) -> tuple[Pack, ...]:
-        return pack_groups(groups, budget_tokens=self.pack_tokens, layout=self.scorer.layout)
+        return self.scorer.packs(groups, pack_tokens=self.pack_tokens)
 
     def _pairs_to_solve(self) -> list[int]:
         return self.loss_P.isnan().nonzero()[:, 0].tolist()

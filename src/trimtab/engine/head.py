@@ -126,7 +126,7 @@ class Head:
         is returned. `solve` is asked once a unit; units cover the rows in order."""
         if not _is_plain_linear(self.module):
             with torch.enable_grad():
-                return _by_autograd(self.logps(hidden_NH, targets_N), units, solve)
+                return by_autograd(self.logps(hidden_NH, targets_N), units, solve)
         with torch.no_grad():
             back = torch.zeros_like(hidden_NH)
             unit_gradient = self._frozen_unit if self.unit_rows is None else self._unit
@@ -242,10 +242,11 @@ class OwnLogits:
     def gradient(self, logits_NV: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
         """As `Head.gradient`."""
         with torch.enable_grad():
-            return _by_autograd(self.logps(logits_NV, targets_N), units, solve)
+            return by_autograd(self.logps(logits_NV, targets_N), units, solve)
 
 
-def _by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Root:
+def by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Root:
+    """A root at numbers that have a graph of their own, one a row; `solve` is asked once a unit."""
     detached_N = logps_N.detach()
     return Root(logps_N, torch.cat([solve(unit, detached_N[unit]) for unit in units]))
 

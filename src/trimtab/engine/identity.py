@@ -52,6 +52,32 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
 
 
+def is_classifier(folder: Path) -> bool:
+    """Whether a model folder holds a sequence classifier, as a reward model is one."""
+    try:
+        tree = store.read_json(folder / "config.json")
+    except StoreError:  # whoever loads it says what is wrong
+        return False
+    architectures = tree.get("architectures") if isinstance(tree, dict) else None
+    return isinstance(architectures, list) and any(str(n).endswith("ForSequenceClassification") for n in architectures)
+
+
+def reward_folder_of(name: str, *, offline: bool = False) -> Path:
+    """`folder_of` a reward model, which may be named by the folder of the run that trained it.
+
+    Raises ModelError for a run that has none.
+    """
+    folder = folder_of(name, offline=offline)
+    if is_classifier(folder / "model"):
+        return folder / "model"
+    if (folder / "plan.json").is_file():
+        raise ModelError(
+            f"{folder} is a run that has no reward model",
+            remedy="name a finished run of `trimtab reward`, or one of its seeds",
+        )
+    return folder
+
+
 def folder_of(name: str, *, revision: str | None = None, offline: bool = False) -> Path:
     """The folder with the model's files; those of a Hub model are fetched into the Hub's own cache first."""
     if Path(name).is_dir():

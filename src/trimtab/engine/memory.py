@@ -108,6 +108,11 @@ class Shape:
                 models.freeze_embeddings(model)
             return replace(cls.of(model if lora is None else models.attach_lora(model, **lora)), quantized=small)
 
+    def scoring(self) -> Shape:
+        """As a reward model: one output a response in place of logits, and the language model's head learns nothing."""
+        head = 0 if self.tied or self.adapter else self.hidden * self.vocabulary
+        return replace(self, trainable=self.trainable - head + self.hidden, vocabulary=1, head_learns=False)
+
     @property
     def adapter(self) -> bool:
         return self.reach is not None

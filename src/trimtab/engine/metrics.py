@@ -62,6 +62,8 @@ def row(
         "tokens_per_second": tokens / step_seconds,
         "peak_memory_bytes": peak_memory_bytes,
     }
+    if objective.on_scores:
+        del row["logps/chosen"], row["logps/rejected"]  # the scores, which are the rewards
     if objective.needs_reference:
         pull_R = pull(objective, result.log_ratios, result.coefficients_R)
         row |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}

@@ -99,7 +99,7 @@ def load(
     from transformers import AutoModelForCausalLM
 
     local = offline or folder is not None
-    with _quiet(), _one_message(name, offline=offline):
+    with quiet(), _one_message(name, offline=offline):
         tokenizer = load_tokenizer(name, revision=revision, offline=local, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             name,
@@ -119,7 +119,7 @@ def load(
 _NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights (tokenizer.save_pretrained(FOLDER))."
 
 
-def _inspect_folder(folder: Path) -> None:
+def _inspect_folder(folder: Path, *, classifier: bool = False) -> None:
     """The mistakes that can be seen before anything is loaded."""
     adapter = identity.is_adapter(folder)
     if not adapter and not (folder / "config.json").is_file():
@@ -138,6 +138,11 @@ def _inspect_folder(folder: Path) -> None:
     if adapter:
         AdapterFolder.read(folder)
         return
+    if not classifier and identity.is_classifier(folder):
+        raise ModelError(
+            f"{folder}: a reward model, which scores answers and writes none",
+            remedy="use it as a judge (--judge reward:FOLDER), or name a causal language model here",
+        )
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ModelError(f"{folder}: no tokenizer beside the weights", remedy=_NO_TOKENIZER)
 
@@ -148,7 +153,7 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
 
     adapter = AdapterFolder.read(folder)
     base = load(adapter.base, **options)
-    with _quiet(), _one_message(str(folder), offline=True):
+    with quiet(), _one_message(str(folder), offline=True):
         model = adapters.merge(base.model, adapter)
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
@@ -176,10 +181,10 @@ def plain_folder(folder: Path, *, trust_remote_code: bool = False, offline: bool
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """Around loading from a local folder: mistakes that can be seen come first, transformers is quiet, and what it
-    raises is one ModelError with a remedy."""
-    _inspect_folder(folder)
-    with _quiet(), _one_message(str(folder), offline=True):
+    """Around loading a classifier from a local folder: mistakes that can be seen come first, transformers is quiet, and
+    what it raises is one ModelError with a remedy."""
+    _inspect_folder(folder, classifier=True)
+    with quiet(), _one_message(str(folder), offline=True):
         yield
 
 
@@ -349,7 +354,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
     )
     adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub
-    with _quiet():
+    with quiet():
         model.save_pretrained(str(folder), **adapter)
         if adapter:  # PEFT saves no generation config, and the base's does not know where answers end now
             causal_lm_of(model).generation_config.save_pretrained(str(folder))
@@ -379,7 +384,7 @@ def _file_digest(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice from transformers while we load or save; its settings come back after."""
     from transformers.utils import logging
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from trimtab.engine import adapters, models
 from trimtab.engine.head import Head, OwnLogits, chunk_rows
 from trimtab.engine.packing import Group, Pack, Span, pack_groups
+from trimtab.engine.score_head import ScoreHead
 from trimtab.engine.scoring import Scorer, States
 from trimtab.errors import NumericsError
 from trimtab.records import TokenPair
@@ -124,18 +125,24 @@ def _read_pack(policy: Scorer, reference: Scorer, pack: Pack) -> Iterator[Readin
         )
 
 
+def _language_head(scorer: Scorer) -> Head | OwnLogits:
+    assert not isinstance(scorer.head, ScoreHead), "a score has no next token"
+    return scorer.head
+
+
 def _read_chunks(
     policy: Scorer, policy_states: States, reference: Scorer, reference_states: States, span: Span
 ) -> Iterator[tuple[NextToken, NextToken, Tensor]]:
     """Policy, reference and their divergence along one response, a few rows at a time."""
     policy_NH, targets_N = _rows(policy_states, span)
     reference_NH, _ = _rows(reference_states, span)
-    n_rows = _rows_at_once(policy.head, policy_NH)
+    policy_head, reference_head = _language_head(policy), _language_head(reference)
+    n_rows = _rows_at_once(policy_head, policy_NH)
     for start in range(0, len(targets_N), n_rows):
         chunk = slice(start, start + n_rows)
-        policy_MV = policy.head.logits(policy_NH[chunk]).log_softmax(-1)
+        policy_MV = policy_head.logits(policy_NH[chunk]).log_softmax(-1)
         with models.reference_mode(reference.model):
-            reference_MV = reference.head.logits(reference_NH[chunk]).log_softmax(-1)
+            reference_MV = reference_head.logits(reference_NH[chunk]).log_softmax(-1)
         targets_M = targets_N[chunk]
         next_tokens = NextToken.of(policy_MV, targets_M), NextToken.of(reference_MV, targets_M)
         yield *next_tokens, divergence(policy_MV, reference_MV)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left, insort
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, assert_never
 
 from trimtab.records import TokenPair
@@ -105,7 +105,8 @@ class Pack:
     """One flat row of T tokens and what to read from it. N counts response tokens (targets).
 
     ids_T, positions_T: token ids and positions; segments: (prompt length, response lengths) a group, in row order;
-    take_N: row that predicts each target; targets_N: the response tokens; spans: one a response, in target order.
+    take_N: row that predicts each target; targets_N: the response tokens; spans: one a response, in target order;
+    ends_R: row of each response's last token, in the spans' order.
     """
 
     groups: tuple[Group, ...]
@@ -115,6 +116,7 @@ class Pack:
     take_N: tuple[int, ...]
     targets_N: tuple[int, ...]
     spans: tuple[Span, ...]
+    ends_R: tuple[int, ...]
 
     @property
     def n_tokens(self) -> int:
@@ -144,6 +146,15 @@ class Pack:
         """The caller's response indices, in target order."""
         return tuple(span.key for span in self.spans)
 
+    def at_ends(self) -> Pack:
+        """The same rows, of which one a response is read: that of its last token, for what scores whole responses."""
+        return replace(
+            self,
+            take_N=self.ends_R,
+            targets_N=tuple(self.targets_N[span.stop - 1] for span in self.spans),
+            spans=tuple(Span(span.key, place, place + 1) for place, span in enumerate(self.spans)),
+        )
+
     @property
     def sequences(self) -> tuple[tuple[tuple[int, ...], int], ...]:
         """Every response as a row of its own, in target order: (prompt + response ids, prompt length)."""
@@ -166,6 +177,7 @@ def lay_out(groups: Sequence[Group], *, behind: Pack | None = None) -> Pack:
     take: list[int] = []
     targets: list[int] = []
     spans: list[Span] = []
+    ends: list[int] = []
     segments: list[Segment] = []
     stands = {} if behind is None else behind.prompts_at
     offset = 0 if behind is None else behind.n_tokens
@@ -184,6 +196,7 @@ def lay_out(groups: Sequence[Group], *, behind: Pack | None = None) -> Pack:
             spans.append(Span(key, len(targets), len(targets) + len(response)))
             take.append(last_prompt_row)
             take += range(first_row, first_row + len(response) - 1)
+            ends.append(first_row + len(response) - 1)
             targets += response
     return Pack(
         groups=tuple(groups),
@@ -193,6 +206,7 @@ def lay_out(groups: Sequence[Group], *, behind: Pack | None = None) -> Pack:
         take_N=tuple(take),
         targets_N=tuple(targets),
         spans=tuple(spans),
+        ends_R=tuple(ends),
     )
 
 

@@ -73,7 +73,7 @@ class RewardModel:
         scores: list[float | None] = [None] * len(ids)
         in_window = [place for place, row in enumerate(ids) if len(row) <= self.window]
         for batch in _batches(in_window, ids):
-            for place, score in zip(batch, self._score([ids[place] for place in batch]), strict=True):
+            for place, score in zip(batch, self.score_ids([ids[place] for place in batch]), strict=True):
                 if not math.isfinite(score):
                     raise NumericsError(
                         f"{self.name}: the score of answer {place + 1} of {len(ids)} is {score}",
@@ -92,8 +92,11 @@ class RewardModel:
         return list(self.tokenizer("\n\n".join(message.content for message in before), answer.content).input_ids)
 
     @torch.inference_mode()
-    def _score(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """A decoder's classifier reads the last token that is not padding: padding must be no token of a text."""
+    def score_ids(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The logit of each row of ids, in one batch.
+
+        A decoder's classifier reads the last token that is not padding: padding must be no token of a text.
+        """
         config = self.model.config.get_text_config()
         configured_pad = config.pad_token_id
         pad = configured_pad if configured_pad is not None else _pad_id(rows, below=config.vocab_size)

@@ -40,6 +40,7 @@ from trimtab.engine.mixed import mixed_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
 from trimtab.engine.noise import ROUNDING, Noise, Tolerance, widened
 from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack_groups
+from trimtab.engine.score_head import ScoreHead
 from trimtab.engine.screening import Prompts
 from trimtab.errors import ModelError
 
@@ -86,7 +87,7 @@ class Scorer:
         self.model = model
         self.mixed = mixed
         self.reason = "turned off by configuration" if packed == "off" else ""
-        self.head: Head | OwnLogits = OwnLogits()
+        self.head: Head | OwnLogits | ScoreHead = OwnLogits()
         self.shares_prompts = False
         self._ways: tuple[Way, ...] = ()
         self._base = causal_lm_of(model)
@@ -139,6 +140,17 @@ class Scorer:
         if self._noise is None:
             self._noise = self._check(self_check_packs.sample(groups))
         return self.layout
+
+    def read_scores(self, module: nn.Linear) -> None:
+        """From here on `module` at a response's last token gives its one number, in place of its log-probabilities.
+        After `prepare`, which proves the packs on the language model's own head: a fresh one says nothing."""
+        assert self._noise is not None, "packs are proved before another head reads them"
+        self.head = ScoreHead(module)
+
+    def packs(self, groups: Sequence[Group], *, pack_tokens: int) -> tuple[Pack, ...]:
+        """The groups in packs of at most `pack_tokens`, laid out as this scorer computes and reads them."""
+        packs = pack_groups(groups, budget_tokens=pack_tokens, layout=self.prepare(groups))
+        return tuple(pack.at_ends() for pack in packs) if isinstance(self.head, ScoreHead) else packs
 
     @contextmanager
     def attention(self) -> Iterator[None]:
@@ -195,8 +207,8 @@ class Scorer:
         return self.head.logps(states.hidden_NH, states.targets_N)
 
     def by_key(self, groups: Sequence[Group], *, pack_tokens: int) -> Iterator[tuple[int, Tensor]]:
-        """(key, per-token log p on the CPU) of every response, pack by pack, without gradient."""
-        for pack in pack_groups(groups, budget_tokens=pack_tokens, layout=self.prepare(groups)):
+        """(key, per-token log p on the CPU, or its one score) of every response, pack by pack, without gradient."""
+        for pack in self.packs(groups, pack_tokens=pack_tokens):
             with torch.no_grad():
                 logps_N = self.logps(pack).cpu()
             for span in pack.spans:
@@ -236,7 +248,10 @@ class Scorer:
         longest = max(len(ids) for ids, _ in sequences)
         ids_SL = torch.tensor([[*ids, *[ids[-1]] * (longest - len(ids))] for ids, _ in sequences], device=device)
         mask_SL = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in sequences], device=device)
-        take = [s * longest + t - 1 for s, (ids, n) in enumerate(sequences) for t in range(n, len(ids))]
+        if isinstance(self.head, ScoreHead):
+            take = [s * longest + len(ids) - 1 for s, (ids, _) in enumerate(sequences)]
+        else:
+            take = [s * longest + t - 1 for s, (ids, n) in enumerate(sequences) for t in range(n, len(ids))]
         take_N, targets_N = torch.tensor(take, device=device), torch.tensor(pack.targets_N, device=device)
         inputs = {"input_ids": ids_SL, "attention_mask": mask_SL, "use_cache": False}
         if isinstance(self.head, OwnLogits):

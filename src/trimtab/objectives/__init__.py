@@ -6,6 +6,7 @@
     pointwise        apo_zero, apo_down, apo_hinge_zero, apo_hinge_softplus, nca_pair, bco_pair, sppo_hard
     batchwise        aot, aot_unpaired, sft
     reference_free   simpo, repo
+    on_scores        bradley_terry, which trains a reward model
     modified         length_normalize, ld_alpha, sft_weight
     registry         names, make, table
     pull             coefficients by autograd, and against those at the reference
@@ -17,6 +18,7 @@ from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
 from trimtab.objectives.log_ratios import LogRatios
 from trimtab.objectives.modified import Modified
 from trimtab.objectives.objective import Objective
+from trimtab.objectives.on_scores import BradleyTerry
 from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
 from trimtab.objectives.reference_free import Repo, Simpo
@@ -33,6 +35,7 @@ __all__ = [
     "ApoHingeZero",
     "ApoZero",
     "BcoPair",
+    "BradleyTerry",
     "Discopop",
     "Dpo",
     "DpoHinge",

@@ -12,6 +12,7 @@ from trimtab.errors import ConfigError
 from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
 from trimtab.objectives.modified import Modified
 from trimtab.objectives.objective import Objective, Value
+from trimtab.objectives.on_scores import BradleyTerry
 from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
 from trimtab.objectives.reference_free import Repo, Simpo
@@ -25,6 +26,7 @@ _CLASSES: dict[str, type[Objective]] = {
 }  # fmt: skip
 
 NAMES: tuple[str, ...] = tuple(_CLASSES)
+_CLASSES[BradleyTerry.name] = BradleyTerry  # of `trimtab reward`: no choice among the objectives of a policy
 MODIFIERS: tuple[str, ...] = tuple(f.name for f in fields(Modified) if f.name != "objective")
 
 
@@ -51,7 +53,7 @@ def make(name: str, **parameters: object) -> Objective:
     """
     build, own = _class(name), defaults(name)
     for key in parameters:
-        if key not in own and key not in MODIFIERS:
+        if key not in own and (key not in MODIFIERS or name == BradleyTerry.name):
             raise _misplaced_key_error(name, key, tuple(own))
     objective = build(**{key: value for key, value in parameters.items() if key in own})
     modifiers = {key: value for key, value in parameters.items() if key in MODIFIERS}
@@ -106,7 +108,9 @@ _ELSEWHERE = {
 
 def _misplaced_key_error(name: str, key: str, own: tuple[str, ...]) -> ConfigError:
     """A parameter of another objective, or of none."""
-    takes = f"{name} takes {', '.join(own) or 'no parameters'}; modifiers are {', '.join(MODIFIERS)}"
+    takes = f"{name} takes {', '.join(own) or 'no parameters'}"
+    if name != BradleyTerry.name:
+        takes += f"; modifiers are {', '.join(MODIFIERS)}"
     owners = [owner for owner in NAMES if key in defaults(owner)]
     if owners:
         return ConfigError(f"{key} does not apply to {name}; it belongs to {', '.join(owners)}", remedy=takes)

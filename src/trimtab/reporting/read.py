@@ -18,7 +18,7 @@ from trimtab.errors import DataError, StoreError
 from trimtab.judging.answer_files import question_id
 from trimtab.judging.mt_bench import read_marks
 from trimtab.judging.official import LengthTables
-from trimtab.records import Answer, Verdict
+from trimtab.records import Answer, Pair, Verdict
 from trimtab.reporting.judges import JudgeCanary, canaries_of
 from trimtab.reporting.metrics import Metrics
 from trimtab.runtime.benchmark_prompts import length_tables
@@ -74,6 +74,23 @@ class Heldout:
 
 
 @dataclass(frozen=True, slots=True)
+class PairFacts:
+    """A held-out pair beside its rewards: characters of its responses, and how much better in truth the chosen one is,
+    in the wind tunnel."""
+
+    chosen_characters: int
+    rejected_characters: int
+    quality_gap: float | None
+
+    @classmethod
+    def of(cls, pair: Pair) -> PairFacts:
+        meta = dict(pair.meta)
+        has_truth = {"quality_chosen", "quality_rejected"} <= meta.keys()
+        gap = float(meta["quality_chosen"]) - float(meta["quality_rejected"]) if has_truth else None
+        return cls(len(pair.chosen), len(pair.rejected), gap)
+
+
+@dataclass(frozen=True, slots=True)
 class Screening:
     """Counts of `screening.json`; None where the run did not count them."""
 
@@ -125,7 +142,8 @@ class Run:
     `verdicts` are by judge, the truth first; `unaligned_verdicts` are the chosen judge's on the unaligned model against
     a published baseline. `marks` are (question, turn, mark) of the aligned and the unaligned model, where a judge
     marked single answers. `judge` is the run's record of who judged, with what, at what cost. `edited` names the
-    answers and verdicts that someone changed after their stage. `plan`, `versions` and `audit` are the files as they
+    answers and verdicts that someone changed after their stage. `pair_facts` are by id of the held-out pair, of reward
+    models alone. `plan`, `versions` and `audit` are the files as they
     are: the report prints them.
     """
 
@@ -140,6 +158,7 @@ class Run:
     screening: Screening | None
     selection: Selection | None
     edited: tuple[str, ...]
+    pair_facts: Mapping[str, PairFacts] = field(default_factory=dict)
     baseline: Answers = field(default_factory=dict)
     after: Answers = field(default_factory=dict)
     unaligned: Answers = field(default_factory=dict)
@@ -175,6 +194,8 @@ def read(folder: Folder, setup: RunSetup) -> Run:
         selection=_optional(folder.selection, Selection.from_json),
         edited=tuple(folder.edited_files()),
     )
+    if setup.objective.on_scores and run.heldout is not None:
+        run = replace(run, pair_facts=_pair_facts(folder.data / "pairs.jsonl", run.heldout))
     if name is None:
         return run
     run = replace(
@@ -187,11 +208,17 @@ def read(folder: Folder, setup: RunSetup) -> Run:
     return _with_answers(run, folder, setup, name)
 
 
+def check(folder: Folder) -> Mapping[str, Any] | None:
+    """What `trimtab check` left in the run's own folder, as it is; None where it was not asked."""
+    return _optional(folder.check, _json_object)
+
+
 def files(folder: Folder, setup: RunSetup) -> list[Path]:
     """The files that `read` would read and that are there, in a fixed order: what a report is made from."""
     name = setup.benchmark_name
     paths = [folder.plan, folder.versions, folder.data / "audit.json", folder.metrics, folder.heldout]
     paths += [folder.screening, folder.selection]
+    paths += [folder.data / "pairs.jsonl"] if setup.objective.on_scores else []
     if name is not None:
         paths += [folder.baseline_answers(name)]
         paths += [of(name, turns=turns) for turns in (False, True) for of in (folder.answers, folder.unaligned_answers)]
@@ -283,6 +310,14 @@ def _tables(setup: RunSetup) -> LengthTables | None:
         return length_tables(setup.official_benchmark, source=setup.texts)
     except DataError as error:
         return LengthTables(None, None, notes=(error.message,))
+
+
+def _pair_facts(path: Path, heldout: Heldout) -> dict[str, PairFacts]:
+    try:
+        pairs = (Pair.from_json(row) for row in store.iter_jsonl(path))
+        return {pair.id: PairFacts.of(pair) for pair in pairs if pair.id in heldout.after}
+    except FORMAT_ERRORS as error:
+        raise _not_ours(path, error) from error
 
 
 def _judges(folder: Folder, benchmark: str) -> Iterator[tuple[str, Path]]:

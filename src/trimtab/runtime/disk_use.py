@@ -66,7 +66,8 @@ def disk_use(setup: RunSetup, *, pairs: Sequence[TokenPair], n_heldout: int) -> 
         ),
         n_checkpoints=keep + 1,
         n_finished=checkpoints_after_success(keep),
-        model=weights + _tokenizer_bytes(setup),
+        # a reward model is saved with its adapter merged, beside the parts that it is made of
+        model=weights + (4 * shape.parameters if setup.objective.on_scores else 0) + _tokenizer_bytes(setup),
         milestones=weights * milestones.n_with_weights(config.select, setup.order(len(pairs)), n_heldout=n_heldout),
         keeps_milestones=config.select.keep,
         reference=sum(map(_reference_bytes, pairs)) if setup.objective.needs_reference else 0,

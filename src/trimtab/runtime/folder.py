@@ -87,6 +87,11 @@ class Folder:
         return self.root / "heldout.json"
 
     @property
+    def check(self) -> Path:
+        """What the models could do before and after, by sample; only where `trimtab check` was asked."""
+        return self.root / "check.json"
+
+    @property
     def milestones(self) -> Path:
         """Weights that the run may end with, until it has; afterwards only with `select.keep`."""
         return self.root / "milestones"

@@ -18,6 +18,15 @@ from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft")
+_POLICY_LIMITS = (
+    "- These figures say how the training went. Whether the answers are better is a matter for a judge: see the run's "
+    "report."
+)
+_REWARD_USE = (
+    "- `AutoModelForSequenceClassification` loads it; its one logit at the end of a conversation in the chat template "
+    "is the score. Only the difference of two scores of one prompt means something. Its bias for length and its "
+    "calibration are in the run's report."
+)
 
 
 def text(
@@ -28,20 +37,21 @@ def text(
     selection: Selection,
 ) -> str:
     """The card, in Markdown with the Hub's front matter. `rows` of metrics.jsonl, `heldout` as heldout.json has it."""
-    config, objective = setup.config, setup.objective
+    config, objective, on_scores = setup.config, setup.objective, setup.objective.on_scores
     parameters = ", ".join(f"{name} {value}" for name, value in objective.parameters().items() if value is not None)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     lines = [
         "---",
-        "library_name: " + ("peft" if config.adapter.kind == "lora" else "transformers"),
+        "library_name: " + ("peft" if config.adapter.kind == "lora" and not on_scores else "transformers"),
         f"base_model: {json.dumps(config.model.name)}",
-        "pipeline_tag: text-generation",
-        "tags: [trimtab, preference-optimization, alignment]",
+        f"pipeline_tag: text-{'classification' if on_scores else 'generation'}",
+        f"tags: [trimtab, {'reward-model' if on_scores else 'preference-optimization, alignment'}]",
         "---",
         "",
-        f"# {_safe(config.model.name)}, aligned with {objective.name}",
+        f"# {_safe(config.model.name)}{', a reward model' if on_scores else f', aligned with {objective.name}'}",
         "",
-        f"{_kind(config)} of `{_safe(config.model.name)}` on the preference pairs of `{_safe(config.data.source)}`, "
+        f"{_kind(config, on_scores=on_scores)} of `{_safe(config.model.name)}` on the preference pairs of "
+        f"`{_safe(config.data.source)}`, "
         f"made by trimtab {__version__} ({versions}).",
         "",
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),
@@ -50,8 +60,7 @@ def text(
         *([f"- Warning: {selection.warning}"] if selection.warning else []),
         *_heldout_figures(heldout),
         *_changes(resuming.changes(setup.folder)),
-        "- These figures say how the training went. Whether the answers are better is a matter for a judge: see the "
-        "run's report.",
+        _REWARD_USE if on_scores else _POLICY_LIMITS,
         "",
         "## Configuration",
         "",
@@ -63,7 +72,11 @@ def text(
     return "\n".join(lines)
 
 
-def _kind(config: Config) -> str:
+def _kind(config: Config, *, on_scores: bool) -> str:
+    if on_scores and config.adapter.kind == "lora":
+        return "Sequence classifier with one output (trained as a LoRA adapter, which is merged in)"
+    if on_scores:
+        return "Sequence classifier with one output"
     if config.adapter.quantize != "none":
         return (
             f"LoRA adapter, trained against the base with its matrices in 4 bit ({config.adapter.quantize}; to be "

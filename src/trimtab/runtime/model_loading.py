@@ -9,7 +9,7 @@ from typing import Any
 from trimtab import windtunnel
 from trimtab.config import Config
 from trimtab.data.chat import ChatTemplate
-from trimtab.engine import models, quantized, recompute
+from trimtab.engine import models, quantized, recompute, score_head
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
 from trimtab.records import TokenPair
@@ -45,9 +45,13 @@ def load_trainable(setup: RunSetup) -> tuple[Any, Any]:
     models.end_generation_at(bundle.model, chat_template(bundle).stop_ids)  # the saved model says where it ends
     if setup.config.train.freeze_embeddings:
         models.freeze_embeddings(bundle.model)
-    if (lora := setup.lora_options) is None:
-        return bundle.model, bundle.tokenizer
-    return models.attach_lora(bundle.model, **lora), bundle.tokenizer
+    if setup.objective.on_scores:
+        score_head.require_family(bundle.model)
+    lora = setup.lora_options
+    model = bundle.model if lora is None else models.attach_lora(bundle.model, **lora)
+    if setup.objective.on_scores:
+        score_head.attach(model)
+    return model, bundle.tokenizer
 
 
 def chat_template(bundle: models.Loaded) -> ChatTemplate:
@@ -72,4 +76,6 @@ def checked_scorer(
     mixed = (precision or setup.precision) == "mixed"
     scorer = Scorer(model, packed=setup.config.engine.packed, checkpointing=checkpointing, mixed=mixed)
     scorer.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
+    if (module := score_head.module_of(model)) is not None:
+        scorer.read_scores(module)
     return scorer

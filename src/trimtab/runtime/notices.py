@@ -7,7 +7,7 @@ from trimtab.runtime.precision import NoiseMeaning
 from trimtab.runtime.run_setup import RunSetup
 
 
-def notices(setup: RunSetup, scorer: Scorer, *, noise: NoiseMeaning, pack_tokens: int) -> list[str]:
+def notices(setup: RunSetup, scorer: Scorer, *, noise: NoiseMeaning | None, pack_tokens: int) -> list[str]:
     """The objective's regime, the path and how it computes, and what was switched off."""
     engine, objective = setup.config.engine, setup.objective
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
@@ -16,9 +16,9 @@ def notices(setup: RunSetup, scorer: Scorer, *, noise: NoiseMeaning, pack_tokens
     machine = f"{scorer.device.type}, {threads}" if scorer.device.type == "cpu" else str(scorer.device)
     lines = [
         *objective.notices(),
-        f"{path}, up to {pack_tokens:,} tokens each, {noise.precision} on {machine}, {attention}",
+        f"{path}, up to {pack_tokens:,} tokens each, {setup.precision} on {machine}, {attention}",
     ]
-    if noise.precision != "float32":
+    if noise is not None and noise.precision != "float32":
         lines.append(noise.sentence)
     if setup.model_folder != setup.source_folder:
         lines.append(

@@ -3,6 +3,8 @@
 An objective reads log-ratios on a scale of its own: a hinge lets go of a response at m/β nats, a sigmoid bends over
 about 1/β. Noise far below that scale decides nothing; noise near it would decide which responses are active.
 
+The noise of a reward model's scores is not measured: there `auto` is float32.
+
 `engine.dtype auto` takes the first precision that this processor is made for (`candidates`) whose noise, measured on
 this model and these pairs, is harmless, and float32 where there is none. No timing has a say, so that runs repeat. The
 choice is kept in the run folder: a resumed run does not choose again.
@@ -18,6 +20,7 @@ from trimtab import store
 from trimtab.engine import models
 from trimtab.engine.models import Precision
 from trimtab.engine.noise import Noise
+from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter
@@ -86,7 +89,7 @@ class NoiseMeaning:
 def settle(setup: RunSetup, *, reporter: Reporter) -> None:
     """Makes the choice that `engine.dtype auto` leaves open and keeps it. Wants tokenised pairs."""
     folder = setup.folder
-    if setup.config.engine.dtype != "auto" or folder.precision.is_file():
+    if setup.config.engine.dtype != "auto" or folder.precision.is_file() or setup.objective.on_scores:
         return
     setup.use_threads()
     pairs = folder.train_pairs()
@@ -104,3 +107,15 @@ def settle(setup: RunSetup, *, reporter: Reporter) -> None:
     store.write_json(
         folder.precision, {"precision": precision, "measured": [meaning.to_json() for meaning in meanings]}
     )
+
+
+def harmless_noise(setup: RunSetup, scorer: Scorer, pairs: Sequence[TokenPair]) -> NoiseMeaning | None:
+    """What the noise means for this run; None for a reward model, which reads no log-ratios.
+
+    Raises ConfigError where it could decide which responses are active.
+    """
+    if setup.objective.on_scores:
+        return None
+    noise = NoiseMeaning.of(setup.precision, scorer.noise, setup.objective, pairs)
+    noise.require_harmless()
+    return noise

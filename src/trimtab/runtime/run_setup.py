@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trimtab.engine.order import Order
 
 FULL_RATE, ADAPTER_RATE = 1e-6, 1e-5  # an adapter starts at zero and takes a tenfold rate
+REWARD_RATES = {"none": 1e-5, "lora": 1e-4}  # a head that begins at zero has further to go
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,14 @@ class RunSetup:
         from trimtab.engine import memory
 
         config = self.config
-        return memory.Shape.of_folder(
+        shape = memory.Shape.of_folder(
             self.model_folder,
             lora=self.lora_options,
             freeze_embeddings=config.train.freeze_embeddings,
             quantize=config.adapter.quantize != "none",
             trust_remote_code=config.model.trust_remote_code,
         )
+        return shape.scoring() if self.objective.on_scores else shape
 
     # --- the machine -------------------------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class RunSetup:
             precision: Precision = configured
         elif self.folder.precision.is_file():
             precision = store.read_json(self.folder.precision)["precision"]
-        elif has_units:
+        elif has_units and not self.objective.on_scores:
             precision = next(iter(models.candidates(self.device, parameters=self.memory_shape.parameters)), "float32")
         else:
             precision = "float32"
@@ -191,12 +193,18 @@ class RunSetup:
 
 def set_up(config: Config) -> RunSetup:
     """The run that a configuration describes. Nothing is loaded, fetched or written yet."""
-    train = config.train
+    train, objective = config.train, config.objective.value()
     return RunSetup(
         config=config,
         folder=Folder(Path(config.out)),
-        objective=config.objective.value(),
-        peak_learning_rate=train.learning_rate or (ADAPTER_RATE if config.adapter.kind == "lora" else FULL_RATE),
+        objective=objective,
+        peak_learning_rate=train.learning_rate or _default_rate(config.adapter.kind, on_scores=objective.on_scores),
         benchmark_name=benchmark_prompts.file_name(config.benchmark),
         official_benchmark=benchmark_prompts.official_name(config.benchmark),
     )
+
+
+def _default_rate(adapter: str, *, on_scores: bool) -> float:
+    if on_scores:
+        return REWARD_RATES[adapter]
+    return ADAPTER_RATE if adapter == "lora" else FULL_RATE

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from trimtab.engine import checkpoint, finite, gradient, optim, reference
+from trimtab.engine import checkpoint, finite, gradient, models, optim, reference, score_head
 from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Forecast
@@ -55,6 +56,11 @@ class TrainingState:
         if self.reference is None:
             return None
         return gradient.weighted_sums(self.reference.of_pairs(pairs), pairs, self.objective)
+
+    def save_parts(self, into: Path) -> None:
+        """The model as it is, into an existing folder: what `model/` holds, or, of a reward model, what makes it."""
+        write = score_head.save_parts if self.setup.objective.on_scores else models.save
+        write(self.model, self.tokenizer, into)
 
     def save(self) -> None:
         """Commit a checkpoint, and prune older ones."""

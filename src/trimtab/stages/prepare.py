@@ -100,7 +100,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
         store.JsonLines(into / "train.jsonl") as train,
         store.JsonLines(into / "heldout.jsonl") as heldout,
     ):
-        for pair, tokens in _sound_pairs(source, auditor, template, limits, reporter=reporter):
+        for pair, tokens in _sound_pairs(setup, source, auditor, template, limits, reporter=reporter):
             if pair.id in text_audit.dropped_ids:
                 continue
             pairs.append(pair.to_json())
@@ -135,7 +135,7 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     template, limits = template_of(setup)
     source = _source(setup, limit=limit, reporter=reporter)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
-    sound = list(_sound_pairs(source, auditor, template, limits, reporter=reporter))
+    sound = list(_sound_pairs(setup, source, auditor, template, limits, reporter=reporter))
     report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
     dropped_ids = report.dropped_ids  # a later row contradicted some
     sound = [(pair, tokens) for pair, tokens in sound if pair.id not in dropped_ids]
@@ -226,16 +226,23 @@ def _outcomes(source: _Source, description: str, *, reporter: Reporter) -> Itera
 
 
 def _sound_pairs(
-    source: _Source, auditor: Auditor, template: ChatTemplate, limits: TokenLimits, *, reporter: Reporter
+    setup: RunSetup,
+    source: _Source,
+    auditor: Auditor,
+    template: ChatTemplate,
+    limits: TokenLimits,
+    *,
+    reporter: Reporter,
 ) -> Iterator[tuple[Pair, TokenPair]]:
     """Pairs in which the auditor finds nothing wrong, with their tokens; a later row may still contradict one."""
+    on_scores = setup.objective.on_scores
     for outcome in _outcomes(source, "reading and tokenising pairs", reporter=reporter):
         pair = auditor.see(outcome)
         if pair is None:
             continue
         tokens = auditor.see_tokens(template.tokenize_pair(pair, **limits))
         if tokens is not None:
-            yield pair, tokens
+            yield pair, template.close(tokens) if on_scores else tokens
 
 
 def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> _Source:
@@ -304,15 +311,17 @@ def template_of(setup: RunSetup) -> tuple[ChatTemplate, TokenLimits]:
     """The tokenizer's template, and the limits (tokens) within which it puts a pair."""
     data, folder = setup.config.data, setup.model_folder
     architecture = read_config(folder, trust_remote_code=setup.config.model.trust_remote_code)
+    rows: int | None = getattr(architecture, "vocab_size", None)
+    template = load_chat_template(str(folder), offline=True, embedding_rows=rows)
     longest = data.max_prompt_tokens + data.max_response_tokens
+    room = (window(architecture) or longest) - (len(template.closing_ids) if setup.objective.on_scores else 0)
     limits = TokenLimits(
         max_prompt_tokens=data.max_prompt_tokens,
         max_response_tokens=data.max_response_tokens,
-        max_tokens=min(longest, window(architecture) or longest),
+        max_tokens=min(longest, room),
         min_response_tokens=data.min_response_tokens,
     )
-    rows: int | None = getattr(architecture, "vocab_size", None)
-    return load_chat_template(str(folder), offline=True, embedding_rows=rows), limits
+    return template, limits
 
 
 def _evaluation_prompts(setup: RunSetup) -> frozenset[str] | None:

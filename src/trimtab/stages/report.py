@@ -23,11 +23,12 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Report a run: one seed, or several pooled into the folder that holds theirs."""
     target, seeds = setup.folder, setup.each_seed()
     files = [store.file_digest(seed.folder.intact(path)) for seed in seeds for path in read.files(seed.folder, seed)]
-    inputs = digest([FORMAT, __version__, config_digest(setup.config), files])
+    check = read.check(target)
+    inputs = digest([FORMAT, __version__, config_digest(setup.config), files, check])
     if target.is_done("report", inputs):
         reporter.say("report: nothing has changed")
         return
-    report = report_of([read.read(seed.folder, seed) for seed in seeds], setup)
+    report = report_of([read.read(seed.folder, seed) for seed in seeds], setup, check=check)
     words = report_words(report)
     page = report_page(report, words)
     store.write_json(target.report("json"), fields_form(report) | fields_form(words))

@@ -40,12 +40,19 @@ from trimtab.errors import NumericsError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair, digest
-from trimtab.runtime import memory_fit, milestones, model_card, precision, resuming, screening_summary
+from trimtab.runtime import (
+    memory_fit,
+    milestones,
+    model_card,
+    precision,
+    resuming,
+    saved_model,
+    screening_summary,
+)  # fmt: skip
 from trimtab.runtime.disk_use import checkpoints_after_success, disk_use
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.model_loading import checked_scorer, load_trainable
 from trimtab.runtime.notices import notices
-from trimtab.runtime.precision import NoiseMeaning
 from trimtab.runtime.run_identity import reference_key, run_identity
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
@@ -112,12 +119,11 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) ->
         return
     setup.use_threads()
     training = _load(setup, identity, reporter=reporter, resume_anyway=resume_anyway)
-    noise = NoiseMeaning.of(setup.precision, training.scorer.noise, setup.objective, training.pairs)
-    noise.require_harmless()
+    noise = precision.harmless_noise(setup, training.scorer, training.pairs)
     for line in notices(setup, training.scorer, noise=noise, pack_tokens=training.pack_tokens):
         reporter.say(f"train: {line}")
     if folder.versions.is_file():
-        checked = {"attention": training.scorer.attention_name, "noise": noise.to_json()}
+        checked = {"attention": training.scorer.attention_name, "noise": None if noise is None else noise.to_json()}
         store.write_json(folder.versions, store.read_json(folder.versions) | checked)
     with stop_on_signal() as stop:
         _steps(training, stop, reporter)
@@ -349,9 +355,7 @@ def _take_milestone(training: TrainingState, stop: Stop) -> None:
         )
     except Interrupted:
         return
-    training.milestones.take(
-        training.step, evidence=evidence, save=lambda into: models.save(training.model, training.tokenizer, into)
-    )
+    training.milestones.take(training.step, evidence=evidence, save=training.save_parts)
 
 
 def _save_every(setup: RunSetup, order: Order) -> int:
@@ -388,10 +392,7 @@ def _finish(training: TrainingState, reporter: Reporter) -> None:
     card = model_card.text(setup, rows=store.read_jsonl(folder.metrics), heldout=heldout, selection=selection)
 
     def write(into: Path) -> None:
-        if selection.picked == training.step:
-            models.save(training.model, training.tokenizer, into)
-        else:
-            training.milestones.copy(selection.picked, into)
+        saved_model.write(training, selection.picked, into)
         store.write_text(into / "README.md", card)
 
     store.commit_folder(folder.model, write)

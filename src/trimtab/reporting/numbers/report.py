@@ -12,7 +12,9 @@ from trimtab.config import Config, PythonObjectiveSection, to_json
 from trimtab.config.flags import as_words
 from trimtab.objectives import Objective
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers, benchmark_numbers
+from trimtab.reporting.numbers.check import CheckNumbers, check_numbers
 from trimtab.reporting.numbers.compute_saved import SavedNumbers, saved_numbers
+from trimtab.reporting.numbers.reward import RewardNumbers, reward_numbers
 from trimtab.reporting.numbers.samples import SampleGroup, sample_groups
 from trimtab.reporting.numbers.training import (
     HeldoutNumbers,
@@ -36,10 +38,18 @@ class ObjectiveNumbers:
     parameters: Mapping[str, float | None]
     dead_zone: str
     source: str
+    on_scores: bool
 
     @classmethod
     def of(cls, objective: Objective) -> ObjectiveNumbers:
-        return cls(objective.name, objective.formula, objective.parameters(), objective.dead_zone, objective.source)
+        return cls(
+            objective.name,
+            objective.formula,
+            objective.parameters(),
+            objective.dead_zone,
+            objective.source,
+            objective.on_scores,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,8 @@ class Report:
     compute_saved: SavedNumbers | None
     heldout: HeldoutNumbers | None
     milestones: MilestoneNumbers | None
+    reward: RewardNumbers | None
+    check: CheckNumbers | None
     edited: tuple[EditedFiles, ...]
     audit: Mapping[str, Any] | None
     samples: tuple[SampleGroup, ...]
@@ -82,8 +94,8 @@ class Report:
     reproduce: Reproduction
 
 
-def report_of(runs: Sequence[Run], setup: RunSetup) -> Report:
-    """Every number of runs that differ in their seed."""
+def report_of(runs: Sequence[Run], setup: RunSetup, *, check: Mapping[str, Any] | None = None) -> Report:
+    """Every number of runs that differ in their seed. `check`: what `trimtab check` left."""
     first, objective, config = runs[0], setup.objective, setup.config
     benchmark = benchmark_numbers(runs)
     return Report(
@@ -97,6 +109,8 @@ def report_of(runs: Sequence[Run], setup: RunSetup) -> Report:
         compute_saved=saved_numbers(runs),
         heldout=heldout_numbers(runs),
         milestones=milestone_numbers(runs),
+        reward=reward_numbers(runs),
+        check=None if check is None else check_numbers(check),
         edited=tuple(EditedFiles(run.seed, run.edited) for run in runs if run.edited),
         audit=first.audit,
         samples=_samples(first, benchmark),

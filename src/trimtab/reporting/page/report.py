@@ -10,7 +10,7 @@ from trimtab.config import default_of, keys
 from trimtab.reporting.glossary import GLOSSARY
 from trimtab.reporting.json_form import fields_form
 from trimtab.reporting.numbers.report import Report
-from trimtab.reporting.page import answers, compute_saved, data, judges, marks, training
+from trimtab.reporting.page import answers, check, compute_saved, data, judges, marks, reward, training
 from trimtab.reporting.sections import (
     Block,
     Bullets,
@@ -28,11 +28,13 @@ from trimtab.reporting.words.report import ReportWords
 
 
 def report_page(report: Report, words: ReportWords) -> Page:
-    benchmark = report.benchmark
+    benchmark, on_scores = report.benchmark, report.objective.on_scores
     sections = [
+        reward.ranking(report.heldout, report.reward),
         judges.win_rates(benchmark),
         marks.marks(benchmark),
         answers.families(benchmark),
+        check.check(report.check),
         judges.judge(benchmark),
         answers.lengths(benchmark),
         training.training(report.training, report.objective),
@@ -41,6 +43,7 @@ def report_page(report: Report, words: ReportWords) -> Page:
         training.milestones(report.milestones),
         answers.samples(report.samples),
         data.data(report.audit),
+        reward.use(report.config["out"]) if on_scores else None,
         _reproduce(report),
         Section("gaps", "Not measured", "What was not measured", [Bullets(words.not_measured)])
         if words.not_measured
@@ -49,9 +52,10 @@ def report_page(report: Report, words: ReportWords) -> Page:
     ]
     return Page(
         kind="report",
-        title=f"{report.config['model']['name']} aligned with {report.config['objective']['name']}",
+        title=report.config["model"]["name"]
+        + (" as a reward model" if on_scores else f" aligned with {report.config['objective']['name']}"),
         subject=_subject(report),
-        question="Did it help?",
+        question="Does it rank as the labels do?" if on_scores else "Did it help?",
         sentences=[*words.headline, *words.regime, *words.symptoms],
         sections=[section for section in sections if section is not None],
         json_name="report.json",

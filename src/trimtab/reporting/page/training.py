@@ -37,7 +37,7 @@ def training(training: TrainingNumbers | None, objective: ObjectiveNumbers) -> S
         Text(f"Loss of one pair: {objective.formula}. Dead zone: {objective.dead_zone}.", "lead"),
         *([] if training.adapter is None else [Text(f"The adapter {training.adapter.sentence}.", "note")]),
         *([] if training.noise is None else [Text(_noise(training.noise), "note")]),
-        Figures(_plots(training)),
+        Figures(_plots(training, on_scores=objective.on_scores)),
         _summary(training.seeds),
         *_epochs(training.seeds),
         *(_curve_table(entry) for entry in training.seeds),
@@ -55,7 +55,7 @@ def _noise(noise: NoiseNumbers) -> str:
     return sentence
 
 
-def _plots(training: TrainingNumbers) -> list[Plot]:
+def _plots(training: TrainingNumbers, *, on_scores: bool) -> list[Plot]:
     curves = [entry.curves for entry in training.seeds]
     columns = {name for table in curves for name in table}
     drawings = []
@@ -63,12 +63,12 @@ def _plots(training: TrainingNumbers) -> list[Plot]:
         svg = plots.loss_plot(curves, step_zero=training.step_zero)
         drawings.append(Plot(svg, "Loss", "mean over the pairs of a step"))
     if {"rewards/chosen", "rewards/rejected"} <= columns:
-        note = "β · log-ratio, by side, and the gap between them"
+        note = f"{'the score' if on_scores else 'β · log-ratio'}, by side, and the gap between them"
         drawings.append(Plot(plots.reward_plot(curves), "Rewards", note))
     if {"pull/chosen", "pull/rejected"} <= columns and not training.has_dead_zone:
         note = "gradient of a response against its own at the start, by side"
         drawings.append(Plot(plots.pull_plot(curves), "Pull", note))
-    elif {"active/chosen", "active/rejected"} <= columns:
+    elif {"active/chosen", "active/rejected"} <= columns and not on_scores:
         note = "share with a gradient that is not exactly zero, by side"
         drawings.append(Plot(plots.active_plot(curves), "Active responses", note))
     return drawings

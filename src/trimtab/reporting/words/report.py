@@ -12,7 +12,7 @@ from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.report import EditedFiles, Report
 from trimtab.reporting.sections import Sentence, sentence
 from trimtab.reporting.text import interval, number, with_sign
-from trimtab.reporting.words import judges, lengths, training
+from trimtab.reporting.words import check, judges, lengths, reward, training
 
 NO_BENCHMARK = (
     "**Whether the answers got better was not measured**: no benchmark was asked. "
@@ -39,6 +39,9 @@ class ReportWords:
 
 
 def report_words(report: Report) -> ReportWords:
+    if report.objective.on_scores:
+        sentences = [*reward.reward(report.heldout, report.reward), *training.milestones(report.milestones)]
+        return ReportWords(sentences, [], training.symptoms(report.training), _training_gaps(report))
     return ReportWords(
         headline(report), training.regime(report.training), training.symptoms(report.training), not_measured(report)
     )
@@ -58,6 +61,7 @@ def headline(report: Report) -> list[Sentence]:
             *details,
         ]
         sentences += _scores(benchmark.scores) + lengths.lengths(benchmark)
+    sentences += check.check(report.check)
     sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
     return sentences + [_edit_warning(entry) for entry in report.edited]
 
@@ -118,7 +122,11 @@ def _scores(scores: ScoreNumbers | None) -> list[Sentence]:
 
 def not_measured(report: Report) -> list[str]:
     """What a reader would look for and will not find, and how to get it."""
-    gaps = _benchmark_gaps(report)
+    return _benchmark_gaps(report) + _training_gaps(report)
+
+
+def _training_gaps(report: Report) -> list[str]:
+    gaps: list[str] = []
     if report.training is None:
         gaps.append("Training curves: metrics.jsonl is not in the run folder.")
     if report.heldout is None:

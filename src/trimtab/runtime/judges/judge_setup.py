@@ -44,7 +44,7 @@ def require(setup: RunSetup) -> None:
         else:
             rubric(setup)
     if judge.kind == "reward":
-        identity.folder_of(judge.model, revision=None, offline=setup.config.offline)
+        identity.reward_folder_of(judge.model, offline=setup.config.offline)
 
 
 def rubric(setup: RunSetup) -> Rubric:

@@ -27,7 +27,7 @@ class RewardJudge:
 
     def __init__(self, setup: RunSetup, cache: VerdictCache, *, reporter: Reporter, stop: Stop) -> None:
         self.config, self.cache, self.reporter, self.stop = setup.config, cache, reporter, stop
-        self.folder = identity.folder_of(self.config.judge.model, revision=None, offline=self.config.offline)
+        self.folder = identity.reward_folder_of(self.config.judge.model, offline=self.config.offline)
         self.weights = identity.identify(str(self.folder)).weights
         self.name = f"{self.config.judge.name}@{self.weights[:8]}"
         self.n_scored = self.n_cached = 0  # answers

@@ -80,6 +80,11 @@ def find(run_folder: str, *, trust_remote_code: bool) -> HeldoutRun:
         raise ConfigError(f"{root} is no run folder: it has no config.json", remedy="name the folder of a run")
     flags = {"model": {"trust_remote_code": True}} if trust_remote_code else {}
     setup = set_up(config.resolve(merge(files.read_run(root, flags=flags), flags)))
+    if setup.objective.on_scores:
+        raise ConfigError(
+            f"{root} holds a reward model, which predicts no next token",
+            remedy="`trimtab report` has the calibration of its rewards",
+        )
     seed_setups = setup.each_seed()
     pairs = [_heldout_pairs(seed_setup) for seed_setup in seed_setups]
     if any(seed_pairs != pairs[0] for seed_pairs in pairs):

@@ -1,0 +1,107 @@
+"""Capability check: what the unaligned and the aligned model can do, by tasks of lm-eval, into `check.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trimtab import config, store
+from trimtab.config import files
+from trimtab.errors import ConfigError
+from trimtab.progress import Reporter
+from trimtab.reporting.json_form import fields_form
+from trimtab.reporting.numbers.check import CheckNumbers, check_numbers
+from trimtab.reporting.words.check import change_text
+from trimtab.reporting.words.check import check as sentences
+from trimtab.runtime import capability, set_up
+from trimtab.runtime.capability import CapabilityModel
+from trimtab.runtime.run_setup import RunSetup
+from trimtab.stages import report
+
+FORMAT = 1  # raise when check.json's keys change
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of a check."""
+
+    numbers: CheckNumbers
+
+    def to_json(self) -> dict[str, Any]:
+        return fields_form(self.numbers) | {"headline": [entry.to_json() for entry in sentences(self.numbers)]}
+
+
+def main(
+    run_folder: str,
+    *,
+    tasks: str,
+    limit: int | None = None,
+    chat: bool = False,
+    offline: bool = False,
+    reporter: Reporter,
+) -> Check:
+    """Ask both models, write `check.json`, and report the run anew. `tasks`: files and names, parted by commas.
+
+    Raises UserError where lm-eval is not installed, a task cannot be had, or the run has no model yet.
+    """
+    specs = [spec.strip() for spec in tasks.split(",") if spec.strip()]
+    if not specs or (limit is not None and limit < 1):
+        raise ConfigError("there is nothing to ask", remedy="write --tasks FILE.yaml,NAME and a --limit of 1 or more")
+    capability.require_library()
+    setup = _finished_run(run_folder)
+    tasks_read = capability.load_tasks(specs, limit=limit, offline=offline or setup.config.offline)
+    setup.use_threads()
+    root, seeds = setup.folder.root, setup.each_seed()
+    with (
+        store.lock(root),
+        reporter.track("capability check", total=(1 + len(seeds)) * len(tasks_read), unit="tasks") as advance,
+    ):
+
+        def scores(seed: RunSetup, folder: Path) -> list[dict[str, Any]]:
+            model = CapabilityModel(folder, dtype=seed.config.engine.dtype, device=seed.config.engine.device)
+            rows = []
+            for task in tasks_read:
+                rows.append(model.scores(task, limit=limit, chat=chat).to_json())
+                advance(1)
+            return rows
+
+        tree = {
+            "format": FORMAT,
+            "lm_eval": metadata.version(capability.PACKAGE),
+            "limit": limit,
+            "chat": chat,
+            "unaligned": scores(setup, setup.model_folder),
+            "seeds": [
+                {"seed": seed.config.seed, "tasks": scores(seed, seed.folder.intact(seed.folder.model))}
+                for seed in seeds
+            ],
+        }
+        store.write_json(setup.folder.check, tree)
+        report.main(setup, reporter=reporter)
+    return Check(check_numbers(tree))
+
+
+def _finished_run(run_folder: str) -> RunSetup:
+    root = Path(run_folder)
+    if not (root / "config.json").is_file():
+        raise ConfigError(f"{root} is no run folder: it has no config.json", remedy="name the folder of a run")
+    setup = set_up(config.resolve(files.read_run(root, flags={})))
+    if setup.objective.on_scores:
+        raise ConfigError(f"{root} holds a reward model, which answers nothing", remedy="name a run of `trimtab run`")
+    for seed in setup.each_seed():
+        if not seed.folder.model.is_dir():
+            raise ConfigError(f"{root} has no trained model yet", remedy=f"finish it first: trimtab run {root}")
+    return setup
+
+
+def lines(check: Check) -> list[str]:
+    """For a terminal: the answer, then every measure."""
+    numbers = check.numbers
+    rows: Sequence[str] = [
+        f"  {measure.task} {measure.measure}: {change_text(measure)} ({measure.change.difference.n} samples)"
+        for measure in numbers.measures
+    ]
+    return [*(sentence.text.replace("**", "") for sentence in sentences(numbers)), *rows]
