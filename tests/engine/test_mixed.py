@@ -59,6 +59,21 @@ def test_gradients_come_of_rounded_numbers_and_are_rounded_once_more() -> None:
 
 
 @units
+def test_queries_keys_and_values_are_exact_forward_and_rounded_backward() -> None:
+    model = attach_lora(llama(), rank=4, alpha=8)
+    attention = model.get_base_model().model.layers[0].self_attn
+    names = mixed.exact_weights(model)
+    assert {id(p.base_layer.weight) for p in (attention.q_proj, attention.k_proj, attention.v_proj)} <= names
+    assert len(names) == 9  # of three layers, and none of the adapter's
+    x, weight, upstream = operands()
+    with mixed_linears(frozenset({id(weight)})):
+        y = linear(x, weight)
+    torch.testing.assert_close(y, linear(x, weight), **EXACT)
+    (to_x,) = torch.autograd.grad(y, x, upstream)
+    torch.testing.assert_close(to_x, rounded(rounded(upstream) @ rounded(weight)), atol=1e-3, rtol=2**-7)
+
+
+@units
 def test_what_is_outside_or_too_small_stays_exact() -> None:
     x, weight, _ = operands()
     narrow = torch.randn(16, 96)  # an adapter's way down
