@@ -73,7 +73,7 @@ def mixed_linears(exact: frozenset[int] = frozenset()) -> Iterator[None]:
     units) is computed as `matmul.faster_linears` does. Backward passes need not run within, but for layers that are
     run again there (activation checkpointing).
     """
-    if getattr(_state, "inside", False):
+    if is_active():
         yield
         return
     _state.inside = True
@@ -86,6 +86,27 @@ def mixed_linears(exact: frozenset[int] = frozenset()) -> Iterator[None]:
 
 _state = local()
 _Forward = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+
+
+def for_gradients(weight: Tensor) -> Tensor:
+    """The weight as products of a backward pass take it: in bfloat16 within `mixed_linears`, else as it is."""
+    is_mixed = is_active() and weight.dtype == torch.float32 and has_units(weight.device.type)
+    return rounded_weight(weight) if is_mixed else weight
+
+
+def add_product(into_MN: Tensor, a_MK: Tensor, b_NK: Tensor) -> None:
+    """into += a · bᵀ, without a temporary of the size of `into`, which may be wider than both."""
+    if into_MN.dtype == a_MK.dtype:
+        matmul.add_product(into_MN, a_MK, b_NK)
+        return
+    rows = max(1, matmul.BLOCK // len(b_NK))
+    for at in range(0, len(a_MK), rows):
+        into_MN[at : at + rows] += a_MK[at : at + rows] @ b_NK.T
+
+
+def is_active() -> bool:
+    """Whether this thread is within `mixed_linears`."""
+    return bool(getattr(_state, "inside", False))
 
 
 class _MixedLinears(TorchFunctionMode):
