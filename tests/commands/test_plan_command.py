@@ -91,7 +91,7 @@ def test_a_plan_from_a_part_of_the_rows_says_about(tmp_path: Path, capsys: pytes
     code, printed, said = call(words, capsys)
     assert code == 0, said
     assert "about" in printed
-    assert "from the first 1,000 rows" in printed
+    assert "from 1,000 of 1,500 rows" in printed
     told = json.loads(call([*words, "--json"], capsys)[1])
     assert (told["rows"], told["lengths_from"]) == (1500, 1000)
     assert told["train"]["pairs"] + told["heldout_pairs"] == pytest.approx(1500, abs=2)

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from trimtab.data.sources import read_rows
+from trimtab.data.mixture import row_counts
+from trimtab.data.sources import draw, read_rows
 from trimtab.errors import DataError
 
 ROWS = [{"prompt": f"Why {n}?", "chosen": f'yes,\n"{n}" é\u2028', "rejected": "no"} for n in range(3)]
@@ -458,3 +459,34 @@ def test_parts_in_json_columns_are_parts(tmp_path: Path) -> None:
         [{"type": "text", "text": "hello"}],
         '{"x": 1}',
     ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "limit", "counts"),
+    [
+        ([30, 40], [2, 1], None, [30, 15]),  # 30 · 3/2 = 45 in all
+        ([30, 40], [2, 1], 12, [8, 4]),
+        ([300, 100], None, 40, [30, 10]),  # by size
+        ([10, 10, 10], [1, 1, 1], 10, [4, 3, 3]),  # 10/3 each: the first of equal remainders
+        ([7, 100], [0.1, 0.2], None, [7, 14]),  # decimals as written: .3 is three tenths
+        ([5, 5], [1, 1], 100, [5, 5]),
+    ],
+)
+def test_row_counts(sizes: list[int], weights: list[float] | None, limit: int | None, counts: list[int]) -> None:
+    assert row_counts(sizes, weights, limit=limit) == counts
+
+
+def test_drawn_rows_keep_their_numbers(source: tuple[str, Path, list[str]]) -> None:
+    """Two of three rows, the same from every kind of source."""
+    _, path, ids = source
+    for seed in range(4):
+        places = draw(3, 2, seed=seed)
+        drawn = list(read_rows(str(path), limit=2, seed=seed))
+        assert drawn == [(ids[place], ROWS[place]) for place in places]
+    assert len({tuple(draw(3, 2, seed=seed)) for seed in range(20)}) == 3
+
+
+def test_draws_of_all_and_of_more_than_all() -> None:
+    assert draw(10, 4, seed=0) == draw(10, 4, seed=2**64)
+    assert draw(10, 10, seed=3) == list(range(10))
+    assert draw(10, 99, seed=3) == list(range(10))

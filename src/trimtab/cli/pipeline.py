@@ -159,7 +159,16 @@ def _missing_before(name: str, folder: Folder) -> list[str]:
     return [stage for stage, result in needs.get(name, []) if not result.exists()]
 
 
-def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NO_KEYS) -> None:
+def plan(
+    source: Source = None,
+    /,
+    *,
+    pilot_steps: Annotated[int | None, switch("make so many steps, and say what regime the run is heading for")] = None,
+    as_json: AsJson = False,
+    keys: Keys = NO_KEYS,
+) -> None:
+    if pilot_steps is not None and pilot_steps < 2:
+        raise ConfigError(f"--pilot-steps {pilot_steps} are too few", remedy="write --pilot-steps 20")
     flags = tree(keys)
     base = base_tree(source, flags)
     if "sweep" in base:
@@ -173,7 +182,11 @@ def plan(source: Source = None, /, *, as_json: AsJson = False, keys: Keys = NO_K
     from trimtab.commands import plan as command
     from trimtab.runtime import set_up
 
-    show(command.plan(set_up(config), reporter=reporter()), as_json, command.lines)
+    setup = set_up(config)
+    result = command.plan(setup, reporter=reporter())
+    if pilot_steps is not None:
+        result = command.pilot(result, setup, steps=pilot_steps, reporter=reporter())
+    show(result.to_json(), as_json, lambda _: command.lines(result))
 
 
 def sweep(

@@ -8,34 +8,34 @@ from typing import Any
 
 from trimtab import windtunnel
 from trimtab.config import Config, DataSection, ModelSection, section
+from trimtab.config.flags import setting
 from trimtab.data import audit as auditing
-from trimtab.data.formats import detect_format
+from trimtab.data.heldout import Split, SplitCounts
 from trimtab.data.problems import RowProblem
-from trimtab.data.sources import read_rows
 from trimtab.errors import DataError, RunError
 from trimtab.records import Pair, TokenPair
 from trimtab.runtime import set_up
+from trimtab.runtime.pair_source import PairSource, evaluation_rows, mixture, pair_source
 from trimtab.stages import prepare
-
-ENOUGH_PAIRS = 10_000  # training pairs remembered, to know that one of them is left; more are not needed for that
 
 
 @dataclass(frozen=True, slots=True)
 class SourceAudit:
     """The audit of one source. `template` says how rows were tokenised; None where no model was named.
 
-    `refusal` is why a run would not start on these rows; None where it would.
+    `split`: the sides of the kept rows. `refusal` is why a run would not start on these rows; None where it would.
     """
 
     source: str
     format: str
     audit: auditing.Audit
+    split: SplitCounts
     refusal: DataError | None
     template: str | None = None
 
     def lines(self) -> list[str]:
         """What was counted, a sentence a line."""
-        return [*self.audit.lines(), *([] if self.template is None else [self.template])]
+        return [*self.audit.lines(), *([] if self.template is None else [self.template]), *self.split.lines()]
 
     def to_json(self) -> dict[str, Any]:
         head = {"source": self.source, "format": self.format}
@@ -43,7 +43,12 @@ class SourceAudit:
             head["template"] = self.template
         rejected = [row.to_json() for row in self.audit.dropped_rows]
         verdict = {"starts": self.refusal is None, "reason": None if self.refusal is None else self.refusal.message}
-        return head | self.audit.to_json() | {"rejected": rejected, "lines": self.lines(), "verdict": verdict}
+        return (
+            head
+            | self.audit.to_json()
+            | self.split.to_json()
+            | {"rejected": rejected, "lines": self.lines(), "verdict": verdict}
+        )
 
     def require_start(self) -> None:
         """Raises RunError where a run would refuse these rows."""
@@ -59,24 +64,26 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
             "the pairs of the wind tunnel are sampled when a run begins: there is nothing to read yet",
             remedy="`trimtab prepare --out FOLDER` samples and audits them: FOLDER/data/audit.json",
         )
-    data = section(DataSection, "data", {**flags.get("data", {}), "source": source})
+    sources = setting("data.source", source)["data"]["source"]
+    data = section(DataSection, "data", {**flags.get("data", {}), "source": sources})
     assert isinstance(data, DataSection)
     offline = str(flags.get("offline", "false")).lower() == "true"
-    rows = read_rows(source, split=prepare.split_name(data), limit=data.limit, offline=offline)
-    shape = detect_format(rows.head, source=source, columns=data.columns)
-    train_ids: set[str] = set()
+    pairs = pair_source(mixture(data, offline=offline), columns=data.columns)
+    split = Split(data.holdout, evaluation=data.eval)
+    if (held := evaluation_rows(data, offline=offline)) is not None:
+        for outcome in pair_source([held], columns=data.columns).outcomes():
+            if isinstance(outcome, Pair):
+                split.hold(outcome)
 
     def outcomes() -> Iterator[Pair | RowProblem]:
-        for row_id, row in rows:
-            outcome = shape.to_pair(row_id, row)
-            enough = len(train_ids) >= ENOUGH_PAIRS
-            if isinstance(outcome, Pair) and not enough and not prepare.is_heldout(outcome, share=data.holdout):
-                train_ids.add(outcome.id)
+        for outcome in pairs.outcomes():
+            if isinstance(outcome, Pair):
+                split.side(outcome)
             yield outcome
 
     if "model" not in flags:
-        audit = auditing.audit(outcomes(), notes=lambda: shape.notes)
-        return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids))
+        audit = auditing.audit(outcomes(), notes=pairs.notes)
+        return _result(source, pairs, audit, data, split)
     model = section(ModelSection, "model", flags["model"])
     assert isinstance(model, ModelSection)
     template, limits = prepare.template_of(set_up(Config(model=model, data=data, offline=offline)))
@@ -85,16 +92,23 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
         return template.tokenize_pair(pair, **limits)
 
     audit = auditing.audit(
-        outcomes(), tokenize=tokenize, decode=template.decode, notes=lambda: [*shape.notes, *template.loss.sentences]
+        outcomes(), tokenize=tokenize, decode=template.decode, notes=lambda: [*pairs.notes(), *template.loss.sentences]
     )
-    return SourceAudit(source, shape.name, audit, _refusal(audit, data, train_ids), template=template.sentence)
+    return _result(source, pairs, audit, data, split, template=template.sentence)
 
 
-def _refusal(audit: auditing.Audit, data: DataSection, train_ids: set[str]) -> DataError | None:
+def _result(
+    source: str, pairs: PairSource, audit: auditing.Audit, data: DataSection, split: Split, template: str | None = None
+) -> SourceAudit:
+    counts = split.counts(audit.dropped_ids, sources=pairs.names)
+    return SourceAudit(source, pairs.format, audit, counts, _refusal(audit, data, counts), template=template)
+
+
+def _refusal(audit: auditing.Audit, data: DataSection, counts: SplitCounts) -> DataError | None:
     """What the stage `prepare` would stop with."""
     try:
         prepare.refuse_if_bad(audit, max_rejected=data.max_rejected)
-        prepare.refuse_without_training(len(train_ids - audit.dropped_ids), audit.n_kept)
+        prepare.refuse_without_training(counts)
     except DataError as error:
         return error
     return None

@@ -1,25 +1,29 @@
 """What a run will do and need, said before anything is written: pairs, steps, tokens, memory, time, disk.
 
-Lengths come from the data themselves: from all of them, or, of a long source, from its first rows.
+Lengths come from the data themselves: from all of them, or, of a long source, from rows drawn from it.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
 from trimtab import windtunnel
+from trimtab.analysis.outlook import Outlook
 from trimtab.disk import size
 from trimtab.engine import memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
+from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.records import TokenPair, digest
 from trimtab.reporting.text import duration
-from trimtab.runtime import memory_fit
+from trimtab.runtime import memory_fit, outlook_watch, set_up
 from trimtab.runtime.disk_use import DiskUse, disk_use
+from trimtab.runtime.outlook_words import heading
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.stages import prepare, reference, train
 from trimtab.stages.reference import ReferencePlan
@@ -78,6 +82,9 @@ class Plan:
     rows: int
     lengths_from: int
     heldout_pairs: int
+    leaked_pairs: int
+    evaluation: str | None
+    warning: str | None
     objective: Objective
     train: TrainPlan
     reference: ReferencePlan
@@ -90,12 +97,16 @@ class Plan:
     select: str
     seeds: int
     out: str
+    outlook: Outlook | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
             "lengths_from": self.lengths_from,
             "heldout_pairs": self.heldout_pairs,
+            "leaked_pairs": self.leaked_pairs,
+            "evaluation": self.evaluation,
+            "warning": self.warning,
             "objective": {"name": self.objective.name} | self.objective.parameters(),
             "step_zero_loss": self.objective.step_zero(),
             "notices": list(self.objective.notices()),
@@ -110,7 +121,7 @@ class Plan:
             "select": self.select,
             "seeds": self.seeds,
             "out": self.out,
-        }
+        } | ({} if self.outlook is None else {"outlook": self.outlook.to_json()})
 
 
 def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
@@ -120,18 +131,21 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     # only sampling takes long enough to be shown
     sampling_reporter = reporter if config.data.source == windtunnel.NAME else SilentReporter()
     sample = prepare.prepare(setup, reporter=sampling_reporter, limit=_sample_size(setup, rows))
-    prepare.refuse_if_bad(sample.audit, max_rejected=config.data.max_rejected)
-    training, heldout = prepare.split(sample, share=config.data.holdout)
+    training, heldout = sample.train, sample.heldout
     scale = rows / max(1, sample.audit.n_rows)
     # lengths repeat those of the sample; exact when that is everything
     pairs = list(islice(cycle(training), max(1, round(len(training) * scale))))
     train_plan = train.plan(setup, pairs)
     disk = disk_use(setup, pairs=pairs, n_heldout=len(heldout))
-    heldout_tokens = scale * sum(pair.n_tokens for pair in heldout)
+    heldout_scale = scale if config.data.eval is None else 1.0  # such a set is read whole
+    heldout_tokens = heldout_scale * sum(pair.n_tokens for pair in heldout)
     return Plan(
         rows=rows,
         lengths_from=sample.audit.n_rows,
-        heldout_pairs=round(len(heldout) * scale),
+        heldout_pairs=round(len(heldout) * heldout_scale),
+        leaked_pairs=round(sample.counts.leaked * scale),
+        evaluation=config.data.eval,
+        warning=sample.counts.warning if sample.audit.n_rows >= rows else None,
         objective=setup.objective,
         train=train_plan,
         reference=reference.plan(setup, pairs),
@@ -145,6 +159,33 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
         seeds=config.seeds,
         out=str(setup.folder.root),
     )
+
+
+def pilot(plan: Plan, setup: RunSetup, *, steps: int, reporter: Reporter) -> Plan:
+    """The plan with what `steps` optimizer steps of the run say of its course.
+
+    They are made in a temporary folder; what they need of the reference stays in its cache. Raises ConfigError where
+    they say nothing.
+    """
+    if not setup.objective.needs_reference:
+        raise ConfigError(
+            f"--pilot-steps: {setup.objective.name} has no reference to move away from", remedy="leave it out"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        train_section = setup.config.train.model_copy(update={"save_every": plan.train.steps})
+        trial = set_up(setup.config.model_copy(update={"out": folder, "seeds": 1, "train": train_section}))
+        prepare.main(trial, reporter=reporter)
+        reference.main(trial, reporter=reporter)
+        train.main(trial, reporter=SilentReporter(), until=steps)
+        pairs = trial.folder.train_pairs()
+        watch = outlook_watch.watch_from(trial, trial.order(len(pairs)), pairs)
+        outlook = watch.final or watch.early or watch.outlook()
+    if outlook is None:
+        first = outlook_watch.first_try(setup, plan.train.steps)
+        raise ConfigError(
+            f"--pilot-steps {steps}: too few to say where {plan.train.steps:,} steps lead", remedy=f"take {first:,}"
+        )
+    return replace(plan, outlook=outlook)
 
 
 def _sample_size(setup: RunSetup, rows: int) -> int:
@@ -229,7 +270,10 @@ def lines(plan: Plan) -> list[str]:
     """The plan for a terminal."""
     steps, engine, objective = plan.train, plan.engine, plan.objective
     exact = plan.lengths_from >= plan.rows
-    about, origin = ("", "") if exact else ("about ", f", from the first {plan.lengths_from:,} rows")
+    about, origin = ("", "") if exact else ("about ", f", from {plan.lengths_from:,} of {plan.rows:,} rows")
+    held_apart = (
+        "" if plan.evaluation is None else f" ({plan.evaluation}; {plan.leaked_pairs:,} with its prompts left out)"
+    )
     benchmark = f"{plan.benchmark}, {plan.benchmark_prompts} prompts" if plan.benchmark else "none"
     parameters = ", ".join(f"{name}={value}" for name, value in objective.parameters().items() if value is not None)
     step_zero = objective.step_zero()
@@ -238,7 +282,7 @@ def lines(plan: Plan) -> list[str]:
     return [
         f"model      {engine.parameters:,} parameters, {engine.trainable:,} of them trained",
         *([] if engine.adapter is None else [f"adapter    {engine.adapter.sentence}"]),
-        f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{origin}",
+        f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{held_apart}{origin}",
         f"objective  {objective.name}({parameters}), loss before the first step {constant}",
         f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
         f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",
@@ -255,8 +299,16 @@ def lines(plan: Plan) -> list[str]:
         f"benchmark  {benchmark}",
         f"judge      {plan.judge}" + ("; --dry-run says what it costs" if plan.judge.startswith("openai:") else ""),
         f"written to {plan.out}",
+        *_outlook_lines(plan),
+        *([] if plan.warning is None else [f"warning: {plan.warning}"]),
         *(f"note: {notice}" for notice in objective.notices()),
     ]
+
+
+def _outlook_lines(plan: Plan) -> list[str]:
+    if plan.outlook is None:
+        return []
+    return [f"outlook    {heading(plan.outlook, plan.objective, learning_rate=plan.train.learning_rate)}"]
 
 
 def _milestone_line(plan: Plan) -> str:

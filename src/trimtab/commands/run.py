@@ -12,7 +12,7 @@ from typing import Any
 
 from trimtab import store
 from trimtab.commands import doctor, plan
-from trimtab.config import Config, to_json
+from trimtab.config import Config, default_of, files, keys, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.runtime import resuming, training_inputs
@@ -119,7 +119,7 @@ def _refuse_other_run(setup: RunSetup, *, resume_anyway: bool) -> None:
     folder = setup.folder
     if not folder.config.is_file():
         return
-    changed_keys = differing_keys(store.read_json(folder.config), to_json(setup.config))
+    changed_keys = differing_keys(files.stored_config(folder.root), to_json(setup.config))
     refused_keys = {key for key in changed_keys if not (resume_anyway and key in resuming.COURSE | resuming.COST)}
     if refused_keys:
         anyway = ", --resume-anyway to train on with them" if refused_keys <= resuming.COURSE | resuming.COST else ""
@@ -131,13 +131,20 @@ def _refuse_other_run(setup: RunSetup, *, resume_anyway: bool) -> None:
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys that two resolved configurations do not share; incidental ones and those of evaluation left out."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    """Dotted keys that two resolved configurations do not share; incidental ones and those of evaluation left out.
+
+    A key that an older version did not have is at its default there.
+    """
+    flat_old, flat_new = _defaults() | _flat(old), _defaults() | _flat(new)
     return sorted(
         key
         for key in flat_old.keys() | flat_new.keys()
         if key not in INCIDENTAL and not key.startswith(EVALUATION) and flat_old.get(key) != flat_new.get(key)
     )
+
+
+def _defaults() -> dict[str, Any]:
+    return {key: default_of(key) for key in keys()}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

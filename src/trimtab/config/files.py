@@ -100,7 +100,7 @@ def read_run(folder: Path, *, flags: Mapping[str, Any]) -> dict[str, Any]:
 
     A folder may come from anybody: that its model's own code may run has to be said by the user each time.
     """
-    tree = merge({}, read_file(folder / "config.json"))
+    tree = stored_config(folder)
     model = tree.get("model")
     trusts = isinstance(model, dict) and model.get("trust_remote_code") not in (None, False)
     if trusts and "trust_remote_code" not in merge({}, flags).get("model", {}):
@@ -109,6 +109,15 @@ def read_run(folder: Path, *, flags: Mapping[str, Any]) -> dict[str, Any]:
             remedy="read that code; if you trust it, add --model.trust-remote-code true",
         )
     return tree | {"out": str(folder)}
+
+
+def stored_config(folder: Path) -> dict[str, Any]:
+    """The tree in a run folder; what a version that had no such key did is written out."""
+    tree = merge({}, read_file(folder / "config.json"))
+    data = tree.get("data")
+    if isinstance(data, dict) and data.get("limit") is not None and data.get("source") != "windtunnel":
+        data.setdefault("sample", "first")
+    return tree
 
 
 def refuse_unnamed_servers(folder: Path, *, flags: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ Kebab and snake case are the same. Values stay the texts that were written: `con
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_origin
 
@@ -94,8 +95,8 @@ def _word(value: object) -> str:
         case bool():
             return str(value).lower()
         case dict():
-            return ",".join(f"{name}={column}" for name, column in value.items())
-        case list():
+            return ",".join(f"{name}{'=' if isinstance(of, str) else ':'}{of}" for name, of in value.items())
+        case list() | tuple():
             return ",".join(map(str, value))
         case _:
             return str(value)
@@ -148,7 +149,8 @@ def tree(flags: Keys) -> dict[str, Any]:
 def setting(key_name: str, value: str | bool) -> dict[str, Any]:
     """The tree of one key and its value as written."""
     section, _, key = key_name.rpartition(".")
-    inner = _columns(value) if key_name == "data.columns" and isinstance(value, str) else value
+    read = _PARSERS.get(key_name)
+    inner = read(value) if read is not None and isinstance(value, str) else value
     return {section: {key: inner}} if section else {key: inner}
 
 
@@ -157,6 +159,35 @@ def _columns(value: str) -> dict[str, str]:
     if not all(name and equals and column for name, equals, column in parts):
         raise ConfigError(f"--columns {value!r} cannot be read", remedy="write prompt=…,chosen=…,rejected=…")
     return {name.strip(): column.strip() for name, _, column in parts}
+
+
+def _sources(value: str) -> str | list[str] | dict[str, str]:
+    """`a.jsonl:2,b.jsonl:1` by name, `a.jsonl,b.jsonl` as a list; without a comma the name of one source, colons and
+    all."""
+    if "," not in value:
+        return value
+    parts = [part.strip().rpartition(":") for part in value.split(",")]
+    names, weights = [name or weight for name, _, weight in parts], [weight for name, _, weight in parts if name]
+    is_weighted = len(weights) == len(names) and all(map(_is_number, weights))
+    if not all(names) or (weights and not is_weighted) or any(":" in name for name in names):
+        raise ConfigError(
+            f"--data {value!r} cannot be read",
+            remedy="write a.jsonl:2,b.jsonl:1 with a weight for each or for none; a name with a colon or a comma goes "
+            'into a file: [data.source] and a line "NAME" = WEIGHT for each',
+        )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--data {value!r} names a source twice", remedy="name it once, with the sum of its weights")
+    return dict(zip(names, weights, strict=True)) if weights else names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {"data.columns": _columns, "data.source": _sources}
 
 
 def join_booleans(words: Iterable[str]) -> list[str]:

@@ -93,8 +93,15 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
 def _idle_sections(config: Sections) -> Iterator[tuple[str, str]]:
     if config.adapter.kind == "none":
         yield from _set(config, "adapter", _NO_KEY, "the adapter is none")
-    if config.data.holdout == 0:
+    data = config.data
+    if data.holdout == 0 and data.eval is None:
         yield from _set(config, "select", _NO_KEY, "data.holdout is 0")
+    if data.eval is not None:
+        yield from _set(config, "data", frozenset(type(data).model_fields) - {"holdout"}, "data.eval is held out")
+    if data.sample == "first" or (data.limit is None and not isinstance(data.source, dict)):
+        yield from _set(config, "data", frozenset(type(data).model_fields) - {"seed"}, "no rows are drawn")
+    if data.limit is None and not isinstance(data.source, dict):
+        yield from _set(config, "data", frozenset(type(data).model_fields) - {"sample"}, "every row is read")
 
 
 def _set(config: Sections, section: str, read: frozenset[str], reason: str) -> Iterator[tuple[str, str]]:

@@ -43,10 +43,20 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    source: str = Field(description="a JSONL/JSON/CSV/Parquet file, a saved dataset, a Hub id, or `windtunnel`")
+    source: str | tuple[str, ...] | dict[str, float] = Field(
+        description="a JSONL/JSON/CSV/Parquet file, a saved dataset, a Hub id, or `windtunnel`; several with commas, "
+        "with the shares of pairs to expect of each: a.jsonl:2,b.jsonl:1"
+    )
     split: str = Field("train", description="split of a Hub or saved dataset")
     columns: dict[str, str] | None = Field(None, description="prompt=…,chosen=…,rejected=… when the names are others")
-    limit: int | None = Field(None, ge=1, description="read only the first N rows")
+    limit: int | None = Field(None, ge=1, description="read only N rows, of all sources together")
+    sample: Literal["random", "first"] = Field(
+        "random", description="which rows limit leaves: drawn from the whole source with data.seed, or the first"
+    )
+    seed: int = Field(0, ge=0, description="of the rows that are drawn; the same for every training seed")
+    eval: str | None = Field(
+        None, description="a file, saved dataset or Hub id of pairs to hold out, in place of a share of the prompts"
+    )
     holdout: float = Field(0.05, ge=0, lt=1, description="share of prompts kept out of training, for reward accuracy")
     max_prompt_tokens: int = Field(512, ge=8, description="longer prompts lose their oldest whole messages")
     max_response_tokens: int = Field(512, ge=1, description="longer responses are cut, each on its own")
@@ -54,6 +64,43 @@ class DataSection(Section):
     max_rejected: float = Field(
         0.05, ge=0, le=1, description="refuse to start when more than this share of rows is bad"
     )
+
+    @field_validator("source")
+    @classmethod
+    def _names_sources(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else [*value]
+        if not names or not all(names):
+            raise ValueError("a source of pairs has a name")
+        if len(set(names)) < len(names):
+            raise ValueError("a source is named twice")
+        if len(names) > 1 and "windtunnel" in names:
+            raise ValueError("the embedded world's pairs stand alone")
+        if isinstance(value, dict) and min(value.values()) <= 0:
+            raise ValueError("a weight is above 0")
+        return value
+
+    @property
+    def sources(self) -> dict[str, float | None]:
+        """Every source with its weight; None where none has one."""
+        match self.source:
+            case str() as name:
+                return {name: None}
+            case dict() as weights:
+                return dict(weights)
+            case names:
+                return dict.fromkeys(names)
+
+    @property
+    def label(self) -> str:
+        """The sources in words."""
+        return ", ".join(
+            name if weight is None else f"{name} (weight {weight:g})" for name, weight in self.sources.items()
+        )
+
+    @property
+    def draw_seed(self) -> int | None:
+        """With which `limit` rows are drawn; None where they are the first."""
+        return None if self.sample == "first" else self.seed
 
 
 class WindTunnelSection(Section):

@@ -11,9 +11,10 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -37,8 +38,21 @@ class LocalFile:
     reader: Reader
     total: int | None = None
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        return self.reader(self.path)
+    def rows(self, places: Sequence[int] | None = None) -> Iterator[tuple[int, Row]]:
+        """Numbered rows; only those at `places`, ascending and from 0, where they are given."""
+        if places is None:
+            return self.reader(self.path)
+        numbers = set(places)
+        first = islice(enumerate(self.reader(self.path)), max(numbers, default=-1) + 1)
+        return (numbered for place, numbered in first if place in numbers)
+
+    def size(self) -> int:
+        """How many rows there are; lines are counted without being parsed."""
+        if self.total is not None:
+            return self.total
+        if self.reader is _json_lines_rows:
+            return sum(1 for _, text in _text_lines(self.path) if text.strip())
+        return sum(1 for _ in self.rows())
 
     def digest(self) -> str:
         """sha256 of the bytes on disk."""

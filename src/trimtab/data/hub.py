@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -46,17 +46,19 @@ class LoadedSplit:
     name: str
     identity: str
 
-    @property
-    def total(self) -> int:
+    def size(self) -> int:
         return len(self.dataset)
 
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def rows(self, places: Sequence[int] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows numbered from 1; only those at `places`, ascending and from 0, where they are given."""
         parse = json_columns.parser(self.dataset.data.schema, self.dataset.features.to_dict())
+        dataset = self.dataset if places is None else self.dataset.select(places)
+        numbers = range(1, len(dataset) + 1) if places is None else [place + 1 for place in places]
         if parse is None:
-            yield from enumerate(self.dataset, start=1)
+            yield from zip(numbers, dataset, strict=True)
             return
-        tables = self.dataset.with_format("arrow").iter(batch_size=1000)  # as stored: the library retypes such texts
-        yield from enumerate((parse(row) for table in tables for row in table.to_pylist()), start=1)
+        tables = dataset.with_format("arrow").iter(batch_size=1000)  # as stored: the library retypes such texts
+        yield from zip(numbers, (parse(row) for table in tables for row in table.to_pylist()), strict=True)
 
     def digest(self) -> str:
         """sha256 of what identifies the rows: the source's name and revision, the split, its fingerprint."""

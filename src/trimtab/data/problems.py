@@ -25,6 +25,7 @@ class Reason(StrEnum):
     PROMPT_TOO_LONG = "prompt_too_long"
     CUT_BELOW_MINIMUM = "cut_below_minimum"
     IDENTICAL_AFTER_CUT = "identical_after_cut"
+    HELD_OUT = "held_out"
 
     @property
     def sentence(self) -> str:
@@ -48,6 +49,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.PROMPT_TOO_LONG: "the last user message alone does not fit the prompt's limit",
     Reason.CUT_BELOW_MINIMUM: "the window leaves too little room for a response",
     Reason.IDENTICAL_AFTER_CUT: "chosen and rejected are the same tokens",
+    Reason.HELD_OUT: "its prompt is in the held-out set (data.eval), so it is left out of training",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from trimtab import store, windtunnel
 from trimtab.analysis.marks import Question, Row, categories_of, official_category
+from trimtab.analysis.outlook import Outlook
 from trimtab.analysis.selection import MilestoneNumbers
 from trimtab.errors import DataError, StoreError
 from trimtab.judging.answer_files import question_id
@@ -134,6 +135,19 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlooks:
+    """`outlook.json`: what the run was heading for after its first steps, and where it was after the last."""
+
+    early: Outlook | None
+    final: Outlook | None
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Outlooks:
+        early, final = (None if tree[name] is None else Outlook.from_json(tree[name]) for name in ("early", "final"))
+        return cls(early, final)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One seed's artefacts. Answers are by prompt id, in the benchmark's order.
 
@@ -158,6 +172,7 @@ class Run:
     screening: Screening | None
     selection: Selection | None
     edited: tuple[str, ...]
+    outlooks: Outlooks | None = None
     pair_facts: Mapping[str, PairFacts] = field(default_factory=dict)
     baseline: Answers = field(default_factory=dict)
     after: Answers = field(default_factory=dict)
@@ -192,6 +207,7 @@ def read(folder: Folder, setup: RunSetup) -> Run:
         heldout=_optional(folder.heldout, Heldout.from_json),
         screening=_optional(folder.screening, Screening.from_json),
         selection=_optional(folder.selection, Selection.from_json),
+        outlooks=_optional(folder.outlook, Outlooks.from_json),
         edited=tuple(folder.edited_files()),
     )
     if setup.objective.on_scores and run.heldout is not None:
@@ -208,16 +224,16 @@ def read(folder: Folder, setup: RunSetup) -> Run:
     return _with_answers(run, folder, setup, name)
 
 
-def check(folder: Folder, parse: Callable[[Any], T]) -> T | None:
-    """What `trimtab check` left in the run's own folder; None where it was not asked."""
-    return _optional(folder.check, parse)
+def check(folder: Folder) -> Mapping[str, Any] | None:
+    """What `trimtab check` left in the run's own folder, as it is; None where it was not asked."""
+    return _optional(folder.check, _json_object)
 
 
 def files(folder: Folder, setup: RunSetup) -> list[Path]:
     """The files that `read` would read and that are there, in a fixed order: what a report is made from."""
     name = setup.benchmark_name
     paths = [folder.plan, folder.versions, folder.data / "audit.json", folder.metrics, folder.heldout]
-    paths += [folder.screening, folder.selection]
+    paths += [folder.screening, folder.selection, folder.outlook]
     paths += [folder.data / "pairs.jsonl"] if setup.objective.on_scores else []
     if name is not None:
         paths += [folder.baseline_answers(name)]

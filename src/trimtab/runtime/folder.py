@@ -82,6 +82,11 @@ class Folder:
         return self.root / "visits.jsonl"
 
     @property
+    def outlook(self) -> Path:
+        """What the run was heading for after its first steps, and where it went."""
+        return self.root / "outlook.json"
+
+    @property
     def heldout(self) -> Path:
         """Held-out rewards before and after training."""
         return self.root / "heldout.json"

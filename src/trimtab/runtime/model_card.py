@@ -51,7 +51,7 @@ def text(
         f"# {_safe(config.model.name)}{', a reward model' if on_scores else f', aligned with {objective.name}'}",
         "",
         f"{_kind(config, on_scores=on_scores)} of `{_safe(config.model.name)}` on the preference pairs of "
-        f"`{_safe(config.data.source)}`, "
+        f"`{_safe(config.data.label)}`, "
         f"made by trimtab {__version__} ({versions}).",
         "",
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),

@@ -42,7 +42,7 @@ def changes(setup: RunSetup, inputs: TrainingInputs) -> str:
 
 
 def _differences(setup: RunSetup, earlier: TrainingInputs, now: TrainingInputs) -> str:
-    data, model = setup.config.data.source, setup.config.model.name
+    data, model = setup.config.data.label, setup.config.model.name
     sources = {
         f"the pairs of {data}": (earlier.pairs, now.pairs),
         f"the tokenizer or chat template of {model}": (earlier.tokenizer, now.tokenizer),

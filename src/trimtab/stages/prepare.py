@@ -6,24 +6,24 @@ Nothing is dropped in silence: `rejected.jsonl` holds each dropped row's name an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 from trimtab import store, windtunnel
-from trimtab.config import DataSection, GenerateSection, config_digest
+from trimtab.config import GenerateSection, config_digest
 from trimtab.data.audit import Audit, Auditor, audit, normalise_prompt
 from trimtab.data.chat import ChatTemplate
-from trimtab.data.formats import detect_format
+from trimtab.data.heldout import SIDES, Side, Split, SplitCounts
 from trimtab.data.loading import load_chat_template
-from trimtab.data.problems import RowProblem
-from trimtab.data.sources import Rows, read_rows
+from trimtab.data.problems import Reason, RowProblem
 from trimtab.engine.describe import read_config, window
-from trimtab.errors import ConfigError, DataError
+from trimtab.errors import DataError
 from trimtab.progress import Reporter
 from trimtab.records import Pair, TokenPair, digest
 from trimtab.runtime.answering import answer_turns
+from trimtab.runtime.pair_source import PairSource, digest_of, evaluation_rows, mixture, pair_source
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.training_inputs import TrainingInputs
 
@@ -67,7 +67,7 @@ def inputs(setup: RunSetup) -> Inputs:
         tokenizer=model.tokenizer,
         weights=model.weights,
         adapter=model.adapter,
-        rows=None if is_embedded else _rows(setup, config.data.limit).digest,
+        rows=None if is_embedded else digest_of(config.data, offline=config.offline),
     )
 
 
@@ -93,53 +93,117 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
     source = _source(setup, limit=None, reporter=reporter)
     text_audit = audit(_outcomes(source, "looking through the pairs", reporter=reporter))
     source = replace(source, total=text_audit.n_rows)
-    auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
-    n_train = n_heldout = 0
+    auditor, split = Auditor(evaluation_prompts=_evaluation_prompts(setup)), Split(data.holdout, evaluation=data.eval)
     with (
         store.JsonLines(into / "pairs.jsonl") as pairs,
         store.JsonLines(into / "train.jsonl") as train,
         store.JsonLines(into / "heldout.jsonl") as heldout,
+        store.JsonLines(into / "rejected.jsonl") as rejected,
     ):
+        evaluation = _evaluation_set(setup, template, limits, reporter=reporter)
+        for pair, tokens in () if evaluation is None else evaluation.sound:
+            split.hold(pair)
+            pairs.append(pair.to_json())
+            heldout.append(tokens.to_json())
         for pair, tokens in _sound_pairs(setup, source, auditor, template, limits, reporter=reporter):
             if pair.id in text_audit.dropped_ids:
                 continue
+            match split.side(pair):
+                case "leaked":
+                    rejected.append(_leak(pair, data.eval).to_json())
+                    continue
+                case "train":
+                    train.append(tokens.to_json())
+                case "heldout":
+                    heldout.append(tokens.to_json())
             pairs.append(pair.to_json())
-            held_out = is_heldout(pair, share=data.holdout)
-            (heldout if held_out else train).append(tokens.to_json())
-            n_heldout, n_train = n_heldout + held_out, n_train + (not held_out)
-    report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
-    if n_train + n_heldout != report.n_kept:
-        raise DataError(f"{data.source} changed while it was read", remedy="run the same command again")
-    refuse_if_bad(report, max_rejected=data.max_rejected)
-    refuse_without_training(n_train, n_heldout)
-    store.write_jsonl(into / "rejected.jsonl", (row.to_json() for row in report.dropped_rows))
-    sides = {"train": n_train, "heldout": n_heldout}
+        report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
+        n_held_apart = 0 if evaluation is None else evaluation.audit.n_kept
+        if split.n_pairs != report.n_kept + n_held_apart:
+            raise DataError(f"{data.label} changed while it was read", remedy="run the same command again")
+        refuse_if_bad(report, max_rejected=data.max_rejected)
+        for row in report.dropped_rows + (() if evaluation is None else evaluation.audit.dropped_rows):
+            rejected.append(row.to_json())
+    counts = split.counts(report.dropped_ids, sources=source.names)
+    refuse_without_training(counts)
     store.write_json(
         into / "audit.json",
-        report.to_json() | sides | {"template": template.digest, "template_sentence": template.sentence},
+        report.to_json()
+        | counts.to_json()
+        | ({} if evaluation is None else {"evaluation_set": evaluation.audit.to_json()})
+        | {"notes": [*report.remarks, *filter(None, [counts.warning])]}
+        | {"template": template.digest, "template_sentence": template.sentence},
     )
-    return [*report.lines(), template.sentence, f"{n_train} pairs to train on, {n_heldout} held out"]
+    return [*report.lines(), template.sentence, *counts.lines()]
 
 
 @dataclass(frozen=True, slots=True)
 class PairsInMemory:
     """Sound pairs with their tokens, in the order of the source, and the account of the rest."""
 
-    pairs: list[Pair]
-    tokens: list[TokenPair]
+    sound: list[tuple[Pair, TokenPair]]
     audit: Audit
 
 
-def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) -> PairsInMemory:
-    """Everything `main` does but writing. `limit` caps the rows looked at (for an estimate)."""
-    template, limits = template_of(setup)
-    source = _source(setup, limit=limit, reporter=reporter)
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """The tokens of each side, and the account of all rows."""
+
+    train: list[TokenPair]
+    heldout: list[TokenPair]
+    audit: Audit
+    counts: SplitCounts
+
+
+def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) -> Preparation:
+    """Everything `main` does but writing. `limit` caps the rows of the sources (for an estimate).
+
+    Raises DataError when too many rows are bad, or the training side is empty.
+    """
+    data, (template, limits) = setup.config.data, template_of(setup)
+    source, split = _source(setup, limit=limit, reporter=reporter), Split(data.holdout, evaluation=data.eval)
+    evaluation = _evaluation_set(setup, template, limits, reporter=reporter)
+    sides: dict[Side, list[TokenPair]] = {side: [] for side in SIDES}
+    for pair, tokens in () if evaluation is None else evaluation.sound:
+        split.hold(pair)
+        sides["heldout"].append(tokens)
+    pairs = _in_memory(source, setup, template, limits, reporter=reporter)
+    refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
+    for pair, tokens in pairs.sound:
+        sides[split.side(pair)].append(tokens)
+    counts = split.counts(pairs.audit.dropped_ids, sources=source.names)
+    refuse_without_training(counts)
+    return Preparation(sides["train"], sides["heldout"], pairs.audit, counts)
+
+
+def _in_memory(
+    source: PairSource, setup: RunSetup, template: ChatTemplate, limits: TokenLimits, *, reporter: Reporter
+) -> PairsInMemory:
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     sound = list(_sound_pairs(setup, source, auditor, template, limits, reporter=reporter))
     report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
-    dropped_ids = report.dropped_ids  # a later row contradicted some
-    sound = [(pair, tokens) for pair, tokens in sound if pair.id not in dropped_ids]
-    return PairsInMemory([pair for pair, _ in sound], [tokens for _, tokens in sound], report)
+    # a later row contradicted some
+    return PairsInMemory([row for row in sound if row[0].id not in report.dropped_ids], report)
+
+
+def _evaluation_set(
+    setup: RunSetup, template: ChatTemplate, limits: TokenLimits, *, reporter: Reporter
+) -> PairsInMemory | None:
+    """The pairs of `data.eval`, held in memory; None without it. Raises DataError where too many of them are bad."""
+    data = setup.config.data
+    rows = evaluation_rows(data, offline=setup.config.offline)
+    if rows is None:
+        return None
+    pairs = _in_memory(pair_source([rows], columns=data.columns), setup, template, limits, reporter=reporter)
+    try:
+        refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
+    except DataError as error:
+        raise DataError(f"data.eval: {error.message}", remedy=error.remedy) from None
+    return pairs
+
+
+def _leak(pair: Pair, evaluation: str | None) -> RowProblem:
+    return RowProblem(pair.id, Reason.HELD_OUT, f"its prompt is one of {evaluation}")
 
 
 def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
@@ -158,31 +222,19 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
         )
 
 
-def split(sound: PairsInMemory, *, share: float) -> tuple[list[TokenPair], list[TokenPair]]:
-    """(train, held out): a prompt goes to one side with all of its pairs, decided by its text and nothing else.
-
-    Raises DataError when the training side is empty.
-    """
-    train: list[TokenPair] = []
-    heldout: list[TokenPair] = []
-    for pair, tokens in zip(sound.pairs, sound.tokens, strict=True):
-        (heldout if is_heldout(pair, share=share) else train).append(tokens)
-    refuse_without_training(len(train), len(heldout))
-    return train, heldout
-
-
-def is_heldout(pair: Pair, *, share: float) -> bool:
-    """Whether a pair's prompt is among the `share` of prompts that are held out of training."""
-    return int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32 < share
-
-
-def refuse_without_training(n_train: int, n_heldout: int) -> None:
-    """Raises DataError where all pairs are held out."""
-    if not n_train:
+def refuse_without_training(counts: SplitCounts) -> None:
+    """Raises DataError where no pair is left to train on."""
+    if counts.train:
+        return
+    if counts.evaluation is not None:
         raise DataError(
-            f"no pair is left to train on: all {n_heldout} are held out",
-            remedy="lower data.holdout or bring more prompts",
+            f"no pair is left to train on: all {counts.leaked} have a prompt of {counts.evaluation}",
+            remedy="train on other prompts, or leave data.eval out",
         )
+    raise DataError(
+        f"no pair is left to train on: all {counts.heldout} are held out",
+        remedy="lower data.holdout or bring more prompts",
+    )
 
 
 def count(setup: RunSetup) -> int:
@@ -190,35 +242,11 @@ def count(setup: RunSetup) -> int:
     config = setup.config
     if config.data.source == windtunnel.NAME:
         return min(config.windtunnel.pairs, config.data.limit or config.windtunnel.pairs)
-    rows = _rows(setup, config.data.limit)
-    return sum(1 for _ in rows) if rows.total is None else int(rows.total)
+    sources = mixture(config.data, offline=config.offline)
+    return sum(min(rows.size, rows.limit or rows.size) for rows in sources)
 
 
-def _rows(setup: RunSetup, limit: int | None) -> Rows:
-    config = setup.config
-    return read_rows(config.data.source, split=split_name(config.data), limit=limit, offline=config.offline)
-
-
-def split_name(data: DataSection) -> str | None:
-    """The split to read; None for a file, which has none."""
-    if not Path(data.source).is_file():
-        return data.split
-    if data.split != "train":
-        raise ConfigError(f"{data.source} is one file: it has no split {data.split!r}", remedy="leave data.split out")
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Rows as pairs or problems, from the first again each time; `total` is their number where that is known."""
-
-    outcomes: Callable[[], Iterator[Pair | RowProblem]]
-    total: int | None
-    notes: Callable[[], list[str]] = list
-    """What was left out of the rows so far, a sentence each."""
-
-
-def _outcomes(source: _Source, description: str, *, reporter: Reporter) -> Iterator[Pair | RowProblem]:
+def _outcomes(source: PairSource, description: str, *, reporter: Reporter) -> Iterator[Pair | RowProblem]:
     with reporter.track(description, total=source.total, unit="rows") as advance:
         for outcome in source.outcomes():
             advance(1)
@@ -227,7 +255,7 @@ def _outcomes(source: _Source, description: str, *, reporter: Reporter) -> Itera
 
 def _sound_pairs(
     setup: RunSetup,
-    source: _Source,
+    source: PairSource,
     auditor: Auditor,
     template: ChatTemplate,
     limits: TokenLimits,
@@ -245,15 +273,14 @@ def _sound_pairs(
             yield pair, template.close(tokens) if on_scores else tokens
 
 
-def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> _Source:
+def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> PairSource:
     config = setup.config
-    limit = min((n for n in (limit, config.data.limit) if n is not None), default=None)
     if config.data.source == windtunnel.NAME:
-        pairs = embedded_pairs(setup, limit or config.windtunnel.pairs, reporter=reporter)
-        return _Source(lambda: iter(pairs), len(pairs))
-    rows = _rows(setup, limit)
-    shape = detect_format(rows.head, source=config.data.source, columns=config.data.columns)
-    return _Source(lambda: (shape.to_pair(row_id, row) for row_id, row in rows), rows.total, lambda: shape.notes)
+        n = min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
+        pairs = embedded_pairs(setup, n, reporter=reporter)
+        return PairSource(lambda: iter(pairs), len(pairs))
+    rows = mixture(config.data, limit=limit, offline=config.offline)
+    return pair_source(rows, columns=config.data.columns)
 
 
 def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]:

@@ -21,17 +21,7 @@ from typing import Any
 import torch
 
 from trimtab import disk, store
-from trimtab.engine import (
-    checkpoint,
-    evaluation,
-    gradient,
-    memory,
-    metrics,
-    models,
-    nonfinite_pairs,
-    optim,
-    reference,
-)  # fmt: skip
+from trimtab.engine import checkpoint, evaluation, gradient, memory, metrics, models, nonfinite_pairs, optim, reference
 from trimtab.engine.order import Order, started_steps
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
@@ -44,6 +34,7 @@ from trimtab.runtime import (
     memory_fit,
     milestones,
     model_card,
+    outlook_watch,
     precision,
     resuming,
     saved_model,
@@ -102,10 +93,10 @@ def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> TrainPlan:
     )
 
 
-def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) -> None:
-    """Write `model/`, `metrics.jsonl`, `visits.jsonl`, `heldout.json`, `selection.json` and `checkpoints/`.
-
-    Goes on from the newest valid checkpoint; `resume_anyway`: also where its course has changed (see `resuming`).
+def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, until: int | None = None) -> None:
+    """Write `model/`, the logs `metrics.jsonl` and `visits.jsonl`, `outlook.json`, `heldout.json`, `selection.json` and
+    `checkpoints/`. Goes on from the newest valid checkpoint; `resume_anyway`: also where its course has changed (see
+    `resuming`). `until`: stop after so many steps, with a checkpoint and without a model.
     """
     folder = setup.folder
     folder.require(folder.data, "prepare")
@@ -126,13 +117,16 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False) ->
         checked = {"attention": training.scorer.attention_name, "noise": None if noise is None else noise.to_json()}
         store.write_json(folder.versions, store.read_json(folder.versions) | checked)
     with stop_on_signal() as stop:
-        _steps(training, stop, reporter)
+        _steps(training, stop, reporter, until=until)
     steps = training.order.steps
+    if until is not None and not stop and training.step < steps:
+        return
     if training.step < steps or training.milestones.due(training.step):
         raise stop.error(f"stopped after step {training.step} of {steps} with a checkpoint")
     _finish(training, reporter)
     outputs = [folder.model, folder.metrics, folder.visits, folder.heldout, folder.selection]
-    folder.finish("train", inputs, outputs + ([] if training.forecast is None else [folder.screening]))
+    outputs += [path for path in (folder.screening, folder.outlook) if path.is_file()]
+    folder.finish("train", inputs, outputs)
     training.milestones.clear()  # after the note: without it the next life picks among them again
 
 
@@ -207,7 +201,7 @@ def _forecast(setup: RunSetup, scorer: Scorer, *, n_pairs: int, state: dict[str,
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
-def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
+def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: int | None) -> None:
     """Optimizer steps until the run is done or a signal has come; the last thing is always a checkpoint."""
     setup, folder, steps = training.setup, training.setup.folder, training.order.steps
     save_every, first = _save_every(setup, training.order), training.step
@@ -217,8 +211,9 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
         reporter.track("training", total=steps, unit="steps", n_done=first) as advance,
     ):
         watch = watch_from(setup, steps=steps, dtype=training.scorer.dtype)
+        outlook = outlook_watch.watch_from(setup, training.order, training.pairs)
         _take_milestone(training, stop)  # one that a signal or a kill left out
-        while training.step < steps and not stop:
+        while training.step < min(steps, until or steps) and not stop:
             start = time.perf_counter()
             try:
                 batch = _gradient(training, stop)
@@ -235,6 +230,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
             visits_log.append(visit)
             for symptom in watch.check(row):
                 reporter.say(f"train: {symptom.sentence}")
+            outlook_watch.look(outlook, row, visit, setup=setup, reporter=reporter)
             advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
             _take_milestone(training, stop)
             if training.step % GIVE_BACK_EVERY == 0:

@@ -12,7 +12,7 @@ from trimtab.config import Config, PythonObjectiveSection, to_json
 from trimtab.config.flags import as_words
 from trimtab.objectives import Objective
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers, benchmark_numbers
-from trimtab.reporting.numbers.check import CheckNumbers
+from trimtab.reporting.numbers.check import CheckNumbers, check_numbers
 from trimtab.reporting.numbers.compute_saved import SavedNumbers, saved_numbers
 from trimtab.reporting.numbers.reward import RewardNumbers, reward_numbers
 from trimtab.reporting.numbers.samples import SampleGroup, sample_groups
@@ -28,12 +28,13 @@ from trimtab.reporting.read import Run
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
-FORMAT = 8  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 9  # raise when report.json's keys or the pages change, so that finished reports are made again
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveNumbers:
     name: str
+    beta: float
     formula: str
     parameters: Mapping[str, float | None]
     dead_zone: str
@@ -44,6 +45,7 @@ class ObjectiveNumbers:
     def of(cls, objective: Objective) -> ObjectiveNumbers:
         return cls(
             objective.name,
+            objective.beta,
             objective.formula,
             objective.parameters(),
             objective.dead_zone,
@@ -94,7 +96,7 @@ class Report:
     reproduce: Reproduction
 
 
-def report_of(runs: Sequence[Run], setup: RunSetup, *, check: CheckNumbers | None = None) -> Report:
+def report_of(runs: Sequence[Run], setup: RunSetup, *, check: Mapping[str, Any] | None = None) -> Report:
     """Every number of runs that differ in their seed. `check`: what `trimtab check` left."""
     first, objective, config = runs[0], setup.objective, setup.config
     benchmark = benchmark_numbers(runs)
@@ -110,7 +112,7 @@ def report_of(runs: Sequence[Run], setup: RunSetup, *, check: CheckNumbers | Non
         heldout=heldout_numbers(runs),
         milestones=milestone_numbers(runs),
         reward=reward_numbers(runs),
-        check=check,
+        check=None if check is None else check_numbers(check),
         edited=tuple(EditedFiles(run.seed, run.edited) for run in runs if run.edited),
         audit=first.audit,
         samples=_samples(first, benchmark),

@@ -16,13 +16,14 @@ from trimtab.analysis.calibration import Calibration, calibration
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.symptoms import Symptom, symptoms
 from trimtab.config import Config
+from trimtab.data.heldout import source_of
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.errors import DataError
 from trimtab.objectives import Objective
 from trimtab.records import Estimate
 from trimtab.reporting.json_form import fields_form
 from trimtab.reporting.metrics import Metrics
-from trimtab.reporting.read import Run, Selection
+from trimtab.reporting.read import Outlooks, Run, Selection
 from trimtab.runtime.symptom_watch import outline
 
 CURVES = (
@@ -75,6 +76,7 @@ class SeedTrainingNumbers:
     last_tenth: Figures
     regime: RegimeNumbers
     symptoms: tuple[Symptom, ...]
+    outlooks: Outlooks | None
     sides_by_epoch: tuple[EpochNumbers, ...]
     curves: Mapping[str, Sequence[float | None]]
 
@@ -143,6 +145,7 @@ def _seed(run: Run, objective: Objective, config: Config) -> SeedTrainingNumbers
         last_tenth={name: tail.mean(name) for name in CURVES if last.has(name)},
         regime=_regime(metrics, objective),
         symptoms=_symptoms(run, objective, config),
+        outlooks=run.outlooks,
         sides_by_epoch=tuple(
             EpochNumbers(epoch, len(rows), {side: rows.mean(side) for side in SIDES})
             for epoch, rows in metrics.by_epoch().items()
@@ -202,12 +205,14 @@ class HeldoutSide:
 @dataclass(frozen=True, slots=True)
 class HeldoutNumbers:
     """Over all seeds, before training (None: not known) and after it: every seed holds out the same pairs, which are
-    pooled as prompts are. `by_seed` is after training.
+    pooled as prompts are. `by_seed` is after training, and so is `by_source`, of all seeds: empty where the held-out
+    pairs are of one source.
     """
 
     before: HeldoutSide | None
     after: HeldoutSide
     by_seed: Mapping[int, HeldoutSide]
+    by_source: Mapping[str, HeldoutSide]
 
     def to_json(self) -> dict[str, object]:
         before = self.before
@@ -216,6 +221,7 @@ class HeldoutNumbers:
             "before": before,
             "calibration": {"before": None if before is None else before.calibration, "after": self.after.calibration},
             "by_seed": [{"seed": seed} | side.to_json() for seed, side in self.by_seed.items()],
+            "by_source": [{"source": source} | side.to_json() for source, side in self.by_source.items()],
         }
 
 
@@ -232,7 +238,17 @@ def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
         before=HeldoutSide.of(_table(befores, pairs)) if len(befores) == len(runs) else None,
         after=HeldoutSide.of(after_KP),
         by_seed={run.seed: HeldoutSide.of(after_KP[k : k + 1]) for k, run in enumerate(runs)},
+        by_source=_by_source(afters, pairs),
     )
+
+
+def _by_source(afters: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> dict[str, HeldoutSide]:
+    by_source: dict[str, list[str]] = {}
+    for pair in pairs:
+        by_source.setdefault(source_of(pair), []).append(pair)
+    if len(by_source) < 2:
+        return {}
+    return {source: HeldoutSide.of(_table(afters, of_source)) for source, of_source in by_source.items()}
 
 
 def _table(gaps: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> FloatArray:

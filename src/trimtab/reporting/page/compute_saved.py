@@ -64,15 +64,17 @@ def _time(time: Saving) -> str:
         return "Time saved: not known; the steps' speeds are not recorded, or nearly everything was left out."
     return (
         f"The steps took {duration(time.seconds)}; dense they would have taken about "
-        f"{duration(time.dense_seconds)}{_outcome(time.share, time.ci95)}. {_source(time)}"
+        f"{duration(time.dense_seconds)}{_outcome(time, time.share)}. {_source(time)}"
     )
 
 
-def _outcome(share: float, ci95: tuple[float, float] | None) -> str:
+def _outcome(time: Saving, share: float) -> str:
     """`, so about 12 % of the time was saved (95 % CI 8 to 15)`, or that it cannot be told."""
-    verb = "saved" if share >= 0 else "lost"
+    verb, ci95 = "saved" if share >= 0 else "lost", time.ci95
+    if ci95 is None and time.method == "measured":
+        return "; whether that saved time cannot be told from so few steps"
     if ci95 is None:
-        return f", so about {_percent(abs(share), digits=0)} of the time was {verb} (too few steps for an interval)"
+        return f", so about {_percent(abs(share), digits=0)} of the time was {verb}"
     low, high = (number(100 * end, digits=0) for end in ci95)
     if ci95[0] <= 0 <= ci95[1]:
         return f"; whether that saved time cannot be told ({_percent(share, digits=0)}, 95\u00a0% CI {low} to {high})"

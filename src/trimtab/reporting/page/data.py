@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.reporting.page.answers import LONGEST_TEXT
@@ -21,10 +21,25 @@ def data(audit: Mapping[str, Any] | None) -> Section:
     if template := audit.get("template_sentence"):
         blocks.append(Text(template))
     blocks += [Text(note) for note in audit.get("notes", [])]
+    blocks += _sources(audit.get("sources", []))
     reasons = sorted(audit.get("dropped_by_reason", {}).items(), key=lambda entry: -entry[1])
     if reasons:
         blocks.append(Table(["dropped because", "rows"], [[name, number(count)] for name, count in reasons]))
     return Section("data", "Data", "Data", [*blocks, *_lengths(audit), *_first_pair(audit.get("sample") or {})])
+
+
+def _sources(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Where there are several."""
+    if len(rows) < 2:
+        return []
+    n_trained = sum(row["train"] for row in rows)
+    names = ("rows", "train", "heldout", "leaked", "dropped")
+    table = [
+        [row["source"], *(number(row[name]) for name in names), f"{number(100 * row['train'] / max(1, n_trained))} %"]
+        for row in rows
+    ]
+    head = ["source", "rows", "trained on", "held out", "left out", "dropped", "share of the training pairs"]
+    return [Table(head, table, title="sources")]
 
 
 def _lengths(audit: Mapping[str, Any]) -> list[Block]:
@@ -50,7 +65,10 @@ def _lead(audit: Mapping[str, Any]) -> str:
     n_rows, n_kept, n_dropped = (number(audit.get(key)) for key in ("rows", "kept", "dropped"))
     lead = f"{n_rows} rows read, {n_kept} kept, {n_dropped} dropped."
     if audit.get("train") is not None:
-        lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out."
+        lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out"
+        lead += "." if (held := audit.get("evaluation")) is None else f", from {held}."
+        if audit.get("leaked"):
+            lead += f" {number(audit['leaked'])} pairs have a prompt of the held-out set and were left out of training."
     overlap = audit.get("overlap_with_evaluation")
     if overlap is not None:
         lead += f" {number(overlap['rows'])} kept rows hold a prompt of the benchmark."

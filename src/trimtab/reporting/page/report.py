@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trimtab.config import default_of, keys
+from trimtab.config import DataSection, default_of, keys
 from trimtab.reporting.glossary import GLOSSARY
 from trimtab.reporting.json_form import fields_form
 from trimtab.reporting.numbers.report import Report
@@ -25,6 +25,8 @@ from trimtab.reporting.sections import (
 )
 from trimtab.reporting.text import significant
 from trimtab.reporting.words.report import ReportWords
+
+NEXT_LEAD = "From this run's own numbers alone; each entry names the one that it rests on."
 
 
 def report_page(report: Report, words: ReportWords) -> Page:
@@ -49,6 +51,7 @@ def report_page(report: Report, words: ReportWords) -> Page:
         if words.not_measured
         else None,
         Section("words", "Glossary", "What these numbers mean", [Terms(GLOSSARY)]),
+        Section("next", "Next", "What to try next", [Text(NEXT_LEAD, "lead"), Bullets(words.next_steps)]),
     ]
     return Page(
         kind="report",
@@ -70,7 +73,7 @@ def _subject(report: Report) -> list[tuple[str, str]]:
     seeds = ", ".join(str(seed) for seed in report.seeds)
     return [
         ("objective", f"{name} ({parameters})" if parameters else name),
-        ("data", config["data"]["source"]),
+        ("data", DataSection(source=config["data"]["source"]).label),
         ("benchmark", config["benchmark"]["name"]),
         ("judge", config["judge"]["name"]),
         ("adapter", config["adapter"]["kind"]),

@@ -126,6 +126,7 @@ def heldout(heldout: HeldoutNumbers | None) -> Section | None:
     sides = [(f"Seed {seed}", side) for seed, side in heldout.by_seed.items()]
     if len(sides) > 1:
         sides.append(("Pooled", after))
+    sides += heldout.by_source.items()
     rows = [
         ForestRow(name, side.accuracy.scaled(100), f"{number(side.accuracy.n)} pairs", "truth") for name, side in sides
     ]

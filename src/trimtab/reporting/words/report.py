@@ -13,6 +13,7 @@ from trimtab.reporting.numbers.report import EditedFiles, Report
 from trimtab.reporting.sections import Sentence, sentence
 from trimtab.reporting.text import interval, number, with_sign
 from trimtab.reporting.words import check, judges, lengths, reward, training
+from trimtab.reporting.words.next_steps import next_steps
 
 NO_BENCHMARK = (
     "**Whether the answers got better was not measured**: no benchmark was asked. "
@@ -36,14 +37,21 @@ class ReportWords:
     regime: Sequence[Sentence]
     symptoms: Sequence[Sentence]
     not_measured: Sequence[str]
+    next_steps: Sequence[str]
 
 
 def report_words(report: Report) -> ReportWords:
     if report.objective.on_scores:
         sentences = [*reward.reward(report.heldout, report.reward), *training.milestones(report.milestones)]
-        return ReportWords(sentences, [], training.symptoms(report.training), _training_gaps(report))
+        return ReportWords(
+            sentences, [], training.symptoms(report.training), _training_gaps(report), next_steps(report)
+        )
     return ReportWords(
-        headline(report), training.regime(report.training), training.symptoms(report.training), not_measured(report)
+        headline(report),
+        training.regime(report.training) + training.outlook(report.training),
+        training.symptoms(report.training),
+        not_measured(report),
+        next_steps(report),
     )
 
 
@@ -130,7 +138,9 @@ def _training_gaps(report: Report) -> list[str]:
     if report.training is None:
         gaps.append("Training curves: metrics.jsonl is not in the run folder.")
     if report.heldout is None:
-        gaps.append("Held-out pairs: none were kept out of training, or they were not evaluated (--data.holdout).")
+        gaps.append(
+            "Held-out pairs: none were kept out of training, or they were not evaluated (--data.holdout, --data.eval)."
+        )
     if report.audit is None:
         gaps.append("Data audit: data/audit.json is not in the run folder.")
     if len(report.seeds) == 1:

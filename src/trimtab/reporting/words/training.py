@@ -41,6 +41,24 @@ def _range(shares: Sequence[float | None]) -> str:
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
+def outlook(training: TrainingNumbers | None) -> list[Sentence]:
+    """Where what the first steps said did not come."""
+    entries = () if training is None else training.seeds
+    sentences = []
+    for entry in entries:
+        early = None if entry.outlooks is None else entry.outlooks.early
+        if early is None or not early.is_decided or entry.regime.name in (None, early.regime):
+            continue
+        sentences.append(
+            sentence(
+                (f"Seed {entry.seed}. " if len(entries) > 1 else "")
+                + f"After step {number(early.step)} the run seemed to be heading for the {early.regime} regime; it did "
+                f"not go there."
+            )
+        )
+    return sentences
+
+
 def symptoms(training: TrainingNumbers | None) -> list[Sentence]:
     """What went wrong in training without a number that is not finite, each kind once a seed."""
     entries = () if training is None else training.seeds

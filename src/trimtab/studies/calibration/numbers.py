@@ -140,7 +140,7 @@ class CalibrationNumbers:
         return {
             "model": run.setup.config.model.name,
             "adapter": run.setup.config.adapter.kind,
-            "data": run.setup.config.data.source,
+            "data": run.setup.config.data.label,
             "objective": {"name": run.setup.objective.name} | run.setup.objective.parameters(),
             "seeds": list(run.seeds),
             "n_pairs": len(run.pairs),

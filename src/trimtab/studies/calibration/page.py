@@ -44,7 +44,7 @@ def page(numbers: CalibrationNumbers) -> Page:
         title=f"{run.setup.config.model.name} aligned with {objective}: calibration",
         subject=[
             ("objective", objective),
-            ("data", run.setup.config.data.source),
+            ("data", run.setup.config.data.label),
             ("adapter", run.setup.config.adapter.kind),
             ("held-out pairs", number(len(run.pairs))),
             ("seeds" if len(run.seeds) > 1 else "seed", ", ".join(str(seed) for seed in run.seeds)),

@@ -105,7 +105,8 @@ def _heldout_pairs(setup: RunSetup) -> list[TokenPair]:
         new_folder = shlex.quote(f"{folder.root}-heldout")
         raise ConfigError(
             f"{folder.root} held out no pairs (data.holdout {share:g}): there is nothing to calibrate on",
-            remedy=f"{more}hold more out: {again} --data.holdout {max(0.1, min(0.5, 2 * share)):g} --out {new_folder}",
+            remedy=f"{more}hold more out: {again} --data.holdout {max(0.1, min(0.5, 2 * share)):g} --out {new_folder}, "
+            "or name a file of pairs with --data.eval",
         )
     return pairs
 

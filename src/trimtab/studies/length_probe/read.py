@@ -79,7 +79,7 @@ class TrainedRun:
 
     @property
     def data(self) -> str:
-        return self.setups[0].config.data.source
+        return self.setups[0].config.data.label
 
     @property
     def seeds(self) -> list[int]:

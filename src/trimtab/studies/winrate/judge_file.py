@@ -50,7 +50,7 @@ def main(file: str, config: Config, *, reporter: Reporter) -> Numbers:
     assert name is not None
     answers = _answers(Path(file), prompts, name, allow_missing=config.judge.allow_missing)
     with store.lock(folder.root):
-        if folder.config.is_file() and store.read_json(folder.config)["data"] != to_json(config)["data"]:
+        if folder.config.is_file() and store.read_json(folder.config)["data"]["source"] != config.data.source:
             raise ConfigError(f"{folder.root} holds other answers", remedy="choose another folder with --out")
         store.write_json(folder.config, to_json(config))
         _write(answers, prompts, folder, name)

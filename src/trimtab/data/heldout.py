@@ -1,0 +1,175 @@
+"""Which pairs are kept out of training: a share of the prompts, or a set of one's own, whose prompts are then trained
+on nowhere else.
+
+A prompt goes to one side with all of its pairs, decided by its text and nothing else, so that the split stays as it is
+when the data grow. No disk, network or random numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+from trimtab.data.audit import normalise_prompt
+from trimtab.records import Pair, digest
+
+Side = Literal["train", "heldout", "leaked"]
+SIDES: tuple[Side, ...] = ("train", "heldout", "leaked")
+
+
+def is_heldout(pair: Pair, *, share: float) -> bool:
+    """Whether a pair's prompt is among the `share` of prompts that are held out of training."""
+    return int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32 < share
+
+
+def prompt_key(pair: Pair) -> bytes:
+    """Of the whole prompt; case and white space do not count."""
+    whole = blake2b(digest_size=8)
+    for message in pair.prompt:
+        whole.update(f"{message.role}\0{normalise_prompt(message.content)}\0".encode("utf-8", "surrogatepass"))
+    return whole.digest()
+
+
+def source_of(pair_id: str) -> str:
+    """The name of the source in a row's id, which is `name:row`."""
+    return pair_id.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """Rows of one source by what became of them."""
+
+    source: str
+    train: int
+    heldout: int
+    leaked: int
+    dropped: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source, "rows": self.train + self.heldout + self.leaked + self.dropped,
+            "train": self.train, "heldout": self.heldout, "leaked": self.leaked, "dropped": self.dropped,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """Pairs on each side, prompts on the first two, and the same by source.
+
+    share: of the prompts that was asked for; evaluation: the name of the held-out set in its place. `leaked` pairs have
+    a prompt of that set and are left out of training.
+    """
+
+    share: float
+    evaluation: str | None
+    train: int
+    heldout: int
+    leaked: int
+    train_prompts: int
+    heldout_prompts: int
+    sources: tuple[SourceCount, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "train": self.train,
+            "heldout": self.heldout,
+            "leaked": self.leaked,
+            "train_prompts": self.train_prompts,
+            "heldout_prompts": self.heldout_prompts,
+            "evaluation": self.evaluation,
+            "sources": [source.to_json() for source in self.sources],
+        }
+
+    @property
+    def warning(self) -> str | None:
+        """Where a share was asked for and nothing is held out."""
+        if self.heldout or not self.share or self.evaluation is not None:
+            return None
+        prompts = "1 prompt" if self.train_prompts == 1 else f"{self.train_prompts:,} prompts"
+        return (
+            f"nothing is held out: data.holdout is {self.share:g}, the pairs have {prompts}, and a prompt goes to one "
+            "side with all of its pairs; bring more prompts, raise data.holdout, or name a file with --data.eval"
+        )
+
+    def lines(self) -> list[str]:
+        """The split in plain sentences."""
+        lines = [
+            f"{self.train:,} pairs to train on (prompts: {self.train_prompts:,}), {self.heldout:,} held out (prompts: "
+            f"{self.heldout_prompts:,}{'' if self.evaluation is None else f', from {self.evaluation}'})"
+        ]
+        if self.evaluation is not None:
+            share = self.leaked / max(1, self.train + self.leaked)
+            lines.append(
+                f"{self.leaked:,} pairs ({share:.1%}) have a prompt of {self.evaluation} and are left out of training"
+            )
+        if len(self.sources) > 1:
+            total = max(1, sum(source.train for source in self.sources))
+            lines += [
+                f"  {source.source}: {source.train:,} to train on ({source.train / total:.1%}), "
+                f"{source.heldout:,} held out, {source.leaked:,} left out, {source.dropped:,} dropped"
+                for source in self.sources
+            ]
+        return lines if self.warning is None else [*lines, f"warning: {self.warning}"]
+
+
+class Split:
+    """Puts pairs on their side one after another, and counts.
+
+    share: of prompts to hold out. evaluation: the name of a held-out set in its place, whose pairs are `hold` first.
+    """
+
+    def __init__(self, share: float, *, evaluation: str | None = None) -> None:
+        self._share, self._evaluation = share, evaluation
+        self._held_keys: set[bytes] = set()
+        self._pairs: list[tuple[str, Side, bytes]] = []
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs so far, of all sides."""
+        return len(self._pairs)
+
+    def hold(self, pair: Pair) -> None:
+        """A pair of the held-out set."""
+        self._note(pair, "heldout")
+        self._held_keys.add(self._pairs[-1][2])
+
+    def side(self, pair: Pair) -> Side:
+        """Of a pair of the sources."""
+        if self._evaluation is None:
+            return self._note(pair, "heldout" if is_heldout(pair, share=self._share) else "train")
+        return self._note(pair, "leaked" if prompt_key(pair) in self._held_keys else "train")
+
+    def _note(self, pair: Pair, side: Side) -> Side:
+        self._pairs.append((pair.id, side, prompt_key(pair)))
+        return side
+
+    def counts(self, dropped_ids: Iterable[str] = (), *, sources: Sequence[str]) -> SplitCounts:
+        """Of the pairs whose ids are not among the dropped ones. `sources`: their names, in order."""
+        dropped: Set[str] = frozenset(dropped_ids)
+        pairs = [entry for entry in self._pairs if entry[0] not in dropped]
+        sides = Counter(side for _, side, _ in pairs)
+        prompts = {side: len({key for _, of, key in pairs if of == side}) for side in SIDES}
+        by_source = Counter((source_of(pair_id), side) for pair_id, side, _ in pairs)
+        dropped_by_source = Counter(map(source_of, dropped))
+        return SplitCounts(
+            share=self._share,
+            evaluation=self._evaluation,
+            train=sides["train"],
+            heldout=sides["heldout"],
+            leaked=sides["leaked"],
+            train_prompts=prompts["train"],
+            heldout_prompts=prompts["heldout"],
+            sources=tuple(
+                SourceCount(
+                    source=name,
+                    train=by_source[name, "train"],
+                    heldout=by_source[name, "heldout"],
+                    leaked=by_source[name, "leaked"],
+                    dropped=dropped_by_source[name],
+                )
+                for name in sources
+            ),
+        )

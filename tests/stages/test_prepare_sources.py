@@ -1,0 +1,207 @@
+"""Rows are drawn, sources mixed and prompts held out as the configuration says, and what cannot be is said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stage_runs import Recorder
+from trimtab import config as configuration
+from trimtab import store, windtunnel
+from trimtab.commands import audit as audit_command
+from trimtab.commands import plan as plan_command
+from trimtab.config import Config
+from trimtab.errors import ConfigError, DataError
+from trimtab.progress import SilentReporter
+from trimtab.runtime import set_up
+from trimtab.runtime.folder import Folder
+from trimtab.stages import prepare
+
+MODEL = str(windtunnel.model_folder())
+
+
+def row(prompt: int, n: int = 0) -> dict[str, Any]:
+    return {"prompt": f"What is {prompt} plus {prompt}?", "chosen": f"It is {n}.", "rejected": f"Good day {n}."}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return str(path)
+
+
+def sorted_by_prompt(path: Path) -> str:
+    """12 prompts of 40 pairs each, one prompt after another, as a file that goes by topic."""
+    return write(path, [row(prompt, n) for prompt in range(12) for n in range(40)])
+
+
+def a_config(out: Path, source: Any, **data: Any) -> Config:
+    tree = {"model": MODEL, "data": {"source": source, **data}, "out": str(out)}
+    return configuration.resolve(tree | {"engine": {"device": "cpu", "threads": 1}})
+
+
+def prepared(config: Config) -> tuple[Folder, Recorder, dict[str, Any]]:
+    reporter = Recorder()
+    prepare.main(set_up(config), reporter=reporter)
+    folder = set_up(config).folder
+    return folder, reporter, store.read_json(folder.data / "audit.json")
+
+
+def ids(folder: Folder, name: str) -> list[str]:
+    return [one["id"] for one in store.read_jsonl(folder.data / f"{name}.jsonl")]
+
+
+# --- data.limit -------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
+    """The first 60 of these rows hold 2 of the 12 prompts; of 60 drawn ones 5 a prompt are expected."""
+    source = sorted_by_prompt(tmp_path / "topics.jsonl")
+    folder, _, audit = prepared(a_config(tmp_path / "run", source, limit=60, holdout=0.25))
+    rows = sorted(int(one.rpartition(":")[2]) for one in [*ids(folder, "train"), *ids(folder, "heldout")])
+    by_prompt = Counter((line - 1) // 40 for line in rows)
+    assert (len(rows), len(by_prompt)) == (60, 12)
+    # one prompt's share is hypergeometric: mean 5, sd 60·(1/12)·(11/12)·(420/479) = 4.02, √ = 2.0
+    assert max(abs(n - 5) for n in by_prompt.values()) <= 8
+    assert audit["train_prompts"] + audit["heldout_prompts"] == 12
+    assert audit["heldout"] > 0
+
+
+def test_a_draw_repeats_and_a_larger_one_holds_it(tmp_path: Path) -> None:
+    source = sorted_by_prompt(tmp_path / "topics.jsonl")
+    draws = {}
+    for name, data in {
+        "a": {"limit": 30}, "again": {"limit": 30}, "more": {"limit": 90}, "other": {"limit": 30, "seed": 1},
+        "first": {"limit": 30, "sample": "first"},
+    }.items():  # fmt: skip
+        folder, _, _ = prepared(a_config(tmp_path / name, source, holdout=0, **data))
+        draws[name] = ids(folder, "train")
+    assert draws["a"] == draws["again"]
+    assert set(draws["a"]) < set(draws["more"])
+    assert set(draws["a"]) != set(draws["other"])
+    assert draws["first"] == [f"topics.jsonl:{line}" for line in range(1, 31)]
+
+
+def test_a_share_that_holds_nothing_out_is_said(tmp_path: Path) -> None:
+    """Two prompts, and the hash of neither is below the smallest share."""
+    source = write(tmp_path / "two.jsonl", [row(prompt, n) for prompt in (0, 1) for n in range(20)])
+    config = a_config(tmp_path / "run", source, holdout=1e-9)
+    _, reporter, audit = prepared(config)
+    warning = "nothing is held out: data.holdout is 1e-09, the pairs have 2 prompts"
+    assert any(line.startswith(f"prepare: warning: {warning}") for line in reporter.lines)
+    assert any(note.startswith(warning) for note in audit["notes"])
+    plan = plan_command.plan(set_up(config), reporter=SilentReporter())
+    assert any(line.startswith(f"warning: {warning}") for line in plan_command.lines(plan))
+    said = audit_command.main(source, {"data": {"holdout": "1e-9"}}).lines()
+    assert any(line.startswith(f"warning: {warning}") for line in said)
+    assert prepared(a_config(tmp_path / "none", source, holdout=0))[2]["notes"] == []
+
+
+def test_a_run_of_a_version_that_took_the_first_rows_is_resumed_on_them(tmp_path: Path) -> None:
+    from trimtab.commands.run import differing_keys
+    from trimtab.config import files
+
+    source = sorted_by_prompt(tmp_path / "topics.jsonl")
+    config = a_config(tmp_path / "run", source, limit=30, sample="first")
+    old = configuration.to_json(config)
+    for key in ("sample", "seed", "eval"):  # as that version wrote it
+        del old["data"][key]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text(json.dumps(old))
+    resumed = configuration.resolve(files.read_run(tmp_path / "run", flags={}))
+    assert resumed == config
+    assert differing_keys(files.stored_config(tmp_path / "run"), configuration.to_json(resumed)) == []
+    old["data"] |= {"source": "windtunnel"}  # which draws nothing
+    (tmp_path / "run/config.json").write_text(json.dumps(old))
+    assert configuration.resolve(files.read_run(tmp_path / "run", flags={})).data.sample == "random"
+    (tmp_path / "run/config.json").write_text(json.dumps(configuration.to_json(config)))
+    anew = a_config(tmp_path / "run", source, limit=30)
+    assert differing_keys(files.stored_config(tmp_path / "run"), configuration.to_json(anew)) == ["data.sample"]
+
+
+# --- data.eval --------------------------------------------------------------------------------------------------------
+
+
+def test_a_held_out_set_takes_its_prompts_from_training(tmp_path: Path) -> None:
+    """Prompts 0 and 1 are held out, 3 pairs each, written otherwise; 10 prompts of 4 pairs are there to train on."""
+    source = write(tmp_path / "train.jsonl", [row(prompt, n) for prompt in range(10) for n in range(4)])
+    held = [row(prompt, 100 + n) for prompt in (0, 1) for n in range(3)]
+    evaluation = write(tmp_path / "eval.jsonl", [one | {"prompt": f" {one['prompt'].upper()}"} for one in held])
+    config = a_config(tmp_path / "run", source, eval=evaluation)
+    folder, reporter, audit = prepared(config)
+    assert ids(folder, "heldout") == [f"eval.jsonl:{line}" for line in range(1, 7)]
+    assert ids(folder, "train") == [f"train.jsonl:{line}" for line in range(9, 41)]
+    assert [one["reason"] for one in store.read_jsonl(folder.data / "rejected.jsonl")] == ["held_out"] * 8
+    assert (audit["train"], audit["heldout"], audit["leaked"], audit["kept"]) == (32, 6, 8, 40)
+    assert (audit["train_prompts"], audit["heldout_prompts"]) == (8, 2)
+    assert any("8 pairs (20.0%) have a prompt of" in line for line in reporter.lines)
+    plan = plan_command.plan(set_up(config), reporter=SilentReporter())
+    assert (plan.heldout_pairs, plan.leaked_pairs, plan.train.pairs) == (6, 8, 32)
+    counts = audit_command.main(source, {"data": {"eval": evaluation}}).split
+    assert (counts.train, counts.heldout, counts.leaked) == (32, 6, 8)
+
+
+def test_another_held_out_set_is_another_run(tmp_path: Path) -> None:
+    source = write(tmp_path / "train.jsonl", [row(prompt) for prompt in range(20)])
+    evaluation = write(tmp_path / "eval.jsonl", [row(100)])
+    config = a_config(tmp_path / "run", source, eval=evaluation)
+    before = prepare.inputs(set_up(config))
+    write(tmp_path / "eval.jsonl", [row(101)])
+    after = prepare.inputs(set_up(config))
+    assert before.digest != after.digest
+    assert before.training.pairs != after.training.pairs
+
+
+def test_a_held_out_set_that_is_no_good_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "train.jsonl", [row(prompt) for prompt in range(20)])
+    bad = write(tmp_path / "bad.jsonl", [row(100) | {"chosen": ""}, row(101)])
+    with pytest.raises(DataError, match="is trained on and held out at once"):
+        prepared(a_config(tmp_path / "same", source, eval=source))
+    with pytest.raises(DataError, match=r"data\.eval: 1 of 2 rows \(50\.0%\) are bad"):
+        prepared(a_config(tmp_path / "bad", source, eval=bad))
+    every = write(tmp_path / "every.jsonl", [row(prompt, 7) for prompt in range(20)])
+    with pytest.raises(DataError, match="no pair is left to train on: all 20 have a prompt of"):
+        prepared(a_config(tmp_path / "every", source, eval=every))
+    with pytest.raises(DataError, match="no such file"):
+        prepared(a_config(tmp_path / "none", source, eval=str(tmp_path / "none.jsonl")))
+
+
+# --- several sources --------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_the_shares_of_pairs(tmp_path: Path) -> None:
+    """30 and 40 rows at 2 : 1: as many as the first allows, 30 and 15; of 12 in all, 8 and 4."""
+    first = write(tmp_path / "a.jsonl", [row(prompt) for prompt in range(30)])
+    second = write(tmp_path / "b.jsonl", [row(prompt) for prompt in range(100, 140)])
+    for limit, counts in ((None, {"a.jsonl": 30, "b.jsonl": 15}), (12, {"a.jsonl": 8, "b.jsonl": 4})):
+        config = a_config(tmp_path / f"run-{limit}", {first: 2, second: 1}, limit=limit, holdout=0.3)
+        folder, reporter, audit = prepared(config)
+        names = Counter(one.rpartition(":")[0] for one in [*ids(folder, "train"), *ids(folder, "heldout")])
+        assert names == counts
+        assert {one["source"]: one["rows"] for one in audit["sources"]} == counts
+        assert any(line.startswith("prepare:   b.jsonl: ") for line in reporter.lines)
+        assert prepare.count(set_up(config)) == sum(counts.values())
+
+
+def test_sources_without_weights_give_all_their_rows(tmp_path: Path) -> None:
+    """Files of one name keep their rows apart by their paths; formats may differ."""
+    (tmp_path / "x").mkdir()
+    first = write(tmp_path / "pairs.jsonl", [row(prompt) for prompt in range(10)])
+    second = tmp_path / "x" / "pairs.jsonl"
+    answers = {"chosen": {"from": "gpt", "value": "I."}, "rejected": {"from": "gpt", "value": "You."}}
+    write(second, [{"conversations": [{"from": "human", "value": f"Who is {n}?"}]} | answers for n in range(5)])
+    folder, _, _ = prepared(a_config(tmp_path / "run", [first, str(second)], holdout=0))
+    assert ids(folder, "train") == [f"{first}:{n}" for n in range(1, 11)] + [f"{second}:{n}" for n in range(1, 6)]
+
+
+def test_what_of_sources_cannot_be_is_refused(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", [row(prompt) for prompt in range(30)])
+    second = write(tmp_path / "b.jsonl", [row(100)])
+    with pytest.raises(DataError, match="would give no row at these weights"):
+        prepared(a_config(tmp_path / "run", {first: 1, second: 100}, limit=5))
+    for source in (["windtunnel", first], [first, first], {first: 0}, {}, [""]):
+        with pytest.raises(ConfigError, match=r"data\.source"):
+            a_config(tmp_path / "run", source)
