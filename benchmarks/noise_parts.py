@@ -21,6 +21,7 @@ QKV, OUT, GATE_UP, DOWN = LAYERS[:3], LAYERS[3:4], LAYERS[4:6], LAYERS[6:]
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "both operands": (LAYERS, LAYERS, ()),
     "both operands and results": (LAYERS, LAYERS, LAYERS),
+    "both operands but for q, k, v": (LAYERS[3:], LAYERS[3:], ()),
     "weights": ((), LAYERS, ()),
     "activations": (LAYERS, (), ()),
     "activations before q, k, v": (QKV, (), ()),

@@ -15,7 +15,7 @@ from trial_runs import TINY, alone
 from trimtab import cli, store
 from trimtab.commands import check
 from trimtab.engine import models
-from trimtab.errors import ConfigError, DataError
+from trimtab.errors import ConfigError, DataError, StoreError
 from trimtab.reporting.numbers.check import check_numbers
 from trimtab.reporting.words import check as words
 from trimtab.runtime import capability
@@ -204,3 +204,20 @@ def test_several_seeds_are_held_against_one_unaligned_model() -> None:
     assert measure.change.difference.n_seeds == 2
     assert measure.change.difference.value == pytest.approx(0.125)
     assert measure.change.before.n_seeds == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"seeds": 3, "unaligned": [1]}', json.dumps({"unaligned": [{}]})])
+def test_a_check_of_another_form_is_refused_by_name(run: Path, content: str) -> None:
+    from trimtab import config
+    from trimtab.config import files
+    from trimtab.runtime import set_up
+    from trimtab.stages import report
+
+    path = run / "check.json"
+    before = path.read_bytes() if path.is_file() else None
+    path.write_text(content)
+    try:
+        with pytest.raises(StoreError, match=r"check\.json does not have the form"):
+            report.main(set_up(config.resolve(files.read_run(run, flags={}))), reporter=Recorder())
+    finally:
+        path.unlink() if before is None else path.write_bytes(before)

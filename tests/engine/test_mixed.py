@@ -59,6 +59,40 @@ def test_gradients_come_of_rounded_numbers_and_are_rounded_once_more() -> None:
 
 
 @units
+def test_queries_keys_and_values_are_exact_forward_and_rounded_backward() -> None:
+    model = attach_lora(llama(), rank=4, alpha=8)
+    attention = model.get_base_model().model.layers[0].self_attn
+    names = mixed.exact_weights(model)
+    assert {id(p.base_layer.weight) for p in (attention.q_proj, attention.k_proj, attention.v_proj)} <= names
+    assert len(names) == 9  # of three layers, and none of the adapter's
+    x, weight, upstream = operands()
+    with mixed_linears(frozenset({id(weight)})):
+        y = linear(x, weight)
+    torch.testing.assert_close(y, linear(x, weight), **EXACT)
+    (to_x,) = torch.autograd.grad(y, x, upstream)
+    torch.testing.assert_close(to_x, rounded(rounded(upstream) @ rounded(weight)), atol=1e-3, rtol=2**-7)
+
+
+@units
+def test_the_heads_way_back_takes_the_copy_of_its_weight() -> None:
+    weight = nn.Parameter(torch.randn(128, 96))
+    assert mixed.for_gradients(weight) is weight
+    with mixed_linears():
+        assert torch.equal(mixed.for_gradients(weight), weight.bfloat16())
+
+
+def test_a_narrow_product_is_added_to_a_wide_sum_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.engine.matmul.BLOCK", 128 * 70)  # 70, 70, 70, 70 and 20 rows
+    a, b, into = torch.randn(300, 96).bfloat16(), torch.randn(128, 96).bfloat16(), torch.randn(300, 128)
+    total = into.clone()
+    mixed.add_product(total, a, b)
+    torch.testing.assert_close(total, into + (a @ b.T).float(), **EXACT)
+    total = into.clone()
+    mixed.add_product(total, a.float(), b.float())
+    torch.testing.assert_close(total, into + a.float() @ b.float().T, **EXACT)
+
+
+@units
 def test_what_is_outside_or_too_small_stays_exact() -> None:
     x, weight, _ = operands()
     narrow = torch.randn(16, 96)  # an adapter's way down

@@ -125,6 +125,8 @@ def test_what_cannot_be_is_said_in_one_message(tmp_path: Path) -> None:
     pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3)
     with pytest.raises(ConfigError, match="dpo does not train a reward model"):
         reward.resolve_config(str(pairs), {"objective": "dpo"})
+    with pytest.raises(ConfigError, match="named twice"):
+        reward.resolve_config(str(pairs), {"data": "others.jsonl"})
     with pytest.raises(ConfigError, match="a reward model answers nothing"):
         reward.resolve_config(str(pairs), {"model": "windtunnel", "benchmark": "windtunnel"})
     with pytest.raises(ConfigError, match=r"model.name is not set|model is not set"):

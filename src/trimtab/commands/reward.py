@@ -20,6 +20,8 @@ def resolve_config(data: str, flags: Mapping[str, Any]) -> Config:
     name = objective.get("name", "bradley_terry") if isinstance(objective, Mapping) else objective
     if name != "bradley_terry":
         raise ConfigError(f"{name} does not train a reward model", remedy="leave --objective out, or use `trimtab run`")
+    if "source" in merge({}, flags).get("data", {}):
+        raise ConfigError("the pairs are named twice: DATA and --data", remedy="leave --data out")
     base: dict[str, Any] = {"data": {"source": data, "holdout": HOLDOUT}, "benchmark": "none"}
     if data == windtunnel.NAME and "model" not in flags:
         recipe = files.read_file(EMBEDDED_RECIPE)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from trimtab.engine import matmul
+from trimtab.engine import matmul, mixed
 
 CHUNK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 26}
 """Logits of one chunk by device: 64 MiB of fp32, 256 MiB on CUDA, where a launch must be worth its while."""
@@ -166,22 +166,25 @@ class Head:
             return
         back.zero_()
         module: Any = self.module
+        weight = mixed.for_gradients(module.weight)
+        hidden = rows.hidden.to(weight.dtype)
         for columns, slope in rows.slopes(coefficients, self.scale):
-            narrow = slope.to(back.dtype)
-            back += matmul.product(narrow, module.weight[columns].T)
-            matmul.add_product(_gradient_of(module.weight)[columns], narrow.T, rows.hidden.T)
+            narrow = slope.to(weight.dtype)
+            back += matmul.product(narrow, weight[columns].T)
+            mixed.add_product(_gradient_of(module.weight)[columns], narrow.T, hidden.T)
             if module.bias is not None and module.bias.requires_grad:
-                _gradient_of(module.bias)[columns] += narrow.sum(0)
+                _gradient_of(module.bias)[columns] += slope.sum(0)
 
     def _frozen_unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> None:
         """One unit under a head that does not learn: ∂logp/∂h a chunk at a time, scaled once it is solved."""
         module: Any = self.module
+        weight = mixed.for_gradients(module.weight)
         logps = []
         for part in self._chunks(unit.start, unit.stop, hidden_NH):
             rows = self._rows(hidden_NH[part], targets_N[part])
             logps.append(rows.logps)
             for columns, slope in rows.slopes(torch.ones_like(rows.logps), self.scale):
-                back_NH[part] += matmul.product(slope.to(back_NH.dtype), module.weight[columns].T)
+                back_NH[part] += matmul.product(slope.to(weight.dtype), weight[columns].T)
         back_NH[unit] *= solve(unit, torch.cat(logps))[:, None].to(back_NH.dtype)
 
     def _rows(self, hidden: Tensor, targets: Tensor) -> _Rows:

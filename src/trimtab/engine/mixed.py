@@ -1,11 +1,13 @@
 """Linear layers whose products are of bfloat16 numbers while every tensor stays fp32: `engine.dtype mixed`.
 
-    forward     y = x·Wᵀ     x and W rounded to bfloat16 (8 significant bits), summed and handed on in fp32
+    forward     y = x·Wᵀ     x and W rounded to bfloat16 (8 significant bits), summed and handed on in fp32;
+                             of queries, keys and values neither is rounded
     backward    ∂x = ∂y·W, ∂W = ∂yᵀ·x     all three rounded, so are ∂x and ∂W once they are summed
 
 Weights, gradients, moments, the residual stream, norms, attention, the output head, log-softmax and log-ratios stay
-fp32. A result that is rounded once more, as torch's autocast does it, costs as much noise again as both operands do,
-and queries, keys and values cost the most of it (`LOG.md` has the figures). In a gradient that is no matter.
+fp32. A result that is rounded once more, as torch's autocast does it, costs as much noise again as both operands do.
+Of all roundings those of queries, keys and values, which go through a softmax, cost most for the arithmetic that they
+save (`LOG.md` has the figures). In a gradient none of this matters.
 
 A copy of a weight in bfloat16 serves its backward pass: of a frozen one it is made once, of one that learns again
 after each update (`tensor._version`, which whoever writes past autograd has to raise).
@@ -30,6 +32,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from trimtab.engine import matmul
 
+EXACT = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv"})
+"""What transformers' families call the layers that make queries, keys and values."""
+
 LEAST_WIDTH = 64
 """Of what is summed over and of the result: products with an adapter's few columns are bound by memory."""
 
@@ -50,31 +55,64 @@ def has_units(device_type: str) -> bool:
             return False
 
 
+def exact_weights(model: nn.Module) -> frozenset[int]:
+    """`id` of the weights whose forward products stay fp32."""
+    return frozenset(
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if not EXACT.isdisjoint(name.split(".")) and "lora_" not in name
+    )
+
+
 @contextmanager
-def mixed_linears() -> Iterator[None]:
-    """Within, `torch.nn.functional.linear`, which every nn.Linear calls, multiplies in bfloat16, forward and backward.
+def mixed_linears(exact: frozenset[int] = frozenset()) -> Iterator[None]:
+    """Within, `torch.nn.functional.linear`, which every nn.Linear calls, multiplies in bfloat16, forward and backward;
+    backward alone with the weights that `exact_weights` named.
 
     Tensors go in and come out in fp32. What does not suit (a small product, another dtype, a processor without the
     units) is computed as `matmul.faster_linears` does. Backward passes need not run within, but for layers that are
     run again there (activation checkpointing).
     """
-    if getattr(_state, "inside", False):
+    if is_active():
         yield
         return
     _state.inside = True
     try:
-        with matmul.faster_linears(), _MixedLinears():
+        with matmul.faster_linears(), _MixedLinears(exact):
             yield
     finally:
         _state.inside = False
 
 
 _state = local()
+_Forward = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+
+
+def for_gradients(weight: Tensor) -> Tensor:
+    """The weight as products of a backward pass take it: in bfloat16 within `mixed_linears`, else as it is."""
+    is_mixed = is_active() and weight.dtype == torch.float32 and has_units(weight.device.type)
+    return rounded_weight(weight) if is_mixed else weight
+
+
+def add_product(into_MN: Tensor, a_MK: Tensor, b_NK: Tensor) -> None:
+    """into += a · bᵀ, without a temporary of the size of `into`, which may be wider than both."""
+    if into_MN.dtype == a_MK.dtype:
+        matmul.add_product(into_MN, a_MK, b_NK)
+        return
+    rows = max(1, matmul.BLOCK // len(b_NK))
+    for at in range(0, len(a_MK), rows):
+        into_MN[at : at + rows] += a_MK[at : at + rows] @ b_NK.T
+
+
+def is_active() -> bool:
+    """Whether this thread is within `mixed_linears`."""
+    return bool(getattr(_state, "inside", False))
 
 
 class _MixedLinears(TorchFunctionMode):
-    def __init__(self) -> None:
+    def __init__(self, exact: frozenset[int]) -> None:
         super().__init__()
+        self._exact = exact
         self._operand = _LastOperand()
 
     def __torch_function__(
@@ -89,11 +127,12 @@ class _MixedLinears(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # torch's names
+        forward = _exact_forward if id(weight) in self._exact else _forward
         if not torch.is_grad_enabled():
-            return _forward(input, weight, bias)
+            return forward(input, weight, bias)
         operand = self._operand.rounded(input) if weight.requires_grad else None
         apply: Callable[..., Tensor] = _Linear.apply
-        return apply(input, weight, bias, operand)
+        return apply(input, weight, bias, operand, forward)
 
 
 class _LastOperand:
@@ -112,13 +151,15 @@ class _LastOperand:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, operand: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, operand: Tensor | None, forward: _Forward
+    ) -> Tensor:
         ctx.save_for_backward(weight, operand)
-        return _forward(input, weight, bias)
+        return forward(input, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        wants_input, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         weight, operand = ctx.saved_tensors
         grad = grads[0].flatten(0, -2)
         narrow = grad.bfloat16()
@@ -127,7 +168,7 @@ class _Linear(torch.autograd.Function):
             to_input = (narrow @ rounded_weight(weight)).float().view(*grads[0].shape[:-1], weight.shape[1])
         if wants_weight:
             to_weight = (narrow.T @ operand.flatten(0, -2)).float()
-        return to_input, to_weight, grad.sum(0) if wants_bias else None, None
+        return to_input, to_weight, grad.sum(0) if wants_bias else None, None, None
 
 
 _copies: MutableMapping[Tensor, tuple[tuple[int, int], Tensor]] = WeakIdKeyDictionary()
@@ -143,6 +184,10 @@ def rounded_weight(weight: Tensor) -> Tensor:
         copy = weight.bfloat16() if entry is None else entry[1].copy_(weight)
     _copies[weight] = state, copy
     return copy
+
+
+def _exact_forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return matmul.affine(input.flatten(0, -2), weight, bias).view(*input.shape[:-1], len(weight))
 
 
 def _forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -36,7 +36,7 @@ from trimtab.engine.attention import (
 )
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
-from trimtab.engine.mixed import mixed_linears
+from trimtab.engine.mixed import exact_weights, mixed_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
 from trimtab.engine.noise import ROUNDING, Noise, Tolerance, widened
 from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack_groups
@@ -84,13 +84,13 @@ class Scorer:
         checkpointing: recompute.Mode = "off",
         mixed: bool = False,
     ) -> None:
-        self.model = model
-        self.mixed = mixed
+        self.model, self.mixed = model, mixed
         self.reason = "turned off by configuration" if packed == "off" else ""
         self.head: Head | OwnLogits | ScoreHead = OwnLogits()
         self.shares_prompts = False
         self._ways: tuple[Way, ...] = ()
         self._base = causal_lm_of(model)
+        self._exact = exact_weights(self._base)
         self._wanted = packed
         self._noise: Noise | None = None
         self._dropouts = adapter_dropouts(model)
@@ -160,7 +160,7 @@ class Scorer:
             yield
 
     def _linears(self) -> AbstractContextManager[None]:
-        return mixed_linears() if self.mixed else faster_linears()
+        return mixed_linears(self._exact) if self.mixed else faster_linears()
 
     def states(self, pack: Pack, *, keep: bool = False) -> States:
         """The pack's forward pass up to the head; differentiable when gradients are enabled.

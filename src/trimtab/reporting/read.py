@@ -224,9 +224,9 @@ def read(folder: Folder, setup: RunSetup) -> Run:
     return _with_answers(run, folder, setup, name)
 
 
-def check(folder: Folder) -> Mapping[str, Any] | None:
-    """What `trimtab check` left in the run's own folder, as it is; None where it was not asked."""
-    return _optional(folder.check, _json_object)
+def check(folder: Folder, parse: Callable[[Any], T]) -> T | None:
+    """What `trimtab check` left in the run's own folder; None where it was not asked."""
+    return _optional(folder.check, parse)
 
 
 def files(folder: Folder, setup: RunSetup) -> list[Path]:

@@ -12,6 +12,7 @@ from trimtab.progress import Reporter
 from trimtab.records import digest
 from trimtab.reporting import read, render
 from trimtab.reporting.json_form import fields_form
+from trimtab.reporting.numbers.check import check_numbers
 from trimtab.reporting.numbers.report import FORMAT, report_of
 from trimtab.reporting.page.report import report_page
 from trimtab.reporting.words.report import report_words
@@ -23,8 +24,9 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     """Report a run: one seed, or several pooled into the folder that holds theirs."""
     target, seeds = setup.folder, setup.each_seed()
     files = [store.file_digest(seed.folder.intact(path)) for seed in seeds for path in read.files(seed.folder, seed)]
-    check = read.check(target)
-    inputs = digest([FORMAT, __version__, config_digest(setup.config), files, check])
+    check = read.check(target, check_numbers)
+    files += [store.file_digest(target.check)] if check is not None else []
+    inputs = digest([FORMAT, __version__, config_digest(setup.config), files])
     if target.is_done("report", inputs):
         reporter.say("report: nothing has changed")
         return

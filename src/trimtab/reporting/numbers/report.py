@@ -12,7 +12,7 @@ from trimtab.config import Config, PythonObjectiveSection, to_json
 from trimtab.config.flags import as_words
 from trimtab.objectives import Objective
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers, benchmark_numbers
-from trimtab.reporting.numbers.check import CheckNumbers, check_numbers
+from trimtab.reporting.numbers.check import CheckNumbers
 from trimtab.reporting.numbers.compute_saved import SavedNumbers, saved_numbers
 from trimtab.reporting.numbers.reward import RewardNumbers, reward_numbers
 from trimtab.reporting.numbers.samples import SampleGroup, sample_groups
@@ -96,7 +96,7 @@ class Report:
     reproduce: Reproduction
 
 
-def report_of(runs: Sequence[Run], setup: RunSetup, *, check: Mapping[str, Any] | None = None) -> Report:
+def report_of(runs: Sequence[Run], setup: RunSetup, *, check: CheckNumbers | None = None) -> Report:
     """Every number of runs that differ in their seed. `check`: what `trimtab check` left."""
     first, objective, config = runs[0], setup.objective, setup.config
     benchmark = benchmark_numbers(runs)
@@ -112,7 +112,7 @@ def report_of(runs: Sequence[Run], setup: RunSetup, *, check: Mapping[str, Any] 
         heldout=heldout_numbers(runs),
         milestones=milestone_numbers(runs),
         reward=reward_numbers(runs),
-        check=None if check is None else check_numbers(check),
+        check=check,
         edited=tuple(EditedFiles(run.seed, run.edited) for run in runs if run.edited),
         audit=first.audit,
         samples=_samples(first, benchmark),
