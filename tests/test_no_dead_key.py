@@ -244,6 +244,7 @@ CASES = {
     "objective.temperature": _objective("apo_hinge_softplus", 2.0),
     "objective.delta": _objective("margin_sigmoid", 0.3),
     "objective.delta_warmup": _objective("margin_sigmoid", 0.5),
+    "objective.penalty": _objective("dpop", 2.0),
     "objective.label_smoothing": _objective("dpo", 0.1),
     "objective.gamma": _objective("simpo", 0.3),
     "objective.length_normalize": _objective("dpo", True),

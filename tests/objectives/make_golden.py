@@ -21,6 +21,7 @@ the log-probs, and the loss of each pair given alone (a batch of one: the mean i
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -71,6 +72,10 @@ CASES: list[tuple[list[str], str, dict[str, float], dict[str, Any]]] = [
     (["ipo"], "ipo", {"beta": 0.5, "ld_alpha": 0.5}, {"beta": 0.5, "ld_alpha": 0.5}),
     (["sigmoid", "sft"], "dpo", {"beta": 0.1, "sft": 0.25}, {"beta": 0.1, "sft_weight": 0.25}),
     (["hinge", "sft"], "dpo_hinge", {"beta": 0.1, "sft": 0.25}, {"beta": 0.1, "margin": 1.0, "sft_weight": 0.25}),
+    # Mixtures; TRL's weights are 1 and the one called sft here.
+    (["sigmoid", "sft"], "dpo:1,sft:0.25", {"beta": 0.1, "sft": 0.25}, {"beta": 0.1}),
+    (["apo_zero", "sft"], "apo_zero:1,sft:0.2", {"beta": 0.3, "sft": 0.2}, {"beta": 0.3}),
+    (["sigmoid", "bco_pair"], "dpo:1,bco_pair:0.5", {"beta": 0.1, "sft": 0.5}, {"beta": 0.1}),
 ]
 
 
@@ -178,6 +183,16 @@ def part(batch: dict[str, Any], i: int) -> dict[str, Any]:
     return {key: [values[i]] for key, values in batch.items()}
 
 
+def odds_ratio(batch: dict[str, Any], beta: float) -> list[float | None]:
+    """ORPOTrainer's odds-ratio term of each pair (to be subtracted from the likelihood), from mean log-probs."""
+    from trl.experimental.orpo import ORPOTrainer
+
+    trainer = types.SimpleNamespace(beta=beta, accelerator=types.SimpleNamespace(device="cpu"))
+    means = [torch.tensor([sum(x) / len(x) for x in batch[f"policy_{side}"]]) for side in ("chosen", "rejected")]
+    terms = ORPOTrainer.odds_ratio_loss(trainer, *means)[0].tolist()
+    return [None if math.isnan(term) else term for term in terms]  # a mean above 0 has no odds
+
+
 def model_loss(trainer: trl.DPOTrainer, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     """TRL's loss on its own models, nothing replaced, and the summed log-probs that it starts from."""
     inputs = trainer.data_collator(rows)
@@ -217,6 +232,10 @@ def main(target: str) -> None:
         "model_lengths": lengths,
         "batches": {
             name: {key: value for key, value in batch.items() if key != "rows"} for name, batch in batches.items()
+        },
+        "orpo": {
+            "beta": 0.1,
+            "batches": {name: odds_ratio(batch, 0.1) for name, batch in batches.items() if name != "far"},
         },
         "cases": cases,
     }

@@ -87,8 +87,26 @@ def test_every_loss_of_trl_is_compared() -> None:
         "sigmoid_norm sppo_hard"
     )
     ours_alone = {"apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "simpo", "repo"}
-    assert {case["objective"] for case in CASES} == set(objectives.NAMES) - ours_alone
+    elsewhere = {"orpo", "dpop"}  # a trainer of its own; not in TRL
+    compared = {case["objective"] for case in CASES if ":" not in case["objective"]}
+    assert compared == set(objectives.NAMES) - ours_alone - elsewhere
     assert GOLDEN["versions"]["trl"].startswith("1.16.")
+
+
+@pytest.mark.parametrize("batch_name", list(GOLDEN["orpo"]["batches"]))
+def test_odds_of_orpo(batch_name: str) -> None:
+    """Its likelihood term counts the prompt's tokens in TRL, so the odds alone are compared; positive mean log-probs,
+    of which there are some here, are no probabilities and left out."""
+    objective = make("orpo", beta=GOLDEN["orpo"]["beta"])
+    ratios, _ = forced(GOLDEN["batches"][batch_name], objective, slice(None))
+    means = ratios.per_token()
+    proper_P = (means.policy_chosen < 0) & (means.policy_rejected < 0)
+    odds_P = objective.loss(ratios) + means.policy_chosen
+    terms = GOLDEN["orpo"]["batches"][batch_name]
+    assert [term is not None for term in terms] == proper_P.tolist()
+    expected = [-term for term in terms if term is not None]
+    assert len(expected) >= 3
+    assert odds_P[proper_P].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_trl_ignores_label_smoothing_in_its_default_loss_and_ours_does_not() -> None:

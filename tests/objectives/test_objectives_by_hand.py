@@ -80,6 +80,14 @@ BY_HAND = [
     # M = 1 is past γ = 0.6 and 0.5 short of γ = 1.5
     ("repo", {}, 0.0),
     ("repo", {"gamma": 1.5}, 0.5),
+    # the chosen response is above its reference, so nothing is added to DPO
+    ("dpop", {}, 0.201413),
+    # ln odds: −2 − ln(1 − e^−2) = −2 + 0.145413 and −3 − ln(1 − e^−3) = −3 + 0.051069; 2 + 0.1·−ln σ(1.094344)
+    ("orpo", {}, 2.028875),
+    # 2·0.201413 + 0.5·0.646482
+    ("dpo:2,apo_zero:0.5", {}, 0.726067),
+    # 0.646482 + 0.2·10/5, a batch of one
+    ("apo_zero:1,sft:0.2", {}, 1.046482),
     # −ln σ(2·1.5) = ln(1 + 0.049787)
     ("dpo", {"beta": 2.0, "length_normalize": True}, 0.048587),
     # 0.201413 + 0.25·10/5
@@ -95,7 +103,30 @@ def test_loss_of_pair_a(name: str, parameters: dict[str, float], expected: float
 
 
 def test_every_objective_is_worked_by_hand() -> None:
-    assert {name for name, _, _ in BY_HAND} == set(objectives.NAMES)
+    assert {name for name, _, _ in BY_HAND if ":" not in name} == set(objectives.NAMES)
+
+
+def test_dpop_lifts_a_chosen_response_that_fell() -> None:
+    """r_w = −2, r_l = −3, β = 0.1: z = 0.1; with λ = 50 softplus(50·0.2 − 0.1), with λ = 1 softplus(0.2 − 0.1).
+
+    d/dr_w at λ = 1 is −β(1 + λ)·σ(0.1) = −0.2·0.524979, at λ = 0 DPO's −0.1·σ(−0.1) = −0.1·0.475021.
+    """
+    r_w = torch.tensor([-2.0], dtype=torch.float64, requires_grad=True)
+    zero, count = torch.zeros(1, dtype=torch.float64), torch.ones(1)
+    ratios = LogRatios(r_w, zero - 3, zero, zero, count, count)
+    losses = [make("dpop", penalty=penalty).loss(ratios) for penalty in (50.0, 1.0, 0.0)]
+    assert [loss.item() for loss in losses] == pytest.approx([9.900050, 0.744397, 0.644397], abs=2e-6)
+    slopes = [torch.autograd.grad(loss, r_w)[0].item() for loss in losses[1:]]
+    assert slopes == pytest.approx([-0.1049958, -0.0475021], abs=1e-6)
+
+
+def test_orpo_of_a_response_that_is_certain() -> None:
+    """A mean log-prob of 0 would have infinite odds; it is taken as −1e-6, and gives no NaN and no gradient."""
+    leaf = torch.zeros(1, requires_grad=True)
+    ratios = LogRatios(leaf, leaf - 3, leaf.detach(), leaf.detach(), torch.ones(1), torch.ones(1))
+    loss = make("orpo").loss(ratios)
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(torch.autograd.grad(loss, leaf)[0]).all()
 
 
 # Pair B: policy −30 and −20, reference −10 and −70, lengths 15 and 10: r_w = −20, r_l = 50.
@@ -162,6 +193,10 @@ STEP_ZERO = [
     ("sft", {}, None),
     ("simpo", {}, None),
     ("repo", {}, None),
+    ("dpop", {}, math.log(2)),
+    ("orpo", {}, None),
+    ("dpo:2,apo_zero:0.5", {}, 1.886294),  # 2·ln 2 + 0.5
+    ("apo_zero:1,sft:0.2", {}, None),
     ("dpo", {"sft_weight": 0.1}, None),
 ]
 
@@ -180,7 +215,7 @@ def test_step_zero_constant_is_the_loss_at_policy_equal_to_reference(
 
 
 def test_every_objective_has_a_step_zero_case() -> None:
-    assert {name for name, _, _ in STEP_ZERO} == set(objectives.NAMES)
+    assert {name for name, _, _ in STEP_ZERO if ":" not in name} == set(objectives.NAMES)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +231,8 @@ def test_every_objective_has_a_step_zero_case() -> None:
         ("simpo", {}, -4.0, -6.0),
         ("repo", {}, -2.0, -3.0),
         ("sft", {}, -10.0, -60.0),
+        ("orpo", {}, -0.2, -0.3),
+        ("sft:0.2,apo_zero:1", {}, 0.5, -1.0),
     ],
 )
 def test_reward_is_beta_times_r(name: str, parameters: dict[str, float], chosen: float, rejected: float) -> None:

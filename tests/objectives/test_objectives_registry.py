@@ -12,12 +12,12 @@ import pytest
 
 from trimtab import objectives
 from trimtab.errors import ConfigError
-from trimtab.objectives import ApoHingeZero, Dpo, MarginSigmoid, Modified, make
+from trimtab.objectives import ApoHingeZero, ApoZero, Dpo, MarginSigmoid, Mixture, Modified, Sft, make
 
 DESIGNED = [
     *("dpo", "dpo_hinge", "apo_zero", "apo_down", "apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "exo_pair"),
     *("aot", "aot_unpaired", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard", "discopop", "sft", "sigmoid_norm"),
-    *("simpo", "repo"),
+    *("simpo", "repo", "dpop", "orpo"),
 ]
 
 
@@ -62,6 +62,25 @@ def test_parameters_rebuild_the_value(name: str) -> None:
     assert modified.name == name
     with pytest.raises(dataclasses.FrozenInstanceError):
         plain.name = "other"
+
+
+def test_a_mixture_is_the_sum_that_its_name_says() -> None:
+    mixture = make("apo_hinge_zero:1,dpo_hinge:0.5", beta=0.2, margin=3)
+    assert mixture == Mixture(((ApoHingeZero(beta=0.2, margin=3), 1.0), (objectives.DpoHinge(beta=0.2, margin=3), 0.5)))
+    assert make(mixture.name, **mixture.parameters()) == mixture
+    assert objectives.is_registered(mixture)
+    assert (mixture.beta, mixture.reach(), mixture.has_dead_zone) == (0.2, pytest.approx(15.0), True)
+    assert mixture.dead_zone.startswith("where all let go: apo_hinge_zero: each side alone")
+    smooth = make("apo_hinge_zero:1,apo_zero:1")
+    assert (smooth.reach(), smooth.has_dead_zone, smooth.step_zero()) == (None, False, 3.0)
+    assert smooth.dead_zone == "none: a gradient is left everywhere by apo_zero"
+    coupled = Mixture(((Sft(), 0.2), (ApoZero(), 1.0)))
+    assert (coupled.batch_coupled, coupled.needs_reference, coupled.per_token) == (True, True, False)
+    with pytest.raises(ConfigError, match="modifiers of its own"):
+        Mixture(((Modified(Dpo(), sft_weight=1.0), 1.0), (ApoZero(), 1.0)))
+    warming = make("margin_sigmoid:1,dpo:1", delta_warmup=2.0)
+    assert warming.at(1.0) == make("margin_sigmoid:1,dpo:1", delta=0.1)
+    assert make("dpo:1,apo_zero:1", ld_alpha=0.5).token_weights(1, 2) == ((1.0,), (1.0, 0.5))
 
 
 def test_modified_answers_for_the_objective_inside() -> None:
@@ -129,6 +148,18 @@ def test_modified_answers_for_the_objective_inside() -> None:
         ("ipo", {"length_normalize": True}, "length_normalize does not apply to ipo", "leave length_normalize out"),
         ("sft", {"length_normalize": True}, "length_normalize does not apply to sft", "leave length_normalize out"),
         ("dpo", {"length_normalize": "yes"}, "length_normalize = 'yes' is neither true nor false", "true or false"),
+        ("apo_zero:1,sft", {}, "'sft' is no objective with its weight", 'written "apo_zero:1,sft:0.2"'),
+        ("apo_zero:1,apo_zero:2", {}, "'apo_zero:2' is no objective with its weight, or is there twice", "written"),
+        ("apo_zero:1", {}, "a mixture of apo_zero", "two objectives or more"),
+        ("apo_zero:1,sft:0", {}, "sft: weight 0.0", "a number above 0"),
+        ("apo_zero:1,sft:nan", {}, "'sft:nan' is no objective", "written"),
+        ("apo_zero:1,sfd:1", {}, "no objective 'sfd'", "did you mean"),
+        ("dpo:1,simpo:1", {}, "dpo with beta = 0.1 and simpo with beta = 2.0", "a mixture has one beta: set it"),
+        ("dpo:1,sft:1", {"sft_weight": 0.1}, "sft_weight does not apply to sft", "leave sft_weight out"),
+        ("dpo:1,sft:1", {"ld_alpha": 0.1}, "ld_alpha does not apply to sft", "leave ld_alpha out"),
+        ("dpo:1,ipo:1", {"length_normalize": True}, "length_normalize does not apply to ipo", "leave length_nor"),
+        ("dpo:1,bradley_terry:1", {}, "a mixture of dpo and bradley_terry", "bradley_terry reads scores"),
+        ("dpo:1,sft:1", {"margin": 1.0}, "margin does not apply to dpo:1,sft:1", "takes beta, label_smoothing"),
         ("repo", {"gamma": 0.0}, "gamma = 0 is not above 0", "default is 0.6"),
     ],
 )
@@ -188,7 +219,7 @@ def test_names_and_checks_cost_no_torch() -> None:
     program = (
         "import sys; sys.modules['torch'] = None; sys.modules['numpy'] = None\n"
         "from trimtab import errors, objectives\n"
-        "assert len(objectives.table()) == 20\n"
+        "assert len(objectives.table()) == 22\n"
         "assert objectives.make('margin_sigmoid', delta=.1, sft_weight=.1).notices()\n"
         "try: objectives.make('margin_sigmoid', delta=.7)\n"
         "except errors.ConfigError as error: print(error)\n"

@@ -215,7 +215,8 @@ _LONGEST_SHOWN = 200  # characters
 def _default_out(config: Config) -> str:
     """One folder for each configuration, so that no run overwrites another."""
     model = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(config.model.name).name).strip("-.") or "model"
-    return f"runs/{model}-{config.objective.name}-{config_digest(config)[:8]}"
+    objective = re.sub(r"[:,]+", "-", config.objective.name)  # a mixture's name, which not every file system takes
+    return f"runs/{model}-{objective}-{config_digest(config)[:8]}"
 
 
 def _known_only(tree: Mapping[str, Any]) -> None:

@@ -118,12 +118,17 @@ class WindTunnelSection(Section):
 class ObjectiveSection(Section):
     """Only the keys that the named objective has may be set; `trimtab objectives` lists them."""
 
-    name: str = Field("apo_hinge_zero", description="which loss; `trimtab objectives` lists them with their formulas")
+    name: str = Field(
+        "apo_hinge_zero",
+        description="which loss; `trimtab objectives` lists them with their formulas; `apo_zero:1,sft:0.2` is a "
+        "weighted sum",
+    )
     beta: float | None = Field(None, description="reward a nat of log-ratio; larger keeps the model nearer to itself")
     margin: float | None = Field(None, description="reward, or gap of rewards, from which a hinge has no gradient")
     temperature: float | None = Field(None, description="width of the softplus in place of a hinge")
     delta: float | None = Field(None, description="loss below which margin_sigmoid has no gradient")
     delta_warmup: float | None = Field(None, description="epochs over which delta rises from zero")
+    penalty: float | None = Field(None, description="of dpop: weight of a chosen response's fall below the reference")
     label_smoothing: float | None = Field(None, description="share of labels taken to be wrong")
     gamma: float | None = Field(None, description="margin of the mean log-probs, of reference-free objectives")
     length_normalize: bool | None = Field(None, description="divide each log-ratio by its response's length")

@@ -2,11 +2,12 @@
 
     log_ratios       what an objective sees
     objective        what every objective answers; how parameters are checked
-    pairwise         dpo, dpo_hinge, margin_sigmoid, exo_pair, ipo, robust, discopop, sigmoid_norm
+    pairwise         dpo, dpo_hinge, margin_sigmoid, exo_pair, ipo, robust, discopop, sigmoid_norm, dpop
     pointwise        apo_zero, apo_down, apo_hinge_zero, apo_hinge_softplus, nca_pair, bco_pair, sppo_hard
     batchwise        aot, aot_unpaired, sft
-    reference_free   simpo, repo
+    reference_free   simpo, repo, orpo
     on_scores        bradley_terry, which trains a reward model
+    mixture          weighted sums of several
     modified         length_normalize, ld_alpha, sft_weight
     registry         names, make, table
     pull             coefficients by autograd, and against those at the reference
@@ -16,12 +17,13 @@ To add one here: one class, its name in `registry`, one test of arithmetic done 
 
 from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
 from trimtab.objectives.log_ratios import LogRatios
+from trimtab.objectives.mixture import Mixture
 from trimtab.objectives.modified import Modified
 from trimtab.objectives.objective import Objective
 from trimtab.objectives.on_scores import BradleyTerry
-from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
+from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, Dpop, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
-from trimtab.objectives.reference_free import Repo, Simpo
+from trimtab.objectives.reference_free import Orpo, Repo, Simpo
 from trimtab.objectives.registry import MODIFIERS, NAMES, PARAMETERS, Row, defaults, is_registered, make, table
 
 __all__ = [
@@ -39,13 +41,16 @@ __all__ = [
     "Discopop",
     "Dpo",
     "DpoHinge",
+    "Dpop",
     "ExoPair",
     "Ipo",
     "LogRatios",
     "MarginSigmoid",
+    "Mixture",
     "Modified",
     "NcaPair",
     "Objective",
+    "Orpo",
     "Repo",
     "Robust",
     "Row",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from trimtab.errors import ConfigError
+from trimtab.objectives.mixture import Mixture
 from trimtab.objectives.objective import NOT_NEGATIVE, Interval, Objective, Value, parameter
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Modified(Objective):
     length_normalize: bool = False
     ld_alpha: float | None = parameter(None, Interval(0.0, 1.0, closed_low=True, closed_high=True))
     sft_weight: float = parameter(0.0, NOT_NEGATIVE)
+
+    is_elementary = False
 
     def __post_init__(self) -> None:
         inner = self.objective
@@ -62,20 +65,22 @@ class Modified(Objective):
             object.__setattr__(self, key, value)
 
     def _refuse_what_does_not_apply(self) -> None:
-        name = self.name
+        name, parts = self.name, self._parts
         if not isinstance(self.length_normalize, bool):
             raise ConfigError(
                 f"{name}: length_normalize = {self.length_normalize!r} is neither true nor false",
                 remedy="set it to true or false",
             )
-        if self.length_normalize and (self.objective.per_token or name == "sft"):
+        normal = [part.name for part in parts if part.per_token or part.name == "sft"]
+        if self.length_normalize and normal:
             raise ConfigError(
-                f"length_normalize does not apply to {name}, which is length-normalised by itself",
+                f"length_normalize does not apply to {' and '.join(normal)}, which is length-normalised by itself",
                 remedy="leave length_normalize out",
             )
-        if self.ld_alpha is not None and not self.objective.needs_reference:
+        plain = [part.name for part in parts if not part.needs_reference]
+        if self.ld_alpha is not None and plain:
             raise ConfigError(
-                f"ld_alpha does not apply to {name}, which reads no log-ratios",
+                f"ld_alpha does not apply to {' and '.join(plain)}, which reads no log-ratios",
                 remedy="leave ld_alpha out, or choose an objective that uses the reference",
             )
         if self.ld_alpha is not None and self.sft_weight:
@@ -84,8 +89,13 @@ class Modified(Objective):
                 "discounted tail",
                 remedy="leave one of them out",
             )
-        if self.sft_weight and name == "sft":
+        if self.sft_weight and any(part.name == "sft" for part in parts):
             raise ConfigError("sft_weight does not apply to sft, which is that term", remedy="leave sft_weight out")
+
+    @property
+    def _parts(self) -> tuple[Objective, ...]:
+        inner = self.objective
+        return tuple(part for part, _ in inner.components) if isinstance(inner, Mixture) else (inner,)
 
     @property
     def beta(self) -> float:

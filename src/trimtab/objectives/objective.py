@@ -61,7 +61,8 @@ class Objective:
     never taken from its base, whose loss it may have changed); `needs_reference` (False: reference log-probs are
     not read); `per_token` (True: r is divided by the response's length); `batch_coupled` (True: the loss of a pair
     depends on the others, so `loss` must see the whole optimizer batch at once); `ld_alpha` (see `token_weights`);
-    `on_scores` (True: it reads the scores of a reward model, not log-probs).
+    `on_scores` (True: it reads the scores of a reward model, not log-probs);
+    `is_elementary` (False: made of other objectives).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Objective:
     needs_reference: bool = True
     per_token: bool = False
     batch_coupled: bool = False
+    is_elementary: bool = True
     ld_alpha: float | None = None
     on_scores: bool = False
     __dataclass_fields__: ClassVar[dict[str, Any]]

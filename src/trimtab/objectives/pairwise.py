@@ -233,6 +233,32 @@ class Robust(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dpop(Objective):
+    """DPO-Positive: DPO with a penalty λ on a chosen response that the policy likes less than the reference does.
+
+    The penalty stands inside the sigmoid, so it fades with it. Its kink is at r_w = 0, the place where training starts:
+    there the penalty has no gradient (relu'(0) = 0). λ = 50 is what the authors' models were trained with.
+    """
+
+    beta: float = parameter(0.1, POSITIVE)
+    penalty: float = parameter(50.0, NOT_NEGATIVE)
+
+    name = "dpop"
+    formula = "−ln σ(z − βλ·[−r_w]+)"
+    source = "arXiv 2402.13228 Eq. 3"
+
+    def loss(self, log_ratios: LogRatios) -> Tensor:
+        chosen_P, _ = self.rewards(log_ratios)
+        return softplus(self.penalty * (-chosen_P).relu() - self.reward_gap(log_ratios))
+
+    def step_zero(self) -> float:
+        return LN2
+
+    def remarks(self) -> tuple[str, ...]:
+        return ("penalty = 0: dpop is plain dpo",) if self.penalty == 0.0 else ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Discopop(Objective):
     """DiscoPOP (log-ratio modulated loss). At z = 0 and the default τ its gradient has the wrong sign."""
 

@@ -35,6 +35,27 @@ class Simpo(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Orpo(Objective):
+    """ORPO: the chosen response's mean negative log-likelihood, and the odds of the two responses.
+
+    β is the paper's λ. The likelihood is that of the response given its prompt, as the paper has it; TRL 1.16 counts
+    the prompt's tokens too.
+    """
+
+    beta: float = parameter(0.1, POSITIVE)
+
+    name = "orpo"
+    formula = "−M_w − β·ln σ(ln odds_w − ln odds_l)   with M = ln π/|y|, ln odds = M − ln(1 − e^M)"
+    source = "arXiv 2403.07691 Eq. 6 and 7"
+    needs_reference = False
+    per_token = True
+
+    def loss(self, log_ratios: LogRatios) -> Tensor:
+        chosen_P, rejected_P = self.ratios(log_ratios)
+        return self.beta * softplus(_log_odds(rejected_P) - _log_odds(chosen_P)) - chosen_P
+
+
+@dataclass(frozen=True, kw_only=True)
 class Repo(Objective):
     """RePO: SimPO's limit of large β, a hinge with one parameter. γ = 0.6 is its Llama-3 setting."""
 
@@ -54,3 +75,12 @@ class Repo(Objective):
     @property
     def dead_zone(self) -> str:
         return f"both sides together: M ≥ γ = {self.gamma:g} nats a token"
+
+
+_SUREST = -1e-6  # nats a token; a response of probability 1 has infinite odds
+
+
+def _log_odds(mean_logps_P: Tensor) -> Tensor:
+    """ln(p / (1 − p)) of p = e^M, [P], without loss of digits near p = 1."""
+    mean_P = mean_logps_P.clamp_max(_SUREST)
+    return mean_P - (-mean_P.expm1()).log()

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import cast
 
 from trimtab.errors import ConfigError
 from trimtab.objectives.batchwise import Aot, AotUnpaired, Sft
+from trimtab.objectives.mixture import Mixture
 from trimtab.objectives.modified import Modified
 from trimtab.objectives.objective import Objective, Value
 from trimtab.objectives.on_scores import BradleyTerry
-from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
+from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, Dpop, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
-from trimtab.objectives.reference_free import Repo, Simpo
+from trimtab.objectives.reference_free import Orpo, Repo, Simpo
 
 _CLASSES: dict[str, type[Objective]] = {
     cls.name: cls
     for cls in (
         Dpo, DpoHinge, ApoZero, ApoDown, ApoHingeZero, ApoHingeSoftplus, MarginSigmoid, ExoPair, Aot, AotUnpaired, Ipo,
-        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo,
+        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo, Dpop, Orpo,
     )
 }  # fmt: skip
 
@@ -42,20 +44,25 @@ class Row:
 
 
 def defaults(name: str) -> dict[str, Value]:
-    """Own parameters of an objective (no modifiers) with their defaults. Raises ConfigError for an unknown name."""
-    return _class(name)().parameters()
+    """Own parameters of an objective (no modifiers) with their defaults; of a mixture, those of all its components.
+
+    Raises ConfigError for an unknown name.
+    """
+    return {key: value for part in _weights(name) for key, value in _class(part)().parameters().items()}
 
 
 def make(name: str, **parameters: object) -> Objective:
     """The objective of that name; parameters left out take its defaults, modifiers wrap it in `Modified`.
 
+    `name:weight,name:weight` is a `Mixture`; each parameter goes to all of its components that have it.
     Raises ConfigError for an unknown name, a parameter that does not apply, or a value that cannot be trained with.
     """
-    build, own = _class(name), defaults(name)
+    weights, own = _weights(name), defaults(name)
     for key in parameters:
         if key not in own and (key not in MODIFIERS or name == BradleyTerry.name):
             raise _misplaced_key_error(name, key, tuple(own))
-    objective = build(**{key: value for key, value in parameters.items() if key in own})
+    components = tuple((_build(part, parameters), weight) for part, weight in weights.items())
+    objective = components[0][0] if _is_plain(name) else Mixture(components)
     modifiers = {key: value for key, value in parameters.items() if key in MODIFIERS}
     modifier_type = cast("Callable[..., Modified]", Modified)(objective, **modifiers)
     return modifier_type if modifier_type.parameters() != objective.parameters() else objective
@@ -67,6 +74,8 @@ def is_registered(objective: Objective) -> bool:
     Raises ConfigError where it has the name of another.
     """
     inner = objective.objective if isinstance(objective, Modified) else objective
+    if isinstance(inner, Mixture):
+        return all(is_registered(part) for part, _ in inner.components)
     registered = _CLASSES.get(inner.name)
     if registered not in (None, type(inner)):
         raise ConfigError(
@@ -86,6 +95,36 @@ def table() -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def _is_plain(name: str) -> bool:
+    return not re.search("[:,]", str(name))
+
+
+def _weights(name: str) -> dict[str, float]:
+    """Weights by objective; 1 for a plain name."""
+    if _is_plain(name):
+        return {name: 1.0}
+    weights: dict[str, float] = {}
+    for text in name.split(","):
+        part, colon, number = (piece.strip() for piece in text.partition(":"))
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not (part and colon and math.isfinite(weight)) or part in weights:
+            raise ConfigError(
+                f"objective {name!r}: {text.strip()!r} is no objective with its weight, or is there twice",
+                remedy='a mixture is written "apo_zero:1,sft:0.2"',
+            )
+        weights[part] = weight
+    return weights
+
+
+def _build(name: str, parameters: Mapping[str, object]) -> Objective:
+    build = _class(name)
+    own = build().parameters()
+    return build(**{key: value for key, value in parameters.items() if key in own})
+
+
 def _class(name: str) -> Callable[..., Objective]:
     if name in _CLASSES:
         return _CLASSES[name]
@@ -102,7 +141,7 @@ _ELSEWHERE = {
     **dict.fromkeys(
         ("grpo", "ppo", "rloo", "reinforce"), "it samples answers while it trains, and trimtab learns from pairs"
     ),
-    **dict.fromkeys(("kto", "orpo", "cpo"), "apo_zero, sft_weight and simpo are what comes nearest"),
+    **dict.fromkeys(("kto", "cpo"), "apo_zero, and simpo with sft_weight, are what comes nearest"),
 }
 
 
