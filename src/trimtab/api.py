@@ -5,6 +5,7 @@ Everything but the first argument is keyword-only, and a key that does not exist
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +118,25 @@ def _source(pairs: str | Path | Iterable[Pair]) -> str:
     if isinstance(pairs, str | Path):
         return str(pairs)
     rows = [
-        {"prompt": [m.to_json() for m in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
-        for pair in pairs
+        {"prompt": [m.to_json() for m in pair.prompt]} | _responses(pair) | _template_columns(pair) for pair in pairs
     ]
     path = store.home() / "pairs" / f"{digest(rows)}.jsonl"
     store.write_jsonl(path, rows)
     return str(path)
+
+
+def _responses(pair: Pair) -> dict[str, object]:
+    """As texts, or as messages where one of them is more than its text."""
+    chosen, rejected = pair.responses
+    if not chosen.extras + rejected.extras:
+        return {"chosen": pair.chosen, "rejected": pair.rejected}
+    return {"chosen": [chosen.to_json()], "rejected": [rejected.to_json()]}
+
+
+def _template_columns(pair: Pair) -> dict[str, object]:
+    arguments = json.loads(pair.template_arguments or "{}")
+    tools = {"tools": arguments.pop("tools")} if "tools" in arguments else {}
+    return tools | ({"chat_template_kwargs": arguments} if arguments else {})
 
 
 __all__ = ["Run", "run", "train", "winrate"]

@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+def compact_json(value: object) -> str:
+    """Without spaces, keys in the order that they came in: templates write tools and calls as they stand."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(value: object) -> str:
@@ -23,21 +28,39 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    `extras` is a JSON object of what it holds beside its content (`tool_calls`, `name`, `reasoning_content`, …); empty
+    where it holds nothing else.
+    """
 
     role: Role
     content: str
+    extras: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        return {"role": self.role, "content": self.content}
+    @property
+    def text(self) -> str:
+        """All that it says, for comparisons and sizes."""
+        return self.content + self.extras
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {"role": self.role, "content": self.content}
+        return plain | json.loads(self.extras) if self.extras else plain
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Message:
+        extras = {key: value for key, value in row.items() if key not in ("role", "content")}
+        return cls(row["role"], row["content"], compact_json(extras) if extras else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prompt (whole messages, the last one from the user) and two assistant responses to it.
+    """A prompt (whole messages, the last one from the user or a tool) and two assistant responses to it.
 
     `id` names the row for people (file and row number); `meta` is carried along and never read by training.
-    `plain` marks a prompt that was published as raw text to be continued, not as a conversation.
+    `plain` marks a prompt that was published as raw text to be continued, not as a conversation. `chosen_extras` and
+    `rejected_extras` are the responses' `Message.extras`; `template_arguments` is a JSON object of what the chat
+    template is given for this pair (`tools`, and variables such as `enable_thinking`), or empty.
     """
 
     id: str
@@ -46,9 +69,21 @@ class Pair:
     rejected: str
     plain: bool = False
     meta: tuple[tuple[str, str], ...] = ()
+    chosen_extras: str = ""
+    rejected_extras: str = ""
+    template_arguments: str = ""
+
+    @property
+    def responses(self) -> tuple[Message, Message]:
+        """Chosen and rejected as messages of the assistant."""
+        return (
+            Message("assistant", self.chosen, self.chosen_extras),
+            Message("assistant", self.rejected, self.rejected_extras),
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        parts = {name: getattr(self, name) for name in ("chosen_extras", "rejected_extras", "template_arguments")}
+        return {name: text for name, text in parts.items() if text} | {
             "id": self.id,
             "prompt": [m.to_json() for m in self.prompt],
             "chosen": self.chosen,
@@ -61,11 +96,14 @@ class Pair:
     def from_json(cls, row: Mapping[str, Any]) -> Pair:
         return cls(
             id=row["id"],
-            prompt=tuple(Message(m["role"], m["content"]) for m in row["prompt"]),
+            prompt=tuple(map(Message.from_json, row["prompt"])),
             chosen=row["chosen"],
             rejected=row["rejected"],
             plain=row.get("plain", False),
             meta=tuple(sorted(row.get("meta", {}).items())),
+            chosen_extras=row.get("chosen_extras", ""),
+            rejected_extras=row.get("rejected_extras", ""),
+            template_arguments=row.get("template_arguments", ""),
         )
 
 

@@ -208,11 +208,11 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
         Reason.UNREADABLE,
         "'chosen' holds half of a surrogate pair at character 3",
     ),
-    "tool message": (
+    "unknown speaker": (
         SHAPES["TRL explicit, messages"][1],
-        {"prompt": [user("Why?"), {"role": "tool", "content": "3"}], "chosen": "yes", "rejected": "no"},
+        {"prompt": [user("Why?"), {"role": "narrator", "content": "3"}], "chosen": "yes", "rejected": "no"},
         Reason.WRONG_ROLES,
-        "message 2 of 'prompt' is from 'tool'",
+        "message 2 of 'prompt' is from 'narrator'",
     ),
     "image": (
         SHAPES["TRL explicit, messages"][1],
@@ -449,7 +449,7 @@ QUESTION_AND_NO = {"prompt": [user("Why?")], "rejected": [assistant("no")]}
 
 @pytest.mark.parametrize(
     "part",
-    ["tool_calls", "function_call", "reasoning_content", "reasoning_details", "thinking", "tools", "images", "audio"],
+    ["reasoning_details", "thinking", "tools", "images", "audio"],
 )
 @pytest.mark.parametrize("content", [{"content": "yes"}, {"content": ""}, {"content": None}, {}])
 def test_a_message_with_a_part_that_is_not_read_is_refused_by_its_name(part: str, content: dict[str, Any]) -> None:
@@ -460,7 +460,7 @@ def test_a_message_with_a_part_that_is_not_read_is_refused_by_its_name(part: str
     assert (outcome.reason, outcome.detail) == (Reason.NOT_READ, f"message 1 of 'chosen' has '{part}'")
 
 
-@pytest.mark.parametrize("column", ["tools", "functions", "documents", "images", "videos", "audio"])
+@pytest.mark.parametrize("column", ["documents", "images", "videos", "audio"])
 def test_a_filled_column_that_changes_the_prompt_is_refused_unless_left_out_by_hand(column: str) -> None:
     """ms-swift#7314, axolotl#3824: the prompt speaks of what the model never sees."""
     row = {**SHAPES["TRL explicit, text"][1], column: [{"path": "cat.png", "bytes": None}]}
@@ -490,7 +490,7 @@ def test_what_was_not_read_is_named_once_all_rows_were_read() -> None:
 GOOD = SHAPES["TRL explicit, messages"][1]
 LONG = SHAPES["TRL implicit"][1]
 FIRST_ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "null content": ({**GOOD, "chosen": [{"role": "assistant", "content": None, "tool_calls": CALL}]}, GOOD),
+    "null content": ({**GOOD, "chosen": [{"role": "assistant", "content": None}]}, GOOD),
     "an empty list": ({**GOOD, "chosen": []}, GOOD),
     "text beside a list": ({**GOOD, "prompt": None, "chosen": "yes"}, GOOD),
     "a number": ({**GOOD, "rejected": 3}, GOOD),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import chat_families
 import pytest
+import tool_templates
 
 from trimtab.data.audit import Audit, audit
 from trimtab.data.chat import ChatTemplate
@@ -20,11 +21,11 @@ pytestmark = pytest.mark.needs_shared
 
 # folder: (rows, kept, reasons of the dropped, words that must stand in the audit)
 CASES: dict[str, tuple[int, int, dict[str, int], str]] = {
-    "C01-tool-calls-text": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
-    "C01b-tool-calls-only": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
-    "C01c-tool-calls-differ": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
-    "C01e-tool-call-no-content": (14, 0, {"not_read": 14}, "has 'tool_calls'"),
-    "C02-reasoning-content": (14, 0, {"not_read": 14}, "has 'reasoning_content'"),
+    "C01-tool-calls-text": (14, 14, {}, ""),
+    "C01b-tool-calls-only": (14, 14, {}, ""),
+    "C01c-tool-calls-differ": (14, 14, {}, ""),
+    "C01e-tool-call-no-content": (14, 14, {}, ""),
+    "C02-reasoning-content": (14, 14, {}, ""),
     "C11-alpaca-input": (14, 14, {}, ""),
     "C12-images": (14, 0, {"not_read": 14}, "the column 'images' is filled"),
     "C13-human-assistant": (14, 14, {}, ""),
@@ -34,8 +35,8 @@ CASES: dict[str, tuple[int, int, dict[str, int], str]] = {
     "C25-prefill": (14, 0, {"wrong_roles": 14}, "the prompt ends with the assistant"),
     "V6-prompt-and-messages": (10, 10, {}, "columns not read: messages"),
     "V7-mixed-keys": (10, 10, {}, ""),
-    "X1-tool-role-first-row": (10, 0, {"wrong_roles": 10}, "is from 'tool'"),
-    "X2-null-content-first-row": (10, 9, {"not_read": 1}, "message 1 of 'chosen' has 'tool_calls'"),
+    "X1-tool-role-first-row": (10, 10, {}, ""),
+    "X2-null-content-first-row": (10, 10, {}, ""),
     "X4-empty-first-rows": (10, 9, {"malformed": 1}, "'chosen' holds an empty list"),
 }
 
@@ -60,6 +61,49 @@ def test_the_right_value_of_each_case(name: str, cases: Path) -> None:
     assert (found.n_rows, found.n_kept) == (n_rows, n_kept)
     assert Counter(row.reason.value for row in found.dropped_rows) == dropped
     assert words in "\n".join(found.lines())
+
+
+WITH_TOOLS = ChatTemplate.of(chat_families.chatml(tool_templates.QWEN3))
+
+
+def tokenize(pair: Pair, template: ChatTemplate) -> TokenPair | RowProblem:
+    return template.tokenize_pair(pair, max_prompt_tokens=900, max_response_tokens=900)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("C01")])
+def test_calls_are_written_or_refused_by_name(name: str, cases: Path) -> None:
+    """axolotl#3824, trl PR#6259: the response holds its call, the prompt the schema; no row becomes bare text."""
+    _, pairs, _ = formatted(cases / name / "pairs.jsonl")
+    tokens = [tokenize(pair, WITH_TOOLS) for pair in pairs]
+    assert all(isinstance(pair, TokenPair) for pair in tokens)
+    first = tokens[0]
+    assert isinstance(first, TokenPair)
+    chosen, prompt = WITH_TOOLS.decode(first.chosen_ids), WITH_TOOLS.decode(first.prompt_ids)
+    assert ('"get_weather"' in chosen, '"Oslo"' in chosen, '"parameters"' in prompt) == (True, True, True)
+    assert first.chosen_ids != first.rejected_ids
+    without_tools = ChatTemplate.of(chat_families.chatml())
+    refusals = [tokenize(pair, without_tools) for pair in pairs]
+    assert {refusal.detail for refusal in refusals if isinstance(refusal, RowProblem)} == {
+        "the template leaves out the tool 'get_weather'"
+    }
+
+
+def test_a_conversation_with_a_tool_is_written_or_refused(cases: Path) -> None:
+    """axolotl#3217."""
+    _, pairs, _ = formatted(cases / "X1-tool-role-first-row" / "pairs.jsonl")
+    written, refused = (tokenize(pairs[0], t) for t in (WITH_TOOLS, ChatTemplate.of(chat_families.chatml())))
+    assert isinstance(written, TokenPair)
+    assert "<tool_response>\ncold\n</tool_response>" in WITH_TOOLS.decode(written.prompt_ids)
+    assert isinstance(refused, RowProblem)
+    assert "of the tool_calls of a message of the assistant" in refused.detail
+
+
+def test_reasoning_is_in_the_response(cases: Path) -> None:
+    """axolotl#3824."""
+    _, pairs, _ = formatted(cases / "C02-reasoning-content" / "pairs.jsonl")
+    tokens = tokenize(pairs[0], WITH_TOOLS)
+    assert isinstance(tokens, TokenPair)
+    assert WITH_TOOLS.decode(tokens.chosen_ids).startswith("<think>\nFirst think about 0.\n</think>\n\nAnswer 0.")
 
 
 def test_instructions_come_with_their_input_history_and_system(cases: Path) -> None:

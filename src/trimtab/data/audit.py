@@ -189,7 +189,7 @@ class Auditor:
         if problem is not None:
             self._drop(place, problem)
             return None
-        texts = (*(message.content for message in outcome.prompt), outcome.chosen, outcome.rejected)
+        texts = [message.text for message in (*outcome.prompt, *outcome.responses)]
         if (mark := next(filter(None, map(template_mark, texts)), None)) is not None:
             self._template_marks[place] = mark
         if self._evaluation_prompts:
@@ -255,7 +255,7 @@ class Auditor:
         for flags in (self._alive, self._overlaps, self._has_tokens, *self._cut.values()):
             flags.append(False)
         self._alive[place] = True
-        sizes = (sum(len(message.content) for message in pair.prompt), len(pair.chosen), len(pair.rejected))
+        sizes = (sum(len(m.text) for m in pair.prompt), *(len(response.text) for response in pair.responses))
         for part, size in zip(_PARTS, sizes, strict=True):
             self._lengths["characters"][part].append(size)
             self._lengths["tokens"][part].append(0)
@@ -314,20 +314,22 @@ def _text_problem(pair: Pair) -> RowProblem | None:
     fault = roles_fault(pair.prompt)
     if fault is not None:
         return RowProblem(pair.id, Reason.WRONG_ROLES, fault)
-    if not pair.prompt[-1].content.strip():
+    if not pair.prompt[-1].text.strip():
         return RowProblem(pair.id, Reason.EMPTY_PROMPT, "the last user message is blank")
-    for side, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        if not response.strip():
-            return RowProblem(pair.id, Reason.EMPTY_RESPONSE, f"'{side}' is {'blank' if response else 'empty'}")
-    if pair.chosen.strip() == pair.rejected.strip():
-        return RowProblem(pair.id, Reason.IDENTICAL, f"both are {len(pair.chosen.strip())} characters")
+    chosen, rejected = (response.text.strip() for response in pair.responses)
+    for side, text, content in (("chosen", chosen, pair.chosen), ("rejected", rejected, pair.rejected)):
+        if not text:
+            return RowProblem(pair.id, Reason.EMPTY_RESPONSE, f"'{side}' is {'blank' if content else 'empty'}")
+    if chosen == rejected:
+        return RowProblem(pair.id, Reason.IDENTICAL, f"both are {len(chosen)} characters")
     return None
 
 
 def _hashes(pair: Pair) -> tuple[bytes, bytes]:
     """Of the pair, and of the pair with its preference swapped. White space around responses does not count."""
-    prompt = _hash(*(part for message in pair.prompt for part in (message.role, message.content)))
-    chosen, rejected = _hash(pair.chosen.strip()), _hash(pair.rejected.strip())
+    texts = [part for message in pair.prompt for part in (message.role, message.text)]
+    prompt = _hash(*texts, *filter(None, [pair.template_arguments]))
+    chosen, rejected = (_hash(response.text.strip()) for response in pair.responses)
     return _hash_of_bytes(prompt, chosen, rejected), _hash_of_bytes(prompt, rejected, chosen)
 
 

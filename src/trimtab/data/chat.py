@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.prompt_shortening import last_turn, shorter_prompts
-from trimtab.data.rendering import DEFAULT_VARIABLES, Form, PlainForm, TemplateForm
+from trimtab.data.rendering import DEFAULT_VARIABLES, NO_ARGUMENTS, Arguments, Form, PlainForm, TemplateForm
 from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
+from trimtab.data.tools import is_written, refuse_unwritten, refuse_unwritten_tools
 from trimtab.data.turn_end import TurnEnd, find_turn_end
 from trimtab.errors import DataError, ModelError
 from trimtab.records import Message, Pair, TokenPair, digest
@@ -97,38 +98,40 @@ class ChatTemplate:
         template refuses the conversation.
         """
         try:
-            return self._fit(messages, limit=max_prompt_tokens).ids
+            return self._fit(messages, NO_ARGUMENTS, limit=max_prompt_tokens).ids
         except RowFaultError as fault:
             raise DataError(
                 f"the prompt cannot be used: {fault.reason.sentence}: {fault.detail}",
                 remedy="raise the prompt's token limit, or shorten or correct this prompt",
             ) from None
 
-    def _fit(self, messages: Sequence[Message], *, limit: int | None) -> _RenderedPrompt:
+    def _fit(self, messages: Sequence[Message], arguments: Arguments, *, limit: int | None) -> _RenderedPrompt:
         """The longest form of a prompt that fits: everything, or fewer and fewer of its turns, oldest first."""
         if not messages:
             raise RowFaultError(Reason.EMPTY_PROMPT, "there is no message")
-        self._refuse_control_tokens(messages)
-        whole = self._prompt(messages, messages)
+        self._refuse_control_tokens([*messages, Message("system", json.dumps(arguments, ensure_ascii=False))])
+        whole = self._prompt(messages, messages, arguments)
         self._refuse_unknown_ids(whole.ids)
         if limit is None or len(whole.ids) <= limit:
             return whole
         shorter = shorter_prompts(messages)
         # Lengths fall from one to the next, so the first that fits is found by bisection.
-        place = bisect_left(shorter, True, key=lambda turns: len(self._prompt(turns, messages).ids) <= limit)
+        place = bisect_left(shorter, True, key=lambda turns: len(self._prompt(turns, messages, arguments).ids) <= limit)
         # Without its system message a prompt may get longer (templates write one of their own), so that comes last.
         candidate = shorter[place] if place < len(shorter) else last_turn(messages)
-        prompt = self._prompt(candidate, messages)
+        prompt = self._prompt(candidate, messages, arguments)
         if len(prompt.ids) > limit:
             detail = f"the last user message takes {len(prompt.ids)} tokens with its marks, the limit is {limit}"
             raise RowFaultError(Reason.PROMPT_TOO_LONG, detail)
         return prompt
 
-    def _prompt(self, messages: Sequence[Message], whole: Sequence[Message]) -> _RenderedPrompt:
+    def _prompt(
+        self, messages: Sequence[Message], whole: Sequence[Message], arguments: Arguments = NO_ARGUMENTS
+    ) -> _RenderedPrompt:
         """`messages` are what is left of the `whole` prompt."""
         multi_turn = len(whole) > 1
-        text = self.form.prompt(messages, multi_turn=multi_turn)
-        return _RenderedPrompt(tuple(messages), multi_turn, text, self._encode([text])[0])
+        text = self.form.prompt(messages, multi_turn=multi_turn, arguments=arguments)
+        return _RenderedPrompt(tuple(messages), multi_turn, text, self._encode([text])[0], arguments)
 
     # ---- pairs
 
@@ -150,13 +153,13 @@ class ChatTemplate:
         """
         window = max_tokens if max_tokens is not None else max_prompt_tokens + max_response_tokens
         try:
-            prompt = self._fit_with_room(pair.prompt, max_prompt_tokens, window, min_response_tokens)
+            prompt = self._fit_with_room(pair, max_prompt_tokens, window, min_response_tokens)
             losses = self._loss_of_prompt(prompt)
-            chosen, rejected = self._responses(prompt, (pair.chosen, pair.rejected), losses=losses)
+            chosen, rejected = self._responses(prompt, pair.responses, losses=losses)
         except RowFaultError as fault:
             return fault.at(pair.id)
-        texts = (*(message.content for message in prompt.messages), pair.chosen, pair.rejected)
-        self.loss.add(pair.id, losses, n_characters=sum(map(size, texts)))
+        n_characters = sum(size(message.text) for message in (*prompt.messages, *pair.responses))
+        self.loss.add(pair.id, losses, n_characters=n_characters)
         room = min(max_response_tokens, window - len(prompt.ids))
         if room < min_response_tokens and max(len(chosen), len(rejected)) > room:
             detail = f"the prompt takes {len(prompt.ids)} of {window} tokens, which leaves {room} for a response"
@@ -164,36 +167,40 @@ class ChatTemplate:
         return TokenPair(pair.id, prompt.ids, chosen[:room], rejected[:room], len(chosen) > room, len(rejected) > room)
 
     def _fit_with_room(
-        self, messages: Sequence[Message], max_prompt_tokens: int, window: int, min_response_tokens: int
+        self, pair: Pair, max_prompt_tokens: int, window: int, min_response_tokens: int
     ) -> _RenderedPrompt:
         """Leave out turns until a response of the least length fits; if it never does, until the prompt fits."""
+        arguments = json.loads(pair.template_arguments or "{}")
         try:
-            return self._fit(messages, limit=min(max_prompt_tokens, window - min_response_tokens))
+            return self._fit(pair.prompt, arguments, limit=min(max_prompt_tokens, window - min_response_tokens))
         except RowFaultError as fault:
             if fault.reason is not Reason.PROMPT_TOO_LONG or min_response_tokens <= 1:
                 raise
-            return self._fit(messages, limit=min(max_prompt_tokens, window - 1))
+            return self._fit(pair.prompt, arguments, limit=min(max_prompt_tokens, window - 1))
 
-    def _responses(self, prompt: _RenderedPrompt, responses: Sequence[str], *, losses: Counter[str]) -> list[Ids]:
+    def _responses(self, prompt: _RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]) -> list[Ids]:
         """Ids of each response to one prompt, closed by the end of its turn. What they lose is added to `losses`."""
-        self._refuse_control_tokens([Message("assistant", response) for response in responses])
+        self._refuse_control_tokens(responses)
         continuations = [self._continuation(prompt, response) for response in responses]
         whole = self._encode([prompt.text + continuation for continuation in continuations])
         responses_ids = []
         for ids, continuation, response in zip(whole, continuations, responses, strict=True):
             after = self._after(prompt, ids, continuation)
-            losses += self._loss(continuation, after, of=[response], subject="a response")
+            losses += self._loss(continuation, after, of=[response.text], subject="a response")
             responses_ids.append(self._with_end(after))
             self._refuse_unknown_ids(responses_ids[-1])
         return responses_ids
 
-    def _continuation(self, prompt: _RenderedPrompt, response: str) -> str:
+    def _continuation(self, prompt: _RenderedPrompt, response: Message) -> str:
         """The text of a response and what ends its turn, as the template writes it behind the prompt."""
-        text = self.form.exchange(prompt.messages, response=response, multi_turn=prompt.multi_turn)
+        text = self.form.exchange(
+            prompt.messages, response=response, multi_turn=prompt.multi_turn, arguments=prompt.arguments
+        )
         if self.turn_end.text != self.form.ending:
             text = text.removesuffix(self.form.ending) + self.turn_end.text
         continuation = _behind(prompt.text, text)
-        if not is_within(response, continuation):
+        refuse_unwritten(response, continuation, place="the response")
+        if not is_within(response.content, continuation):
             detail = "the template leaves out or changes a part of the response (reasoning marks in the text?)"
             raise RowFaultError(Reason.TEXT_LOST, detail)
         return continuation
@@ -274,7 +281,7 @@ class ChatTemplate:
     def _refuse_control_tokens(self, messages: Sequence[Message]) -> None:
         """A message that spells `<|im_end|>` would end a turn that goes on."""
         for message in messages:
-            if match := self._control_tokens.search(message.content):
+            if match := self._control_tokens.search(message.text):
                 raise RowFaultError(Reason.CONTROL_TOKEN, f"a message of the {message.role} holds {match[0]!r}")
 
     @cached_property
@@ -294,9 +301,11 @@ class ChatTemplate:
         for message in prompt.messages:
             # templates leave the reasoning of earlier turns out, in generation as well
             text = message.content.rpartition("</think>")[2] if message.role == "assistant" else message.content
-            if not is_within(text, prompt.text):
+            refuse_unwritten(message, prompt.text, place=f"a message of the {message.role}")
+            if not (is_written if message.role == "tool" else is_within)(text, prompt.text):
                 detail = f"the template leaves out or changes a part of a message of the {message.role}"
                 raise RowFaultError(Reason.TEXT_LOST, detail)
+        refuse_unwritten_tools(prompt.arguments.get("tools", []), prompt.text)
         contents = [message.content for message in prompt.messages]
         return self._loss(prompt.text, prompt.ids, of=contents, subject="the prompt")
 
@@ -373,6 +382,7 @@ class _RenderedPrompt:
     multi_turn: bool
     text: str
     ids: Ids
+    arguments: Arguments
 
 
 def _behind(prompt: str, whole: str) -> str:

@@ -16,7 +16,8 @@ message and the pair is marked `plain`; whether a template wraps it is decided b
 
 The shape is what most of the first rows have, told without a look into their messages, so that no faulty row decides
 for the others. What a shape does not read is named once all rows are read; a row that would mean something else without
-it (tools, images) is refused, unless the columns were chosen by hand.
+it (documents, images) is refused, unless the columns were chosen by hand. The columns `tools` (or `functions`) and
+`chat_template_kwargs` are what the chat template is given for the row.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from trimtab.data.messages import (
     has_parts,
@@ -52,8 +53,9 @@ from trimtab.data.readers import (
     read_transcripts,
     with_system,
 )
+from trimtab.data.tools import template_arguments, tools_of
 from trimtab.errors import DataError
-from trimtab.records import Pair
+from trimtab.records import Message, Pair, compact_json
 
 FormatName = Literal["explicit", "conversations", "transcript", "sharegpt", "instruction", "orca"]
 Shape = Literal["text", "message", "conversation", "nothing", "other"]
@@ -69,9 +71,10 @@ _COLUMNS_READ: dict[FormatName, tuple[str, ...]] = {
 }
 # Filled, these change what the prompt says; a pair without them would be another one.
 _NEVER_LEFT_OUT = (
-    "tools", "functions", "documents", "history",
+    "documents", "history",
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
+_TOOL_COLUMNS, _ARGUMENT_COLUMN = ("tools", "functions"), "chat_template_kwargs"
 _MAX_META_CHARACTERS = 200  # ids, topics, scores; longer texts would be written twice for every pair
 _ACCEPTED_SHAPES = """accepted shapes:
     prompt, chosen, rejected                 text, or lists of messages (role, content)
@@ -104,10 +107,35 @@ class Format:
             prompt, chosen, rejected = self._read(cells)
             prompt = with_system(prompt, cells)
             self._refuse_what_is_left_out(row)
+            arguments = self._template_arguments(row, (*prompt, chosen, rejected))
         except RowFaultError as fault:
             return fault.at(row_id)
         plain = self.name == "explicit" and len(prompt) == 1 and isinstance(cells["prompt"], str)
-        return Pair(row_id, prompt, chosen, rejected, plain=plain, meta=_meta(row, read=set(self.columns)))
+        return Pair(
+            row_id,
+            prompt,
+            chosen.content,
+            rejected.content,
+            plain=plain,
+            meta=_meta(row, read=set(self.columns)),
+            chosen_extras=chosen.extras,
+            rejected_extras=rejected.extras,
+            template_arguments=arguments,
+        )
+
+    def _template_arguments(self, row: Row, messages: Sequence[Message]) -> str:
+        """What the row's chat template is given; reasoning is switched on where a message brings some."""
+        if self._by_hand:
+            return ""
+        arguments: dict[str, Any] = {}
+        if '"reasoning_content"' in "".join(message.extras for message in messages):
+            arguments["enable_thinking"] = True
+        if has_parts(row.get(_ARGUMENT_COLUMN)):
+            arguments |= template_arguments(row[_ARGUMENT_COLUMN], column=_ARGUMENT_COLUMN)
+        for name in _TOOL_COLUMNS:
+            if has_parts(row.get(name)):
+                arguments["tools"] = tools_of(row[name], column=name)
+        return compact_json(arguments) if arguments else ""
 
     @property
     def notes(self) -> list[str]:
@@ -115,7 +143,8 @@ class Format:
         return [f"columns not read: {', '.join(self.unread_columns)}"] if self.unread_columns else []
 
     def _unread_in(self, row: Row) -> list[str]:
-        names = [name for name, value in row.items() if name not in self.columns and is_filled(value)]
+        read = {*self.columns, *(() if self._by_hand else (*_TOOL_COLUMNS, _ARGUMENT_COLUMN))}
+        names = [name for name, value in row.items() if name not in read and is_filled(value)]
         keys = [f"{name}.{key}" for name in self.columns if name in row for key in unread_keys(row[name])]
         return names + keys
 

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from trimtab.data.problems import Reason, RowFaultError
-from trimtab.records import Message, Role
+from trimtab.data.tools import calls_of
+from trimtab.records import Message, Role, compact_json
 
 _ROLES: dict[str, Role] = {
     "system": "system",
+    "developer": "system",  # OpenAI's newer word
     "user": "user",
     "human": "user",
     "prompter": "user",
@@ -22,13 +24,19 @@ _ROLES: dict[str, Role] = {
     "model": "assistant",
     "bot": "assistant",
     "chatgpt": "assistant",
+    "function_call": "assistant",  # ShareGPT's, whose value is the call
+    "tool": "tool",
+    "ipython": "tool",  # Llama 3's
+    "function": "tool",
+    "observation": "tool",
 }
-_READ_KEYS = ("role", "content", "from", "value")
+_CALL_KEYS = ("tool_calls", "function_call")
+_PASSED_KEYS = ("name", "tool_call_id", "reasoning_content")  # to the template as they stand
+_READ_KEYS = ("role", "content", "from", "value", *_CALL_KEYS, *_PASSED_KEYS)
 MESSAGE_KEYS = {"content", "value", "tool_calls"}  # beside the speaker; a record with a role alone may be anything
 # Parts of a message without which it means something else; a row that has one is refused by its name.
 _UNREAD_PARTS = (
-    "tool_calls", "function_call", "tools", "functions",
-    "reasoning_content", "reasoning", "reasoning_details", "thinking",
+    "tools", "functions", "reasoning", "reasoning_details", "thinking",
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
 _MARKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -100,8 +108,8 @@ def is_transcript_prompt(value: object) -> bool:
 def to_conversation(value: object, *, column: str) -> tuple[Message, ...]:
     """Messages of one cell: a list of turns, or one turn alone. A system message without content is left out.
 
-    Raises `RowFaultError` when the cell is something else, a speaker is not system, user or assistant, or a message
-    has a part that is not read.
+    Raises `RowFaultError` when the cell is something else, a speaker is not system, user, assistant or tool, or a
+    message has a part that is not read.
     """
     turns = turns_of(value)
     if not turns:
@@ -143,15 +151,32 @@ def parse_transcript(text: str, *, column: str) -> tuple[Message, ...]:
 
 
 def roles_fault(prompt: Sequence[Message]) -> str | None:
-    """What is wrong with the order of speakers in a prompt, or None: (system,) user, assistant, …, user."""
+    """What is wrong with the order of speakers in a prompt, or None: (system,) user, assistant, …, user.
+
+    Between a message of the assistant that calls tools and the next one stand the tools' results.
+    """
     turns = prompt[1:] if prompt and prompt[0].role == "system" else prompt
     if not turns:
         return "there is no user message"
-    for number, message in enumerate(turns):
-        role = "assistant" if number % 2 else "user"
-        if message.role != role:
-            return f"message {len(prompt) - len(turns) + number + 1} is from the {message.role}, not the {role}"
-    return None if turns[-1].role == "user" else "the prompt ends with the assistant, not the user"
+    expected: tuple[Role, ...] = ("user",)
+    for number, message in enumerate(turns, len(prompt) - len(turns) + 1):
+        if message.role not in expected:
+            fault = f"message {number} is from the {message.role}, not the {' or the '.join(expected)}"
+            return fault + (" whose result the call before it asks for" if expected == ("tool",) else "")
+        expected = _next_speakers(message)
+    if turns[-1].role != "assistant":
+        return None
+    return "the prompt ends with the assistant, not the user" + (" or a tool" if expected == ("tool",) else "")
+
+
+def _next_speakers(message: Message) -> tuple[Role, ...]:
+    match message.role:
+        case "tool":
+            return ("tool", "assistant")
+        case "assistant":
+            return ("tool",) if '"tool_calls"' in message.extras else ("user",)
+        case _:
+            return ("assistant",)
 
 
 def _role(turn: object, *, place: str) -> Role:
@@ -160,7 +185,9 @@ def _role(turn: object, *, place: str) -> Role:
     name = turn["role"] if turn.get("role") is not None else turn["from"]
     role = _ROLES.get(str(name).strip().lower())
     if role is None:
-        raise RowFaultError(Reason.WRONG_ROLES, f"{place} is from {name!r}; only system, user and assistant are known")
+        raise RowFaultError(
+            Reason.WRONG_ROLES, f"{place} is from {name!r}; only system, user, assistant and tool are known"
+        )
     return role
 
 
@@ -173,9 +200,19 @@ def _message(turn: object, role: Role, *, place: str) -> Message | None:
     content = turn["content"] if turn.get("content") is not None else turn.get("value")
     if content is None and role == "system":
         return None
+    extras = {key: turn[key] for key in _PASSED_KEYS if is_filled(turn.get(key))}
+    if str(turn.get("from")).strip().lower() == "function_call":
+        content, turn = "", {"tool_calls": content}
+    for key in _CALL_KEYS:
+        if has_parts(turn.get(key)):
+            extras["tool_calls"] = calls_of(turn[key], place=place)
+            content = "" if content is None else content
+    if "tool_calls" in extras and role != "assistant":
+        raise RowFaultError(Reason.WRONG_ROLES, f"{place} calls a tool and is from the {role}")
     if content is None:
         raise RowFaultError(Reason.UNREADABLE, f"{place} has no content")
-    return Message(role, _checked_text(_joined_parts(content, place=place), place=place))
+    text = _checked_text(_joined_parts(content, place=place), place=place)
+    return Message(role, text, compact_json(extras) if extras else "")
 
 
 def _checked_text(value: object, *, place: str) -> str:

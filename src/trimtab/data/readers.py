@@ -12,7 +12,7 @@ from trimtab.data.problems import Reason, RowFaultError
 from trimtab.records import Message
 
 Row = Mapping[str, object]
-Parts = tuple[tuple[Message, ...], str, str]
+Parts = tuple[tuple[Message, ...], Message, Message]
 Reader = Callable[[Row], Parts]
 
 TURN_COLUMNS = ("conversations", "messages")
@@ -45,14 +45,15 @@ def read_transcripts(row: Row) -> Parts:
             raise RowFaultError(Reason.WRONG_ROLES, f"the transcript in '{side}' ends with the human")
     if chosen[:-1] != rejected[:-1]:
         raise RowFaultError(Reason.PROMPT_MISMATCH, _first_difference(chosen[:-1], rejected[:-1]))
-    return chosen[:-1], chosen[-1].content, rejected[-1].content
+    return chosen[:-1], chosen[-1], rejected[-1]
 
 
 def read_transcript_prompt(row: Row) -> Parts:
     turns = parse_transcript(to_text(row.get("prompt"), column="prompt"), column="prompt")
     if turns[-1] != Message("assistant", ""):
         raise RowFaultError(Reason.WRONG_ROLES, "the transcript in 'prompt' does not stop where the assistant speaks")
-    return turns[:-1], _response(row, "chosen").strip(), _response(row, "rejected").strip()
+    chosen, rejected = (Message("assistant", _response(row, side).content.strip()) for side in ("chosen", "rejected"))
+    return turns[:-1], chosen, rejected
 
 
 def read_sharegpt(row: Row) -> Parts:
@@ -101,11 +102,11 @@ def _history(turns: object) -> tuple[Message, ...]:
     )
 
 
-def _response(row: Row, side: str) -> str:
-    """The text of one response: a text, an assistant message, or a list with that one message."""
+def _response(row: Row, side: str) -> Message:
+    """One response: a text, an assistant message, or a list with that one message."""
     value = row.get(side)
     if value is None or isinstance(value, str):
-        return to_text(value, column=side)
+        return Message("assistant", to_text(value, column=side))
     messages = to_conversation(value, column=side)
     if len(messages) != 1:
         raise RowFaultError(
@@ -114,10 +115,10 @@ def _response(row: Row, side: str) -> str:
     return _answer(messages[0], side)
 
 
-def _answer(message: Message, side: str) -> str:
+def _answer(message: Message, side: str) -> Message:
     if message.role != "assistant":
         raise RowFaultError(Reason.WRONG_ROLES, f"the response in '{side}' is from the {message.role}")
-    return message.content
+    return message
 
 
 def _first_difference(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:

@@ -28,6 +28,10 @@ _STOPPED_CLOCK = (
 )
 
 
+Arguments = Mapping[str, Any]
+NO_ARGUMENTS: Arguments = {}
+
+
 class Form(Protocol):
     """How messages become text. `multi_turn`: whether the whole prompt, before any cut, had more than one message."""
 
@@ -47,10 +51,20 @@ class Form(Protocol):
     def identity(self) -> dict[str, Any]:
         """All that decides the text, as JSON."""
 
-    def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:
-        """Text of a prompt up to where the assistant's response starts. Raises `RowFaultError` when it is refused."""
+    def prompt(self, messages: Sequence[Message], *, multi_turn: bool, arguments: Arguments = NO_ARGUMENTS) -> str:
+        """Text of a prompt up to where the assistant's response starts. Raises `RowFaultError` when it is refused.
 
-    def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:
+        `arguments`: `tools`, and variables of the template, for this conversation alone.
+        """
+
+    def exchange(
+        self,
+        messages: Sequence[Message],
+        *,
+        response: Message,
+        multi_turn: bool,
+        arguments: Arguments = NO_ARGUMENTS,
+    ) -> str:
         """Text of the prompt, the response and the closing."""
 
 
@@ -66,7 +80,9 @@ class PlainForm:
     def identity(self) -> dict[str, Any]:
         return {"plain": 1}
 
-    def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:
+    def prompt(self, messages: Sequence[Message], *, multi_turn: bool, arguments: Arguments = NO_ARGUMENTS) -> str:
+        if arguments or any(message.extras for message in messages):
+            raise RowFaultError(Reason.TEMPLATE_REFUSED, "without a chat template nothing writes tools and calls")
         if not multi_turn:
             (message,) = messages
             return message.content if message.content[-1:].isspace() else message.content + "\n"
@@ -76,8 +92,18 @@ class PlainForm:
         ]
         return "\n\n".join([*turns, "Assistant:"])
 
-    def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:
-        return self.prompt(messages, multi_turn=multi_turn) + (" " if multi_turn else "") + response
+    def exchange(
+        self,
+        messages: Sequence[Message],
+        *,
+        response: Message,
+        multi_turn: bool,
+        arguments: Arguments = NO_ARGUMENTS,
+    ) -> str:
+        if response.extras:
+            raise RowFaultError(Reason.TEMPLATE_REFUSED, "without a chat template nothing writes tools and calls")
+        prompt = self.prompt(messages, multi_turn=multi_turn, arguments=arguments)
+        return prompt + (" " if multi_turn else "") + response.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +131,7 @@ class TemplateForm:
         user = [Message("user", USER_MARK)]
         try:
             prompt = form.prompt(user, multi_turn=False)
-            whole = form.exchange(user, response=ASSISTANT_MARK, multi_turn=False)
+            whole = form.exchange(user, response=Message("assistant", ASSISTANT_MARK), multi_turn=False)
         except RowFaultError as refusal:
             raise _unusable(f"it does not render a question and its answer: {refusal.detail}") from None
         before, mark, ending = whole.partition(ASSISTANT_MARK)
@@ -133,17 +159,30 @@ class TemplateForm:
         variables = {name: str(value) for name, value in self.variables.items()}
         return {"text": self.text, "header": self.header, "folds_system": self.folds_system, "variables": variables}
 
-    def prompt(self, messages: Sequence[Message], *, multi_turn: bool) -> str:  # noqa: ARG002 - the protocol's parameter
-        return self._render(self._fold_system(messages), header=True) + self.header
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        multi_turn: bool,  # noqa: ARG002  # the protocol's parameter
+        arguments: Arguments = NO_ARGUMENTS,
+    ) -> str:
+        return self._render(self._fold_system(messages), header=True, arguments=arguments) + self.header
 
-    def exchange(self, messages: Sequence[Message], *, response: str, multi_turn: bool) -> str:  # noqa: ARG002 - as above
-        return self._render([*self._fold_system(messages), Message("assistant", response)], header=False)
+    def exchange(
+        self,
+        messages: Sequence[Message],
+        *,
+        response: Message,
+        multi_turn: bool,  # noqa: ARG002  # as above
+        arguments: Arguments = NO_ARGUMENTS,
+    ) -> str:
+        return self._render([*self._fold_system(messages), response], header=False, arguments=arguments)
 
     def _fold_system(self, messages: Sequence[Message]) -> list[Message]:
         if not self.folds_system or messages[0].role != "system" or len(messages) == 1:
             return list(messages)
         system, first, *later = messages
-        return [Message(first.role, f"{system.content}\n\n{first.content}"), *later]
+        return [replace(first, content=f"{system.content}\n\n{first.content}"), *later]
 
     def _attempt(self, messages: Sequence[Message]) -> str:
         """The text of a conversation, or nothing where the template refuses it."""
@@ -152,15 +191,16 @@ class TemplateForm:
         except RowFaultError:
             return ""
 
-    def _render(self, messages: Sequence[Message], *, header: bool) -> str:
+    def _render(self, messages: Sequence[Message], *, header: bool, arguments: Arguments = NO_ARGUMENTS) -> str:
+        n_characters = sum(len(message.text) for message in messages) + len(str(arguments))
         try:
-            with template_limits.limits(sum(len(message.content) for message in messages)) as outputs:
+            with template_limits.limits(n_characters) as outputs:
                 text: str = self.tokenizer.apply_chat_template(
                     [message.to_json() for message in messages],
                     chat_template=self.text,
                     add_generation_prompt=header,
                     tokenize=False,
-                    **self.variables,
+                    **{**self.variables, **arguments},
                 )
                 outputs.append(text)
         except Exception as error:  # a program that somebody else wrote speaks here, with any error there is
