@@ -132,6 +132,8 @@ def test_a_task_that_cannot_be_had_is_said_in_one_message(
     refused("arc_easi", ConfigError, "has no task 'arc_easi'")
     refused("arc_easy", DataError, "the documents of arc_easy cannot be had")
     refused(" , ", ConfigError, "nothing to ask")
+    colours = write_task(tmp_path)
+    refused(f"{colours},{colours}", ConfigError, "task colours is asked already")
     after = (run / "check.json").read_bytes() if (run / "check.json").is_file() else None
     assert before == after
 

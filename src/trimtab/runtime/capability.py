@@ -83,6 +83,8 @@ def load_tasks(specs: Sequence[str], *, limit: int | None, offline: bool) -> lis
         for spec in specs:
             files = _python_beside(Path(spec)) if _is_file(spec) else []
             for name, task in _load(manager, spec).items():
+                if name in tasks:
+                    raise ConfigError(f"{spec}: task {name} is asked already", remedy="give it another name, or once")
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
                 tasks[name] = CapabilityTask(name, _task_digest(task, files, limit=limit), task)
     return list(tasks.values())

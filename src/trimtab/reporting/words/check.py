@@ -18,19 +18,17 @@ def check(numbers: CheckNumbers | None) -> list[Sentence]:
     fell, rose, of_all = worse(numbers), better(numbers), numbers.measures
     size = counted(len({measure.task for measure in of_all}), "task")
     scope = f"{size}, {counted(len(of_all), 'measure')} in all"
-    sentences = []
-    if fell:
-        sentences.append(sentence(f"**It did harm** ({scope}): {_list(fell)}.", "bad"))
-    if rose:
-        sentences.append(sentence(f"It does better on {_list(rose)}.", "good"))
     conclusive = [measure for measure in of_all if measure.direction != "unknown"]
     if not conclusive:
         return [sentence(f"Whether it did harm cannot be said: too few samples ({scope}).", "warn")]
-    if not fell:
-        text = f"No harm that these samples can tell ({scope})"
-        if room := _room(conclusive):
-            text += f"; they leave room for a loss of up to {room}"
-        sentences.append(sentence(f"{text}.", "even"))
+    if fell:
+        sentences = [sentence(f"**It did harm** ({scope}): {_list(fell)}.", "bad")]
+    else:
+        room = _room(conclusive)
+        rest = f"; they leave room for a loss of up to {room}" if room else ""
+        sentences = [sentence(f"No harm that these samples can tell ({scope}){rest}.", "even")]
+    if rose:
+        sentences.append(sentence(f"It does better on {_list(rose)}.", "good"))
     if len(of_all) >= CHANCE // 2 and (fell or rose):
         sentences.append(sentence(f"Of {len(of_all)} measures one in {CHANCE} differs by chance alone.", "plain"))
     return sentences
