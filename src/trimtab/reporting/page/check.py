@@ -19,7 +19,7 @@ def check(numbers: CheckNumbers | None) -> Section | None:
         "by sample. Intervals are of the difference."
     )
     shares = [measure for measure in numbers.measures if measure.in_shares]
-    blocks: list[Block] = [Sentences(words.check(numbers)), Text(lead, "lead")]
+    blocks: list[Block] = [Text(lead, "lead"), Sentences(words.check(numbers))]
     if shares:
         rows = [
             ForestRow(
