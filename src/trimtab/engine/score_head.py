@@ -99,7 +99,7 @@ def _classifier(config: Any) -> Any:
     own = deepcopy(config)
     own.num_labels = 1
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(own)
+        return AutoModelForSequenceClassification.from_config(own, trust_remote_code=False)
 
 
 def require_family(base: Any) -> None:
