@@ -29,6 +29,7 @@ NARROW = 64
 
 _PRODUCTS = {
     "aten::mm": 0,
+    "aten::mm.dtype": 0,
     "aten::addmm": 1,
     "aten::bmm": 0,
     "aten::baddbmm": 1,

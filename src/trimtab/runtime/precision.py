@@ -24,7 +24,7 @@ from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter
-from trimtab.records import TokenPair
+from trimtab.records import TokenPair, digest
 from trimtab.runtime.model_loading import checked_scorer, load_unaligned
 from trimtab.runtime.run_setup import RunSetup
 
@@ -89,7 +89,17 @@ class NoiseMeaning:
 def settle(setup: RunSetup, *, reporter: Reporter) -> None:
     """Makes the choice that `engine.dtype auto` leaves open and keeps it. Wants tokenised pairs."""
     folder = setup.folder
-    if setup.config.engine.dtype != "auto" or folder.precision.is_file() or setup.objective.on_scores:
+    if setup.config.engine.dtype != "auto" or setup.objective.on_scores:
+        return
+    inputs = digest(
+        [
+            setup.objective.name,
+            setup.objective.parameters(),
+            setup.model_identity.weights,
+            store.file_digest(folder.data / "train.jsonl"),
+        ]
+    )
+    if folder.precision.is_file() and (folder.has_trained or store.read_json(folder.precision)["inputs"] == inputs):
         return
     setup.use_threads()
     pairs = folder.train_pairs()
@@ -105,7 +115,8 @@ def settle(setup: RunSetup, *, reporter: Reporter) -> None:
     if meanings:
         reporter.say(f"auto: engine.dtype is {precision}")
     store.write_json(
-        folder.precision, {"precision": precision, "measured": [meaning.to_json() for meaning in meanings]}
+        folder.precision,
+        {"precision": precision, "inputs": inputs, "measured": [meaning.to_json() for meaning in meanings]},
     )
 
 
