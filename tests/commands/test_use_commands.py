@@ -140,8 +140,7 @@ def test_export_refuses_to_overwrite_and_names_what_it_cannot_write(
     code, _, said = call(["export", lora_run, "--to", tmp_path / "taken"], capsys)
     assert code == 2
     assert "is there already" in said
-    for format, word in (("gguf", "convert_hf_to_gguf.py"), ("onnx", "--format hf")):
-        code, _, said = call(["export", lora_run, "--format", format, "--to", tmp_path / format], capsys)
-        assert code == 2
-        assert word in said
-        assert not (tmp_path / format).exists()
+    code, _, said = call(["export", lora_run, "--format", "onnx", "--to", tmp_path / "onnx"], capsys)
+    assert code == 2
+    assert "--format hf" in said
+    assert not (tmp_path / "onnx").exists()

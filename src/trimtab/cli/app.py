@@ -142,7 +142,10 @@ COMMANDS = {
     ),
     "export": (
         "results:export",
-        "Copy the aligned model out of a run: --format hf (as trained) or merged (adapter folded into the weights).",
+        """Copy the aligned model out of a run: --format hf (as trained), merged (adapter folded in) or gguf.
+
+        gguf writes a file for llama.cpp and a Modelfile for Ollama; --quantize f32, f16 or q8_0.
+        """,
     ),
 }
 

@@ -55,7 +55,17 @@ def chat(
     command.main(run_folder, temperature=temperature, system=system, seed=seed)
 
 
-def export(run_folder: str, *, format: str = "hf", to: str | None = None) -> None:  # the flag's own name
+def export(
+    run_folder: str,
+    *,
+    format: str = "hf",  # the flag's own name
+    quantize: Annotated[str | None, Parameter(help="with gguf: f32, f16 (the default) or q8_0")] = None,
+    to: str | None = None,
+) -> None:
     from trimtab.commands import export as command
 
-    print(command.main(run_folder, format=format, to=to))
+    exported = command.main(run_folder, format=format, to=to, quantize=quantize)
+    say = reporter().say
+    for note in exported.notes:
+        say(note)
+    print(exported.folder)

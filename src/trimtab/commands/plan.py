@@ -16,6 +16,7 @@ from trimtab.analysis.outlook import Outlook
 from trimtab.disk import size
 from trimtab.engine import memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
+from trimtab.engine.gguf_file import GgufSource
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter, SilentReporter
@@ -76,7 +77,8 @@ class MilestonePlan:
 class Plan:
     """Every derived number of a run, as kept in `plan.json`; of one seed where there are several.
 
-    `lengths_from`: rows that lengths were taken from, of all `rows`. `milestones` is None without held-out pairs.
+    `lengths_from`: rows that lengths were taken from, of all `rows`. `milestones` is None without held-out pairs,
+    `gguf` where the model came from no GGUF file.
     """
 
     rows: int
@@ -85,6 +87,7 @@ class Plan:
     leaked_pairs: int
     evaluation: str | None
     warning: str | None
+    gguf: GgufSource | None
     objective: Objective
     train: TrainPlan
     reference: ReferencePlan
@@ -107,6 +110,7 @@ class Plan:
             "leaked_pairs": self.leaked_pairs,
             "evaluation": self.evaluation,
             "warning": self.warning,
+            "gguf": None if self.gguf is None else self.gguf.to_json(),
             "objective": {"name": self.objective.name} | self.objective.parameters(),
             "step_zero_loss": self.objective.step_zero(),
             "notices": list(self.objective.notices()),
@@ -146,6 +150,7 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
         leaked_pairs=round(sample.counts.leaked * scale),
         evaluation=config.data.eval,
         warning=sample.counts.warning if sample.audit.n_rows >= rows else None,
+        gguf=setup.gguf_source,
         objective=setup.objective,
         train=train_plan,
         reference=reference.plan(setup, pairs),
@@ -281,6 +286,7 @@ def lines(plan: Plan) -> list[str]:
     each_seed = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
     return [
         f"model      {engine.parameters:,} parameters, {engine.trainable:,} of them trained",
+        *([] if plan.gguf is None else [f"weights    {plan.gguf.sentence}"]),
         *([] if engine.adapter is None else [f"adapter    {engine.adapter.sentence}"]),
         f"pairs      {about}{steps.pairs:,} to train on, {plan.heldout_pairs:,} held out{held_apart}{origin}",
         f"objective  {objective.name}({parameters}), loss before the first step {constant}",

@@ -69,6 +69,7 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     """
     judge, sampler, data = config.judge, config.generate.sampler, config.data.source
     marks = config.benchmark.name == "mt_bench"
+    yield from _idle_of_gguf(config)
     if config.base_url is not None and judge.kind != "openai" and sampler != "openai":
         yield "base_url", "neither the judge nor the sampler is openai"
     if config.adapter.dora and config.adapter.quantize != "none":
@@ -88,6 +89,15 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
         yield from _set(config, "judge", _READ_BY_JUDGE[judge.kind], f"the judge is {judge.name}")
     if marks:
         yield from _set(config, "judge", frozenset(JudgeSection.model_fields) - _OF_COMPARING, "MT-Bench gives marks")
+
+
+def _idle_of_gguf(config: Sections) -> Iterator[tuple[str, str]]:
+    model = config.model
+    is_file = model.name.lower().endswith(".gguf")
+    if model.gguf is not None and (is_file or model.name == "windtunnel"):
+        yield "model.gguf", f"{model.name} holds no other file"
+    if model.trust_remote_code and (is_file or model.gguf is not None):
+        yield "model.trust_remote_code", "a GGUF file brings no code"
 
 
 def _idle_sections(config: Sections) -> Iterator[tuple[str, str]]:

@@ -37,7 +37,10 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    name: str = Field(description="a Hub id, a local transformers folder, or `windtunnel` for the embedded model")
+    name: str = Field(
+        description="a Hub id, a local transformers folder, a .gguf file, or `windtunnel` for the embedded model"
+    )
+    gguf: str | None = Field(None, description="name of the GGUF file in that folder or Hub model; it is dequantised")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit)")
     trust_remote_code: bool = Field(False, description="run Python that the model's author put beside the weights")
 

@@ -31,6 +31,12 @@ def keep_source_config(model: Any, folder: Path) -> None:
         store.write_text(folder / "config.json", source.read_text(encoding="utf-8"))  # not a byte has changed
 
 
+def add_older_words(folder: Path) -> None:
+    """Put transformers 4's words beside the newer ones in `folder`/config.json."""
+    tree = store.read_json(folder / "config.json")
+    store.write_json(folder / "config.json", tree | _older_words(tree) | {"torch_dtype": tree.get("dtype")})
+
+
 def _changes(tree: Tree, model: Any) -> Tree:
     """What has to be said otherwise of this model than its source says, and the older words that are not there yet."""
     changes: Tree = _older_words(tree)

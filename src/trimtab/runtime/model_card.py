@@ -54,6 +54,7 @@ def text(
         f"`{_safe(config.data.label)}`, "
         f"made by trimtab {__version__} ({versions}).",
         "",
+        *([] if (source := setup.gguf_source) is None else [f"- Trained from weights {_safe(source.sentence)}"]),
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),
         *_training_figures(rows, has_dead_zone=objective.has_dead_zone),
         f"- Weights: after step {selection.picked} of {selection.last}, because {selection.why}",

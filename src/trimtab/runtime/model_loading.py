@@ -32,7 +32,8 @@ def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None
         trust_remote_code=config.model.trust_remote_code,
         offline=config.offline,
     )
-    if config.model.name != windtunnel.NAME and not Path(config.model.name).is_dir():
+    from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
+    if from_hub and config.model.name != windtunnel.NAME:
         bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
     if config.adapter.quantize != "none":
         quantized.quantize(bundle.model)

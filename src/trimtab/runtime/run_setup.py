@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab import store, windtunnel
 from trimtab.config import Config
-from trimtab.engine import identity
+from trimtab.engine import gguf_file, identity
 from trimtab.errors import ConfigError
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.official import Name
@@ -74,11 +74,29 @@ class RunSetup:
 
     @cached_property
     def source_folder(self) -> Path:
-        """The folder that `model.name` names, as it is: it may be an adapter's."""
+        """The folder that `model.name` names, as it is: an adapter's, too. Of a GGUF file, what it was unpacked to."""
         model = self.config.model
         if model.name == windtunnel.NAME:
             return windtunnel.model_folder()
+        if (file := self._gguf_file()) is not None:
+            from trimtab.engine import gguf_model
+
+            return gguf_model.plain_folder(file)
         return identity.folder_of(model.name, revision=model.revision, offline=self.config.offline)
+
+    def _gguf_file(self) -> Path | None:
+        model = self.config.model
+        if model.gguf is not None:
+            from trimtab.engine import gguf_model
+
+            return gguf_model.fetch(model.name, model.gguf, revision=model.revision, offline=self.config.offline)
+        path = Path(model.name)
+        return path if path.is_file() or path.suffix.lower() == gguf_file.SUFFIX else None
+
+    @property
+    def gguf_source(self) -> gguf_file.GgufSource | None:
+        """The GGUF file that the model was unpacked from, if it was."""
+        return gguf_file.source_of(self.source_folder)
 
     @cached_property
     def model_identity(self) -> identity.ModelIdentity:

@@ -71,7 +71,15 @@ def headline(report: Report) -> list[Sentence]:
         sentences += _scores(benchmark.scores) + lengths.lengths(benchmark)
     sentences += check.check(report.check)
     sentences += training.milestones(report.milestones) + training.heldout(report.heldout)
-    return sentences + [_edit_warning(entry) for entry in report.edited]
+    return sentences + _unpacked(report) + [_edit_warning(entry) for entry in report.edited]
+
+
+def _unpacked(report: Report) -> list[Sentence]:
+    """Where the unaligned model came from a GGUF file: its weights are rounded, before and after alike."""
+    gguf = (report.plan or {}).get("gguf")
+    if gguf is None:
+        return []
+    return [sentence(f"The model before training was dequantised from {gguf['file']} ({gguf['quantization']}).")]
 
 
 def _names_benchmark(report: Report) -> bool:
