@@ -222,8 +222,8 @@ def _add_frame(tokenizer: Tokenizer, file: GgufFile, tokens: Sequence[str], *, b
 
     def mark(key: str, flag: str, *, default: bool) -> list[tuple[str, int]]:
         number = _field(file, key)
-        wanted = bool(_field(file, flag, default=default)) and isinstance(number, int) and number < len(tokens)
-        return [(tokens[number], number)] if wanted else []
+        is_set = bool(_field(file, flag, default=default)) and isinstance(number, int) and number < len(tokens)
+        return [(tokens[number], number)] if is_set else []
 
     first = mark("bos_token_id", "add_bos_token", default=begins_by_default)
     last = mark("eos_token_id", "add_eos_token", default=False)

@@ -114,8 +114,8 @@ def write(file: GgufFile, folder: Path) -> None:
 
 def _family(file: GgufFile) -> Family:
     if file.architecture not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise file_error(file.path, f"architecture {file.architecture} is not read from GGUF (these are: {known})")
+        names = ", ".join(FAMILIES)
+        raise file_error(file.path, f"architecture {file.architecture} is not read from GGUF (these are: {names})")
     prefix = f"{file.architecture}."
     for key, value in file.fields.items():
         name = key.removeprefix(prefix)

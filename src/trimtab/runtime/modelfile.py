@@ -94,19 +94,18 @@ def _around(text: str, marks: Sequence[str]) -> list[str]:
     """The pieces of `text` around the marks. Raises ValueError where one is missing or out of order."""
     pieces = []
     for mark in marks:
-        before, found, text = text.partition(mark)
-        if not found:
+        before, separator, text = text.partition(mark)
+        if not separator:
             raise ValueError(mark)
         pieces.append(before)
     return [*pieces, text]
 
 
-def _common_end(one: str, other: str) -> str:
-    n = next(
-        (n for n, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b),
-        len(min(one, other, key=len)),
-    )
-    return one[len(one) - n :]
+def _common_end(text: str, other: str) -> str:
+    n = 0
+    while n < min(len(text), len(other)) and text[-n - 1] == other[-n - 1]:
+        n += 1
+    return text[len(text) - n :]
 
 
 def write(name: str, *, frames: Frames | None, stop_words: Sequence[str], context: int) -> str:
