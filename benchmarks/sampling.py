@@ -21,6 +21,7 @@ from statistics import NormalDist, median
 from typing import Any
 
 import machine
+import real_model
 from workload import SHAPES
 
 ALONE, PADDED = "generate, one by one", "generate, one padded batch"
@@ -126,9 +127,9 @@ def ours(job: Job, seed: int) -> int:
 
     given = 0
 
-    def count(n_tokens: int) -> None:
+    def count(n_given: int, _n_read: int) -> None:
         nonlocal given
-        given += n_tokens
+        given += n_given
 
     sample(
         job.model,
@@ -200,17 +201,18 @@ def text(results: dict[str, Any]) -> str:
         "",
     ]
     for job in results["jobs"]:
+        base_name = next(iter(job["runs"]))
         speeds = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in job["runs"].items()}
         lines += [
             f"## {job['name'].capitalize()}, {job['n_prompts']} prompts",
             "",
             job["words"],
             "",
-            "| | tokens/s | times one by one | tokens | seconds |",
+            f"| | tokens/s | times {base_name.removeprefix('generate, ')} | tokens | seconds |",
             "| --- | --- | --- | --- | --- |",
         ]
         for name, runs in job["runs"].items():
-            ratios = [own / base for own, base in zip(speeds[name], speeds[ALONE], strict=True)]
+            ratios = [own / base for own, base in zip(speeds[name], speeds[base_name], strict=True)]
             lines.append(
                 f"| {name} | {_spread(speeds[name], 0)} | {_spread(ratios, 2)} "
                 f"| {_spread([run['tokens'] for run in runs], 0)} | {_spread([run['seconds'] for run in runs], 1)} |"
@@ -232,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words.add_argument("--shape", choices=sorted(SHAPES), default="60m")
     words.add_argument("--longest", type=int, default=400, help="tokens of a prompt or an answer, random weights")
     words.add_argument("--out", type=Path, default=Path(__file__).parent)
+    real_model.add_options(words)
     told = words.parse_args(arguments)
     began, commit = datetime.now(UTC), machine.commit()
     import torch
@@ -239,6 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(told.threads)
     jobs = [embedded(told.prompts), random_weights(told.shape, told.prompts, longest=told.longest)]
     results = {"repeats": told.repeats, "jobs": [measure(job, repeats=told.repeats) for job in jobs]}
+    if told.model:
+        log = told.out / "sampling.log"
+        results["jobs"].append(real_model.measure(told, temperature=TEMPERATURE, log=log))
     results["about"] = machine.about("sampling.py", began, commit, threads=told.threads)
     (told.out / "sampling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (told.out / "SAMPLING.md").write_text(text(results), encoding="utf-8")

@@ -31,7 +31,10 @@ _JOINERS = "\u200c\u200d"  # zero-width, but part of how Persian and emoji are w
 
 
 class Advance(Protocol):
-    """Call it with the units just done, and figures to show with them (the last value of each name stays)."""
+    """Call it with the units just done, and figures to show with them (the last value of each name stays).
+
+    The figure `seconds_left` is the time left by a better measure than units done: the rate is then not shown.
+    """
 
     def __call__(self, n: int = 1, /, **figures: Figure) -> None: ...
 
@@ -203,11 +206,13 @@ class _Meter:
         self._total, self._done_before, self._done = total, n_done, n_done
         self._clock, self._start = clock, clock()
         self._figures: dict[str, Figure] = {}
+        self._seconds_left: Figure | None = None
         self.is_stopped = True  # until the work has left its block without an error
 
     def advance(self, n: int, figures: Mapping[str, Figure]) -> None:
         self._done += n
         self._figures.update(figures)
+        self._seconds_left = self._figures.pop("seconds_left", self._seconds_left)
 
     @property
     def complete(self) -> bool:
@@ -222,7 +227,9 @@ class _Meter:
         share = f" ({100 * self._done // self._total} %)" if self._total else ""
         rate = self._rate()
         words = [self.count() + share]
-        if rate:
+        if self._seconds_left is not None:
+            words.append(f"{duration(float(self._seconds_left))} left")
+        elif rate:
             words.append(self._rate_words(rate))
             if self._total is not None and not self.complete:
                 words.append(f"{duration((self._total - self._done) / rate)} left")

@@ -178,6 +178,15 @@ def test_one_long_answer_holds_up_nobody(small_model: Build, monkeypatch: pytest
     assert 99 <= steps <= 115
 
 
+def test_prompts_are_read_beside_prompts_of_their_length(small_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 9 prompts with 60 tokens and 20 with 10, the short ones do not fill 50 columns with padding."""
+    model = small_model("qwen2")
+    passes = counting_rows(model, monkeypatch)
+    prompts = [[5] * 10] * 20 + [[6] * 60] * 9
+    sample(model, prompts, stop_ids=(), max_new_tokens=2)
+    assert passes == [(9, 60), (20, 10), (29, 1)]
+
+
 @pytest.mark.parametrize("family", ["qwen2", "gemma3", "gpt2", "gpt_neo", "lfm2"])
 def test_rows_that_join_say_what_they_say_alone(small_model: Build, family: str) -> None:
     """Prompts of 1 to 30 tokens, answers of 1 to 17, four to eight rows at a time: many joins, crops and moves."""
@@ -214,12 +223,13 @@ def test_greedy_and_sampled_rows_share_a_batch(small_model: Build) -> None:
 def test_every_step_is_counted_and_may_end_the_work(small_model: Build) -> None:
     model, prompts = small_model("qwen2"), random_prompts(9, longest=12)
     settings: dict[str, Any] = {"stop_ids": range(12), "max_new_tokens": 15}
-    counts: list[int] = []
-    answers = sample(model, prompts, on_step=counts.append, **settings)
-    assert sum(counts) == sum(len(answer.ids) + answer.finished for answer in answers)
+    counts: list[tuple[int, int]] = []
+    answers = sample(model, prompts, on_step=lambda *count: counts.append(count), **settings)
+    assert sum(given for given, _ in counts) == sum(len(answer.ids) + answer.finished for answer in answers)
+    assert sum(read for _, read in counts) == sum(map(len, prompts))
     done: dict[int, Sampled] = {}
 
-    def ends(_n_tokens: int) -> None:
+    def ends(_n_given: int, _n_read: int) -> None:
         if done:
             raise KeyboardInterrupt
 
@@ -239,7 +249,7 @@ def test_weights_laid_out_for_decoding_give_the_same_answers_and_stay_tied(small
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.lm_head.weight.T.is_contiguous()
-    assert model.model.layers[0].mlp.up_proj.weight.T.is_contiguous()
+    assert model.model.layers[0].mlp.down_proj.weight.T.is_contiguous()
     assert sample(model, prompts, **settings) == expected
 
 
@@ -336,3 +346,18 @@ def test_logits_that_are_not_finite_stop_the_run_and_name_the_prompt(small_model
     with pytest.raises(NumericsError, match="prompt 1 "):
         sample(model, [[5, 6], [5, 50]], stop_ids=(), max_new_tokens=4, temperature=0)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gemma3", "gpt2", "gpt_neo", "lfm2"])
+def test_what_all_prompts_begin_with_is_read_once(
+    small_model: Build, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """A common beginning of 12 tokens, then 1 to 20 of their own: answers as one by one, fewer columns read."""
+    model = small_model(family)
+    system = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22]
+    prompts = [[*system, 30 + number, *rest] for number, rest in enumerate(random_prompts(9, longest=19, seed=5))]
+    expected = one_by_one(model, prompts, stop_ids={2, 3}, max_new_tokens=9)
+    passes = counting_rows(model, monkeypatch)
+    assert sample(model, prompts, stop_ids={2, 3}, max_new_tokens=9, temperature=0) == expected
+    longest = max(map(len, prompts))
+    assert passes[:2] == ([(9, longest), (9, 1)] if family == "lfm2" else [(1, 12), (9, longest - 12)])

@@ -6,7 +6,6 @@ a sweep decodes them once. Every answer is on disk the moment it is complete; a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from trimtab.engine import identity, matmul, memory, models
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
 from trimtab.records import digest
+from trimtab.runtime.answer_forecast import AnswerForecast
 from trimtab.runtime.model_loading import chat_template
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
@@ -32,7 +32,7 @@ from trimtab.sampling.remote import remote_turn
 
 __all__ = ["TurnAnswer", "answer_turns", "faster_products"]
 
-NUMERICS = 2  # raise when the decoder's arithmetic changes, so that older answers are not taken for its own
+NUMERICS = 3  # raise when the decoder's arithmetic changes, so that older answers are not taken for its own
 _TURN = 2**32  # between the random streams of one turn and of the next
 _FASTER_FROM = 10_000_000  # parameters; below, sending products to the faster library costs more than it saves
 
@@ -136,13 +136,29 @@ def _ask(
 
 
 def _decode(transcript: Transcript, model: _LocalModel, *, reporter: Reporter, stop: Stop) -> None:
-    on_step, batch_tokens = _token_counter(transcript, stop), model.decoding.batch_tokens
+    forecast, batch_tokens = AnswerForecast(limit=model.decoding.max_new_tokens), model.decoding.batch_tokens
+
+    def on_step(n_given: int, n_read: int) -> None:
+        forecast.add(n_given, n_read)
+        left = forecast.seconds_left
+        if left is not None:
+            transcript.show(**{"tokens/s": round(forecast.tokens_per_second), "seconds_left": left})
+        stop.check()
+
     with faster_products(model.model), suppress(Interrupted):
         for turn in range(transcript.longest):
             prompts = model.prompts(transcript, turn)
             while prompts:
+                forecast.begin([len(prompt) for prompt in prompts.values()], n_later=transcript.n_after(turn))
                 try:
-                    model.answer(prompts, transcript, turn=turn, batch_tokens=batch_tokens, on_step=on_step)
+                    model.answer(
+                        prompts,
+                        transcript,
+                        turn=turn,
+                        batch_tokens=batch_tokens,
+                        on_step=on_step,
+                        on_end=forecast.end,
+                    )
                 except (RuntimeError, MemoryError) as error:
                     if not memory.is_out_of_memory(error):
                         raise
@@ -203,7 +219,8 @@ class _LocalModel:
         *,
         turn: int,
         batch_tokens: int,
-        on_step: Callable[[int], None],
+        on_step: Callable[[int, int], None],
+        on_end: Callable[..., None],
     ) -> None:
         """Sample the answers to these prompts; each goes into the transcript when it is complete."""
         numbers = list(prompts)
@@ -211,6 +228,7 @@ class _LocalModel:
         def add(index: int, output: Sampled) -> None:
             text = self.template.answer_text(output.ids)
             transcript.add(numbers[index], TurnAnswer(text, len(output.ids), output.finished))
+            on_end(len(output.ids) + output.finished, finished=output.finished)
 
         sample(
             self.model,
@@ -231,19 +249,6 @@ class _LocalModel:
         """The next budget to try for these prompts. Raises the error that is being handled when none is left."""
         longest = max(map(len, prompts.values())) + self.decoding.max_new_tokens
         return memory.halve_pack_tokens(min(batch_tokens, longest * len(prompts)), longest_group=longest)
-
-
-def _token_counter(transcript: Transcript, stop: Stop) -> Callable[[int], None]:
-    """Shows tokens a second, and leaves by `Interrupted` once a signal has come."""
-    total, start = 0, time.monotonic()
-
-    def count(n_tokens: int) -> None:
-        nonlocal total
-        total += n_tokens
-        transcript.show(round(total / max(time.monotonic() - start, 1e-9)))
-        stop.check()
-
-    return count
 
 
 def faster_products(model: Any) -> AbstractContextManager[None]:

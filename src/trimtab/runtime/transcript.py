@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import store
-from trimtab.progress import Advance, Reporter, printable
+from trimtab.progress import Advance, Figure, Reporter, printable
 from trimtab.records import Message
 
 _N_EXAMPLES = 3  # conversations without an answer that are named
@@ -55,6 +55,11 @@ class Transcript:
             if len(turns) > turn == len(self.answers[number]) and number not in self.missing
         }
 
+    def n_after(self, turn: int) -> int:
+        """Turns behind this one, of conversations that go on."""
+        goes_on = (turns for number, turns in enumerate(self.conversations) if number not in self.missing)
+        return sum(max(0, len(turns) - turn - 1) for turns in goes_on)
+
     def _prompt(self, number: int) -> tuple[Message, ...]:
         turns, answers = self.conversations[number], self.answers[number]
         earlier = [
@@ -70,9 +75,9 @@ class Transcript:
         if self.advance is not None:
             self.advance(1)
 
-    def show(self, tokens_per_second: int) -> None:
+    def show(self, **figures: Figure) -> None:
         if self.advance is not None:
-            self.advance(0, **{"tokens/s": tokens_per_second})
+            self.advance(0, **figures)
 
     def leave_out(self, number: int, reason: str) -> None:
         """The conversation ends here: what comes next in it has no answer."""

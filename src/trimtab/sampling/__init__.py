@@ -4,9 +4,10 @@
 
     answers = sample(model, prompts, stop_ids={2}, max_new_tokens=256, temperature=0.7, top_p=0.9, seed=1)
 
-`decoding` runs the model (batch, window), `cache` holds its keys and values, `choosing` turns one row of logits into
-one token, `noise` gives every prompt its own random stream, `standing` puts a model under training into decoding mode
-and back, `layout` lays weights out for decoding. `remote` asks a server instead.
+`decoding` runs the model, `batch` is the rows that it runs, `cache` holds their keys and values, `choosing` turns a row
+of logits into a token, `noise` gives every prompt its own random stream, `decoding_mode` puts a model under training
+aside and back, `layout` lays weights out for decoding, `llama_pass` is a shorter forward pass over weights that lie so.
+`remote` asks a server instead.
 """
 
 from trimtab.sampling.choosing import Choice

@@ -68,6 +68,28 @@ def empty(config: Any) -> Any:
     return DynamicCache() if joinable(config) else DynamicCache(config=config)
 
 
+def begun(prefix: Any, pads: Sequence[int], *, room: int) -> Any:
+    """A cache of rows that begin with the one row of `prefix`, behind their padding, with room for `room` more columns.
+
+    All rows have the prefix's P columns, so a row with padding has its beginning there, and the rest is to be read.
+    """
+    cache = DynamicCache()
+    for layer in prefix.layers:
+        keys, values = (_behind(pads, row, room) for row in (layer.keys, layer.values))
+        cache.layers.append(RoomyLayer(keys, values, n_columns=layer.keys.shape[2]))
+    return cache
+
+
+def _behind(pads: Sequence[int], row: Tensor, room: int) -> Tensor:
+    _, n_heads, n_columns, dim = row.shape
+    buffer = row.new_empty(len(pads), n_heads, n_columns + room, dim)
+    buffer[:, :, :n_columns] = 0  # as in `_stack`
+    for number, pad in enumerate(pads):
+        if pad < n_columns:
+            buffer[number, :, pad:n_columns] = row[0, :, : n_columns - pad]
+    return buffer
+
+
 def concatenate(parts: Sequence[Part], *, n_columns: int, room: int) -> Any:
     """The rows of the parts, in order, in one cache of `n_columns` columns, with room for `room` more.
 

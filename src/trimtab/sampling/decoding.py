@@ -13,24 +13,26 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.errors import ConfigError, ModelError, NumericsError
 from trimtab.sampling.argument_checks import check_prompts, per_prompt, same_length
+from trimtab.sampling.batch import Batch, Request, Row
 from trimtab.sampling.choosing import Choice, next_tokens
 from trimtab.sampling.decoding_mode import decoding_mode, transformers_model_of
-from trimtab.sampling.noise import uniforms
 
 # Share of live rows at which finished ones leave. Anything from 0.5 to 1 measured alike (tiny model, 1,024 prompts);
 # never dropping them took 1.2 to 2.5 times as long.
 _COMPACT_BELOW = 0.8
 _JOIN_FROM = 1 / 5  # share of the batch for which prompts wait before they join: one forward pass for several of them
 _PROMPT_TOKENS = 4096  # of prompts that are read in one forward pass, padding included
+_PASS_FROM = 512  # tokens from which a pass is at full speed, so that much shorter prompts better wait for the next
+_PADDED_FROM = 3 / 4  # of the longest prompt's length
+_PREFIX_FROM = 8  # tokens that all prompts begin with, from which they are read apart
 _ROOM = 128  # columns ahead
 
 
@@ -56,7 +58,7 @@ def sample(
     streams: Sequence[int] | None = None,
     batch_tokens: int = 32_768,
     on_done: Callable[[int, Sampled], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Sampled]:
     """Continue every prompt until a stop id, `max_new_tokens`, or the end of the model's window; in input order.
@@ -68,7 +70,7 @@ def sample(
     batch_tokens: budget of the batch in KV-cache positions (rows × (longest prompt + new tokens)); up to 128 columns of
         room come on top.
     on_done: called with (index of the prompt, answer) the moment an answer is complete, in order of completion.
-    on_step: called after every forward pass with the number of tokens that it gave.
+    on_step: called after every forward pass with the number of tokens that it gave, and of prompts' that it read.
     on_token: called with (index of the prompt, id) for each token of an answer as it is chosen, but for the stop token.
         What any of the three raises ends the work.
 
@@ -84,12 +86,12 @@ def sample(
         choice=choice,
         stop_ids=frozenset(stop_ids),
         on_done=on_done or (lambda _index, _answer: None),
-        on_step=on_step or (lambda _n_tokens: None),
+        on_step=on_step or (lambda _n_given, _n_read: None),
         on_token=on_token or (lambda _index, _token: None),
     )
     check_prompts(prompts, window=decoder.window, vocabulary=decoder.vocabulary)
     requests = [
-        _Request(index, tuple(prompt), min(limit, decoder.window - len(prompt)), heat, (seed, stream))
+        Request(index, tuple(prompt), min(limit, decoder.window - len(prompt)), heat, (seed, stream))
         for index, (prompt, limit, heat, stream) in enumerate(
             zip(
                 prompts,
@@ -105,87 +107,6 @@ def sample(
     return [answers[index] for index in range(len(prompts))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    index: int
-    prompt: tuple[int, ...]
-    limit: int  # new tokens, at most
-    temperature: float
-    noise: tuple[int, int]  # seed, stream
-
-    @property
-    def columns(self) -> int:
-        return len(self.prompt) + self.limit
-
-
-@dataclass(slots=True)
-class _Row:
-    request: _Request
-    noise: NDArray[Any] | None  # a number a step; None when greedy
-    ids: list[int] = field(default_factory=list)
-    done: bool = False
-
-    @classmethod
-    def of(cls, request: _Request) -> _Row:
-        if not request.temperature:
-            return cls(request, None)
-        seed, stream = request.noise
-        return cls(request, uniforms([stream], seed=seed, n_steps=request.limit)[0])
-
-    @property
-    def draw(self) -> float:
-        return 0.0 if self.noise is None or self.done else float(self.noise[len(self.ids)])
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.request.prompt) + len(self.ids)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Rows that run together, some of which are done and wait to be dropped.
-
-    The last column of `ids` up to `width` holds what the model has not read yet: its cache is a column behind.
-    """
-
-    rows: list[_Row]
-    ids: Tensor  # [R, T]; left padding repeats the row's own first token: masked for attention, harmless to the penalty
-    mask: Tensor  # [R, T]; 1 where a token is, and ahead of `width`, where one will be
-    pad: Tensor  # [R]
-    temperature: Tensor | None  # [R]; None when all rows are greedy
-    cache: Any
-    width: int  # columns filled so far
-
-    @classmethod
-    def of(cls, rows: list[_Row], *, cache: Any, width: int, room: int, device: torch.device) -> _Batch:
-        """Rows with what they have said so far, ending at column `width`."""
-        pads = [width - row.n_tokens for row in rows]
-        ids_RT = torch.zeros(len(rows), width + room, dtype=torch.long)
-        for number, (row, pad) in enumerate(zip(rows, pads, strict=True)):
-            prompt = row.request.prompt
-            ids_RT[number, :width] = torch.tensor([prompt[0]] * pad + [*prompt, *row.ids])
-        pad_R = torch.tensor(pads)
-        mask_RT = (torch.arange(width + room) >= pad_R[:, None]).long()
-        heat = [row.request.temperature for row in rows]
-        temperature = torch.tensor(heat, dtype=torch.float32, device=device) if any(heat) else None
-        return cls(rows, ids_RT.to(device), mask_RT.to(device), pad_R.to(device), temperature, cache, width)
-
-    @property
-    def live(self) -> list[int]:
-        return [number for number, row in enumerate(self.rows) if not row.done]
-
-    @property
-    def room(self) -> int:
-        return self.ids.shape[1] - self.width
-
-    def draws(self) -> Tensor | None:
-        """One number in [0, 1) a row, for its next token."""
-        if self.temperature is None:
-            return None
-        exact = torch.float32 if self.ids.device.type == "mps" else torch.float64
-        return torch.tensor([row.draw for row in self.rows], dtype=exact, device=self.ids.device)
-
-
 class _Decoder:
     def __init__(
         self,
@@ -194,7 +115,7 @@ class _Decoder:
         choice: Choice,
         stop_ids: frozenset[int],
         on_done: Callable[[int, Sampled], None],
-        on_step: Callable[[int], None],
+        on_step: Callable[[int, int], None],
         on_token: Callable[[int, int], None],
     ) -> None:
         base = transformers_model_of(model)
@@ -211,30 +132,58 @@ class _Decoder:
         self.window: int = getattr(config, "max_position_embeddings", None) or 2**31
         parameters = inspect.signature(base.forward).parameters
         self.last_row = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self.forward: Callable[..., Tensor] = self._models_own
+        self.prefix: Any = None  # the cache of what all prompts begin with
 
-    def run(self, requests: Sequence[_Request], *, batch_tokens: int) -> dict[int, Sampled]:
+    def _models_own(self, ids_RC: Tensor, *, mask_RT: Tensor, positions_RC: Tensor, cache: Any) -> Tensor:
+        logits_RV: Tensor = self.model(
+            input_ids=ids_RC,
+            attention_mask=mask_RT,
+            position_ids=positions_RC,
+            past_key_values=cache,
+            use_cache=True,
+            **self.last_row,
+        ).logits[:, -1]
+        return logits_RV
+
+    def run(self, requests: Sequence[Request], *, batch_tokens: int) -> dict[int, Sampled]:
         """Decode all of them; longest prompts first, so that a budget that does not fit in memory fails at once."""
         from trimtab.sampling import cache
+        from trimtab.sampling.llama_pass import llama_pass
 
+        self.forward = llama_pass(self.model) or self._models_own
+        self.prefix = self._read_prefix(requests) if cache.joinable(self.config) else None
         joinable = cache.joinable(self.config)
         queue = deque(sorted(requests, key=lambda request: len(request.prompt), reverse=True))
         answers: dict[int, Sampled] = {}
-        batch: _Batch | None = None
+        batch: Batch | None = None
         while queue or batch:
             batch = self._refill(batch, queue, answers, batch_tokens=batch_tokens, joinable=joinable)
             if batch is not None:
                 self._step(batch, answers)
         return answers
 
+    def _read_prefix(self, requests: Sequence[Request]) -> Any:
+        """The cache of what all prompts begin with (a system prompt), read once; None where it is not worth a pass."""
+        from trimtab.sampling import cache
+
+        common = _common_beginning([request.prompt[:-1] for request in requests])  # a row has a column to read
+        if len(requests) < 2 or len(common) < _PREFIX_FROM:
+            return None
+        ids = torch.tensor([common], device=self.device)
+        prefix, positions = cache.empty(self.config), torch.arange(len(common), device=self.device)[None]
+        self.forward(ids, mask_RT=torch.ones_like(ids), positions_RC=positions, cache=prefix)
+        return prefix
+
     def _refill(
         self,
-        batch: _Batch | None,
-        queue: deque[_Request],
+        batch: Batch | None,
+        queue: deque[Request],
         answers: dict[int, Sampled],
         *,
         batch_tokens: int,
         joinable: bool,
-    ) -> _Batch | None:
+    ) -> Batch | None:
         """The batch for the next step: without the rows that have ended, with the requests that now fit beside it."""
         live_rows = [batch.rows[number] for number in batch.live] if batch else []
         joiners = _choose_joiners(queue, live_rows, batch_tokens=batch_tokens) if joinable or not live_rows else []
@@ -242,12 +191,12 @@ class _Decoder:
             queue.popleft()
         if batch and not joiners and not self._wastes_rows(batch, len(live_rows)):
             return batch
-        at_once = min(_PROMPT_TOKENS, batch_tokens) if joinable else 2**63  # what cannot be joined is read in one pass
+        groups = _groups(joiners, at_most=min(_PROMPT_TOKENS, batch_tokens)) if joinable else [joiners] * bool(joiners)
         parts = [batch] if batch and live_rows else []
-        parts += [self._start(group, answers) for group in _groups(joiners, at_most=at_once)]
+        parts += [self._start(group, answers) for group in groups]
         return self._join(parts, joinable=joinable)
 
-    def _wastes_rows(self, batch: _Batch, n_live: int) -> bool:
+    def _wastes_rows(self, batch: Batch, n_live: int) -> bool:
         """Whether rows must be moved before the next step.
 
         At the window's edge the longest rows have ended: without them the columns, and so the positions of all rows
@@ -255,7 +204,7 @@ class _Decoder:
         """
         return n_live <= _COMPACT_BELOW * len(batch.rows) or batch.width > self.window or not batch.room
 
-    def _join(self, parts: Sequence[_Batch], *, joinable: bool) -> _Batch | None:
+    def _join(self, parts: Sequence[Batch], *, joinable: bool) -> Batch | None:
         """The live rows of all parts in one batch; None when there are none."""
         from trimtab.sampling import cache
 
@@ -273,25 +222,26 @@ class _Decoder:
             (part,) = parts
             width, joint_cache = part.width, part.cache
             joint_cache.reorder_cache(torch.tensor(part.live, device=self.device))
-        return _Batch.of(rows, cache=joint_cache, width=width, room=room, device=self.device)
+        return Batch.of(rows, cache=joint_cache, width=width, room=room, device=self.device)
 
-    def _start(self, requests: Sequence[_Request], answers: dict[int, Sampled]) -> _Batch:
+    def _start(self, requests: Sequence[Request], answers: dict[int, Sampled]) -> Batch:
         """Prompts that the model has read, each with its first token."""
         from trimtab.sampling import cache
 
         width = max(len(request.prompt) for request in requests)
-        batch = _Batch.of(
-            [_Row.of(request) for request in requests],
-            cache=cache.empty(self.config),
-            width=width,
-            room=1,
-            device=self.device,
-        )
-        self._step(batch, answers, fresh=width)
+        n_known = self.prefix.get_seq_length() if self.prefix is not None else 0
+        if self.prefix is None:
+            begun = cache.empty(self.config)
+        else:
+            pads = [width - len(request.prompt) for request in requests]
+            begun = cache.begun(self.prefix, pads, room=width - n_known)
+        rows = [Row.of(request) for request in requests]
+        batch = Batch.of(rows, cache=begun, width=width, room=1, device=self.device)
+        self._step(batch, answers, fresh=width - n_known, n_read=sum(len(request.prompt) for request in requests))
         return batch
 
-    def _step(self, batch: _Batch, answers: dict[int, Sampled], *, fresh: int = 1) -> None:
-        """One forward pass over the last `fresh` columns, and the next token of every row."""
+    def _step(self, batch: Batch, answers: dict[int, Sampled], *, fresh: int = 1, n_read: int = 0) -> None:
+        """One forward pass over the last `fresh` columns, `n_read` tokens of prompts, and every row's next token."""
         tokens_R = self._next(batch, fresh=fresh)
         batch.ids[:, batch.width] = tokens_R
         batch.width += 1
@@ -299,9 +249,9 @@ class _Decoder:
         tokens = tokens_R.tolist()
         for number in live:
             self._take(batch.rows[number], tokens[number], answers)
-        self.on_step(len(live))
+        self.on_step(len(live), n_read)
 
-    def _take(self, row: _Row, token: int, answers: dict[int, Sampled]) -> None:
+    def _take(self, row: Row, token: int, answers: dict[int, Sampled]) -> None:
         """Add the token to the row, which that may complete."""
         if token not in self.stop_ids:
             row.ids.append(token)
@@ -312,17 +262,15 @@ class _Decoder:
             answers[row.request.index] = answer
             self.on_done(row.request.index, answer)
 
-    def _next(self, batch: _Batch, *, fresh: int) -> Tensor:
+    def _next(self, batch: Batch, *, fresh: int) -> Tensor:
         columns = slice(batch.width - fresh, batch.width)
         positions_RT = torch.arange(columns.start, columns.stop, device=self.device) - batch.pad[:, None]
-        logits_RV = self.model(
-            input_ids=batch.ids[:, columns],
-            attention_mask=batch.mask[:, : batch.width],
-            position_ids=positions_RT.clamp(min=0),  # padding has no position
-            past_key_values=batch.cache,
-            use_cache=True,
-            **self.last_row,
-        ).logits[:, -1]
+        logits_RV = self.forward(
+            batch.ids[:, columns],
+            mask_RT=batch.mask[:, : batch.width],
+            positions_RC=positions_RT.clamp(min=0),  # padding has no position
+            cache=batch.cache,
+        )
         finite_R = logits_RV.amax(-1).isfinite()  # NaN and +inf survive a maximum; -inf is a token that is ruled out
         if not bool(finite_R.all()):
             _refuse(batch, finite_R.tolist())
@@ -335,10 +283,10 @@ class _Decoder:
         )
 
 
-def _choose_joiners(queue: Collection[_Request], live_rows: Sequence[_Row], *, batch_tokens: int) -> list[_Request]:
+def _choose_joiners(queue: Collection[Request], live_rows: Sequence[Row], *, batch_tokens: int) -> list[Request]:
     """The next requests that fit beside the rows that run, if they are enough to be worth a forward pass."""
     widest = max((row.request.columns for row in live_rows), default=0)
-    joiners: list[_Request] = []
+    joiners: list[Request] = []
     for request in queue:
         widest = max(widest, request.columns)
         n_rows = len(live_rows) + len(joiners) + 1
@@ -349,17 +297,28 @@ def _choose_joiners(queue: Collection[_Request], live_rows: Sequence[_Row], *, b
     return joiners if enough else []
 
 
-def _groups(requests: Sequence[_Request], *, at_most: int) -> list[list[_Request]]:
-    """Requests, longest first, in groups whose prompts take `at_most` tokens with their padding (or one prompt)."""
-    groups: list[list[_Request]] = []
+def _common_beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    first, last = min(prompts, default=()), max(prompts, default=())
+    n_common = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), None)
+    return first[:n_common] if n_common is not None else min(first, last, key=len)
+
+
+def _groups(requests: Sequence[Request], *, at_most: int) -> list[list[Request]]:
+    """Requests, longest first, in groups whose prompts take `at_most` tokens with their padding (or one prompt).
+
+    Padding costs what tokens cost, so a group that is worth a pass takes no prompt that would be much of it.
+    """
+    groups: list[list[Request]] = []
     for request in requests:
-        if not groups or len(groups[-1][0].prompt) * (len(groups[-1]) + 1) > at_most:
+        longest, n_rows = (len(groups[-1][0].prompt), len(groups[-1])) if groups else (0, 0)
+        is_short = len(request.prompt) < _PADDED_FROM * longest and longest * n_rows >= _PASS_FROM
+        if not groups or is_short or longest * (n_rows + 1) > at_most:
             groups.append([])
         groups[-1].append(request)
     return groups
 
 
-def _refuse(batch: _Batch, finite: Sequence[bool]) -> None:
+def _refuse(batch: Batch, finite: Sequence[bool]) -> None:
     bad = [row.request.index for row, fine in zip(batch.rows, finite, strict=True) if not fine and not row.done]
     if bad:
         raise NumericsError(
