@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PACKAGES = ("trl", "torch", "transformers", "peft", "accelerate", "flash-attn", "trimtab")
+PACKAGES = ("trl", "torch", "transformers", "peft", "accelerate", "flash-attn", "xllamacpp", "trimtab")
 
 
 def about(script: str, began: datetime, commit: str, *, threads: int, peer: str | None = None) -> dict[str, Any]:

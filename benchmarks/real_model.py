@@ -10,12 +10,13 @@ from typing import Any
 
 from contenders import Worker
 
+NAME = "real model"
 LIMIT = 128  # tokens of every answer; stop tokens do not end it
 OURS, EARLIER, LLAMA = "trimtab", "trimtab, the earlier build", "llama.cpp's server"
 
 
 def add_options(words: argparse.ArgumentParser) -> None:
-    words.add_argument("--model", help="a real model's folder; without it there is no such row")
+    words.add_argument("--model", help="a real model's folder")
     words.add_argument("--texts", help="a file of pairs, whose first prompts are asked")
     words.add_argument("--earlier", type=Path, help="src/ of another checkout of trimtab")
     words.add_argument("--llama-python", help="a python that has xllamacpp")
@@ -56,7 +57,7 @@ def measure(told: argparse.Namespace, *, temperature: float, log: Path) -> dict[
         f"(mean {sum(sizes) / len(sizes):.0f}) tokens, all asked at once, answers of {LIMIT}. "
         "trimtab as its generate stage runs; llama.cpp from F32 weights, a slot a prompt."
     )
-    return {"name": "real model", "words": words, "n_prompts": len(prompts), "runs": runs}
+    return {"name": NAME, "words": words, "n_prompts": len(prompts), "runs": runs}
 
 
 def _prompts(model: str, texts: str, count: int) -> list[tuple[int, ...]]:

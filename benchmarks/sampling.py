@@ -1,7 +1,7 @@
 """Tokens a second of `trimtab.sampling` beside transformers' `generate`: same model, prompts and sampling parameters.
 
-`python benchmarks/sampling.py` writes sampling.json and SAMPLING.md. Everything runs in one process, the contenders in
-turns, and ratios are taken within a repeat.
+`python benchmarks/sampling.py` writes sampling.json and SAMPLING.md; jobs that it is not asked for stay as they are.
+The contenders take turns, in one process but for the real model's (`real_model.py`); ratios are taken in a repeat.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from workload import SHAPES
 ALONE, PADDED = "generate, one by one", "generate, one padded batch"
 OURS, STAGE = "trimtab.sampling, model as it is", "trimtab, as its generate stage runs"
 TEMPERATURE = 0.7
+WIND_TUNNEL = "wind tunnel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def embedded(count: int) -> Job:
     tasks = windtunnel.tasks(count, seed=1, split="eval")
     prompts = [template.prompt_ids((Message("user", task.prompt),)) for task in tasks]
     words = "The embedded wind-tunnel model; its own prompts; answers end by themselves, at most 128 tokens."
-    return Job("wind tunnel", words, loaded.model, prompts, [128] * count, template.stop_ids)
+    return Job(WIND_TUNNEL, words, loaded.model, prompts, [128] * count, template.stop_ids)
 
 
 def random_weights(shape: str, count: int, *, longest: int) -> Job:
@@ -189,35 +190,34 @@ def measure(job: Job, *, repeats: int) -> dict[str, Any]:
     return {"name": job.name, "words": job.words, "n_prompts": len(job.prompts), "runs": runs}
 
 
-def text(results: dict[str, Any]) -> str:
+def text(jobs: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Sampling: tokens a second",
         "",
-        *machine.lines(results["about"]),
-        f"Temperature {TEMPERATURE}, whole vocabulary, float32. Medians of {results['repeats']} repeats in turns "
+        f"Temperature {TEMPERATURE}, whole vocabulary, float32. Medians of repeats in turns "
         "(smallest to largest); ratios within a repeat. Tokens are those that were asked for: what a padded batch "
         "computes behind the end of an answer does not count. The generate stage lays the weights out for products "
         "with few rows, and on processors where torch's default library is the slower of its two it takes the other.",
         "",
     ]
-    for job in results["jobs"]:
-        base_name = next(iter(job["runs"]))
+    for job in jobs:
+        first = next(iter(job["runs"]))
         speeds = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in job["runs"].items()}
         lines += [
             f"## {job['name'].capitalize()}, {job['n_prompts']} prompts",
             "",
             job["words"],
             "",
-            f"| | tokens/s | times {base_name.removeprefix('generate, ')} | tokens | seconds |",
+            f"| | tokens/s | times {first.removeprefix('generate, ')} | tokens | seconds |",
             "| --- | --- | --- | --- | --- |",
         ]
         for name, runs in job["runs"].items():
-            ratios = [own / base for own, base in zip(speeds[name], speeds[base_name], strict=True)]
+            ratios = [own / base for own, base in zip(speeds[name], speeds[first], strict=True)]
             lines.append(
                 f"| {name} | {_spread(speeds[name], 0)} | {_spread(ratios, 2)} "
                 f"| {_spread([run['tokens'] for run in runs], 0)} | {_spread([run['seconds'] for run in runs], 1)} |"
             )
-        lines.append("")
+        lines += ["", *machine.lines(job["about"])]
     return "\n".join(lines)
 
 
@@ -234,20 +234,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words.add_argument("--shape", choices=sorted(SHAPES), default="60m")
     words.add_argument("--longest", type=int, default=400, help="tokens of a prompt or an answer, random weights")
     words.add_argument("--out", type=Path, default=Path(__file__).parent)
+    words.add_argument("--jobs", nargs="+", choices=[WIND_TUNNEL, *sorted(SHAPES), real_model.NAME])
     real_model.add_options(words)
     told = words.parse_args(arguments)
     began, commit = datetime.now(UTC), machine.commit()
     import torch
 
     torch.set_num_threads(told.threads)
-    jobs = [embedded(told.prompts), random_weights(told.shape, told.prompts, longest=told.longest)]
-    results = {"repeats": told.repeats, "jobs": [measure(job, repeats=told.repeats) for job in jobs]}
-    if told.model:
-        log = told.out / "sampling.log"
-        results["jobs"].append(real_model.measure(told, temperature=TEMPERATURE, log=log))
-    results["about"] = machine.about("sampling.py", began, commit, threads=told.threads)
-    (told.out / "sampling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (told.out / "SAMPLING.md").write_text(text(results), encoding="utf-8")
+    file = told.out / "sampling.json"
+    jobs = {job["name"]: job for job in json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+    for name in told.jobs or [WIND_TUNNEL, told.shape]:
+        if name == real_model.NAME:
+            job = real_model.measure(told, temperature=TEMPERATURE, log=told.out / "sampling.log")
+        else:
+            job = measure(
+                embedded(told.prompts)
+                if name == WIND_TUNNEL
+                else random_weights(name, told.prompts, longest=told.longest),
+                repeats=told.repeats,
+            )
+        about = machine.about("sampling.py", began, commit, threads=told.threads, peer=told.llama_python)
+        jobs[name] = job | {"about": about}
+    file.write_text(json.dumps(list(jobs.values()), indent=1) + "\n", encoding="utf-8")
+    (told.out / "SAMPLING.md").write_text(text(list(jobs.values())), encoding="utf-8")
 
 
 if __name__ == "__main__":
