@@ -80,6 +80,19 @@ def test_answers_are_those_of_the_models_own_pass(kind: str) -> None:
 
 
 @torch.no_grad()
+def test_columns_behind_a_beginning_see_it_and_what_is_before_them() -> None:
+    """Prompts of one length have no padding to mask, yet the columns behind their common beginning are in an order."""
+    model = built("LlamaConfig")
+    prompts = [[*range(10, 22), 30 + number, 50, 60 - number, 70] for number in range(6)]
+    own = sample(model, prompts, stop_ids=(), max_new_tokens=6, temperature=0)
+    lay_for_decoding(model)
+    assert llama_pass(model) is not None
+    assert sample(model, prompts, stop_ids=(), max_new_tokens=6, temperature=0) == own
+    alone = [sample(model, [prompt], stop_ids=(), max_new_tokens=6, temperature=0)[0] for prompt in prompts]
+    assert alone == own
+
+
+@torch.no_grad()
 def test_what_does_not_fit_is_left_to_the_model() -> None:
     window = built("MistralConfig", sliding_window=8)
     other_family = built("Gemma2Config", head_dim=8)

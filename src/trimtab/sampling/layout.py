@@ -25,7 +25,7 @@ def lay_for_decoding(model: Any) -> None:
     for module in model.modules():
         for names in _BESIDE:
             linears = [part for name in names if _is_laid(part := getattr(module, name, None))]
-            if len(linears) == len(names):
+            if len(linears) == len(names) and len({linear.in_features for linear in linears}) == 1:
                 _lay(linears)
                 beside.update(linears)
     for module in model.modules():

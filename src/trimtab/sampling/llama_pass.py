@@ -112,6 +112,7 @@ def _is_plain(base: Any) -> bool:
     config, weight = base.config, base.get_input_embeddings().weight
     return (
         config.model_type in _MODEL_TYPES
+        and type(base).__module__.startswith("transformers.models.")
         and type(base).__name__.endswith("ForCausalLM")
         and config.hidden_act == "silu"
         and getattr(config, "sliding_window", None) is None
@@ -155,6 +156,8 @@ def _layer(layer: Any, config: Any) -> _Layer | None:
 
 def _agrees(ours: LlamaPass, base: Any) -> bool:
     """Whether two rows, one of them padded, get the model's own logits, in a first pass and in the step after it."""
+    if base.model.rotary_emb(torch.zeros(1), torch.zeros(1, 1))[0].shape[-1] != base.model.layers[0].self_attn.head_dim:
+        return False  # only a part of each head is turned
     ids = torch.arange(18).view(2, 9) * 7 % base.config.vocab_size
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[0, :3] = 0
@@ -182,13 +185,13 @@ def _rms(x: Tensor, norm: Any) -> Tensor:
 
 
 def _additive(mask_RT: Tensor, n_columns: int) -> Tensor | None:
-    """What is added to scores, [R, 1, C or 1, T]; None where only the order of columns masks.
+    """What is added to scores, [R, 1, C or 1, T]; None where every column sees all, or all before it from the first.
 
     A column of padding sees itself: a softmax over nothing would be NaN.
     """
-    if bool(mask_RT.all()):
-        return None
     width = mask_RT.shape[1]
+    if n_columns in (1, width) and bool(mask_RT.all()):
+        return None
     visible = mask_RT.bool()[:, None, None, :]
     if n_columns > 1:
         at = torch.arange(width, device=mask_RT.device)
