@@ -48,6 +48,7 @@ def test_one_command_writes_the_numbers_and_the_page(tmp_path: Path, capsys: pyt
     assert "tokens/s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_real_model_is_measured_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded model stands for a real one; it takes turns with itself from the same source."""
     row = {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"}
