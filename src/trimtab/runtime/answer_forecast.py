@@ -63,8 +63,10 @@ class AnswerForecast:
         """None before the first pass that did nothing but give tokens."""
         if not self._n_answered:
             return None
-        said = self._n_live_tokens / max(1, self._n_live)
-        n_tokens = self._n_live * self._expected(self._limit - said) + self._n_waiting * self._expected(self._limit)
+        mean_length = self._n_live_tokens / max(1, self._n_live)
+        n_tokens = self._n_live * self._expected(self._limit - mean_length) + self._n_waiting * self._expected(
+            self._limit
+        )
         to_read = self._n_waiting_tokens * self._seconds_reading / max(1, self._n_read)
         return n_tokens * self._seconds_answering / self._n_answered + to_read
 

@@ -68,7 +68,7 @@ def empty(config: Any) -> Any:
     return DynamicCache() if joinable(config) else DynamicCache(config=config)
 
 
-def begun(prefix: Any, pads: Sequence[int], *, room: int) -> Any:
+def beginning(prefix: Any, pads: Sequence[int], *, room: int) -> Any:
     """A cache of rows that begin with the one row of `prefix`, behind their padding, with room for `room` more columns.
 
     All rows have the prefix's P columns, so a row with padding has its beginning there, and the rest is to be read.

@@ -231,12 +231,12 @@ class _Decoder:
         width = max(len(request.prompt) for request in requests)
         n_known = self.prefix.get_seq_length() if self.prefix is not None else 0
         if self.prefix is None:
-            begun = cache.empty(self.config)
+            start_cache = cache.empty(self.config)
         else:
             pads = [width - len(request.prompt) for request in requests]
-            begun = cache.begun(self.prefix, pads, room=width - n_known)
+            start_cache = cache.beginning(self.prefix, pads, room=width - n_known)
         rows = [Row.of(request) for request in requests]
-        batch = Batch.of(rows, cache=begun, width=width, room=1, device=self.device)
+        batch = Batch.of(rows, cache=start_cache, width=width, room=1, device=self.device)
         self._step(batch, answers, fresh=width - n_known, n_read=sum(len(request.prompt) for request in requests))
         return batch
 
@@ -299,7 +299,7 @@ def _choose_joiners(queue: Collection[Request], live_rows: Sequence[Row], *, bat
 
 def _common_beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     first, last = min(prompts, default=()), max(prompts, default=())
-    n_common = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), None)
+    n_common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
     return first[:n_common] if n_common is not None else min(first, last, key=len)
 
 

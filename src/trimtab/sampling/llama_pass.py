@@ -74,14 +74,14 @@ class LlamaPass:
         """[N, Q · D]; heads: queries, keys and values [R, Q + 2 G, C, D]."""
         n_rows, _, n_columns, dim = heads.shape
         n_rotated = self._n_heads + self._n_key_heads
-        turned = heads[:, :n_rotated]
+        rotated = heads[:, :n_rotated]
         if layer.head_norm is not None:
             weight, eps = layer.head_norm
-            turned = rms_norm(turned, (dim,), None, eps) * weight
-        halves = torch.cat((turned[..., dim // 2 :], turned[..., : dim // 2]), -1)
-        turned = (turned * cos).addcmul_(halves, sin)
-        keys, values = cache.update(turned[:, self._n_heads :], heads[:, n_rotated:], number)
-        queries, n_shared = turned[:, : self._n_heads], self._n_heads // self._n_key_heads
+            rotated = rms_norm(rotated, (dim,), None, eps) * weight
+        halves = torch.cat((rotated[..., dim // 2 :], rotated[..., : dim // 2]), -1)
+        rotated = (rotated * cos).addcmul_(halves, sin)
+        keys, values = cache.update(rotated[:, self._n_heads :], heads[:, n_rotated:], number)
+        queries, n_shared = rotated[:, : self._n_heads], self._n_heads // self._n_key_heads
         if n_columns == 1:
             queries = queries.reshape(n_rows, self._n_key_heads, n_shared, dim)
         elif n_shared > 1:
@@ -100,10 +100,10 @@ def llama_pass(model: Any) -> LlamaPass | None:
     if base is not model or not _is_plain(base):
         return None
     layers = [_layer(layer, base.config) for layer in base.model.layers]
-    taken = [layer for layer in layers if layer is not None]
-    if len(taken) != len(layers):
+    fitting = [layer for layer in layers if layer is not None]
+    if len(fitting) != len(layers):
         return None
-    ours = LlamaPass(base, taken)
+    ours = LlamaPass(base, fitting)
     return ours if _agrees(ours, base) else None
 
 
@@ -157,7 +157,7 @@ def _layer(layer: Any, config: Any) -> _Layer | None:
 def _agrees(ours: LlamaPass, base: Any) -> bool:
     """Whether two rows, one of them padded, get the model's own logits, in a first pass and in the step after it."""
     if base.model.rotary_emb(torch.zeros(1), torch.zeros(1, 1))[0].shape[-1] != base.model.layers[0].self_attn.head_dim:
-        return False  # only a part of each head is turned
+        return False  # only a part of each head is rotated
     ids = torch.arange(18).view(2, 9) * 7 % base.config.vocab_size
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[0, :3] = 0
