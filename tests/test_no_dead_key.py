@@ -30,6 +30,7 @@ from trimtab.config import Config
 from trimtab.engine import checkpoint, gguf_model, identity, memory
 from trimtab.errors import TrimtabError
 from trimtab.progress import SilentReporter
+from trimtab.records import TokenPair
 from trimtab.runtime import answering, set_up
 from trimtab.runtime.model_loading import require_extras
 from trimtab.runtime.transcript import TurnAnswer
@@ -52,7 +53,7 @@ def set_up_only(config: Config, patch: Patch) -> object:
     patch.setattr(gguf_model, "plain_folder", lambda path: path)
     patch.setattr(memory.Shape, "of_folder", lambda _folder, **options: options)
     setup = set_up(config)
-    order = setup.order(12)
+    order = setup.training_order([TokenPair(f"{n}", (n % 2,) * 90, (n,), (n + 1,)) for n in range(12)])
     return [
         [str(single.folder.root) for single in setup.each_seed()],
         [order.batch(step).indices for step in range(order.steps)],
@@ -263,6 +264,7 @@ CASES = {
     "train.epochs": Case(training, {}, 2.0),
     "train.max_steps": Case(training, {}, 2),
     "train.batch_pairs": Case(training, {}, 3),
+    "train.group_by": Case(set_up_only, HUB, "none"),
     "train.learning_rate": Case(training, {}, 1e-3),
     "train.schedule": Case(training, {}, "constant"),
     "train.warmup": Case(training, {}, 0.9),

@@ -13,6 +13,8 @@ import pytest
 
 from trial_runs import TINY, call, rows_of, tree_of
 from trimtab.commands import plan as plan_command
+from trimtab.engine.order import Order
+from trimtab.engine.trie import LEAST_SHARED
 
 WINDTUNNEL = ["--windtunnel.pairs", "120", "--train.max-steps", "2", "--benchmark", "none", "--judge", "none"]
 UKP = ["--data.limit", "80", "--data.max-rejected", "1", "--train.max-steps", "2"]
@@ -32,6 +34,18 @@ def in_a_process(words: list[str], home: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def _beginnings(batch: list[dict[str, Any]]) -> int:
+    """Distinct beginnings of the batch's sequences, among prompts that begin with the same tokens."""
+    return len(
+        {
+            (tuple(row["prompt_ids"][:LEAST_SHARED]), tuple((row["prompt_ids"] + row[side])[:n]))
+            for row in batch
+            for side in ("chosen_ids", "rejected_ids")
+            for n in range(1, len(row["prompt_ids"] + row[side]) + 1)
+        }
+    )
+
+
 @pytest.mark.parametrize(
     "name", [n if n == "windtunnel" else pytest.param(n, marks=pytest.mark.needs_shared) for n in CASES]
 )
@@ -49,12 +63,19 @@ def test_the_plan_is_what_the_run_does_and_memory_within_a_quarter(
     rows = rows_of(out / "metrics.jsonl")
     pairs = rows_of(out / "data/train.jsonl")
     tokens = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs]
+    numbers: dict[tuple[int, ...], int] = {}
+    prompts = tuple(numbers.setdefault(tuple(row["prompt_ids"]), len(numbers)) for row in pairs)
+    batch_pairs = -(-len(pairs) // told["train"]["steps_per_epoch"])
+    order = Order(len(pairs), batch_pairs, 1, 0, prompts=prompts if told["train"]["group_by"] == "prompt" else None)
+    beginnings = [_beginnings([pairs[i] for i in order.batch(step).indices]) for step in range(order.steps)]
+    visits = rows_of(out / "visits.jsonl")
+    assert [row["pairs"] for row in visits] == [list(order.batch(step).indices) for step in range(2)]
     steps = told["train"]
     assert steps["pairs"] == len(pairs)
     assert told["heldout_pairs"] == len(rows_of(out / "data/heldout.jsonl"))
     assert steps["steps"] == len(rows) == rows[-1]["step"] == 2
-    assert (steps["tokens_per_epoch"], steps["longest_pair_tokens"]) == (sum(tokens), max(tokens))
-    assert max(row["tokens"] for row in rows) <= steps["largest_batch_tokens"]
+    assert (steps["tokens_per_epoch"], steps["longest_pair_tokens"]) == (sum(beginnings), max(tokens))
+    assert steps["largest_batch_tokens"] == max(beginnings)
     assert max(row["learning_rate"] for row in rows) == pytest.approx(steps["learning_rate"])
     assert told["step_zero_loss"] == pytest.approx(rows[0]["loss"], abs=1e-4)
     ratio = told["engine"]["predicted_peak_bytes"] / rows[-1]["peak_memory_bytes"]

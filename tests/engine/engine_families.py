@@ -131,6 +131,24 @@ MIXED = ((30, (14, 21)), (1, (5, 1)), (70, (33, 47)), (9, (17,)), (40, (20, 8, 2
 """Groups short and long, with one, two and three responses; most sequences are longer than the window."""
 
 
+def shared_pairs(*, seed: int = 0) -> list[TokenPair]:
+    """Pairs with much in common: six of four completions, two of which begin alike; a conversation that goes on behind
+    one of them; two prompts that begin alike; a pair that comes twice; and one that shares nothing with any other."""
+    rng = np.random.default_rng(seed)
+    system, prompt, opening = tokens(rng, 24), tokens(rng, 9), tokens(rng, 5)
+    a, b, c, d = (*opening, *tokens(rng, 30)), (*opening, *tokens(rng, 14)), tokens(rng, 8), tokens(rng, 50)
+    first = (*system, *prompt)
+    later = (*first, *a, *tokens(rng, 6))
+    rows = [
+        *((first, *both) for both in ((a, b), (c, a), (a, d), (b, c), (d, b), (c, d))),
+        (later, c, tokens(rng, 12)),
+        ((*system, *tokens(rng, 11)), tokens(rng, 7), b),
+        (tokens(rng, 20), tokens(rng, 4), tokens(rng, 40)),
+        (first, c, a),
+    ]
+    return [TokenPair(f"shared.jsonl:{i + 1}", *row) for i, row in enumerate(rows)]
+
+
 def pairs(n: int, *, seed: int = 0, prompt: int = 18, response: int = 14) -> list[TokenPair]:
     rng = np.random.default_rng(seed)
     return [
@@ -142,6 +160,18 @@ def pairs(n: int, *, seed: int = 0, prompt: int = 18, response: int = 14) -> lis
         )
         for i in range(n)
     ]
+
+
+def distinct_tokens(batch: Sequence[TokenPair], keys: Sequence[int] | None = None) -> int:
+    """Distinct beginnings of each prompt's sequences (those of `keys`), from the definition: what has to be computed
+    where no two prompts begin alike."""
+    sequences = [
+        (pair.prompt_ids, pair.prompt_ids + ids)
+        for p, pair in enumerate(batch)
+        for side, ids in enumerate((pair.chosen_ids, pair.rejected_ids))
+        if keys is None or 2 * p + side in keys
+    ]
+    return len({(prompt, ids[:n]) for prompt, ids in sequences for n in range(1, len(ids) + 1)})
 
 
 def alone_logps(model: Any, group_list: Sequence[Group]) -> list[torch.Tensor]:

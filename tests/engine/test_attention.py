@@ -14,24 +14,42 @@ from torch import Tensor, nn
 from trimtab.engine import segmentwise
 from trimtab.engine.attention import KeyValues, PackedAttentionError, Segments, Way, packed_attention, why_no_gradient
 from trimtab.engine.flex import Flex
-from trimtab.engine.packing import Segment
 from trimtab.engine.segments import AttentionOptions
 from trimtab.engine.segmentwise import AttentionCalls, Segmentwise
+from trimtab.engine.trie import Branch
 from trimtab.engine.varlen import FlashAttention, TorchVarlen
 
 A, KV, D = 4, 2, 8
 Plain = tuple[int, tuple[int, ...]]
 
 
-def _layout(segments: list[Plain], **told: Any) -> Segments:
-    return Segments([Segment(*one) for one in segments], device="cpu", **told)
+def _branches(groups: list[Plain]) -> list[Branch]:
+    """Prompt and first response in one, every further response behind the prompt."""
+    branches: list[Branch] = []
+    for prompt, (first, *others) in groups:
+        opening = len(branches)
+        branches += [Branch(prompt + first), *(Branch(n, opening, prompt) for n in others)]
+    return branches
+
+
+def _visible(branches: list[Branch]) -> list[list[int]]:
+    """Of each row, the rows that it sees, in the order of its sequence: from the definition, row by row."""
+    rows: list[list[int]] = []
+    seen: list[list[int]] = []
+    for branch in branches:
+        before = [] if branch.parent is None else seen[rows[branch.parent][branch.n_shared - 1]]
+        rows.append(list(range(len(seen), len(seen) + branch.n_rows)))
+        for row in rows[-1]:
+            before = [*before, row]
+            seen.append(before)
+    return seen
 
 
 def _by_rows(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    segments: list[Plain],
+    branches: list[Branch],
     *,
     scale: float,
     window: int | None = None,
@@ -40,78 +58,74 @@ def _by_rows(
 ) -> Tensor:
     """[1, T, A, D] one row and head at a time, from the definition."""
     out = torch.zeros(1, q.shape[2], A, D)
-    start = 0
-    for prompt, lengths in segments:
-        branches = [(start, prompt)]
-        row = start + prompt
-        for n in lengths:
-            branches.append((row, n))
-            row += n
-        for number, (first, n) in enumerate(branches):
-            before = [] if number == 0 else list(range(start, start + prompt))
-            for i in range(n):
-                visible = before + list(range(first, first + i + 1))
-                if window is not None:
-                    visible = visible[-window:]
-                for head in range(A):
-                    scores = k[0, head // (A // KV), visible] @ q[0, head, first + i] * scale
-                    if softcap is not None:
-                        scores = softcap * torch.tanh(scores / softcap)
-                    if sinks is not None:
-                        scores = torch.cat([scores, sinks[head : head + 1]])
-                    weights = scores.softmax(0)[: len(visible)]
-                    out[0, first + i, head] = weights @ v[0, head // (A // KV), visible]
-        start = row
+    for row, rows in enumerate(_visible(branches)):
+        visible = rows if window is None else rows[-window:]
+        for head in range(A):
+            scores = k[0, head // (A // KV), visible] @ q[0, head, row] * scale
+            if softcap is not None:
+                scores = softcap * torch.tanh(scores / softcap)
+            if sinks is not None:
+                scores = torch.cat([scores, sinks[head : head + 1]])
+            weights = scores.softmax(0)[: len(visible)]
+            out[0, row, head] = weights @ v[0, head // (A // KV), visible]
     return out
 
 
-def _tensors(segments: list[Plain], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    T = sum(prompt + sum(lengths) for prompt, lengths in segments)
+def _tensors(branches: list[Branch], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    T = sum(branch.n_rows for branch in branches)
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(1, heads, T, D, generator=generator) * 2 for heads in (A, KV, KV))  # type: ignore[return-value]
 
 
-def _ours(q: Tensor, k: Tensor, v: Tensor, segments: list[Plain], **arguments: object) -> Tensor:
-    out, weights = packed_attention(nn.Module(), q, k, v, None, segments=_layout(segments), scaling=0.3, **arguments)
+def _layout(branches: list[Branch], **options: Any) -> Segments:
+    return Segments(branches, device="cpu", **options)
+
+
+def _ours(q: Tensor, k: Tensor, v: Tensor, branches: list[Branch], **arguments: object) -> Tensor:
+    out, weights = packed_attention(nn.Module(), q, k, v, None, segments=_layout(branches), scaling=0.3, **arguments)
     assert weights is None
     return out
 
 
-segment_lists = st.lists(
-    st.tuples(st.integers(1, 12), st.lists(st.integers(1, 10), min_size=1, max_size=3).map(tuple)),
-    min_size=1,
-    max_size=5,
-)
+@st.composite
+def trees(draw: st.DrawFn) -> list[Branch]:
+    """Branches that begin anew, or anywhere in an earlier one."""
+    branches: list[Branch] = []
+    for _ in range(draw(st.integers(1, 9))):
+        parent = draw(st.none() | st.integers(0, len(branches) - 1)) if branches else None
+        n_shared = 0 if parent is None else draw(st.integers(1, branches[parent].n_rows))
+        branches.append(Branch(draw(st.integers(1, 12)), parent, n_shared))
+    return branches
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    segment_lists,
+    trees(),
     st.sampled_from([0, 14, 112]),
     st.sampled_from([None, 1, 5]),
     st.sampled_from([None, 1.5]),
     st.booleans(),
 )
 def test_any_layout_equals_the_definition(
-    segments: list[Plain], short: int, window: int | None, softcap: float | None, sink: bool
+    branches: list[Branch], short: int, window: int | None, softcap: float | None, sink: bool
 ) -> None:
-    q, k, v = _tensors(segments)
+    q, k, v = _tensors(branches)
     sinks = torch.linspace(-1, 1, A) if sink else None
-    truth = _by_rows(q, k, v, segments, scale=0.3, window=window, softcap=softcap, sinks=sinks)
+    truth = _by_rows(q, k, v, branches, scale=0.3, window=window, softcap=softcap, sinks=sinks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentwise, "SHORT", short)  # all groups long, some, none
-        ours = _ours(q, k, v, segments, sliding_window=window, softcap=softcap, s_aux=sinks)
+        patch.setattr(segmentwise, "SHORT", short)  # all trees long, some, none
+        ours = _ours(q, k, v, branches, sliding_window=window, softcap=softcap, s_aux=sinks)
     torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    segments: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (6, (5, 5))]
-    upstream = torch.randn(1, sum(p + sum(n) for p, n in segments), A, D)
+    branches = [*_branches([(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (6, (5, 5))]), Branch(3, 1, 2), Branch(2, 6, 1)]
+    upstream = torch.randn(1, sum(branch.n_rows for branch in branches), A, D)
     results = []
     for short in (0, 25, 1000):
         monkeypatch.setattr(segmentwise, "SHORT", short)
-        leaves = [x.requires_grad_() for x in _tensors(segments)]
-        _ours(*leaves, segments, sliding_window=6).backward(upstream)
+        leaves = [x.requires_grad_() for x in _tensors(branches)]
+        _ours(*leaves, branches, sliding_window=6).backward(upstream)
         results.append([leaf.grad for leaf in leaves])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -119,13 +133,16 @@ def test_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.Monk
 
 
 def test_many_short_groups_are_one_call() -> None:
-    segments: list[Plain] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
-    assert len(AttentionCalls(_layout(segments)).calls) == 1
+    groups: list[Plain] = [(20 + i % 6, (18 + i % 5, 20)) for i in range(32)]
+    assert len(AttentionCalls(_layout(_branches(groups))).calls) == 1
+    # behind one system prompt too: itself with the first group's first response, and all others
+    behind = [Branch(60), *(Branch(18 + i % 5, 0, 30) for i in range(32))]
+    assert len(AttentionCalls(_layout(behind)).calls) == 2
 
 
 def test_padding_in_a_call_is_bounded() -> None:
-    segments: list[Plain] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
-    for call in AttentionCalls(_layout(segments)).calls:
+    groups: list[Plain] = [(n, (n, n)) for n in (1, 2, 4, 8, 16, 32)]
+    for call in AttentionCalls(_layout(_branches(groups))).calls:
         lengths = [len(set(rows)) for rows in call.asks.row_BL.tolist()]
         assert min(lengths) >= 0.7 * max(lengths)
 
@@ -140,12 +157,12 @@ def test_padding_in_a_call_is_bounded() -> None:
     ],
 )
 def test_what_is_not_honoured_is_refused_by_name(arguments: dict[str, object], name: str) -> None:
-    segments: list[Plain] = [(3, (2, 2))]
-    q, k, v = _tensors(segments)
+    branches = _branches([(3, (2, 2))])
+    q, k, v = _tensors(branches)
     with pytest.raises(PackedAttentionError, match=name):
-        packed_attention(nn.Module(), q, k, v, None, **{"segments": _layout(segments), **arguments})
+        packed_attention(nn.Module(), q, k, v, None, **{"segments": _layout(branches), **arguments})
     with pytest.raises(PackedAttentionError, match="mask of its own"):
-        packed_attention(nn.Module(), q, k, v, torch.ones(1), segments=_layout(segments))
+        packed_attention(nn.Module(), q, k, v, torch.ones(1), segments=_layout(branches))
 
 
 def _varlen_by_contract(
@@ -217,7 +234,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     return next(one for one in ways if one.name == request.param)
 
 
-MIXED: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]
+MIXED = [*_branches([(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5))]), Branch(4, 1, 3), Branch(2, 8, 4)]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -248,7 +265,7 @@ def test_what_a_way_cannot_goes_to_the_next() -> None:
             return asked[-1] is None
 
         def attend(self, *_: Any) -> Tensor:
-            return torch.zeros(1, sum(p + sum(n) for p, n in MIXED), A, D)
+            return torch.zeros(1, sum(branch.n_rows for branch in MIXED), A, D)
 
     q, k, v = _tensors(MIXED)
     for softcap, nothing in ((None, True), (2.0, False)):
@@ -281,47 +298,50 @@ def test_a_way_must_have_a_gradient_and_the_right_one() -> None:
 
 
 def _split(
-    segments: list[Plain], q: Tensor, k: Tensor, v: Tensor, ways: tuple[Way, ...] = (), **arguments: object
+    branches: list[Branch],
+    n_first: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ways: tuple[Way, ...] = (),
+    **arguments: object,
 ) -> tuple[Tensor, Tensor]:
-    """First responses with their prompts in one pack, all further ones behind it: (outputs, the same by definition)."""
-    truth = _by_rows(q, k, v, segments, scale=0.3, **arguments)  # type: ignore[arg-type]
-    live_rows, tail_rows, live, tail, start, at = [], [], [], [], 0, 0
-    for prompt, (first, *others) in segments:
-        live_rows += range(start, start + prompt + first)
-        tail_rows += range(start + prompt + first, start + prompt + first + sum(others))
-        live.append(Segment(prompt, (first,)))
-        if others:
-            tail.append(Segment(prompt, tuple(others), prompt_at=at))
-        start, at = start + prompt + sum((first, *others)), at + prompt + first
-    named = {"sliding_window": arguments.get("window"), "softcap": arguments.get("softcap")}
-    layout = Segments(live, device="cpu", ways=ways)
-    kept = layout.keeping = KeyValues(len(live_rows))
+    """The first branches in one pack, all others behind it: (outputs, the same by definition)."""
+    first, tail = branches[:n_first], branches[n_first:]
+    n_rows = sum(branch.n_rows for branch in first)
+    names = {"sliding_window": arguments.get("window"), "softcap": arguments.get("softcap")}
+    layout = Segments(first, device="cpu", ways=ways)
+    kept = layout.keeping = KeyValues(first)
     first_out, _ = packed_attention(
-        nn.Module(), *(x[:, :, live_rows] for x in (q, k, v)), None, segments=layout, scaling=0.3, **named
+        nn.Module(), *(x[:, :, :n_rows] for x in (q, k, v)), None, segments=layout, scaling=0.3, **names
     )
     behind = Segments(tail, device="cpu", behind=kept, ways=ways)
     other_out, _ = packed_attention(
-        nn.Module(), *(x[:, :, tail_rows] for x in (q, k, v)), None, segments=behind, scaling=0.3, **named
+        nn.Module(), *(x[:, :, n_rows:] for x in (q, k, v)), None, segments=behind, scaling=0.3, **names
     )
-    return torch.cat([first_out, other_out], 1), truth[:, live_rows + tail_rows]
+    return torch.cat([first_out, other_out], 1), _by_rows(q, k, v, branches, scale=0.3, **arguments)  # type: ignore[arg-type]
 
 
-TAILS: list[Plain] = [(9, (4, 7)), (3, (20,)), (15, (2, 3, 4)), (1, (5, 5)), (6, (30, 1))]
+TAILS = [
+    *(Branch(13), Branch(23), Branch(17), Branch(6), Branch(36), Branch(5, 0, 11)),  # the earlier pack
+    *(Branch(7, 0, 9), Branch(3, 2, 15), Branch(4, 2, 15), Branch(5, 3, 1), Branch(1, 4, 6)),
+    *(Branch(4, 5, 2), Branch(2, 11, 3), Branch(3, 7, 2), Branch(8)),
+]
 
 
 @pytest.mark.parametrize("window", [None, 1, 5])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("short", [0, 25, 1000])
-def test_responses_behind_an_earlier_pack_see_its_prompts_and_nothing_else(
+def test_responses_behind_an_earlier_pack_see_what_they_continue_and_nothing_else(
     window: int | None, softcap: float | None, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmentwise, "SHORT", short)
-    ours, truth = _split(TAILS, *_tensors(TAILS), window=window, softcap=softcap)
+    ours, truth = _split(TAILS, 6, *_tensors(TAILS), window=window, softcap=softcap)
     torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @torch.no_grad()
 def test_responses_behind_an_earlier_pack_in_every_way(way: Way) -> None:
-    ours, truth = _split(TAILS, *_tensors(TAILS), ways=(way,), window=5)
+    ours, truth = _split(TAILS, 6, *_tensors(TAILS), ways=(way,), window=5)
     torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
-from engine_families import MIXED, NOT_PACKED, PACKED, alone_logps, build, gradient_gap, gradients, groups, pairs
+from engine_families import (
+    MIXED,
+    NOT_PACKED,
+    PACKED,
+    alone_logps,
+    build,
+    gradient_gap,
+    gradients,
+    groups,
+    pairs,
+    shared_pairs,
+)
 
 from trimtab.engine.gradient import accumulate
 from trimtab.engine.head import Head
 from trimtab.engine.models import attach_lora, causal_lm_of
 from trimtab.engine.packing import Group, lay_out
-from trimtab.engine.scoring import Scorer, sum_by_response
+from trimtab.engine.response_sums import sum_by_response
+from trimtab.engine.scoring import Scorer
 from trimtab.objectives import ApoHingeZero
+from trimtab.records import TokenPair
+
+SHARED = [Group.of_pair(pair, i) for i, pair in enumerate(shared_pairs())]
 
 
-def _compare(scorer: Scorer) -> tuple[float, float]:
+def _compare(scorer: Scorer, group_list: Sequence[Group] | None = None) -> tuple[float, float]:
     """Largest gap of a response's sum (nats), and of a gradient (relative), for random coefficients."""
-    group_list = groups(MIXED)
+    group_list = groups(MIXED) if group_list is None else group_list
     one = lay_out(group_list)
     coefficients = torch.randn(len(one.spans), generator=torch.Generator().manual_seed(1))
 
@@ -40,9 +57,20 @@ def test_packed_equals_one_at_a_time(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", [*PACKED, *NOT_PACKED])
-def test_screened_gradients_are_those_of_one_at_a_time(family: str) -> None:
+def test_what_pairs_share_is_computed_once_and_right(family: str) -> None:
+    scorer = Scorer(build(family))
+    logps_gap, grad_gap = _compare(scorer, SHARED)
+    one = lay_out(SHARED)
+    assert one.n_tokens < 0.4 * sum(group.n_tokens for group in SHARED)
+    assert (scorer.layout == "packed") is (family in PACKED)
+    assert logps_gap <= 1e-4
+    assert grad_gap <= 1e-5
+
+
+@pytest.mark.parametrize("family", [*PACKED, *NOT_PACKED])
+@pytest.mark.parametrize("batch", [pairs(6), shared_pairs()[1:7]], ids=["unlike", "shared"])
+def test_screened_gradients_are_those_of_one_at_a_time(family: str, batch: list[TokenPair]) -> None:
     """Live, screened beside a live one, screened alone, promoted: whatever the family does in its attention or head."""
-    batch = pairs(6)
     scorer = Scorer(build(family))
     group_list = [Group.of_pair(pair, i) for i, pair in enumerate(batch)]
     truth_R = torch.stack([x.sum() for x in alone_logps(scorer.model, group_list)])
@@ -61,7 +89,8 @@ def test_screened_gradients_are_those_of_one_at_a_time(family: str) -> None:
         screen_R=torch.tensor([0, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0]) == 1,
     )
     assert torch.equal(result.active_R, active_R)
-    assert result.promoted_R.nonzero()[:, 0].tolist() == [8]
+    if batch[0].id.startswith("pairs"):
+        assert result.promoted_R.nonzero()[:, 0].tolist() == [8]
     assert float((result.logps_R - truth_R.detach()).abs().max()) <= 1e-4
     assert gradient_gap(gradients(scorer.model), truth) <= 1e-5
     assert scorer.shares_prompts is (family in PACKED)

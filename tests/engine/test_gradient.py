@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine_families import alone_logps, build, gradient_gap, gradients, pairs
+from engine_families import alone_logps, build, distinct_tokens, gradient_gap, gradients, pairs
 from torch import Tensor
 
-from trimtab.engine.gradient import BatchResult, accumulate, weighted_sums
+from trimtab.engine.batch_result import BatchResult
+from trimtab.engine.gradient import accumulate, weighted_sums
 from trimtab.engine.models import attach_lora, reference_mode
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
@@ -129,7 +130,7 @@ def test_logps_and_coefficients_worked_by_hand() -> None:
         assert float(result.log_ratios.chosen[p]) == pytest.approx(r_w)
     assert result.active_R.all()
     assert (result.skipped_backward, result.skipped_forward, result.promoted) == (0.0, 0.0, 0.0)
-    assert result.forward_tokens == sum(pair.n_tokens for pair in batch)
+    assert result.forward_tokens == distinct_tokens(batch)
     assert result.response_tokens == sum(len(p.chosen_ids) + len(p.rejected_ids) for p in batch)
 
 
@@ -168,13 +169,8 @@ def test_screening_is_the_dense_gradient_with_less_work() -> None:
     assert dense.skipped_backward < screened.skipped_backward
     assert screened.promoted == pytest.approx(1 - inactive)
     # The second pass holds the active responses and each of their prompts once.
-    active = screened.active_R.view(-1, 2)
-    second = sum(
-        (len(p.prompt_ids) if live.any() else 0)
-        + (len(p.chosen_ids) * int(live[0]) + len(p.rejected_ids) * int(live[1]))
-        for p, live in zip(batch, active, strict=True)
-    )
-    assert screened.forward_tokens == sum(p.n_tokens for p in batch) + second
+    second = distinct_tokens(batch, screened.active_R.nonzero()[:, 0].tolist())
+    assert screened.forward_tokens == distinct_tokens(batch) + second
 
 
 @pytest.mark.parametrize("pack_tokens", [1, 200, 4096])
@@ -205,7 +201,7 @@ def test_a_good_forecast_computes_every_token_once_and_prompts_once(pack_tokens:
     torch.testing.assert_close(told.logps_R, dense.logps_R, atol=1e-4, rtol=0)
     assert gradient_gap(told_grads, dense_grads) <= 1e-5
     assert told.promoted == 0.0
-    assert told.forward_tokens == sum(p.n_tokens for p in batch)
+    assert told.forward_tokens == distinct_tokens(batch)
     inactive = int(told.lengths_R[~dense.active_R].sum()) / told.response_tokens
     assert told.skipped_backward == pytest.approx(inactive)
 

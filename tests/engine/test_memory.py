@@ -52,11 +52,11 @@ def test_autograd_keeps_what_the_formula_counts() -> None:
 
     model = qwen()
     scorer = Scorer(model)
-    ids = tuple(range(2, 42))
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     sizes = []
     for n in (2, 6):
-        groups = [Group(ids[:20], (ids, ids), (2 * i, 2 * i + 1)) for i in range(n)]
+        shifted = [tuple(token + 80 * i for token in range(2, 82)) for i in range(n)]  # nothing shared
+        groups = [Group(ids[:20], (ids[:40], ids[40:]), (2 * i, 2 * i + 1)) for i, ids in enumerate(shifted)]
         scorer.prepare(groups)
         kept: dict[int, tuple[int, torch.Tensor]] = {}
 

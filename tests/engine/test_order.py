@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.engine.order import Order, permutation, started_steps
+from trimtab.engine.order import Order, by_prompt, permutation, started_steps
 
 sizes = st.integers(1, 200)
 batches = st.integers(1, 40)
@@ -105,3 +105,64 @@ def test_pairs_seen_adds_up(pairs: int, batch: int) -> None:
     seen = [order.pairs_seen(step) for step in range(order.steps + 1)]
     assert [b - a for a, b in pairwise(seen)] == [len(order.batch(step).indices) for step in range(order.steps)]
     assert order.epochs_done(order.steps) == 2
+
+
+# --- by prompt -------------------------------------------------------------------------------------------------------
+
+prompt_lists = st.lists(st.integers(0, 12), min_size=1, max_size=120).map(tuple)
+
+
+@given(prompts=prompt_lists, batch=batches, seed=seeds, epoch=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_by_prompt_every_epoch_shows_every_pair_once(
+    prompts: tuple[int, ...], batch: int, seed: int, epoch: int
+) -> None:
+    order = Order(len(prompts), batch, epoch + 1, seed, prompts=prompts)
+    plain = Order(len(prompts), batch, epoch + 1, seed)
+    per = order.steps_per_epoch
+    steps = range(epoch * per, (epoch + 1) * per)
+    assert sorted(i for step in steps for i in order.batch(step).indices) == list(range(len(prompts)))
+    # batches are as large as without, so that all that counts steps and pairs stays as it is
+    assert [len(order.batch(step).indices) for step in steps] == [len(plain.batch(step).indices) for step in steps]
+
+
+@given(prompts=prompt_lists, batch=batches, seed=seeds)
+@settings(max_examples=30, deadline=None)
+def test_by_prompt_the_order_is_a_pure_function(prompts: tuple[int, ...], batch: int, seed: int) -> None:
+    """Asked for in any sequence, by a new process too: nothing is remembered but what can be worked out again."""
+    order = Order(len(prompts), batch, 2, seed, prompts=prompts)
+    forwards = [order.batch(step) for step in range(order.steps)]
+    by_prompt.cache_clear()
+    permutation.cache_clear()
+    assert [order.batch(step) for step in reversed(range(order.steps))] == forwards[::-1]
+
+
+def test_by_prompt_pairs_of_a_prompt_meet() -> None:
+    """Eight prompts of six pairs in batches of 16; and one of 40 that fills two of these and half of a third."""
+    order = Order(48, 18, 1, 0, prompts=tuple(i % 8 for i in range(48)))
+    for step in range(order.steps):
+        counts = np.bincount([i % 8 for i in order.batch(step).indices])
+        assert sorted(counts[counts > 0]) in ([4, 6, 6], [2, 2, 6, 6])  # 48 pairs are three batches of 16
+    prompts = (0,) * 40 + tuple(range(1, 25))
+    long = Order(64, 16, 1, 3, prompts=prompts)
+    assert sorted(sum(prompts[i] == 0 for i in long.batch(step).indices) for step in range(4)) == [0, 8, 16, 16]
+
+
+def test_by_prompt_a_long_prompt_is_spread_over_the_epoch() -> None:
+    """Two prompts of 160 pairs, 20 batches of 16: which batch is whose is drawn, and another time is another order."""
+    prompts = (0,) * 160 + (1,) * 160
+    rows = {
+        tuple(prompts[Order(320, 16, 2, seed, prompts=prompts).batch(step).indices[0]] for step in range(20))
+        for seed in range(8)
+    }
+    assert len(rows) == 8
+    assert all(sum(row) == 10 for row in rows)
+
+
+def test_by_prompt_the_order_is_the_published_one() -> None:
+    """Golden values, so that an old checkpoint meets the same order later."""
+    order = Order(10, 4, 2, 7, prompts=(0, 1, 0, 1, 0, 1, 2, 0, 0, 0))
+    assert [order.batch(step).indices for step in range(order.steps)] == [
+        (1, 3, 5), (8, 4, 2), (7, 9, 0, 6),
+        (9, 2, 4), (3, 1, 5), (8, 0, 7, 6),
+    ]  # fmt: skip

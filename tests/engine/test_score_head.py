@@ -49,7 +49,7 @@ def test_a_pack_is_read_at_the_last_token_of_each_response() -> None:
     assert [pack.ids_T[row] for row in pack.take_N] == [8, 10, 4]
     assert pack.take_N == (3, 5, 9)  # 5 6 7 | 8 | 9 10 | 3 | 4 4 4
     assert pack.targets_N == (8, 10, 4)
-    assert [(span.key, span.start, span.stop) for span in pack.spans] == [(0, 0, 1), (1, 1, 2), (2, 2, 3)]
+    assert [(span.key, span.rows) for span in pack.spans] == [(0, (0,)), (1, (1,)), (2, (2,))]
 
 
 @pytest.mark.parametrize("family", ["Qwen2", "Llama", "Gemma-2", "GPT-NeoX", "GPT-2"])

@@ -16,7 +16,8 @@ from trimtab.engine import models, scoring
 from trimtab.engine.head import OwnLogits
 from trimtab.engine.models import attach_lora, load
 from trimtab.engine.packing import Group, lay_out
-from trimtab.engine.scoring import Scorer, sum_by_response
+from trimtab.engine.response_sums import sum_by_response
+from trimtab.engine.scoring import Scorer
 from trimtab.engine.segments import AttentionOptions, Segments
 from trimtab.engine.segmentwise import Segmentwise
 from trimtab.errors import ModelError

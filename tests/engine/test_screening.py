@@ -16,7 +16,7 @@ COSTS = Costs()
 
 
 def _pairs(indices: tuple[int, ...], *, prompt: int = 10, chosen: int = 20, rejected: int = 20) -> list[TokenPair]:
-    return [TokenPair(str(i), (1,) * prompt, (1,) * chosen, (1,) * rejected) for i in indices]
+    return [TokenPair(str(i), (i,) * prompt, (1,) * chosen, (2,) * rejected) for i in indices]
 
 
 def _screen(forecast: Forecast, indices: tuple[int, ...] = (0, 1)) -> Tensor | None:
@@ -110,6 +110,22 @@ def test_under_an_adapter_looking_first_pays_less_often() -> None:
         for pair in range(300):
             _visit(forecast, [True, pair * 11 % 20 < 11], indices=(pair,))
         assert (_screen(forecast, (399,)) is not None) is looked
+
+
+def test_a_response_of_several_pairs_is_looked_at_first_only_if_it_is_so_for_all_of_them() -> None:
+    prompt, a, b, c = (1,) * 10, (2,) * 20, (3,) * 20, (4,) * 20
+    pairs = [TokenPair("0", prompt, a, b), TokenPair("1", prompt, a, c)]
+
+    def screened(active: list[bool]) -> list[bool]:
+        forecast = Forecast(2, costs=COSTS)
+        forecast.record((0, 1), torch.tensor(active), screened_R=NONE, stale_R=NONE)
+        found = forecast.screen_R((0, 1), pairs)
+        return [False] * 4 if found is None else found.tolist()
+
+    assert screened([False, True, True, True]) == [False] * 4
+    assert screened([False, True, False, True]) == [True, False, True, False]
+    assert screened([False, False, True, False]) == [False, True, False, True]
+    assert screened([False] * 4) == [True] * 4
 
 
 def test_held_responses_teach_nothing() -> None:

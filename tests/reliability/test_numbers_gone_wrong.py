@@ -81,7 +81,7 @@ def in_a_logit(monkeypatch: pytest.MonkeyPatch, stage: Stage, value: float) -> N
             return out
         poison = torch.zeros_like(out.hidden_NH)
         for span in _rows_of_target(one):
-            poison[span.start] = value
+            poison[span.rows[-1]] = value
         return dataclasses.replace(out, hidden_NH=out.hidden_NH + poison)
 
     monkeypatch.setattr(Scorer, "states", states)
@@ -98,7 +98,7 @@ def in_the_gradient_of_a_pack(monkeypatch: pytest.MonkeyPatch, stage: Stage, val
 
             def spoil(gradient: torch.Tensor) -> torch.Tensor:
                 spoilt = gradient.clone()
-                spoilt[spans[0].start, 0] = value
+                spoilt[spans[0].rows[-1], 0] = value
                 return spoilt
 
             out.hidden_NH.register_hook(spoil)  # type: ignore[no-untyped-call]  # torch has no hints for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -32,6 +33,7 @@ from trimtab.engine import gradient, models, optim
 from trimtab.engine import reference as cache
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, NumericsError, StopError
+from trimtab.records import TokenPair
 from trimtab.runtime import model_card, set_up
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.milestones import Selection
@@ -232,6 +234,34 @@ def test_killed_twice_and_between_checkpoints(model: Path, tmp_path: Path) -> No
             align(config, reporter=Recorder(at=at, act=crash))
     resumed, _ = align(config)
     same(straight, resumed)
+
+
+def test_pairs_of_a_prompt_go_into_one_batch_and_a_killed_run_goes_on(model: Path, tmp_path: Path) -> None:
+    """Four prompts with four pairs of three responses each, in batches of four."""
+    a, b, c, *_ = (pair.chosen_ids for pair in make_pairs(3))
+    prompts_and_sides = itertools.product([pair.prompt_ids for pair in make_pairs(4)], ((a, b), (b, c), (c, a), (a, c)))
+    ranked = [TokenPair(f"rows.jsonl:{i + 1}", prompt, *sides) for i, (prompt, sides) in enumerate(prompts_and_sides)]
+
+    def run(name: str, **train_section: Any) -> tuple[Config, list[set[tuple[int, ...]]], Recorder]:
+        config = make_config(tmp_path / name, model, train=train_section)
+        prepare(config, ranked, make_pairs(4, seed=1, name="held"))
+        folder, told = align(config)
+        prompts = [{ranked[i].prompt_ids for i in row["pairs"]} for row in store.read_jsonl(folder.visits)]
+        return config, prompts, told
+
+    config, prompts, told = run("grouped")
+    assert [len(of_batch) for of_batch in prompts] == [1] * 8
+    assert sum("pairs of a prompt go into one batch" in line for line in told.lines) == 1
+    _, mixed, told = run("mixed", group_by="none")
+    assert max(len(of_batch) for of_batch in mixed) > 1
+    assert not any("pairs of a prompt" in line for line in told.lines)
+    killed = make_config(tmp_path / "killed", model)
+    prepare(killed, ranked, make_pairs(4, seed=1, name="held"))
+    for at in (5, 7):
+        with pytest.raises(Killed):
+            align(killed, reporter=Recorder(at=at, act=crash))
+    resumed, _ = align(killed)
+    same(set_up(config).folder, resumed)
 
 
 def test_a_damaged_checkpoint_costs_steps_and_nothing_else(model: Path, tmp_path: Path) -> None:
@@ -506,9 +536,9 @@ def test_a_logit_that_is_not_finite_stops_before_the_update_and_names_the_pair(
             before.setdefault(seen[0].step, weights)
             for group in one.groups:
                 if group.prompt_ids == target.prompt_ids:
-                    span = one.spans[one.keys.index(group.keys[1])]
+                    span = one.spans[one.keys.index(group.keys[-1])]
                     poison = torch.zeros_like(out.hidden_NH)
-                    poison[span.start] = value
+                    poison[span.rows[-1]] = value
                     return dataclasses.replace(out, hidden_NH=out.hidden_NH + poison)
         return out
 
@@ -644,7 +674,18 @@ def test_the_plan_is_what_then_happens(model: Path, tmp_path: Path) -> None:
     rows = store.read_jsonl(folder.metrics)
     assert planned.steps == len(rows) == 6
     assert planned.pairs_seen == 16 * rows[-1]["epoch"] == 24
-    assert planned.tokens_per_epoch == sum(row["tokens"] for row in rows[:4])
+    beginnings = [
+        {
+            (pairs[i].prompt_ids, (pairs[i].prompt_ids + ids)[:n])
+            for i in row["pairs"]
+            for ids in (pairs[i].chosen_ids, pairs[i].rejected_ids)
+            for n in range(1, len(pairs[i].prompt_ids + ids) + 1)
+        }
+        for row in store.read_jsonl(folder.visits)[:4]
+    ]
+    assert planned.tokens_per_epoch == sum(map(len, beginnings))
+    assert planned.largest_batch_tokens == max(map(len, beginnings))
+    assert planned.group_by == "none"
     assert planned.warmup_steps == 2
     assert max(row["learning_rate"] for row in rows) == planned.learning_rate == 5e-3
     assert rows.index(max(rows, key=lambda row: row["learning_rate"])) == planned.warmup_steps

@@ -5,10 +5,10 @@ Lengths come from the data themselves: from all of them, or, of a long source, f
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle, islice
 from typing import Any
 
 from trimtab import windtunnel
@@ -138,7 +138,7 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     training, heldout = sample.train, sample.heldout
     scale = rows / max(1, sample.audit.n_rows)
     # lengths repeat those of the sample; exact when that is everything
-    pairs = list(islice(cycle(training), max(1, round(len(training) * scale))))
+    pairs = list(itertools.islice(_repeated(training), max(1, round(len(training) * scale))))
     train_plan = train.plan(setup, pairs)
     disk = disk_use(setup, pairs=pairs, n_heldout=len(heldout))
     heldout_scale = scale if config.data.eval is None else 1.0  # such a set is read whole
@@ -193,6 +193,13 @@ def pilot(plan: Plan, setup: RunSetup, *, steps: int, reporter: Reporter) -> Pla
     return replace(plan, outlook=outlook)
 
 
+def _repeated(pairs: Sequence[TokenPair]) -> Iterator[TokenPair]:
+    """These pairs, and then again and again under prompts of their own: what is not known to be shared is not."""
+    for copy in itertools.count():
+        for pair in pairs:
+            yield pair if copy == 0 else replace(pair, prompt_ids=(-copy, *pair.prompt_ids[1:]))
+
+
 def _sample_size(setup: RunSetup, rows: int) -> int:
     """How many of the rows lengths are taken from."""
     if setup.config.data.source != windtunnel.NAME:
@@ -205,8 +212,7 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
     device, dtype, shape = setup.device, setup.dtype, setup.memory_shape
     is_settled = setup.folder.precision.is_file()
     fit = memory_fit.fit(setup, pairs=pairs)
-    response_tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
-    response_share = response_tokens / max(1, train_plan.tokens_per_epoch)
+    response_share = train_plan.response_tokens_per_epoch / max(1, train_plan.tokens_per_epoch)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
     padded_tokens = 2 * setup.config.train.batch_pairs * memory_fit.longest_sequence(pairs)
     prediction = memory_fit.predict(
@@ -264,6 +270,7 @@ def _attention(setup: RunSetup) -> str:
 
 # --- for a terminal --------------------------------------------------------------------------------------------------
 
+_GROUPED = "batches    pairs of a prompt together; what they share is computed once"
 _CHECKPOINTING = {
     "off": "",
     "selective": ", layers but for their matrix products computed twice to save memory",
@@ -292,6 +299,7 @@ def lines(plan: Plan) -> list[str]:
         f"objective  {objective.name}({parameters}), loss before the first step {constant}",
         f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
         f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",
+        *([] if steps.group_by == "none" else [_GROUPED]),
         f"engine     {engine.device}, {engine.dtype}"
         f"{' (if its noise, measured when the run begins, is harmless)' if engine.dtype_is_open else ''}, "
         f"{engine.threads} thread{'' if engine.threads == 1 else 's'}, "

@@ -1,9 +1,9 @@
 """Attention over a pack, through transformers' attention interface: no model code is copied or patched.
 
 A function is registered under `PACKED`; no mask function is registered beside it, so the mask arrives as None and the
-layout travels as the keyword `segments=Segments(...)` through the model's own forward. Every response sees its prompt
-and itself; nothing sees another group. A prompt may stand in a pack that was computed before (`KeyValues`): its
-responses then cost their own rows alone.
+layout travels as the keyword `segments=Segments(...)` through the model's own forward. Every row sees what its branch
+continues and its branch up to itself, and nothing else. What it continues may stand in a pack that was computed before
+(`KeyValues`): then only what is new costs rows.
 
 There are several ways to compute it (`ways_for`), all to the same numbers; the scorer's self-check tries them in order.
 Sliding windows, score soft-capping and attention sinks are honoured; anything else a family passes that would change
@@ -24,9 +24,9 @@ from torch import Tensor
 from transformers.modeling_utils import AttentionInterface
 
 from trimtab.engine.flex import Flex
-from trimtab.engine.packing import Segment
 from trimtab.engine.segments import AttentionOptions, KeyValues, Segments, Way
 from trimtab.engine.segmentwise import Segmentwise
+from trimtab.engine.trie import Branch
 from trimtab.engine.varlen import FlashAttention, TorchVarlen
 
 __all__ = [
@@ -113,8 +113,8 @@ def _gradients(
     way: Way, heads: int, key_heads: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
     """Of random queries, keys and values of a small pack."""
-    layout = [Segment(70, (90, 40)), Segment(9, (130, 33)), Segment(40, (50,))]
-    rows = sum(segment.n_rows for segment in layout)
+    layout = [Branch(160), Branch(40, 0, 70), Branch(33, 1, 20), Branch(90)]
+    rows = sum(branch.n_rows for branch in layout)
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     q, k, v = (draw(1, n, rows, width).to(device, dtype).requires_grad_() for n in (heads, key_heads, key_heads))
     upstream = draw(1, rows, heads, width).to(device, dtype)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.finite import name_list, not_finite
-from trimtab.engine.gradient import BatchResult, weighted_sums
+from trimtab.engine.gradient import weighted_sums
 from trimtab.engine.noise import SURE, Noise
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import Reference

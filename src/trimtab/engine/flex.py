@@ -46,27 +46,18 @@ class Flex:
 
 
 class Rule:
-    """Who sees whom: a group, a branch (0 the prompt, seen by all of its group behind it) and a position a row."""
+    """Who sees whom: a branch and a position a row, and up to which position each branch sees each other."""
 
     def __init__(self, segments: Segments) -> None:
-        own: list[list[int]] = [[], [], []]
-        key_columns: list[list[int]] = [[-1] * segments.n_kept, [0] * segments.n_kept, [0] * segments.n_kept]
-        for group, segment in enumerate(segments.segments):
-            prompt = ([group] * segment.n_prompt, [0] * segment.n_prompt, list(range(segment.n_prompt)))
-            for column, value in enumerate(prompt):
-                if segment.prompt_at is None:
-                    own[column] += value
-                else:
-                    key_columns[column][segment.prompt_at : segment.prompt_at + segment.n_prompt] = value
-            for branch, n in enumerate(segment.lengths, start=1):
-                own[0] += [group] * n
-                own[1] += [branch] * n
-                own[2] += range(segment.n_prompt, segment.n_prompt + n)
         self.device = segments.device
-        self.asks = tuple(torch.tensor(column, device=self.device) for column in own)
-        self.answers = tuple(
-            torch.tensor(before + column, device=self.device) for before, column in zip(key_columns, own, strict=True)
-        )
+        self.below = segments.seen_below()
+        columns = [
+            (number, position)
+            for number, (branch, first) in enumerate(zip(segments.branches, segments.positions, strict=True))
+            for position in range(first, first + branch.n_rows)
+        ]
+        self.branch_S, self.position_S = torch.tensor(columns, device=self.device).unbind(1)
+        self.n_kept = segments.n_kept
         self._blocks: dict[int | None, Any] = {}
 
     def blocks(self, window: int | None) -> Any:
@@ -74,17 +65,18 @@ class Rule:
         if window not in self._blocks:
             from torch.nn.attention.flex_attention import create_block_mask
 
-            shape = (None, None, len(self.asks[0]), len(self.answers[0]))
+            shape = (None, None, len(self.position_S) - self.n_kept, len(self.position_S))
             self._blocks[window] = create_block_mask(self.sees(window), *shape, device=str(self.device))
         return self._blocks[window]
 
     def sees(self, window: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """FlexAttention's mask_mod."""
-        (group_q, branch_q, position_q), (group_k, branch_k, position_k) = self.asks, self.answers
+        below, branch_k, position_k = self.below, self.branch_S, self.position_S
+        branch_q, position_q = branch_k[self.n_kept :], position_k[self.n_kept :]
 
         def rule(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
             distance = position_q[q] - position_k[k]
-            visible = (group_q[q] == group_k[k]) & ((branch_k[k] == 0) | (branch_k[k] == branch_q[q])) & (distance >= 0)
+            visible = (position_k[k] < below[branch_q[q], branch_k[k]]) & (distance >= 0)
             return visible if window is None else visible & (distance < window)
 
         return rule

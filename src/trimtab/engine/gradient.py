@@ -20,15 +20,16 @@ Dims: P pairs of the batch, R = 2P responses (chosen 2p, rejected 2p + 1), N res
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trimtab.engine import head
+from trimtab.engine.batch_result import BatchResult, any_of_equal
 from trimtab.engine.finite import name_list
-from trimtab.engine.packing import Group, Pack, Span, lay_out
-from trimtab.engine.scoring import PromptStates, Scorer, States, sum_by_response
+from trimtab.engine.packing import Group, Pack, Span, Unit, lay_out
+from trimtab.engine.response_sums import rows_and_owners, sum_by_response
+from trimtab.engine.scoring import PromptStates, Scorer, States
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
 from trimtab.records import TokenPair
@@ -39,61 +40,6 @@ _OBJECTIVE = "Lower train.learning_rate, or use engine.dtype = float32."
 _REFERENCE = "Run `trimtab reference` again; if it stays, the unaligned model gives such numbers: look at these pairs."
 
 ROOM = 1.25  # of a pack's tokens that it may grow to by responses which are promoted behind it
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """What one optimizer batch did. Tensors are fp32 on the CPU; the gradient is in the model's parameters.
-
-    loss_P: loss of each pair; logps_R: log p of each response (nats, unweighted); log_ratios: what the objective saw
-    (with LD-DPO's weights); coefficients_R: d(mean loss)/d(logps). Bool, [R]: backward_R, the backward pass was run;
-    screened_R, looked at without gradient first; promoted_R, found active by that; stale_R, nothing was computed and
-    the sums are those handed in. Tokens are counted as computed: forward_tokens over all forward passes, padding
-    included.
-    """
-
-    loss_P: Tensor
-    logps_R: Tensor
-    coefficients_R: Tensor
-    log_ratios: LogRatios
-    lengths_R: Tensor
-    backward_R: Tensor
-    screened_R: Tensor
-    promoted_R: Tensor
-    stale_R: Tensor
-    forward_tokens: int
-
-    @property
-    def response_tokens(self) -> int:
-        return int(self.lengths_R.sum())
-
-    @property
-    def loss(self) -> float:
-        """Mean over the pairs of this call (nats, or the objective's own unit)."""
-        return float(self.loss_P.double().mean())
-
-    @property
-    def active_R(self) -> Tensor:
-        """True where the coefficient is not exactly zero."""
-        return self.coefficients_R != 0
-
-    @property
-    def skipped_backward(self) -> float:
-        """Share of response tokens whose backward pass was not run."""
-        return self._share(~self.backward_R)
-
-    @property
-    def skipped_forward(self) -> float:
-        """Share of response tokens that were not computed at all."""
-        return self._share(self.stale_R)
-
-    @property
-    def promoted(self) -> float:
-        """Share of response tokens that were screened, found active, and computed once more."""
-        return self._share(self.promoted_R)
-
-    def _share(self, mask_R: Tensor) -> float:
-        return int(self.lengths_R[mask_R].sum()) / self.response_tokens
 
 
 def accumulate(
@@ -130,9 +76,7 @@ def accumulate(
         assert screen_R is stale_sums_R is None, "every pair of a batch-coupled objective depends on all others"
         batch.accumulate_together(groups)
     else:
-        screening = set() if screen_R is None else set(screen_R.nonzero()[:, 0].tolist())
-        stale = set() if stale_sums_R is None else batch.take_stale(stale_sums_R)
-        batch.accumulate_pairs(groups, screening=screening - stale, stale=stale)
+        batch.accumulate_pairs(groups, screen_R=screen_R, stale_sums_R=stale_sums_R)
     for parameter in scorer.model.parameters():
         if parameter.requires_grad and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -182,7 +126,10 @@ class _Batch:
         self.reference_R = torch.zeros(n) if reference_logps_R is None else reference_logps_R.detach().float().cpu()
         assert self.reference_R.shape == (n,), f"reference_logps_R is [{n}], got {tuple(self.reference_R.shape)}"
         self.weights = _weights(pairs, objective)
-        self.lengths_R = torch.tensor([len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)])
+        responses = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+        first = {response: key for key, response in reversed(list(enumerate(responses)))}
+        self.first_R = torch.tensor([first[response] for response in responses])
+        self.lengths_R = torch.tensor([len(ids) for _, ids in responses])
         self.logps_R, self.weighted_R = torch.full((n,), torch.nan), torch.full((n,), torch.nan)
         self.loss_P, self.coefficients_R = torch.full((n // 2,), torch.nan), torch.zeros(n)
         self.backward_R, self.screened_R, self.promoted_R, self.stale_R = torch.zeros(4, n, dtype=torch.bool)
@@ -190,22 +137,16 @@ class _Batch:
 
     # --- which response takes which way ------------------------------------------------------------------------------
 
-    def take_stale(self, stale_sums_R: Tensor) -> set[int]:
-        """Takes the sums that are handed in for responses that are not computed; their keys."""
-        self.stale_R = ~stale_sums_R.isnan()
-        self.weighted_R[self.stale_R] = self.logps_R[self.stale_R] = stale_sums_R[self.stale_R].float()
-        return set(self.stale_R.nonzero()[:, 0].tolist())
-
-    def accumulate_pairs(self, groups: Sequence[Group], *, screening: set[int], stale: set[int]) -> None:
+    def accumulate_pairs(
+        self, groups: Sequence[Group], *, screen_R: Tensor | None, stale_sums_R: Tensor | None
+    ) -> None:
         """Objectives whose loss of a pair depends on that pair alone."""
-        if screening or stale:
-            self._refuse_dropout("screening looks at responses without gradient first")
-        self.screened_R[list(screening)] = True
-        live = _restrict(groups, set(range(len(self.lengths_R))) - screening - stale)
-        companions = {part.pair: part for part in _restrict(groups, screening)}
-        for pack in self._packs(live):
-            self._live(pack, [companions.pop(group.pair) for group in pack.groups if group.pair in companions])
-        for pack in self._packs(list(companions.values())):
+        live_keys, screen_keys = self._choose_ways(screen_R, stale_sums_R)
+        packs = self._packs(_restrict(groups, live_keys))
+        beside, alone = self._companions(packs, _restrict(groups, screen_keys))
+        for pack, companions in zip(packs, beside, strict=True):
+            self._live(pack, companions)
+        for pack in self._packs(alone):
             self._screen(pack)
         self._solve([2 * p + side for p in self._pairs_to_solve() for side in (0, 1)])
         active_R = self.coefficients_R != 0
@@ -214,6 +155,34 @@ class _Batch:
         late_keys = (active_R & ~self.backward_R).nonzero()[:, 0].tolist()
         for pack in self._packs(_restrict(groups, set(late_keys))):
             self._backpropagate(pack)
+
+    def _choose_ways(self, screen_R: Tensor | None, stale_sums_R: Tensor | None) -> tuple[set[int], set[int]]:
+        """Keys of live and of screened responses. One that several pairs have is computed once: live if it is so in
+        any of them, screened if it is not to be held in all of them. Takes the sums of those that are held."""
+        n = len(self.lengths_R)
+        screen_R = torch.zeros(n, dtype=torch.bool) if screen_R is None else screen_R
+        stale_R = torch.zeros(n, dtype=torch.bool) if stale_sums_R is None else ~stale_sums_R.isnan()
+        if screen_R.any() or stale_R.any():
+            self._refuse_dropout("screening looks at responses without gradient first")
+        live_R = any_of_equal(~screen_R & ~stale_R, self.first_R)
+        self.screened_R = any_of_equal(screen_R & ~stale_R, self.first_R) & ~live_R
+        self.stale_R = ~live_R & ~self.screened_R
+        if stale_sums_R is not None:
+            self.weighted_R[self.stale_R] = self.logps_R[self.stale_R] = stale_sums_R[self.stale_R].float()
+        return set(live_R.nonzero()[:, 0].tolist()), set(self.screened_R.nonzero()[:, 0].tolist())
+
+    def _companions(
+        self, packs: Sequence[Pack], screened_groups: Sequence[Group]
+    ) -> tuple[list[list[Group]], list[Group]]:
+        """What is screened beside each of these packs, and what finds its prompt in none of them."""
+        own = {group.pair: number for number, pack in enumerate(packs) for group in pack.groups}
+        of_prompt = {group.prompt_ids: number for number, pack in enumerate(packs) for group in pack.groups}
+        beside: list[list[Group]] = [[] for _ in packs]
+        alone: list[Group] = []
+        for group in screened_groups:
+            place = own.get(group.pair, of_prompt.get(group.prompt_ids) if self.scorer.shares_prompts else None)
+            (alone if place is None else beside[place]).append(group)
+        return beside, alone
 
     def accumulate_together(self, groups: Sequence[Group]) -> None:
         """Objectives that need all log-probabilities of the batch before any coefficient."""
@@ -236,6 +205,7 @@ class _Batch:
             coefficients_R=self.coefficients_R,
             log_ratios=self._log_ratios(self.weighted_R, torch.arange(len(self.weighted_R))),
             lengths_R=self.lengths_R,
+            first_R=self.first_R,
             backward_R=self.backward_R,
             screened_R=self.screened_R,
             promoted_R=self.promoted_R,
@@ -257,11 +227,10 @@ class _Batch:
         with scorer.attention():
             states = scorer.states(pack, keep=bool(companions) and scorer.shares_prompts)
             self._count(pack)
-            if states.prompt_states is not None:
-                self._screen(lay_out(companions, behind=pack), prompt_states=states.prompt_states)
-            else:
-                for companion_pack in self._packs(companions):
-                    self._screen(companion_pack)
+            for companion_pack in self._packs(companions):
+                self._screen(companion_pack, behind=pack, prompt_states=states.prompt_states)
+            own = {group.pair for group in pack.groups}
+            self._solve([2 * group.pair + side for group in companions if group.pair not in own for side in (0, 1)])
             roots = [self._root(pack, states, is_solved=False, together=together)]
             if states.prompt_states is not None and (promoted_groups := self._promotions(pack, companions)):
                 promoted_pack = lay_out(promoted_groups, behind=pack)
@@ -282,8 +251,10 @@ class _Batch:
         )
         return promoted_groups if room and self.scorer.can_learn_behind else []
 
-    def _screen(self, pack: Pack, *, prompt_states: PromptStates | None = None) -> None:
-        """Log-probabilities without gradient."""
+    def _screen(self, pack: Pack, *, behind: Pack | None = None, prompt_states: PromptStates | None = None) -> None:
+        """Log-probabilities without gradient; where there are `prompt_states`, of what pack `behind` does not have."""
+        if prompt_states is not None:
+            pack = lay_out(pack.groups, behind=behind)
         with torch.no_grad():
             states = (
                 self.scorer.states(pack) if prompt_states is None else self.scorer.states_behind(prompt_states, pack)
@@ -303,16 +274,16 @@ class _Batch:
 
     def _root(self, pack: Pack, states: States, *, is_solved: bool, together: bool = False) -> head.Root:
         """Where the pack's backward pass begins; its coefficients are solved on the way, if they are not known."""
-        units = {spans[0].start: spans for spans in pack.units(None if together else self.scorer.head.unit_rows)}
+        units = {unit.start: unit for unit in pack.units(None if together else self.scorer.head.unit_rows)}
 
         def solve(rows: slice, logps: Tensor) -> Tensor:
-            spans = units[rows.start]
+            unit = units[rows.start]
             if not is_solved:
-                self._fill(spans, logps, rows.start)
-                self._solve(sorted({2 * (span.key // 2) + side for span in spans for side in (0, 1)}))
-            return self._row_coefficients(spans).to(logps.device)
+                self._fill(unit.spans, logps, unit.start)
+                self._solve(sorted({2 * (span.key // 2) + side for span in unit.spans for side in (0, 1)}))
+            return self._row_coefficients(unit).to(logps.device)
 
-        rows = [slice(spans[0].start, spans[-1].stop) for spans in units.values()]
+        rows = [slice(unit.start, unit.stop) for unit in units.values()]
         root = self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=rows, solve=solve)
         if is_solved:
             self.backward_R[torch.tensor(pack.keys)] = True
@@ -323,10 +294,9 @@ class _Batch:
     def _fill(self, spans: Sequence[Span], logps_N: Tensor, start: int) -> None:
         """Takes the sums of these responses. Row `start` of the pack is the first of `logps_N`."""
         keys = torch.tensor([span.key for span in spans])
-        shifted_spans = [Span(span.key, span.start - start, span.stop - start) for span in spans]
-        plain_R = sum_by_response(shifted_spans, logps_N)
+        plain_R = sum_by_response(spans, logps_N, start=start)
         self.logps_R[keys] = plain_R.cpu()
-        weighted_R = plain_R if self.weights is None else sum_by_response(shifted_spans, logps_N, self.weights)
+        weighted_R = plain_R if self.weights is None else sum_by_response(spans, logps_N, self.weights, start=start)
         self.weighted_R[keys] = weighted_R.cpu()
         self.refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
 
@@ -345,13 +315,14 @@ class _Batch:
         self.refuse_not_finite(self.loss_P.repeat_interleave(2), keys, "loss")
         self.refuse_not_finite(self.coefficients_R, keys, "gradient of the loss")
 
-    def _row_coefficients(self, spans: Sequence[Span]) -> Tensor:
-        """d(loss)/d(logp) of every row of these responses: the response's coefficient, times the token's weight."""
-        response_coefficients = self.coefficients_R[torch.tensor([span.key for span in spans])]
-        rows = response_coefficients.repeat_interleave(torch.tensor([span.stop - span.start for span in spans]))
+    def _row_coefficients(self, unit: Unit) -> Tensor:
+        """d(loss)/d(logp) of every row of a unit: of each response that it belongs to, the response's coefficient times
+        the weight that its pair gives the token, added up."""
+        rows, owners = rows_and_owners(unit.spans, device="cpu")
+        coefficients = self.coefficients_R[torch.tensor([span.key for span in unit.spans])][owners]
         if self.weights is not None:
-            rows = rows * torch.tensor([w for span in spans for w in self.weights[span.key]])
-        return rows
+            coefficients = coefficients * torch.tensor([w for span in unit.spans for w in self.weights[span.key]])
+        return torch.zeros(unit.stop - unit.start).index_add_(0, rows - unit.start, coefficients)
 
     def _log_ratios(self, policy_R: Tensor, keys: Tensor) -> LogRatios:
         chosen, rejected = keys[0::2], keys[1::2]
@@ -368,8 +339,8 @@ class _Batch:
         if self.scorer.layout == "packed":
             self.forward_tokens += pack.n_tokens
         else:
-            sequences = pack.sequences
-            self.forward_tokens += len(sequences) * max(len(ids) for ids, _ in sequences)
+            lengths = [len(example.ids) for example in pack.examples]
+            self.forward_tokens += len(lengths) * max(lengths)
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 

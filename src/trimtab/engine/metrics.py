@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trimtab.engine.gradient import BatchResult
+from trimtab.engine.batch_result import BatchResult
 from trimtab.objectives import Objective
 from trimtab.objectives.pull import pull
 

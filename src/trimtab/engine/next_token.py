@@ -164,7 +164,7 @@ def divergence(logps_MV: Tensor, reference_MV: Tensor) -> Tensor:
 
 
 def _rows(states: States, span: Span) -> tuple[Tensor, Tensor]:
-    return states.hidden_NH[span.start : span.stop], states.targets_N[span.start : span.stop]
+    return states.hidden_NH[list(span.rows)], states.targets_N[list(span.rows)]
 
 
 def _rows_at_once(head: Head | OwnLogits, hidden_NH: Tensor) -> int:

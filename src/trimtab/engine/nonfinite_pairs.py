@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.finite import name_list, not_finite
-from trimtab.engine.gradient import BatchResult, accumulate
+from trimtab.engine.gradient import accumulate
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError

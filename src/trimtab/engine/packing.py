@@ -1,47 +1,26 @@
-"""Prompt groups laid out in one flat row, each response behind its own prompt, no padding. Pure Python.
+"""Prompts and responses laid out in one flat row without padding, every distinct beginning once. Pure Python.
 
-    group:      [prompt][response][response]…      the prompt stands once for all its responses
-    positions:   0…P−1   P…        P…              every response continues where the prompt ends
-    take:        the row whose hidden state predicts a response token: the prompt's last row for a response's
-                 first token, the token before for all others
+    group:      a prompt and some responses; groups that share a prompt, a response or the beginning of either share
+                the rows of it (`trie`)
+    take:       the row whose hidden state predicts a response token: that of the token before
+    targets:    a response token behind what comes before it, once however many responses have it there
 
 A group never splits, so the two responses of a pair always meet in the same pack. Packing is a pure function of the
-groups and the budget: best fit decreasing (first the longest group, each into the fullest pack that still holds it;
-among equals the earlier one), then every pack's groups in the caller's order.
+groups and the budget. Groups of one prompt stay together as far as the budget holds them; such families are packed best
+fit decreasing (first the largest, each into the pack where it adds least, then the fullest that still holds it; among
+equals the earlier one).
 """
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_left, insort
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, assert_never
 
+from trimtab.engine.trie import Branch, Trie
 from trimtab.records import TokenPair
 
 Layout = Literal["packed", "padded"]
-
-
-class Segment(NamedTuple):
-    """Lengths of a group in a pack: its prompt, its responses.
-
-    `prompt_at`: the row of an earlier pack at which the prompt stands, if it does not stand in this one.
-    """
-
-    n_prompt: int
-    lengths: tuple[int, ...]
-    prompt_at: int | None = None
-
-    @property
-    def n_own_prompt(self) -> int:
-        """Prompt rows in this pack."""
-        return self.n_prompt if self.prompt_at is None else 0
-
-    @property
-    def n_rows(self) -> int:
-        """Rows in this pack."""
-        return self.n_own_prompt + sum(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +55,6 @@ class Group:
         """The pair that a group made by `of_pair` belongs to, whole or in part."""
         return self.keys[0] // 2
 
-    @property
-    def segment(self) -> Segment:
-        return Segment(len(self.prompt_ids), tuple(map(len, self.responses)))
-
     @classmethod
     def of_pair(cls, pair: TokenPair, index: int) -> Group:
         """The pair number `index` of an optimizer batch: chosen has key 2·index, rejected 2·index + 1."""
@@ -93,26 +68,41 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where one response's tokens stand among a pack's `targets`: [start, stop)."""
+    """One response's tokens: where each stands among a pack's `targets`, in order."""
 
     key: int
+    rows: tuple[int, ...]
+
+
+class Unit(NamedTuple):
+    """Responses whose targets are the rows [start, stop), and no other response's."""
+
     start: int
     stop: int
+    spans: tuple[Span, ...]
+
+
+class Example(NamedTuple):
+    """A prompt with one response: ids of both, the prompt's length, and the response's rows among the targets."""
+
+    ids: tuple[int, ...]
+    n_prompt: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One flat row of T tokens and what to read from it. N counts response tokens (targets).
+    """One flat row of T tokens and what to read from it. N counts response tokens (targets), the same once.
 
-    ids_T, positions_T: token ids and positions; segments: (prompt length, response lengths) a group, in row order;
-    take_N: row that predicts each target; targets_N: the response tokens; spans: one a response, in target order;
-    ends_R: row of each response's last token, in the spans' order.
+    ids_T, positions_T: token ids and positions; branches: which row stands behind which, in row order; take_N: row that
+    predicts each target; targets_N: the response tokens; spans: one a key, in the groups' order;
+    ends_R: row of each response's last token, in the same order.
     """
 
     groups: tuple[Group, ...]
     ids_T: tuple[int, ...]
     positions_T: tuple[int, ...]
-    segments: tuple[Segment, ...]
+    branches: tuple[Branch, ...]
     take_N: tuple[int, ...]
     targets_N: tuple[int, ...]
     spans: tuple[Span, ...]
@@ -122,139 +112,192 @@ class Pack:
     def n_tokens(self) -> int:
         return len(self.ids_T)
 
-    @property
-    def prompts_at(self) -> dict[int, int]:
-        """Pair → the row at which its prompt begins."""
-        starts = itertools.accumulate((segment.n_rows for segment in self.segments), initial=0)
-        return {group.pair: start for group, start in zip(self.groups, starts, strict=False)}
-
-    def units(self, max_targets: int | None) -> list[tuple[Span, ...]]:
+    def units(self, max_targets: int | None) -> list[Unit]:
         """The responses cut into runs of whole groups, as many as `max_targets` targets hold; None for one run of all.
-        A group is never cut."""
+        Neither a group nor groups that share targets are cut."""
         ahead = iter(self.spans)
-        runs: list[tuple[Span, ...]] = []
+        runs: list[Unit] = []
         for group in self.groups:
-            spans = tuple(itertools.islice(ahead, len(group.keys)))
-            if runs and (max_targets is None or spans[-1].stop - runs[-1][0].start <= max_targets):
-                runs[-1] += spans
-            else:
-                runs.append(spans)
-        return runs
+            spans = tuple(next(ahead) for _ in group.keys)
+            start, stop = min(min(span.rows) for span in spans), 1 + max(max(span.rows) for span in spans)
+            while runs and start < runs[-1].stop:
+                before = runs.pop()
+                start, stop, spans = min(start, before.start), max(stop, before.stop), before.spans + spans
+            runs.append(Unit(start, stop, spans))
+        return _join(runs, max_targets)
 
     @property
     def keys(self) -> tuple[int, ...]:
-        """The caller's response indices, in target order."""
+        """The caller's response indices, in the groups' order."""
         return tuple(span.key for span in self.spans)
 
     def at_ends(self) -> Pack:
         """The same rows, of which one a response is read: that of its last token, for what scores whole responses."""
+        rows = {row: place for place, row in enumerate(dict.fromkeys(self.ends_R))}
+        last_ids = dict(zip(self.ends_R, (ids[-1] for group in self.groups for ids in group.responses), strict=True))
         return replace(
             self,
-            take_N=self.ends_R,
-            targets_N=tuple(self.targets_N[span.stop - 1] for span in self.spans),
-            spans=tuple(Span(span.key, place, place + 1) for place, span in enumerate(self.spans)),
+            take_N=tuple(rows),
+            targets_N=tuple(last_ids[row] for row in rows),
+            spans=tuple(Span(span.key, (rows[end],)) for span, end in zip(self.spans, self.ends_R, strict=True)),
         )
 
     @property
-    def sequences(self) -> tuple[tuple[tuple[int, ...], int], ...]:
-        """Every response as a row of its own, in target order: (prompt + response ids, prompt length)."""
-        return tuple((g.prompt_ids + r, len(g.prompt_ids)) for g in self.groups for r in g.responses)
+    def examples(self) -> tuple[Example, ...]:
+        """Every distinct response with its prompt, as a sequence of its own."""
+        responses = ((g.prompt_ids + r, len(g.prompt_ids)) for g in self.groups for r in g.responses)
+        rows = {response: span.rows for response, span in zip(responses, self.spans, strict=True)}
+        return tuple(Example(ids, n_prompt, of) for (ids, n_prompt), of in rows.items())
 
-    @property
-    def n_sequence_tokens(self) -> int:
-        """Tokens without prefix sharing: the prompt once for every response."""
-        return sum(len(ids) for ids, _ in self.sequences)
+
+def _join(units: Sequence[Unit], max_targets: int | None) -> list[Unit]:
+    """Neighbours together, as far as `max_targets` goes."""
+    joint: list[Unit] = []
+    for unit in units:
+        if joint and (max_targets is None or unit.stop - joint[-1].start <= max_targets):
+            joint[-1] = Unit(joint[-1].start, unit.stop, joint[-1].spans + unit.spans)
+        else:
+            joint.append(unit)
+    return joint
 
 
 def lay_out(groups: Sequence[Group], *, behind: Pack | None = None) -> Pack:
     """One pack of these groups, in this order.
 
-    `behind`: an earlier pack that has a group with the same prompt for each of these. Only the responses get rows then,
-    and `take_N` counts the earlier pack's rows first, this one's after them.
+    `behind`: an earlier pack. Only what it does not have gets rows then, and `take_N` counts the earlier pack's rows
+    first, this one's after them; so do the parents of branches.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    take: list[int] = []
-    targets: list[int] = []
+    trie = Trie()
+    if behind is not None:
+        for group in behind.groups:
+            _add(trie, group)
+    n_branches, n_rows = len(trie.branches), len(trie.ids)
+    targets: dict[tuple[int, int], int] = {}
     spans: list[Span] = []
     ends: list[int] = []
-    segments: list[Segment] = []
-    stands = {} if behind is None else behind.prompts_at
-    offset = 0 if behind is None else behind.n_tokens
     for group in groups:
-        n_prompt = len(group.prompt_ids)
-        prompt_at = stands[group.pair] if behind else None
-        if prompt_at is None:
-            ids += group.prompt_ids
-            positions += range(n_prompt)
-        last_prompt_row = len(ids) - 1 if prompt_at is None else prompt_at + n_prompt - 1
-        segments.append(group.segment._replace(prompt_at=prompt_at))
-        for key, response in zip(group.keys, group.responses, strict=True):
-            first_row = offset + len(ids)
-            ids += response
-            positions += range(n_prompt, n_prompt + len(response))
-            spans.append(Span(key, len(targets), len(targets) + len(response)))
-            take.append(last_prompt_row)
-            take += range(first_row, first_row + len(response) - 1)
-            ends.append(first_row + len(response) - 1)
-            targets += response
+        for key, rows, response in zip(group.keys, _add(trie, group), group.responses, strict=True):
+            reads = zip(rows[len(group.prompt_ids) - 1 : -1], response, strict=True)
+            spans.append(Span(key, tuple(targets.setdefault(read, len(targets)) for read in reads)))
+            ends.append(rows[-1])
     return Pack(
         groups=tuple(groups),
-        ids_T=tuple(ids),
-        positions_T=tuple(positions),
-        segments=tuple(segments),
-        take_N=tuple(take),
-        targets_N=tuple(targets),
+        ids_T=tuple(trie.ids[n_rows:]),
+        positions_T=tuple(trie.positions[n_rows:]),
+        branches=tuple(trie.branches[n_branches:]),
+        take_N=tuple(row for row, _ in targets),
+        targets_N=tuple(token for _, token in targets),
         spans=tuple(spans),
         ends_R=tuple(ends),
     )
 
 
+def _add(trie: Trie, group: Group) -> list[list[int]]:
+    """The rows of each of a group's sequences."""
+    n_prompt = len(group.prompt_ids)
+    return [trie.add(group.prompt_ids + response, n_prompt=n_prompt) for response in group.responses]
+
+
 def pack_groups(groups: Sequence[Group], *, budget_tokens: int, layout: Layout = "packed") -> tuple[Pack, ...]:
     """Groups into packs of at most `budget_tokens` computed tokens; a group that is longer gets a pack of its own.
 
-    `layout` says what a pack costs: "packed" counts the rows (prompts once, no padding), "padded" counts responses ×
-    longest sequence, the rectangle that the fallback path computes.
+    `layout` says what a pack costs: "packed" counts the rows (every distinct beginning once, no padding), "padded"
+    counts distinct responses × longest sequence, the rectangle that the fallback path computes.
     """
     assert budget_tokens > 0, "a pack holds at least one token"
     match layout:
         case "packed":
-            bins = _best_fit_decreasing([group.n_tokens for group in groups], budget_tokens)
+            bins = _best_fit_decreasing(list(_families(groups, budget_tokens)), budget_tokens)
         case "padded":
             bins = _rectangles(groups, budget_tokens)
         case _:
             assert_never(layout)
-    return tuple(lay_out([groups[index] for index in sorted(members)]) for members in bins)
+    first: dict[tuple[int, ...], int] = {}
+    for index, group in enumerate(groups):
+        first.setdefault(group.prompt_ids, index)
+    # groups of one prompt are neighbours, so that what shares targets is solved together and nothing else
+    orders = (sorted(members, key=lambda index: (first[groups[index].prompt_ids], index)) for members in bins)
+    return tuple(lay_out([groups[index] for index in order]) for order in orders)
 
 
-def _best_fit_decreasing(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of `sizes` in bins; O(n log n) comparisons: open bins are kept sorted by (room left, bin number)."""
-    bins: list[list[int]] = []
-    room: list[tuple[int, int]] = []
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        size = sizes[index]
-        at = bisect_left(room, (size, -1))
-        if at < len(room):
-            remaining, number = room.pop(at)
-            bins[number].append(index)
+@dataclass(slots=True)
+class _Family:
+    """Groups of one prompt, by index, and the rows that they take."""
+
+    prompt_ids: tuple[int, ...]
+    members: list[int]
+    n_rows: int
+
+
+def _families(groups: Sequence[Group], budget: int) -> Iterator[_Family]:
+    """Groups by prompt. Where those of one prompt are too many for a pack, so many as it holds, like ones together."""
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for index, group in enumerate(groups):
+        by_prompt.setdefault(group.prompt_ids, []).append(index)
+    for members in by_prompt.values():
+        whole, *further = _cut(groups, members, budget)
+        if further:
+            yield from _cut(groups, sorted(members, key=lambda i: (groups[i].responses, i)), budget)
         else:
-            remaining, number = budget, len(bins)
-            bins.append([index])
-        if remaining > size:
-            insort(room, (remaining - size, number))
-    return bins
+            yield whole
+
+
+def _cut(groups: Sequence[Group], members: Sequence[int], budget: int) -> Iterator[_Family]:
+    """Members in their order, a new part where the budget would be exceeded."""
+    prompt_ids = groups[members[0]].prompt_ids
+    trie, part, n_rows = Trie(), list[int](), 0
+    for index in members:
+        _add(trie, groups[index])
+        if part and len(trie.ids) > budget:
+            yield _Family(prompt_ids, part, n_rows)
+            trie, part = Trie(), []
+            _add(trie, groups[index])
+        part.append(index)
+        n_rows = len(trie.ids)
+    yield _Family(prompt_ids, part, n_rows)
+
+
+@dataclass(slots=True)
+class _Bin:
+    members: list[int] = field(default_factory=list)
+    n_rows: int = 0
+    prompts: Trie = field(default_factory=Trie)
+
+
+def _best_fit_decreasing(families: Sequence[_Family], budget: int) -> list[list[int]]:
+    """Indices of groups in bins."""
+    bins: list[_Bin] = []
+    for family in sorted(families, key=lambda family: (-family.n_rows, family.members[0])):
+        prompt_ids = family.prompt_ids
+        room = budget - family.n_rows
+        added = {
+            number: family.n_rows - bin_.prompts.n_known(prompt_ids)
+            for number, bin_ in enumerate(bins)
+            if bin_.n_rows - len(prompt_ids) <= room  # else not even if all of its prompt is there
+        }
+        fits = [number for number, n in added.items() if bins[number].n_rows + n <= budget]
+        best = min(fits, key=lambda number: (added[number], -bins[number].n_rows, number), default=len(bins))
+        if best == len(bins):
+            bins.append(_Bin())
+        chosen = bins[best]
+        chosen.members += family.members
+        chosen.n_rows += added.get(best, family.n_rows)
+        chosen.prompts.add(prompt_ids, n_prompt=len(prompt_ids))
+    return [bin_.members for bin_ in bins]
 
 
 def _rectangles(groups: Sequence[Group], budget: int) -> list[list[int]]:
     """Indices of `groups` in bins of like length, so that little of each responses × longest rectangle is padding."""
     bins: list[list[int]] = []
-    rows = longest = 0
+    rows: set[tuple[int, ...]] = set()
+    longest = 0
     for index in sorted(range(len(groups)), key=lambda i: (-groups[i].longest_sequence, i)):
         group = groups[index]
-        if bins and (rows + len(group.responses)) * longest <= budget:
+        own = {group.prompt_ids + response for response in group.responses}
+        if bins and len(rows | own) * longest <= budget:
             bins[-1].append(index)
-            rows += len(group.responses)
+            rows |= own
         else:
             bins.append([index])
-            rows, longest = len(group.responses), group.longest_sequence
+            rows, longest = own, group.longest_sequence
     return bins

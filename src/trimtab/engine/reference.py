@@ -123,7 +123,7 @@ class Missing:
 
 
 def missing(reference: Reference, pairs: Iterable[TokenPair]) -> Missing:
-    """What `reference` lacks of `pairs`, each row once; the two responses of a pair share their prompt."""
+    """What `reference` lacks of `pairs`, each row once."""
     groups: list[Group] = []
     rows: dict[bytes, str] = {}
     for pair in pairs:
@@ -179,7 +179,9 @@ def compute(
     unsaved: dict[bytes, Tensor] = {}
     since = time.monotonic()
     try:
-        for window in _windows(absent_rows.groups, WINDOW_PACKS * pack_tokens):
+        # what shares a prompt, or its beginning, is in one window
+        groups = sorted(absent_rows.groups, key=lambda group: group.prompt_ids)
+        for window in _windows(groups, WINDOW_PACKS * pack_tokens):
             for index, row in scorer.by_key(window, pack_tokens=pack_tokens):
                 if should_stop():
                     return False

@@ -9,13 +9,13 @@ Dropout is off: the model is kept in eval mode, also for gradients. Two exceptio
 adapter dropout that the user asked for acts in passes with gradient, and layers under activation checkpointing are
 marked as training, since transformers ties the one to the other.
 
-Dims: N response tokens of a pack, R responses of a pack, T packed tokens, S sequences (= R), L longest sequence.
+Dims: N response tokens of a pack, R responses of a pack, T packed tokens, S distinct sequences (≤ R), L the longest.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +39,8 @@ from trimtab.engine.matmul import faster_linears
 from trimtab.engine.mixed import exact_weights, mixed_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
 from trimtab.engine.noise import ROUNDING, Noise, Tolerance, widened
-from trimtab.engine.packing import Group, Layout, Pack, Span, lay_out, pack_groups
+from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack_groups
+from trimtab.engine.response_sums import rows_and_owners
 from trimtab.engine.score_head import ScoreHead
 from trimtab.engine.screening import Prompts
 from trimtab.errors import ModelError
@@ -197,7 +198,7 @@ class Scorer:
         `tail` is laid out with `lay_out(groups, behind=…)` that pack.
         """
         self._set_modes()
-        segments = Segments(tail.segments, device=self.device, behind=prompt_states.key_values, ways=self._ways)
+        segments = Segments(tail.branches, device=self.device, behind=prompt_states.key_values, ways=self._ways)
         with self.attention():
             return self._rows(tail, segments, before_TH=prompt_states.hidden_TH)
 
@@ -207,31 +208,43 @@ class Scorer:
         return self.head.logps(states.hidden_NH, states.targets_N)
 
     def by_key(self, groups: Sequence[Group], *, pack_tokens: int) -> Iterator[tuple[int, Tensor]]:
-        """(key, per-token log p on the CPU, or its one score) of every response, pack by pack, without gradient."""
-        for pack in self.packs(groups, pack_tokens=pack_tokens):
+        """(key, per-token log p on the CPU, or its one score) of every response, pack by pack, without gradient; equal
+        responses once."""
+        keys: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+        for group in groups:
+            for key, response in zip(group.keys, group.responses, strict=True):
+                keys.setdefault((group.prompt_ids, response), []).append(key)
+        owners = list(keys.values())
+        alone = [Group(prompt, (response,), (number,)) for number, (prompt, response) in enumerate(keys)]
+        self.prepare(groups)
+        for pack in self.packs(alone, pack_tokens=pack_tokens):
             with torch.no_grad():
                 logps_N = self.logps(pack).cpu()
             for span in pack.spans:
-                yield span.key, logps_N[span.start : span.stop].clone()
+                for key in owners[span.key]:
+                    yield key, logps_N[list(span.rows)]
 
     # --- the two paths -------------------------------------------------------------------------------------------
 
     def _packed(self, pack: Pack, *, keep: bool = False) -> States:
         """One row of T tokens; prompts once; the head on N rows."""
-        segments = Segments(pack.segments, device=self.device, ways=self._ways)
-        return self._rows(pack, segments, keep=KeyValues(pack.n_tokens) if keep else None)
+        segments = Segments(pack.branches, device=self.device, ways=self._ways)
+        return self._rows(pack, segments, keep=KeyValues(pack.branches) if keep else None)
 
     def _rows(
         self, pack: Pack, segments: Segments, *, keep: KeyValues | None = None, before_TH: Tensor | None = None
     ) -> States:
         device = self.device
+        take_N, targets_N = torch.tensor(pack.take_N, device=device), torch.tensor(pack.targets_N, device=device)
+        if not pack.ids_T:  # all of it stands in the pack before
+            assert before_TH is not None
+            return States(before_TH[take_N], targets_N)
         inputs = {
             "input_ids": torch.tensor([pack.ids_T], device=device),
             "position_ids": torch.tensor([pack.positions_T], device=device),
             "segments": segments,
             "use_cache": False,
         }
-        take_N, targets_N = torch.tensor(pack.take_N, device=device), torch.tensor(pack.targets_N, device=device)
         if isinstance(self.head, OwnLogits):
             return States(self._base(**inputs, logits_to_keep=take_N).logits[0], targets_N)
         segments.keeping = keep
@@ -242,16 +255,20 @@ class Scorer:
         return States(all_TH[take_N], targets_N, prompt_states)
 
     def _padded(self, pack: Pack) -> States:
-        """S right-padded rows of L tokens, through the model's own attention; same numbers in the same order."""
+        """S right-padded rows of L tokens, through the model's own attention; same numbers in the same order. What
+        several have in common is read in one of them."""
         device = self.device
-        sequences = pack.sequences
-        longest = max(len(ids) for ids, _ in sequences)
-        ids_SL = torch.tensor([[*ids, *[ids[-1]] * (longest - len(ids))] for ids, _ in sequences], device=device)
-        mask_SL = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in sequences], device=device)
-        if isinstance(self.head, ScoreHead):
-            take = [s * longest + len(ids) - 1 for s, (ids, _) in enumerate(sequences)]
-        else:
-            take = [s * longest + t - 1 for s, (ids, n) in enumerate(sequences) for t in range(n, len(ids))]
+        examples = pack.examples
+        longest = max(len(example.ids) for example in examples)
+        ids_SL = torch.tensor(
+            [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in (example.ids for example in examples)], device=device
+        )
+        mask_SL = (torch.arange(longest) < torch.tensor([[len(example.ids)] for example in examples])).long().to(device)
+        take = [0] * len(pack.targets_N)
+        for number, example in enumerate(examples):
+            first = len(example.ids) if isinstance(self.head, ScoreHead) else example.n_prompt
+            for at, row in enumerate(example.rows, start=number * longest + first - 1):
+                take[row] = at
         take_N, targets_N = torch.tensor(take, device=device), torch.tensor(pack.targets_N, device=device)
         inputs = {"input_ids": ids_SL, "attention_mask": mask_SL, "use_cache": False}
         if isinstance(self.head, OwnLogits):
@@ -264,12 +281,12 @@ class Scorer:
 
     def _one_at_a_time(self, pack: Pack) -> Tensor:
         """The truth that the other two are held to: the model's own forward and logits, no padding, no neighbours."""
-        out = []
-        for ids, n in pack.sequences:
+        logps_N = torch.zeros(len(pack.targets_N), device=self.device)
+        for ids, n, rows in pack.examples:
             ids_L = torch.tensor(ids, device=self.device)
             logits_LV = self._base(input_ids=ids_L[None], use_cache=False).logits[0]
-            out.append(OwnLogits().logps(logits_LV[n - 1 : -1], ids_L[n:]))
-        return torch.cat(out)
+            logps_N[list(rows)] = OwnLogits().logps(logits_LV[n - 1 : -1], ids_L[n:])
+        return logps_N
 
     # --- the self-check ------------------------------------------------------------------------------------------
 
@@ -289,7 +306,9 @@ class Scorer:
                 truth_N = self._one_at_a_time(pack)
         with self.attention():
             states = self._packed(pack) if self.layout == "packed" else self._padded(pack)
-            return Noise.between(truth_N, self._numbers(states), [span.stop - span.start for span in pack.spans])
+            logps_N = self._numbers(states)
+        rows, _ = rows_and_owners(pack.spans, device=self.device)
+        return Noise.between(truth_N[rows], logps_N[rows], [len(span.rows) for span in pack.spans])
 
     def _settle(self, pack: Pack, truth_N: Tensor) -> None:
         tolerance = ROUNDING[self.dtype]
@@ -330,11 +349,15 @@ class Scorer:
         assert first.prompt_states is not None
         tail = lay_out(other_groups, behind=firsts)
         tail_states = self.states_behind(first.prompt_states, tail)
-        order = [key for part in (firsts, tail) for span in part.spans for key in [span.key] * (span.stop - span.start)]
-        back = torch.tensor(order, device=self.device).argsort(stable=True)
+        place = {span.key: span.rows for span in pack.spans}
+        order = [0] * len(pack.targets_N)
+        for start, part in ((0, firsts), (len(firsts.targets_N), tail)):
+            for span in part.spans:
+                for row, own_row in zip(place[span.key], span.rows, strict=True):
+                    order[row] = start + own_row
         return States(
-            torch.cat([first.hidden_NH, tail_states.hidden_NH])[back],
-            torch.cat([first.targets_N, tail_states.targets_N])[back],
+            torch.cat([first.hidden_NH, tail_states.hidden_NH])[order],
+            torch.cat([first.targets_N, tail_states.targets_N])[order],
         )
 
     def _agrees(self, path: Callable[[Pack], States], pack: Pack, truth_N: Tensor) -> bool:
@@ -380,21 +403,3 @@ class Scorer:
             module.train(torch.is_grad_enabled())
         for layer in self._checkpointed:
             layer.training = torch.is_grad_enabled()
-
-
-def sum_by_response(
-    spans: Sequence[Span], logps_N: Tensor, weights: Mapping[int, Sequence[float]] | None = None
-) -> Tensor:
-    """Per-token values summed to responses [R], in the spans' order, fp32 (added up in fp64 where the device can).
-
-    `weights`: key → one weight a token of that response (LD-DPO's tail); None weighs every token 1.
-    """
-    if weights is not None:
-        flat = [w for span in spans for w in weights[span.key]]
-        logps_N = logps_N * torch.tensor(flat, dtype=logps_N.dtype, device=logps_N.device)
-    owner_N = torch.repeat_interleave(
-        torch.arange(len(spans)), torch.tensor([span.stop - span.start for span in spans])
-    ).to(logps_N.device)
-    wide = torch.float32 if logps_N.device.type == "mps" else torch.float64
-    sums_R = torch.zeros(len(spans), dtype=wide, device=logps_N.device).index_add(0, owner_N, logps_N.to(wide))
-    return sums_R.float()

@@ -2,12 +2,13 @@
 
 A token that is sent straight through costs 3: forward 1, backward 2 (or 1 where the weights are frozen, under an
 adapter). One that is looked at first costs 1, and 3 more if its response turns out active. What pays therefore depends
-on how likely that is, on the lengths, and on what the prompt costs: shared by both responses of a pair, it is spared
-only where neither takes a gradient. So each pair takes the way of the least expected cost, and a batch is looked at
-only if that saves more than the passes it adds.
+on how likely that is, on the lengths, and on what the prompt costs: shared by its responses, it is spared only where
+none of them takes a gradient. So the responses of each prompt take the ways of the least expected cost, and a batch is
+looked at only if that saves more than the passes it adds.
 
 How likely: responses are told apart by side and by how they were found at their last visit, and the active rate of each
-such class is a running mean. While everything is active nothing is looked at first, and a step is the dense one.
+such class is a running mean. One that several pairs of the batch have is inactive only if it is so in all of them.
+While everything is active nothing is looked at first, and a step is the dense one.
 (Predicting log-ratios instead, by drift or by regression, was no better: `LOG.md`.)
 """
 
@@ -34,8 +35,7 @@ _NEW, _ACTIVE, _INACTIVE = "nai"
 _STATES = (_NEW, _ACTIVE, _INACTIVE)
 _SIDES = (0, 1)  # chosen, rejected
 
-Way = tuple[bool, bool]  # whether chosen, rejected are looked at first
-_WAYS: tuple[Way, ...] = ((False, False), (False, True), (True, False), (True, True))
+Way = tuple[bool, ...]  # whether each response of a prompt is looked at first
 
 Prompts = Literal["shared", "shared until promoted", "never shared"]
 
@@ -62,8 +62,17 @@ class Costs:
         a_pass = layers * PASS_OPERATIONS[device] / (2 * n_parameters) if calls else 0.0
         return cls(prompts, 3.0 if 2 * n_trainable > n_parameters else 2.0, a_pass)
 
-    def expected_cost(self, way: Way, prompt: int, lengths: tuple[int, int], rates: tuple[float, float]) -> float:
-        """Of one pair whose responses turn out active at these rates."""
+    def ways(self, lengths: Sequence[int], rates: Sequence[float]) -> list[Way]:
+        """Those of which one is best, dense first: each response as suits it alone, the prompt taken for computed; all
+        looked at first; and all but the one for which that saves least."""
+        savings = [n * (self.step - 1 - self.step * rate) for n, rate in zip(lengths, rates, strict=True)]
+        own = tuple(saving > 0 for saving in savings)
+        least = min(range(len(savings)), key=lambda number: savings[number])
+        all_but_one = tuple(first and number != least for number, first in enumerate(own))
+        return [(False,) * len(own), own, all_but_one, (True,) * len(own)]
+
+    def expected_cost(self, way: Way, prompt: int, lengths: Sequence[int], rates: Sequence[float]) -> float:
+        """Of one prompt and its responses, which turn out active at these rates."""
         sides = tuple(zip(way, lengths, rates, strict=True))
         if self.prompts == "never shared":
             return sum((prompt + n) * (1 + self.step * rate if first else self.step) for first, n, rate in sides)
@@ -73,7 +82,7 @@ class Costs:
             return own + prompt + again
         return own + self.step * prompt + (again if self.prompts == "shared until promoted" else 0.0)
 
-    def _promotion_chance(self, way: Way, rates: tuple[float, float]) -> float:
+    def _promotion_chance(self, way: Way, rates: Sequence[float]) -> float:
         """Probability that a response which is looked at first turns out active."""
         return 1 - math.prod(1 - rate for first, rate in zip(way, rates, strict=True) if first)
 
@@ -100,18 +109,22 @@ class Forecast:
 
     def screen_R(self, indices: Sequence[int], pairs: Sequence[TokenPair]) -> Tensor | None:
         """True [2P] for responses of these pairs that are to be looked at first; None where none is."""
-        ways: list[bool] = []
+        screen_R = torch.zeros(2 * len(pairs), dtype=torch.bool)
         saving, none_promoted = 0.0, 1.0
-        for i, pair in zip(indices, pairs, strict=True):
-            lengths = len(pair.chosen_ids), len(pair.rejected_ids)
-            rates = self._rate(2 * i), self._rate(2 * i + 1)
-            costs = {way: self._costs.expected_cost(way, len(pair.prompt_ids), lengths, rates) for way in _WAYS}
+        for prompt, keys_of in _by_prompt(pairs).items():
+            lengths = [len(ids) for ids in keys_of]
+            rates = [
+                1 - math.prod(1 - self._rate(2 * indices[key // 2] + key % 2) for key in keys)
+                for keys in keys_of.values()
+            ]
+            dense, *further = self._costs.ways(lengths, rates)
+            costs = {way: self._costs.expected_cost(way, len(prompt), lengths, rates) for way in (dense, *further)}
             best = min(costs, key=lambda way: costs[way])
-            saving += costs[_WAYS[0]] - costs[best]
+            saving += costs[dense] - costs[best]
             none_promoted *= math.prod(1 - rate for first, rate in zip(best, rates, strict=True) if first)
-            ways += best
+            screen_R[[key for first, keys in zip(best, keys_of.values(), strict=True) if first for key in keys]] = True
         passes = 1 + self._costs.step * (1 - none_promoted)
-        return torch.tensor(ways) if saving > self._costs.a_pass * passes else None
+        return screen_R if saving > self._costs.a_pass * passes else None
 
     def _rate(self, key: int) -> float:
         return self._rates[key % 2, self._last[key]]
@@ -131,3 +144,13 @@ class Forecast:
     def state(self) -> dict[str, Any]:
         state = {"rates": list(self._rates.values()), "last": "".join(self._last)}
         return state | {"screened": self.screened, "promoted": self.promoted}
+
+
+def _by_prompt(pairs: Sequence[TokenPair]) -> dict[tuple[int, ...], dict[tuple[int, ...], list[int]]]:
+    """Prompt → response → the batch's keys of it (chosen 2p, rejected 2p + 1)."""
+    prompts: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
+    for p, pair in enumerate(pairs):
+        responses = prompts.setdefault(pair.prompt_ids, {})
+        for side, ids in enumerate((pair.chosen_ids, pair.rejected_ids)):
+            responses.setdefault(ids, []).append(2 * p + side)
+    return prompts

@@ -5,6 +5,7 @@ Dims: T packed tokens, K rows kept of an earlier pack, A heads, G key heads, D h
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -12,51 +13,77 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from trimtab.engine.packing import Segment
+from trimtab.engine.trie import Branch, path
 
 T = TypeVar("T")
 
 
 class KeyValues:
-    """Keys and values of a pack, one entry an attention call, for responses that are computed behind its prompts.
+    """Keys and values of a pack, one entry an attention call, for responses that are computed behind its rows.
 
     They are the very tensors that the backward pass keeps, and part of its graph: what is computed behind them with
     gradients enabled teaches the earlier pack too.
     """
 
-    def __init__(self, n_rows: int) -> None:
-        self.n_rows = n_rows
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self.branches = tuple(branches)
         self.calls: list[tuple[Tensor, Tensor]] = []
 
 
 class Segments:
     """The layout of one pack as attention needs it. Built once a pack, then shared by every layer.
 
-    `behind`: where the prompts stand of segments that bring none. While `keeping` is set, keys and values are kept in
-    it. `ways`: in what order ways to compute it are asked; all that there are, if empty. Such an object serves one
-    forward pass: it counts the attention calls.
+    `branches`: the pack's own; `behind`: of the earlier pack that they may continue. While `keeping` is set, keys and
+    values are kept in it. `ways`: in what order ways to compute it are asked; all that there are, if empty. Such an
+    object serves one forward pass: it counts the attention calls.
     """
 
     def __init__(
         self,
-        segments: Sequence[Segment],
+        branches: Sequence[Branch],
         *,
         device: torch.device | str,
         behind: KeyValues | None = None,
         ways: Sequence[Way] = (),
     ) -> None:
-        self.segments = tuple(segments)
+        earlier = () if behind is None else behind.branches
+        self.branches = (*earlier, *branches)
+        self.own = range(len(earlier), len(self.branches))
         self.device = torch.device(device)
         self.keeping: KeyValues | None = None
         self.ways = tuple(ways)
         self._behind = behind
         self._calls_done = 0
         self._derived: dict[Callable[[Segments], Any], Any] = {}
+        # of each branch: its first row among the keys, the earlier pack's first, and the position of that row
+        self.starts = tuple(itertools.accumulate((branch.n_rows for branch in self.branches), initial=0))[:-1]
+        positions: list[int] = []
+        for branch in self.branches:
+            positions.append(0 if branch.parent is None else positions[branch.parent] + branch.n_shared)
+        self.positions = tuple(positions)
 
     @property
     def n_kept(self) -> int:
         """Rows of the earlier pack: they come before this pack's own among the keys."""
-        return 0 if self._behind is None else self._behind.n_rows
+        return sum(branch.n_rows for branch in self.branches[: self.own.start])
+
+    def rows(self, number: int) -> range:
+        """The rows of a branch among the keys."""
+        return range(self.starts[number], self.starts[number] + self.branches[number].n_rows)
+
+    def before(self, number: int) -> list[tuple[int, range]]:
+        """What a branch continues, from the beginning of the sequence: (branch, its rows among the keys)."""
+        return [(earlier, self.rows(earlier)[:n]) for earlier, n in path(self.branches, number)]
+
+    def seen_below(self) -> Tensor:
+        """[b, c]: below which position a row of branch b sees rows of branch c, if they are not behind it; int64, all
+        branches, of which the earlier pack's ask nothing."""
+        below = torch.zeros(len(self.branches), len(self.branches), dtype=torch.int64)
+        for number in self.own:
+            for earlier, rows in self.before(number):
+                below[number, earlier] = self.positions[earlier] + len(rows)
+            below[number, number] = torch.iinfo(torch.int64).max
+        return below.to(self.device)
 
     def earlier_key_values(self) -> tuple[Tensor, Tensor] | None:
         """Keys and values of the earlier pack in the attention call that is being made; counts the call."""

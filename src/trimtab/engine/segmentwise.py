@@ -1,19 +1,19 @@
-"""Attention segment by segment through torch's scaled_dot_product_attention: on every device, for all that is asked.
+"""Attention branch by branch through torch's scaled_dot_product_attention: on every device, for all that is asked.
 
 How the work is cut (decided once a pack, shared by all layers):
-- short groups (≤ `SHORT` rows): groups of like length are gathered into one [B, A, L, D] call with a mask a group;
-  for packs of many short groups the number of Python calls decides the speed, not the arithmetic;
-- long groups: one call for prompt + first response (causal), one for every further response against its own keys; on a
-  CPU in blocks of products (`engine.blockwise`) where those are the faster way.
+- short trees (a branch with all that continues it and all that it continues, ≤ `SHORT` rows): those of like length are
+  gathered into one [B, A, L, D] call with a mask a tree; for packs of many short groups the number of Python calls
+  decides the speed, not the arithmetic;
+- other branches: one call each, against what it continues and itself; on a CPU in blocks of products
+  (`engine.blockwise`) where those are the faster way.
 
-Dims: T packed tokens, K rows kept of an earlier pack, B groups computed together, L rows of the longest of them,
+Dims: T packed tokens, K rows kept of an earlier pack, B trees computed together, L rows of the longest of them,
 S keys, A heads, D head width.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -23,11 +23,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from trimtab.engine import blockwise, matmul
-from trimtab.engine.packing import Segment
 from trimtab.engine.segments import AttentionOptions, Segments
 
 SHORT = 112
-"""Rows of a group up to which it shares a call with its like; measured on a CPU, where the two ways cross near 110."""
+"""Rows of a tree up to which it shares a call with its like; measured on a CPU, where the two ways cross near 110."""
 
 _LIKE_LENGTH = 0.7  # of the longest in a call: shorter ones would be padding for a third and more
 
@@ -63,13 +62,8 @@ class AttentionCalls:
 
     def __init__(self, segments: Segments) -> None:
         self.device = segments.device
-        self.calls = tuple(_plan(segments.segments, segments.n_kept, segments.device))
-        # rows of the consecutive pieces that calls about long groups read whole: prompt + first response, others
-        self.pieces = [
-            n
-            for segment in segments.segments
-            for n in (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
-        ]
+        self.calls = tuple(_plan(segments))
+        self.pieces = [segments.branches[number].n_rows for number in segments.own]
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
     @cached_property
@@ -106,32 +100,30 @@ def _attend_call(
 
 
 class _Table(NamedTuple):
-    """Rows of some groups side by side, [B, L]. Shorter groups repeat their first row.
-
-    Branch 0 is a prompt, seen by all rows of its group behind it, b ≥ 1 a response, −1 a repetition that nobody reads.
-    """
+    """Rows of some trees side by side, [B, L], with the branch and the position of each. Shorter trees repeat a row
+    under branch −1, which nobody reads."""
 
     row_BL: Tensor
-    position_BL: Tensor
     branch_BL: Tensor
+    position_BL: Tensor
 
     @classmethod
-    def of(cls, groups: Sequence[_Columns], device: torch.device) -> _Table:
-        longest = max(len(rows) for rows, _, _ in groups)
+    def of(cls, trees: Sequence[_Columns], device: torch.device) -> _Table:
+        longest = max(map(len, trees))
+        padded_trees = [[*rows, *[(rows[0][0], -1, 0)] * (longest - len(rows))] for rows in trees]
+        return cls(*torch.tensor(padded_trees, device=device).unbind(2))
 
-        def table(column: int, spare: Callable[[list[int]], int]) -> Tensor:
-            padded_rows = [group[column] + [spare(group[column])] * (longest - len(group[column])) for group in groups]
-            return torch.tensor(padded_rows, device=device)
 
-        return cls(table(0, lambda rows: rows[0]), table(1, lambda _: 0), table(2, lambda _: -1))
+_Columns = list[tuple[int, int, int]]  # row, branch, position
 
 
 @dataclass(frozen=True, slots=True)
 class _Together:
-    """Short groups side by side: every row that asks, asks all rows of its group."""
+    """Short trees side by side: every row that asks, asks all rows of its tree and all that this continues."""
 
     asks: _Table
     answers: _Table
+    below: Tensor  # `Segments.seen_below`
 
     @property
     def rows(self) -> list[int]:
@@ -139,9 +131,10 @@ class _Together:
         return rows
 
     def visible(self, window: int | None) -> Tensor:
-        distance_BLS = self.asks.position_BL[:, :, None] - self.answers.position_BL[:, None, :]
         asks, answers = self.asks.branch_BL[:, :, None], self.answers.branch_BL[:, None, :]
-        visible_BLS = (distance_BLS >= 0) & ((asks == answers) | (answers == 0))
+        position_B1S = self.answers.position_BL[:, None, :]
+        distance_BLS = self.asks.position_BL[:, :, None] - position_B1S
+        visible_BLS = (position_B1S < self.below[asks, answers]) & (distance_BLS >= 0) & (answers >= 0)
         if window is not None:
             visible_BLS &= distance_BLS < window
         return visible_BLS | (asks == -1)  # a repetition sees everything, so that its softmax is finite
@@ -162,35 +155,32 @@ def _gather(x_TAD: Tensor, row_BL: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """One piece of a long group: prompt + first response among themselves, or a further response behind its prompt.
+    """One branch of a long tree: rows among themselves, behind what they continue.
 
-    `prompt_piece` is the piece that the prompt begins; None where it stands in the earlier pack, from `prompt_row` on.
+    `before`: (piece, how many of its rows), or rows of the earlier pack, in the order of the sequence.
     """
 
     piece: int
-    first_row: int
-    n_rows: int
-    prompt_piece: int | None
-    prompt_row: int
-    n_prompt: int
+    rows: range
+    before: tuple[tuple[int, int] | range, ...]
     device: torch.device
 
     @property
-    def rows(self) -> range:
-        return range(self.first_row, self.first_row + self.n_rows)
+    def opens(self) -> bool:
+        return not self.before
 
     @property
-    def opens(self) -> bool:
-        return self.piece == self.prompt_piece
+    def n_before(self) -> int:
+        return sum(len(part) if isinstance(part, range) else part[1] for part in self.before)
 
     def visible(self, window: int | None) -> Tensor:
-        n_keys = self.n_rows if self.opens else self.n_prompt + self.n_rows
-        asks = torch.arange(n_keys - self.n_rows, n_keys, device=self.device)
+        n_keys = self.n_before + len(self.rows)
+        asks = torch.arange(self.n_before, n_keys, device=self.device)
         distance = (asks[:, None] - torch.arange(n_keys, device=self.device)[None, :])[None]
         return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
     def needs_mask(self, window: int | None) -> bool:
-        return not self.opens or (window is not None and self.n_rows > window)
+        return not self.opens or (window is not None and len(self.rows) > window)
 
     def queries(self, row: _Row) -> Tensor:
         return row.pieces[self.piece].transpose(0, 1)[None]
@@ -198,9 +188,8 @@ class _Behind:
     def keys(self, row: _Row) -> Tensor:
         if self.opens:
             return self.queries(row)
-        holder = row.kept_KAD if self.prompt_piece is None else row.pieces[self.prompt_piece]
-        prompt = holder[self.prompt_row : self.prompt_row + self.n_prompt]
-        return torch.cat([prompt, row.pieces[self.piece]]).transpose(0, 1)[None]
+        before = [row.part(part) for part in self.before]
+        return torch.cat([*before, row.pieces[self.piece]]).transpose(0, 1)[None]
 
 
 class _Row:
@@ -215,23 +204,69 @@ class _Row:
     def pieces(self) -> tuple[Tensor, ...]:
         return torch.functional.split(self.own_TAD, self.sizes)
 
+    def part(self, part: tuple[int, int] | range) -> Tensor:
+        """Rows of the earlier pack, or the first so many of a piece."""
+        if isinstance(part, range):
+            return self.kept_KAD[part.start : part.stop]
+        piece, n = part
+        return self.pieces[piece][:n] if n < self.sizes[piece] else self.pieces[piece]
 
-def _plan(segments: Sequence[Segment], n_kept: int, device: torch.device) -> Iterator[_Together | _Behind]:
-    starts = [0, *itertools.accumulate(segment.n_rows for segment in segments)]
-    length = {i: segment.n_prompt + sum(segment.lengths) for i, segment in enumerate(segments)}
-    for members in _like_length([i for i in length if length[i] <= SHORT], length):
-        yield _side_by_side([(starts[i], segments[i]) for i in members], n_kept, device)
-    piece = 0
-    for i, segment in enumerate(segments):
-        sizes = (segment.n_own_prompt + segment.lengths[0], *segment.lengths[1:])
-        if length[i] > SHORT:
-            row = starts[i]
-            apart = segment.prompt_at is not None
-            for number, n in enumerate(sizes):
-                holder = None if apart else piece
-                yield _Behind(piece + number, row, n, holder, segment.prompt_at or 0, segment.n_prompt, device)
-                row += n
-        piece += len(sizes)
+
+def _plan(segments: Segments) -> Iterator[_Together | _Behind]:
+    short_trees, branches, n_kept = _short_trees(segments), segments.branches, segments.n_kept
+    length = {
+        root: segments.positions[root] + sum(branches[number].n_rows for number in tree)
+        for root, tree in short_trees.items()
+    }
+    below = segments.seen_below() if short_trees else None
+    for roots in _like_length(list(length), length):
+        own = [_columns(segments, [(number, segments.rows(number)) for number in short_trees[root]]) for root in roots]
+        first = [_columns(segments, segments.before(root)) for root in roots]
+        asks = _Table.of(own, segments.device)
+        answers = _Table.of([a + b for a, b in zip(first, own, strict=True)], segments.device)
+        assert below is not None
+        yield _Together(asks._replace(row_BL=asks.row_BL - n_kept), answers, below)
+    inside = {number for tree in short_trees.values() for number in tree}
+    for piece, number in enumerate(segments.own):
+        if number not in inside:
+            rows = segments.rows(number)
+            own_rows = range(rows.start - n_kept, rows.stop - n_kept)
+            before = tuple(
+                part if earlier < segments.own.start else (earlier - segments.own.start, len(part))
+                for earlier, part in segments.before(number)
+            )
+            yield _Behind(piece, own_rows, before, segments.device)
+
+
+def _short_trees(segments: Segments) -> dict[int, list[int]]:
+    """Branches that are short with all that continues them and all that they continue → these and what continues them;
+    of nested ones the outermost."""
+    branches, n_rows = segments.branches, dict.fromkeys(segments.own, 0)
+    for number in reversed(segments.own):
+        branch = branches[number]
+        n_rows[number] += branch.n_rows
+        if branch.parent in n_rows:
+            n_rows[branch.parent] += n_rows[number]
+    root_of: dict[int, int] = {}
+    for number in segments.own:
+        parent = branches[number].parent
+        if parent in root_of:
+            root_of[number] = root_of[parent]
+        elif segments.positions[number] + n_rows[number] <= SHORT:
+            root_of[number] = number
+    trees: dict[int, list[int]] = {}
+    for number, root in root_of.items():
+        trees.setdefault(root, []).append(number)
+    return trees
+
+
+def _columns(segments: Segments, parts: Sequence[tuple[int, range]]) -> _Columns:
+    """Row among the keys, branch and position of rows that are given branch by branch."""
+    return [
+        (row, number, segments.positions[number] + row - segments.starts[number])
+        for number, rows in parts
+        for row in rows
+    ]
 
 
 def _like_length(members: Sequence[int], length: dict[int, int]) -> Iterator[list[int]]:
@@ -244,36 +279,6 @@ def _like_length(members: Sequence[int], length: dict[int, int]) -> Iterator[lis
         bucket.append(member)
     if bucket:
         yield bucket
-
-
-_Columns = tuple[list[int], list[int], list[int]]
-
-
-def _side_by_side(groups: Sequence[tuple[int, Segment]], n_kept: int, device: torch.device) -> _Together:
-    prompts, responses = zip(*(_columns(start, segment) for start, segment in groups), strict=True)
-    apart = [segment.prompt_at is not None for _, segment in groups]
-    own = [_concatenate(p, r) if not a else r for p, r, a in zip(prompts, responses, apart, strict=True)]
-    columns = [
-        _concatenate((p[0] if a else [n_kept + row for row in p[0]], *p[1:]), ([n_kept + row for row in r[0]], *r[1:]))
-        for p, r, a in zip(prompts, responses, apart, strict=True)
-    ]
-    return _Together(_Table.of(own, device), _Table.of(columns, device))
-
-
-def _columns(start: int, segment: Segment) -> tuple[_Columns, _Columns]:
-    """Row, position and branch of a prompt and of its responses. The prompt's rows are the earlier pack's if it is
-    there, all others this pack's own."""
-    prompt = segment.n_prompt
-    at = start if segment.prompt_at is None else segment.prompt_at
-    first = start + segment.n_own_prompt
-    rows = list(range(first, first + sum(segment.lengths)))
-    positions = [prompt + i for n in segment.lengths for i in range(n)]
-    branches = [number for number, n in enumerate(segment.lengths, start=1) for _ in range(n)]
-    return (list(range(at, at + prompt)), list(range(prompt)), [0] * prompt), (rows, positions, branches)
-
-
-def _concatenate(first: _Columns, second: _Columns) -> _Columns:
-    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

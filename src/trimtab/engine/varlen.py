@@ -1,8 +1,7 @@
 """A whole pack in one call of a variable-length flash kernel, with unequal query and key lengths. CUDA only.
 
-Prompt + first response is one query row, every further response another. Query rows are the packed rows as they stand;
-keys are gathered, the prompt again for each further response. Flash kernels align causal masks at the lower right,
-which is what a response behind its prompt needs.
+Every branch is one query row. Query rows are the packed rows as they stand; keys are gathered, what a branch continues
+again for each. Flash kernels align causal masks at the lower right, which is what a branch behind its beginning needs.
 
 Dims: T packed tokens, K rows kept of an earlier pack, A heads, G key heads, D head width.
 """
@@ -26,21 +25,10 @@ class Rows:
     """A pack's layout as rows of queries and rows of keys: which keys, and where each row begins among them."""
 
     def __init__(self, segments: Segments) -> None:
-        keys: list[Tensor] = []
-        n_q: list[int] = []
-        n_kept, row = segments.n_kept, 0
-        for segment in segments.segments:
-            if segment.prompt_at is None:
-                prompt = torch.arange(n_kept + row, n_kept + row + segment.n_prompt)
-            else:
-                prompt = torch.arange(segment.prompt_at, segment.prompt_at + segment.n_prompt)
-            row += segment.n_own_prompt
-            for number, length in enumerate(segment.lengths):
-                keys.append(torch.cat([prompt, torch.arange(n_kept + row, n_kept + row + length)]))
-                n_q.append(length + (segment.n_own_prompt if number == 0 else 0))
-                row += length
-        n_k = [len(rows) for rows in keys]
-        self.keys = torch.cat(keys).to(segments.device)
+        keys = [[*(rows for _, rows in segments.before(number)), segments.rows(number)] for number in segments.own]
+        n_q = [segments.branches[number].n_rows for number in segments.own]
+        n_k = [sum(map(len, rows)) for rows in keys]
+        self.keys = torch.tensor([row for rows in keys for row in itertools.chain(*rows)], device=segments.device)
         self.cu_q, self.cu_k = (
             torch.tensor([0, *itertools.accumulate(n)], dtype=torch.int32, device=segments.device) for n in (n_q, n_k)
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.runtime.precision import NoiseMeaning
 from trimtab.runtime.run_setup import RunSetup
 
 
-def notices(setup: RunSetup, scorer: Scorer, *, noise: NoiseMeaning | None, pack_tokens: int) -> list[str]:
+def notices(
+    setup: RunSetup, scorer: Scorer, order: Order, *, noise: NoiseMeaning | None, pack_tokens: int
+) -> list[str]:
     """The objective's regime, the path and how it computes, and what was switched off."""
     engine, objective = setup.config.engine, setup.objective
     path = f"the padded path, because {scorer.reason}" if scorer.reason else "prefix-shared packs"
@@ -25,6 +28,8 @@ def notices(setup: RunSetup, scorer: Scorer, *, noise: NoiseMeaning | None, pack
             f"{setup.source_folder} is an adapter: the model is its base with the adapter merged in, kept in "
             f"{setup.model_folder}"
         )
+    if order.prompts is not None:
+        lines.append("pairs of a prompt go into one batch, where what they share is computed once (train.group_by)")
     if engine.shrinking == "on":
         lines.append(
             "shrinking is on: approximate; responses far inside the dead zone skip visits, and what that missed is "

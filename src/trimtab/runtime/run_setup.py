@@ -24,11 +24,14 @@ from trimtab.runtime import benchmark_prompts
 from trimtab.runtime.folder import Folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from trimtab.engine.memory import Shape
     from trimtab.engine.models import Precision
     from trimtab.engine.order import Order
+    from trimtab.records import TokenPair
 
 FULL_RATE, ADAPTER_RATE = 1e-6, 1e-5  # an adapter starts at zero and takes a tenfold rate
 REWARD_RATES = {"none": 1e-5, "lora": 1e-4}  # a head that begins at zero has further to go
@@ -189,8 +192,14 @@ class RunSetup:
 
     # --- training ----------------------------------------------------------------------------------------------------
 
+    def training_order(self, pairs: Sequence[TokenPair]) -> Order:
+        """Which of these training pairs make up each optimizer step."""
+        from trimtab.engine.grouping import order_by
+
+        return order_by(self.config.train.group_by, self.order(len(pairs)), pairs)
+
     def order(self, n_pairs: int) -> Order:
-        """Which of `n_pairs` training pairs make up each optimizer step."""
+        """How many steps and epochs `n_pairs` training pairs make; which pairs meet in a step is not asked."""
         from trimtab.engine.order import Order
 
         train = self.config.train

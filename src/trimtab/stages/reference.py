@@ -22,7 +22,7 @@ from trimtab.runtime.signals import stop_on_signal
 
 @dataclass(frozen=True, slots=True)
 class ReferencePlan:
-    """Rows and tokens of a reference pass that finds nothing in the cache; zeros where none is needed."""
+    """Distinct rows, and tokens, of a reference pass that finds nothing in the cache; zeros where none is needed."""
 
     needed: bool
     rows: int
@@ -33,7 +33,9 @@ def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> ReferencePlan:
     """Of these pairs."""
     if not setup.objective.needs_reference:
         return ReferencePlan(needed=False, rows=0, tokens=0)
-    return ReferencePlan(needed=True, rows=2 * len(pairs), tokens=sum(pair.n_tokens for pair in pairs))
+    rows = {(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)}
+    prompts = {pair.prompt_ids for pair in pairs}
+    return ReferencePlan(needed=True, rows=len(rows), tokens=sum(map(len, prompts)) + sum(len(ids) for _, ids in rows))
 
 
 def main(setup: RunSetup, *, reporter: Reporter) -> None:

@@ -16,12 +16,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from trimtab import disk, store
-from trimtab.engine import checkpoint, evaluation, gradient, memory, metrics, models, nonfinite_pairs, optim, reference
+from trimtab.engine import (
+    checkpoint,
+    evaluation,
+    gradient,
+    grouping,
+    memory,
+    metrics,
+    models,
+    nonfinite_pairs,
+    optim,
+    reference,
+)  # fmt: skip
+from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.order import Order, started_steps
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
@@ -56,15 +68,17 @@ GIVE_BACK_EVERY = 8  # steps; each costs 2 to 3 % of one where memory goes back 
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """What training will do. Lengths are tokens, each prompt counted once for both responses."""
+    """What training will do. Lengths are tokens as they are computed: what pairs of a batch share counts once."""
 
     pairs: int
     steps: int
     steps_per_epoch: int
     pairs_seen: int
     tokens_per_epoch: int
+    response_tokens_per_epoch: int
     longest_pair_tokens: int
     largest_batch_tokens: int
+    group_by: Literal["prompt", "none"]
     learning_rate: float
     warmup_steps: int
     save_every: int
@@ -76,16 +90,18 @@ class TrainPlan:
 
 def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> TrainPlan:
     """What training on these pairs will do."""
-    order = setup.order(len(pairs))
-    batches = [order.batch(step).indices for step in range(min(order.steps, order.steps_per_epoch))]
+    order = setup.training_order(pairs)
+    tokens = grouping.count(order, pairs)
     return TrainPlan(
         pairs=len(pairs),
         steps=order.steps,
         steps_per_epoch=order.steps_per_epoch,
         pairs_seen=order.pairs_seen(order.steps),
-        tokens_per_epoch=sum(pair.n_tokens for pair in pairs),
+        tokens_per_epoch=tokens.epoch,
+        response_tokens_per_epoch=tokens.responses,
         longest_pair_tokens=max(pair.n_tokens for pair in pairs),
-        largest_batch_tokens=max(sum(pairs[i].n_tokens for i in batch) for batch in batches),
+        largest_batch_tokens=tokens.largest_batch,
+        group_by="none" if order.prompts is None else "prompt",
         learning_rate=setup.peak_learning_rate,
         warmup_steps=started_steps(setup.config.train.warmup, order.steps),
         save_every=_save_every(setup, order),
@@ -111,7 +127,7 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, un
     setup.use_threads()
     training = _load(setup, identity, reporter=reporter, resume_anyway=resume_anyway)
     noise = precision.harmless_noise(setup, training.scorer, training.pairs)
-    for line in notices(setup, training.scorer, noise=noise, pack_tokens=training.pack_tokens):
+    for line in notices(setup, training.scorer, training.order, noise=noise, pack_tokens=training.pack_tokens):
         reporter.say(f"train: {line}")
     if folder.versions.is_file():
         checked = {"attention": training.scorer.attention_name, "noise": None if noise is None else noise.to_json()}
@@ -137,7 +153,7 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     """Everything that trains, and put back to where the newest valid checkpoint was, if there is one."""
     config, folder, objective = setup.config, setup.folder, setup.objective
     pairs, heldout = folder.train_pairs(), folder.heldout_pairs()
-    order = setup.order(len(pairs))
+    order = setup.training_order(pairs)
     latest = resuming.find(folder, identity, anyway=resume_anyway, steps=order.steps, reporter=reporter)
     state = latest.extra if latest else {}
     rows = None
@@ -248,7 +264,7 @@ class _Batch:
     indices: tuple[int, ...]
     pairs: list[TokenPair]
     objective: Objective
-    result: gradient.BatchResult
+    result: BatchResult
     norm: float
 
 

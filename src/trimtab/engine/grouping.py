@@ -1,0 +1,66 @@
+"""Whether pairs of one prompt go into one batch, where what they share is computed once, and what a batch then costs.
+
+Pairs of a prompt together cost less and teach less a batch: their gradients resemble each other. So `auto` groups only
+where that saves a good part of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from trimtab.engine.order import Order
+from trimtab.engine.packing import Group, lay_out
+from trimtab.records import TokenPair
+
+GroupBy = Literal["prompt", "none", "auto"]
+
+WORTHWHILE = 0.75  # of the tokens of mixed batches: `auto` groups where no more than this is left
+COUNTED_BATCHES = 100  # laid out for an estimate: of a longer epoch, spread over it
+
+
+def order_by(group_by: GroupBy, order: Order, pairs: Sequence[TokenPair]) -> Order:
+    """`order` with the prompts of these pairs, if they are to go by prompt and if any prompt has several of them."""
+    numbers: dict[tuple[int, ...], int] = {}
+    prompts = tuple(numbers.setdefault(pair.prompt_ids, len(numbers)) for pair in pairs)
+    if group_by == "none" or len(numbers) == len(pairs):
+        return order
+    by_prompt = replace(order, prompts=prompts)
+    if group_by == "prompt" or _texts(by_prompt, pairs) <= WORTHWHILE * _texts(order, pairs):
+        return by_prompt
+    return order
+
+
+def _texts(order: Order, pairs: Sequence[TokenPair]) -> int:
+    """Tokens of the first epoch's distinct prompts and responses, batch by batch."""
+    n_tokens = 0
+    for step in range(order.steps_per_epoch):
+        batch = [pairs[i] for i in order.batch(step).indices]
+        responses = {(pair.prompt_ids, ids) for pair in batch for ids in (pair.chosen_ids, pair.rejected_ids)}
+        n_tokens += sum(map(len, {pair.prompt_ids for pair in batch})) + sum(len(ids) for _, ids in responses)
+    return n_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What one epoch computes, each batch laid out whole: tokens, response tokens among them (each distinct one behind
+    the same text once), and tokens of the largest batch."""
+
+    epoch: int
+    responses: int
+    largest_batch: int
+
+
+def count(order: Order, pairs: Sequence[TokenPair]) -> Tokens:
+    """Of the first epoch; estimated from `COUNTED_BATCHES` of its batches where there are more."""
+    steps, n = order.steps_per_epoch, min(order.steps_per_epoch, COUNTED_BATCHES)
+    packs = [
+        lay_out([Group.of_pair(pairs[i], at) for at, i in enumerate(order.batch(steps * number // n).indices)])
+        for number in range(n)
+    ]
+    return Tokens(
+        epoch=steps * sum(pack.n_tokens for pack in packs) // n,
+        responses=steps * sum(len(pack.targets_N) for pack in packs) // n,
+        largest_batch=max(pack.n_tokens for pack in packs),
+    )
