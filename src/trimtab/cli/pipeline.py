@@ -172,6 +172,8 @@ def plan(
     flags = tree(keys)
     base = base_tree(source, flags)
     if "sweep" in base:
+        if pilot_steps is not None:
+            raise ConfigError("--pilot-steps is of one run, and this is a sweep", remedy="leave it out")
         from trimtab.studies.sweep import command as sweep_command
         from trimtab.studies.sweep import plan as sweep_plan
 

@@ -41,10 +41,12 @@ class OutlookWatch:
             return False
         noun = "active" if self._objective.has_dead_zone else "pull"
         step, steps = len(self._sides), len(self._rates)
+        self._rates[step] = metrics_row["learning_rate"]  # a resumed run may have had another
         self._sides.append([metrics_row[f"{noun}/{side}"] for side in ("chosen", "rejected")])
         if self._tries or step >= steps - max(1, steps // 10):  # what lies between is of no use
             self._visits.append((step, visit))
         if len(self._sides) == steps:
+            self._visits = [(at, row) for at, row in self._visits if at >= steps - max(1, steps // 10)]
             self.final = self.outlook()
             return self.final is not None
         if not self._tries or len(self._sides) < self._tries[0]:

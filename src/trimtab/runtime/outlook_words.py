@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab.analysis.outlook import Outlook, Remedy
 from trimtab.objectives import Objective
+from trimtab.objectives.objective import Value
 
 _MEANING = {
     "linear": "nearly every response pulls to the end as hard as at first, and another objective would have given "
@@ -23,19 +24,24 @@ def heading(outlook: Outlook, objective: Objective, *, learning_rate: float) -> 
         start += f"it is too early to say where the run is heading: {names}, by the middle estimate {outlook.regime}"
     sentences = [start, _nats(outlook, objective)]
     if outlook.remedy is not None:
-        sentences.append(remedy(outlook.remedy, outlook.regime, beta=objective.beta, learning_rate=learning_rate))
+        sentences.append(
+            remedy(outlook.remedy, outlook.regime, beta=objective.parameters().get("beta"), learning_rate=learning_rate)
+        )
     return ". ".join(sentences)
 
 
-def remedy(remedy: Remedy, regime: str, *, beta: float, learning_rate: float) -> str:
-    """`To leave the linear regime: about 12 times this learning rate …, or objective.beta ≥ …`."""
+def remedy(remedy: Remedy, regime: str, *, beta: Value, learning_rate: float) -> str:
+    """`To leave the linear regime: about 12 times this learning rate …`, and the same for β, where there is one."""
     least, middle, most = remedy.rate
-    least_beta, middle_beta, most_beta = (beta * factor for factor in remedy.beta)
-    return (
+    rate = (
         f"To leave the {regime} regime: about {middle:.2g} times this learning rate, which is "
-        f"{learning_rate * middle:.2g} ({least:.2g} to {most:.2g} times); or objective.beta "
-        f"{'≥' if regime == 'linear' else '≤'} {middle_beta:.2g} ({least_beta:.2g} to {most_beta:.2g})"
+        f"{learning_rate * middle:.2g} ({least:.2g} to {most:.2g} times)"
     )
+    if beta is None:
+        return rate
+    least_beta, middle_beta, most_beta = (beta * factor for factor in remedy.beta)
+    word = "≥" if regime == "linear" else "≤"
+    return f"{rate}; or objective.beta {word} {middle_beta:.2g} ({least_beta:.2g} to {most_beta:.2g})"
 
 
 def _nats(outlook: Outlook, objective: Objective) -> str:

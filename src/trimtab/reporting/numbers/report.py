@@ -34,7 +34,6 @@ FORMAT = 10  # raise when report.json's keys or the pages change, so that finish
 @dataclass(frozen=True, slots=True)
 class ObjectiveNumbers:
     name: str
-    beta: float
     formula: str
     parameters: Mapping[str, float | None]
     dead_zone: str
@@ -45,7 +44,6 @@ class ObjectiveNumbers:
     def of(cls, objective: Objective) -> ObjectiveNumbers:
         return cls(
             objective.name,
-            objective.beta,
             objective.formula,
             objective.parameters(),
             objective.dead_zone,

@@ -32,7 +32,7 @@ def _of_training(entry: SeedTrainingNumbers, report: Report) -> Iterator[str]:
     peak = max(rate for rate in entry.curves["learning_rate"] if rate is not None)
     pull, words = (
         entry.regime.share_at_end,
-        remedy(final.remedy, final.regime, beta=report.objective.beta, learning_rate=peak),
+        remedy(final.remedy, final.regime, beta=report.objective.parameters.get("beta"), learning_rate=peak),
     )
     yield f"{words}. {'' if pull is None else f'At the end {number(100 * pull, digits=0)} % still pulled, and '}" + (
         f"these would bring that to about {number(100 * final.remedy.pull, digits=0)} %."

@@ -163,7 +163,7 @@ def _seed_setups(run_folder: str) -> list[RunSetup]:
 
 
 def _config(root: Path) -> Config:
-    return config.resolve(files.read_file(root / "config.json") | {"out": str(root)})  # also where it was moved
+    return config.resolve(files.stored_config(root) | {"out": str(root)})  # also where it was moved
 
 
 def _pairs_digest(run_folder: str, setups: Sequence[RunSetup]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trimtab import store
 from trimtab.commands import run as pipeline
-from trimtab.config import Config, resolve, to_json
+from trimtab.config import Config, files, resolve, to_json
 from trimtab.progress import SilentReporter
 from trimtab.reporting.json_form import fields_form
 from trimtab.reporting.numbers.report import report_of
@@ -78,7 +78,7 @@ def _pooled_report(config: Config, runs: Sequence[Run], *, is_whole: bool) -> Do
         return _report(Path(runs[0].folder))
     setup = set_up(config)
     folder = setup.folder
-    old = store.read_json(folder.config) if folder.config.is_file() else None
+    old = files.stored_config(folder.root) if folder.config.is_file() else None
     is_same = old is None or not pipeline.differing_keys(old, to_json(config))  # an old one may be of fewer seeds
     if is_whole and is_same:
         with pipeline.hold_run_folder(setup, reporter=SilentReporter(), trains=False):
