@@ -188,6 +188,7 @@ def test_nothing_but_the_listed_files(model: Path, tmp_path: Path) -> None:
         "checkpoints",
         "metrics.jsonl",
         "visits.jsonl",
+        "outlook.json",
         "model",
         "heldout.json",
         "selection.json",

@@ -37,10 +37,10 @@ class OutlookWatch:
 
     def check(self, metrics_row: Row, visit: Row) -> bool:
         """Whether this step brought a new outlook."""
-        if not self._objective.needs_reference:
+        step, steps = len(self._sides), len(self._rates)
+        if not self._objective.needs_reference or metrics_row["step"] != step + 1:  # no reference, or lost rows
             return False
         noun = "active" if self._objective.has_dead_zone else "pull"
-        step, steps = len(self._sides), len(self._rates)
         self._rates[step] = metrics_row["learning_rate"]  # a resumed run may have had another
         self._sides.append([metrics_row[f"{noun}/{side}"] for side in ("chosen", "rejected")])
         if self._tries or step >= steps - max(1, steps // 10):  # what lies between is of no use
