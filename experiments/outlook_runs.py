@@ -105,7 +105,7 @@ def shorten(runs: Path, n: int) -> list[dict[str, Any]]:
         setup = set_up(_config(tree, runs, number))
         rows, visits = store.read_jsonl(setup.folder.metrics), store.read_jsonl(setup.folder.visits)
         noun = "active" if setup.objective.has_dead_zone else "pull"
-        last = max(tries(np.array([row["learning_rate"] for row in rows])))
+        last = max(tries(np.array([row["learning_rate"] for row in rows]), batch_pairs=SMALL["batch_pairs"]))
         short.append(
             {
                 "objective": tree["objective"],
@@ -148,7 +148,7 @@ def case(short: Mapping[str, Any], *, growth: Growth = GROWTH) -> Case:
     noun = "active" if objective.has_dead_zone else "pull"
     rows = [{f"{noun}/{side}": share for side, share in zip(SIDES, row, strict=True)} for row in sides]
     made = None
-    for step in tries(rates_T):
+    for step in tries(rates_T, batch_pairs=SMALL["batch_pairs"]):
         seen = early_visits(objective, rates_T, ANY_PAIRS, sides[:step], visits[:step])
         made = outlook(seen, growth=growth) or made
         if made is not None and made.is_decided:

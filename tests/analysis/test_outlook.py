@@ -1,4 +1,4 @@
-"""The outlook's arithmetic by hand: constant rates, one pair a step, a hinge of one nat."""
+"""The outlook's arithmetic by hand: constant rates, pairs of one step that are all alike, a hinge of one nat."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import pytest
 
 from trimtab.analysis.outlook import EarlyVisits, Outlook, outlook, tries
 
-STEPS, RATE = 20, 0.1
+STEPS, RATE, REACH = 20, 0.1, 1.0  # steps, a step, nats
 
 
-def visits(*, chosen: float, rejected: float, at: int = 2, reach: float = 1.0, steps: int = STEPS) -> EarlyVisits:
-    """One pair seen at step `at` (0-based), after `at` updates; each side is active until it has moved `reach` nats."""
+def visits(*, chosen: float, rejected: float, at: int = 2, steps: int = STEPS, n: int = 16) -> EarlyVisits:
+    """Pairs seen at step `at` (0-based), after `at` updates; each side is active until it has moved REACH."""
 
     def shares(factors: np.ndarray) -> tuple[float, float]:
-        return float(chosen * factors[0] < reach), float(-rejected * factors[0] < reach)
+        return float(chosen * factors[0] < REACH), float(-rejected * factors[0] < REACH)
 
     return EarlyVisits(
         rates_T=np.full(steps, RATE),
-        steps_V=np.array([at]),
-        chosen_V=np.array([chosen]),
-        rejected_V=np.array([rejected]),
+        steps_V=np.full(n, at),
+        chosen_V=np.full(n, chosen),
+        rejected_V=np.full(n, rejected),
         sides_K=np.ones((at + 1, 2)),
         shares=shares,
-        reach=reach,
+        reach=REACH,
         has_dead_zone=True,
     )
 
@@ -78,16 +78,18 @@ def test_a_run_that_starves_is_told_to_keep_more_of_its_pull() -> None:
 
 
 def test_no_outlook_from_next_to_no_way() -> None:
-    """The whole distance is 9.9: 30 times .33, so nothing is said before an update 4 of 100."""
+    """The whole distance is 9.9: 30 times .33, so nothing is said before an update 4 of 100; nor from 15 pairs."""
     assert outlook(visits(chosen=0.1, rejected=-0.1, at=0)) is None
     assert outlook(visits(chosen=0.1, rejected=-0.1, at=3, steps=100)) is None
     assert outlook(visits(chosen=0.1, rejected=-0.1, at=4, steps=100)) is not None
+    assert outlook(visits(chosen=0.1, rejected=-0.1, at=4, steps=100, n=15)) is None
 
 
 def test_tries_are_shares_of_the_distance() -> None:
-    """Of 300 equal steps: 10, 15, 30 and 60 updates, and one more row that shows them."""
-    assert tries(np.full(300, RATE)) == [11, 16, 31, 61]
-    assert tries(np.full(2, RATE)) == []
+    """Of 300 equal steps: 10, 15, 30 and 60 updates, and one more row that shows them; of single pairs 16 and one."""
+    assert tries(np.full(300, RATE), batch_pairs=8) == [11, 16, 31, 61]
+    assert tries(np.full(300, RATE), batch_pairs=1) == [17, 31, 61]
+    assert tries(np.full(2, RATE), batch_pairs=8) == []
 
 
 def test_an_outlook_is_kept_as_it_is() -> None:

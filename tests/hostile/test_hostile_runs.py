@@ -50,8 +50,9 @@ WRONG: dict[str, bytes] = {
 }  # fmt: skip
 TEXT_FILES = (
     "config.json", "plan.json", "versions.json", "reference.json", "heldout.json", "report.json", "metrics.jsonl",
-    "visits.jsonl", "selection.json", "screening.json", "data/audit.json", "data/train.jsonl", "data/heldout.jsonl",
-    "data/pairs.jsonl", "data/manifest.json", "model/manifest.json", "model/config.json", "model/tokenizer_config.json",
+    "visits.jsonl", "outlook.json", "selection.json", "screening.json", "data/audit.json", "data/train.jsonl",
+    "data/heldout.jsonl", "data/pairs.jsonl", "data/manifest.json", "model/manifest.json", "model/config.json",
+    "model/tokenizer_config.json",
     "answers/windtunnel.json", "answers/windtunnel.baseline.json", "verdicts/windtunnel.oracle.json",
     "verdicts/windtunnel.scores.json", ".stages/report.json", ".stages/train.json", ".stages/prepare.json",
 )  # fmt: skip

@@ -78,11 +78,12 @@ def test_a_pilot_says_what_the_run_would_say(tmp_path: Path, monkeypatch: pytest
     config = make_config(tmp_path / "run", windtunnel.model_folder(), data=data)
     setup = set_up(config)
     plan = plan_command.plan(setup, reporter=SilentReporter())
-    piloted = plan_command.pilot(plan, setup, steps=4, reporter=Recorder())
+    piloted = plan_command.pilot(plan, setup, steps=6, reporter=Recorder())
     assert piloted.outlook is not None
     words = heading(piloted.outlook, setup.objective, learning_rate=setup.peak_learning_rate)
     assert f"outlook    {words}" in plan_command.lines(piloted)
-    assert piloted.to_json()["outlook"]["step"] <= 4
+    assert piloted.to_json()["outlook"]["step"] <= 6
     assert not setup.folder.root.exists()
-    with pytest.raises(ConfigError, match="too few to say where"):
-        plan_command.pilot(plan, setup, steps=1, reporter=Recorder())
+    with pytest.raises(ConfigError, match="too few to say where") as refusal:
+        plan_command.pilot(plan, setup, steps=3, reporter=Recorder())
+    assert refusal.value.remedy == f"take {piloted.outlook.step}"

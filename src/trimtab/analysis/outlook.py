@@ -7,7 +7,8 @@ objective itself, and the regime is named by the rule that names it afterwards (
 
 GROWTH was chosen on fifty runs of the embedded world and tested on fifty others (`python -m experiments.outlook_runs`;
 LOG.md has the table): a middle of 1 names most regimes right, and the measured growth of eight runs of ten lies within
-.4 of each other. All of these runs had gone at least a LARGEST_RATIOth of their way, so no outlook is made from less.
+.4 of each other. All of these runs had gone at least a LARGEST_RATIOth of their way and had visited LEAST_PAIRS after
+an update, so no outlook is made from less.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trimtab.analysis.regime import RegimeName, name_regime
 Growth = tuple[float, float, float]
 GROWTH: Growth = (0.8, 1.0, 1.2)  # slow, middle, fast: see the head
 LARGEST_RATIO = 30.0  # of the whole distance to the one so far
+LEAST_PAIRS = 16  # visited after an update
 TRIES = (1 / 30, 1 / 20, 1 / 10, 1 / 5)  # shares of the distance at which an outlook is asked for
 POINTS = 8  # later steps that are put through the objective; what lies between is interpolated
 OUT_OF_LINEAR, OUT_OF_STARVED = 0.8, 0.2  # pull at the end that a remedy aims at: well off both thresholds
@@ -109,21 +111,22 @@ class Outlook:
         )
 
 
-def tries(rates_T: FloatArray) -> list[int]:
+def tries(rates_T: FloatArray, *, batch_pairs: int) -> list[int]:
     """After how many updates an outlook is asked for, until one is decided."""
+    least = 1 + math.ceil(LEAST_PAIRS / batch_pairs)  # the first step shows no update
     distance_T = np.cumsum(rates_T)
     # a step's log-ratios show what the updates before it did
     ways = [share * distance_T[-1] * (1 - 1e-9) for share in TRIES]  # a step that is there but for rounding is there
     first = [int(np.searchsorted(distance_T, way)) + 2 for way in ways]
-    return sorted({step for step in first if step < len(rates_T)})
+    return sorted({max(step, least) for step in first if max(step, least) < len(rates_T)})
 
 
 def outlook(visits: EarlyVisits, *, growth: Growth = GROWTH) -> Outlook | None:
-    """None where nothing was visited that an update had moved, or too little of the distance lies behind."""
+    """None where too few pairs were visited that an update had moved, or too little of the distance lies behind."""
     distance_T, step = visits.distance_T, len(visits.sides_K)
     at_V = distance_T[visits.steps_V.astype(np.int64)]
     moved_V = at_V > 0
-    if not moved_V.any() or float(at_V.max()) * LARGEST_RATIO < distance_T[-1]:
+    if moved_V.sum() < LEAST_PAIRS or float(at_V.max()) * LARGEST_RATIO < distance_T[-1]:
         return None
     last = float(np.mean(distance_T[-max(1, len(distance_T) // 10) :]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from trimtab import store
-from trimtab.analysis.outlook import EarlyVisits, Outlook, Shares, outlook, tries
+from trimtab.analysis.outlook import LEAST_PAIRS, EarlyVisits, Outlook, Shares, outlook, tries
 from trimtab.engine import optim
 from trimtab.engine.order import Order
 from trimtab.objectives import LogRatios, Objective
@@ -31,7 +32,9 @@ class OutlookWatch:
         self.final: Outlook | None = None
         self._objective, self._pairs = setup.objective.at(order.epochs), pairs
         self._rates = rates(setup, order.steps)
-        self._tries = tries(self._rates) if setup.objective.needs_reference else []
+        self._tries = tries(self._rates, batch_pairs=setup.config.train.batch_pairs)
+        tenth, enough = len(self._rates) // 10, math.ceil(LEAST_PAIRS / setup.config.train.batch_pairs)
+        self._last_from = len(self._rates) - max(1, tenth, enough)  # the steps that `final` is made from
         self._sides: list[list[float]] = []
         self._visits: list[tuple[int, Row]] = []
 
@@ -43,10 +46,10 @@ class OutlookWatch:
         noun = "active" if self._objective.has_dead_zone else "pull"
         self._rates[step] = metrics_row["learning_rate"]  # a resumed run may have had another
         self._sides.append([metrics_row[f"{noun}/{side}"] for side in ("chosen", "rejected")])
-        if self._tries or step >= steps - max(1, steps // 10):  # what lies between is of no use
+        if self._tries or step >= self._last_from:  # what lies between is of no use
             self._visits.append((step, visit))
         if len(self._sides) == steps:
-            self._visits = [(at, row) for at, row in self._visits if at >= steps - max(1, steps // 10)]
+            self._visits = [(at, row) for at, row in self._visits if at >= self._last_from]
             self.final = self.outlook()
             return self.final is not None
         if not self._tries or len(self._sides) < self._tries[0]:
@@ -78,7 +81,7 @@ def watch_from(setup: RunSetup, order: Order, pairs: Sequence[TokenPair]) -> Out
 
 def first_try(setup: RunSetup, steps: int) -> int:
     """After how many updates there can be an outlook."""
-    return min(tries(rates(setup, steps)), default=steps)
+    return min(tries(rates(setup, steps), batch_pairs=setup.config.train.batch_pairs), default=steps)
 
 
 def look(watch: OutlookWatch, row: Row, visit: Row, *, setup: RunSetup, reporter: Reporter) -> None:

@@ -34,8 +34,8 @@ def remedy(remedy: Remedy, regime: str, *, beta: Value, learning_rate: float) ->
     """`To leave the linear regime: about 12 times this learning rate …`, and the same for β, where there is one."""
     least, middle, most = remedy.rate
     rate = (
-        f"To leave the {regime} regime: about {middle:.2g} times this learning rate, which is "
-        f"{learning_rate * middle:.2g} ({least:.2g} to {most:.2g} times)"
+        f"To leave the {regime} regime: about {_factor(middle)} times this learning rate, which is "
+        f"{learning_rate * middle:.2g} ({_factor(least)} to {_factor(most)} times)"
     )
     if beta is None:
         return rate
@@ -53,6 +53,11 @@ def _nats(outlook: Outlook, objective: Objective) -> str:
     if outlook.reach is None:
         return f"{text}; {objective.name} pulls hardly less at any distance"
     return f"{text}; {objective.name} pulls half as hard once each side has moved {outlook.reach:.3g}"
+
+
+def _factor(value: float) -> str:
+    """Two significant digits, without an exponent."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _triple(values: tuple[float, float, float]) -> str:
