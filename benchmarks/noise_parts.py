@@ -44,7 +44,7 @@ def main() -> int:
     exact = logps(model, pairs, ((), (), ()))
     lengths = [len(row) for row in exact]
     print(f"{len(lengths)} responses of {sum(lengths) / len(lengths):.0f} tokens on average; nats")
-    for name, part in PARTS.items():
+    for name, part in list(PARTS.items())[told.skip :]:
         row = compared(logps(model, pairs, part), exact, lengths)
         print(
             f"{name:28} sd {row['sd']:.3f}  largest {row['largest']:.2f}  √tokens × a token's {row['expected']:.3f}",
@@ -86,6 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a transformers folder of SmolLM2-135M-Instruct")
     parser.add_argument("--pairs", type=Path, required=True, help="the folder of llamafactory-dpo-en-demo")
+    parser.add_argument("--skip", type=int, default=0, help="go on after so many parts")
     return parser.parse_args()
 
 
