@@ -4,7 +4,8 @@
 
 The first 8 pairs whose responses both have 200 to 512 tokens. Every way scores the same 16 responses; `autocast` is
 torch's own on the plain model, one response at a time. Beside what was measured stands what the scorer's self-check
-makes of three short pairs when a run begins. Writes NOISE.md and noise.json.
+makes of three short pairs when a run begins. Writes NOISE.md and noise.json once all ways are there; with `--ways` and
+`--work` they may be computed one at a time.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ def main() -> int:
 
     threads = int(os.environ.get("OMP_NUM_THREADS", machine.threads_here()))
     torch.set_num_threads(threads)
+    told.work.mkdir(parents=True, exist_ok=True)
     pairs = long_pairs(told.model, told.pairs)
     lengths = [len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-    rows = {name: way(told.model, pairs) for name, way in WAYS.items()}
+    for name in told.ways:
+        if not (file := told.work / f"{name}-{commit}.pt").is_file():
+            torch.save(WAYS[name](told.model, pairs), file)
+    files = {name: told.work / f"{name}-{commit}.pt" for name in WAYS}
+    if not all(file.is_file() for file in files.values()):
+        return 0  # another call computes the others
+    rows = {name: torch.load(file, weights_only=True) for name, file in files.items()}
     exact = rows["float32"]["logps"]
     results = {
         name: {**compared(row["logps"], exact, lengths), "self_check": row["noise"]} for name, row in rows.items()
@@ -143,6 +151,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a transformers folder of SmolLM2-135M-Instruct")
     parser.add_argument("--pairs", type=Path, required=True, help="the folder of llamafactory-dpo-en-demo")
+    parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS), help="compute these")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "noise", help="where they are kept")
     return parser.parse_args()
 
 
