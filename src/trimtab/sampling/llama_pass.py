@@ -1,4 +1,4 @@
-"""A forward pass of Llama's kind of model, for decoding: a quarter of the calls that transformers makes.
+"""A forward pass of Llama's kind of model, for decoding, with less than half of the calls that transformers makes.
 
 With a row a prompt and a column a step, a layer's dozens of small operations and the modules around them take as long
 as its products. Here the projections that read the same numbers are one product, norms and gates work in place, and
