@@ -125,6 +125,10 @@ def test_what_cannot_be_is_said_in_one_message(tmp_path: Path) -> None:
     pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3)
     with pytest.raises(ConfigError, match="dpo does not train a reward model"):
         reward.resolve_config(str(pairs), {"objective": "dpo"})
+    own = reward.resolve_config(f"{pairs}:2,b.jsonl:1", {"model": "windtunnel", "data": {"eval": "c.jsonl"}})
+    assert own.data.sources == {str(pairs): 2.0, "b.jsonl": 1.0}
+    assert (own.data.holdout, own.data.eval) == (0.05, "c.jsonl")
+    assert reward.resolve_config(str(pairs), {"model": "windtunnel"}).data.holdout == 0.1
     with pytest.raises(ConfigError, match="named twice"):
         reward.resolve_config(str(pairs), {"data": "others.jsonl"})
     with pytest.raises(ConfigError, match="a reward model answers nothing"):

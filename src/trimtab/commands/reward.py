@@ -8,6 +8,7 @@ from typing import Any
 from trimtab import store, windtunnel
 from trimtab.commands import run
 from trimtab.config import EMBEDDED_RECIPE, Config, files, merge, resolve
+from trimtab.config.flags import setting
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
 
@@ -20,9 +21,12 @@ def resolve_config(data: str, flags: Mapping[str, Any]) -> Config:
     name = objective.get("name", "bradley_terry") if isinstance(objective, Mapping) else objective
     if name != "bradley_terry":
         raise ConfigError(f"{name} does not train a reward model", remedy="leave --objective out, or use `trimtab run`")
-    if "source" in merge({}, flags).get("data", {}):
+    own = merge({}, flags).get("data", {})
+    if "source" in own:
         raise ConfigError("the pairs are named twice: DATA and --data", remedy="leave --data out")
-    base: dict[str, Any] = {"data": {"source": data, "holdout": HOLDOUT}, "benchmark": "none"}
+    base: dict[str, Any] = merge(setting("data.source", data), {"benchmark": "none"})
+    if "eval" not in own:  # which are pairs of their own to hold out
+        base = merge(base, {"data": {"holdout": HOLDOUT}})
     if data == windtunnel.NAME and "model" not in flags:
         recipe = files.read_file(EMBEDDED_RECIPE)
         base = merge({key: recipe[key] for key in ("model", "data", "windtunnel", "train", "engine")}, base)
