@@ -14,6 +14,7 @@ from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.commands import audit as audit_command
 from trimtab.commands import plan as plan_command
+from trimtab.commands import reward
 from trimtab.config import Config
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import SilentReporter
@@ -195,6 +196,13 @@ def test_sources_without_weights_give_all_their_rows(tmp_path: Path) -> None:
     write(second, [{"conversations": [{"from": "human", "value": f"Who is {n}?"}]} | answers for n in range(5)])
     folder, _, _ = prepared(a_config(tmp_path / "run", [first, str(second)], holdout=0))
     assert ids(folder, "train") == [f"{first}:{n}" for n in range(1, 11)] + [f"{second}:{n}" for n in range(1, 6)]
+
+
+def test_a_reward_model_takes_the_same_words() -> None:
+    config = reward.resolve_config("a.jsonl:2,b.jsonl:1", {"model": MODEL, "data": {"eval": "held.jsonl"}})
+    assert config.data.sources == {"a.jsonl": 2.0, "b.jsonl": 1.0}
+    assert (config.data.eval, config.data.holdout) == ("held.jsonl", 0.05)
+    assert reward.resolve_config("a.jsonl", {"model": MODEL}).data.holdout == reward.HOLDOUT
 
 
 def test_what_of_sources_cannot_be_is_refused(tmp_path: Path) -> None:
