@@ -27,8 +27,10 @@ class Worker:
     ready: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, python: str, script: str, arguments: list[str], *, threads: int, log: Path) -> Worker:
-        """Raises EndedError when the process ends before it is ready."""
+    def start(
+        cls, python: str, script: str, arguments: list[str], *, threads: int, log: Path, checkout: str = ""
+    ) -> Worker:
+        """Raises EndedError when the process ends before it is ready. `checkout`: whose trimtab is measured."""
         command = [python, str(HERE / script), "--threads", str(threads), *arguments]
         with log.open("a", encoding="utf-8") as stderr:
             process = subprocess.Popen(
@@ -37,7 +39,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=machine.environment(threads),
+                env=machine.environment(threads, checkout),
             )
         worker = cls(process, log)
         worker.ready = worker._answer()
@@ -75,10 +77,12 @@ class Contender:
     script: str
     arguments: tuple[str, ...]
     order: dict[str, Any]
+    checkout: str = ""
+    """Whose trimtab it is, where not this one's."""
 
     @property
     def process(self) -> tuple[str, ...]:
-        return (self.python, self.script, *self.arguments)
+        return (self.checkout, self.python, self.script, *self.arguments)
 
 
 class Processes:
@@ -92,9 +96,9 @@ class Processes:
         if contender.process not in self._running:
             if self._alone:
                 self.stop()
-            python, script, *arguments = contender.process
+            checkout, python, script, *arguments = contender.process
             self._running[contender.process] = Worker.start(
-                python, script, arguments, threads=self._threads, log=self._log
+                python, script, arguments, threads=self._threads, log=self._log, checkout=checkout
             )
         return self._running[contender.process]
 

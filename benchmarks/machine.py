@@ -29,17 +29,17 @@ def about(script: str, began: datetime, commit: str, *, threads: int, peer: str 
     }
 
 
-def commit() -> str:
+def commit(checkout: Path = HERE.parent) -> str:
     """Of the code that is about to be measured."""
 
     def git(*words: str) -> str:
         try:
-            done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False)  # noqa: S607
+            done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S607
         except OSError:  # no git here
             return ""
         return done.stdout.strip()
 
-    changed = bool(git("status", "--porcelain", "--", "../src"))
+    changed = bool(git("status", "--porcelain", "--", "src"))
     return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes in src/" if changed else "")
 
 
@@ -57,14 +57,16 @@ def lines(about: dict[str, Any]) -> list[str]:
     ]
 
 
-def environment(threads: int) -> dict[str, str]:
-    """For a process that measures: offline, with this many threads."""
+def environment(threads: int, checkout: str = "") -> dict[str, str]:
+    """For a process that measures: offline, this many threads, the trimtab of this or another checkout."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE.parent / "src")])),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [checkout and f"{checkout}/src", os.environ.get("PYTHONPATH"), str(HERE.parent / "src")])
+        ),
     }
 
 
@@ -79,7 +81,13 @@ def total_memory() -> int:
 def _words() -> list[str]:
     """The arguments, without where this machine keeps its interpreters and data."""
     words = sys.argv[1:]
-    hidden = {"--peer-python": "PYTHON", "--pairs-file": "PAIRS", "--model": "MODEL", "--out": "FOLDER"}
+    hidden = {
+        "--peer-python": "PYTHON",
+        "--pairs-file": "PAIRS",
+        "--model": "MODEL",
+        "--out": "FOLDER",
+        "--baseline": "CHECKOUT",
+    }
     return [hidden.get(words[i - 1], word) if i else word for i, word in enumerate(words)]
 
 

@@ -35,9 +35,12 @@ class Stepper:
         dtype: str = "float32",
         lora: bool = False,
         checkpointing: str = "off",
+        model: Any = None,
     ) -> None:
+        """`dtype`: also mixed. `model`: real weights of this shape instead of random ones."""
         self.vocabulary = shape.vocabulary
-        self.model = shape.build(device=device, dtype=dtype)
+        stored = "float32" if dtype == "mixed" else dtype
+        self.model = shape.build(device=device, dtype=stored) if model is None else model
         if lora:
             self.model = models.attach_lora(self.model, **LORA)
         self.objective = objectives.make("apo_hinge_zero")
@@ -45,7 +48,7 @@ class Stepper:
         models.lean_embedding(self.model)
         if checkpointing != "off":
             needs.lean_allocation()
-        self.rescore(checkpointing=checkpointing)
+        self.rescore(checkpointing=checkpointing, **({"mixed": True} if dtype == "mixed" else {}))
 
     def rescore(self, **options: Any) -> None:
         """From here on by a scorer with these options."""
@@ -119,5 +122,6 @@ class Stepper:
         return -n * math.log(self.vocabulary)
 
     def _reference(self, n: int, *, chosen: bool, active: bool) -> float:
-        beyond = self.objective.reach() + 2 * n
-        return self._expected(n) + (beyond if chosen == active else -beyond)
+        """Above what any model can give the response, or below what this one does, by more than the hinge reaches."""
+        beyond = self.objective.reach() + 1
+        return beyond if chosen == active else 3 * self._expected(n) - beyond

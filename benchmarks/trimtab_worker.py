@@ -6,8 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from worker import matmul_speed, memory, open_channel, orders, tell, timed
-from workload import SHAPES, TokenIds, choose_fate, make_pairs
+import trimtab  # noqa: F401  # before torch, as every command does: it says how OpenMP's threads wait
+from worker import ceilings, memory, open_channel, orders, tell, timed
+from workload import SHAPES, TokenIds, add_arguments, choose_fate, model_of, pairs_of
 
 
 def main() -> None:
@@ -23,27 +24,25 @@ def main() -> None:
 
     before = memory("VmRSS")
     shape = SHAPES[told.shape]
-    pairs = make_pairs(told.pairs, lengths=told.lengths, vocabulary=shape.vocabulary)
-    stepper = Stepper(shape, checkpointing=told.checkpointing)
+    pairs = pairs_of(told)
+    stepper = Stepper(shape, dtype=told.dtype, lora=told.lora, checkpointing=told.checkpointing, model=model_of(told))
     stepper.warm_up(pairs)
     pack_tokens = told.pack_tokens or stepper.pack_tokens(pairs)
-    held = 16 * sum(p.numel() for p in stepper.model.parameters())  # weights, gradients, two moments
+    weights = sum(p.numel() for p in stepper.model.parameters())
+    held = 4 * weights + 12 * stepper.trainable  # weights; gradients and two moments
     tell(channel, {"before": before, "held": held, "pack_tokens": pack_tokens})
     for order in orders():
         if order["do"] == "matmul":
-            tell(channel, {"matmul": matmul_speed()})
+            tell(channel, ceilings())
         else:
             tell(channel, _train(stepper, pairs, order, pack_tokens))
 
 
 def _train(stepper: Any, pairs: list[TokenIds], order: dict[str, Any], pack_tokens: int) -> dict[str, Any]:
     """One timed optimizer step over all pairs."""
-    import torch
-
     from trimtab.engine import memory as needs
 
     fate = choose_fate(pairs, rate=order["rate"], side=order["side"], wrong=order["wrong"], held=order["held"])
-    torch.backends.mkldnn.enabled = not order["plain_products"]
     needs.give_back()  # as a run does every few steps
     with timed() as took:
         result = stepper.step(pairs, fate, pack_tokens=pack_tokens, screening=order["screening"])
@@ -60,9 +59,9 @@ def _train(stepper: Any, pairs: list[TokenIds], order: dict[str, Any], pack_toke
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shape", required=True)
-    parser.add_argument("--lengths", required=True)
-    parser.add_argument("--pairs", type=int, required=True)
+    add_arguments(parser)
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "mixed"))
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--pack-tokens", type=int)
     parser.add_argument("--checkpointing", default="off", choices=("off", "selective", "on"))

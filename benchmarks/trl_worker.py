@@ -16,7 +16,7 @@ import tempfile
 from typing import Any
 
 from worker import memory, open_channel, orders, tell, timed
-from workload import SHAPES, TokenIds, as_text, make_pairs, tokenizer
+from workload import SHAPES, TokenIds, add_arguments, as_text, model_of, pairs_of, tokenizer
 
 STEPS = 64  # more than any bench asks for
 
@@ -34,8 +34,8 @@ def main() -> None:
     torch.set_num_threads(told.threads)
     shape = SHAPES[told.shape]
     before = memory("VmRSS") if told.device == "cpu" else 0
-    model = shape.build(device=told.device, dtype=told.dtype).train()
-    pairs = make_pairs(told.pairs, lengths=told.lengths, vocabulary=shape.vocabulary)
+    model = model_of(told, device=told.device, dtype=told.dtype).train()
+    pairs = pairs_of(told)
     short = [(p[:8], c[-8:], r[-8:]) for p, c, r in pairs]
     rows = [as_text(pair) for pair in short + pairs * STEPS]
 
@@ -74,7 +74,7 @@ def main() -> None:
             use_cpu=told.device == "cpu",
             bf16=told.dtype == "bfloat16",
             per_device_train_batch_size=told.batch,
-            gradient_accumulation_steps=told.pairs // told.batch,
+            gradient_accumulation_steps=len(pairs) // told.batch,
             train_sampling_strategy="sequential",
             max_steps=STEPS,
             loss_type=["apo_zero"],
@@ -126,9 +126,7 @@ def _same_tokens(dataset: Any, pairs: list[TokenIds]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shape", required=True)
-    parser.add_argument("--lengths", required=True)
-    parser.add_argument("--pairs", type=int, required=True)
+    add_arguments(parser)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--checkpointing", action="store_true")

@@ -90,6 +90,16 @@ def matmul_speed(
     return best
 
 
+def ceilings() -> dict[str, Any]:
+    """Operations a second of the fastest product in fp32 and in bf16, and the processor's instructions by name."""
+    import torch
+
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    units = [name for name in ("amx_bf16", "avx512_bf16") if f" {name}" in flags]
+    found = {"matmul": matmul_speed(), "instructions": [torch.backends.cpu.get_cpu_capability(), *units]}
+    return found | {"matmul_bf16": matmul_speed(dtype="bfloat16", sizes=(768, 1536))}
+
+
 def copy_speed(seconds: float, *, megabytes: int, device: str = "cpu") -> float:
     """Bytes a second, read plus written, of copying a buffer larger than any cache."""
     import torch

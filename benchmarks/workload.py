@@ -6,9 +6,13 @@ Plain Python, so that either side's interpreter can import it. Dims: P pairs, R 
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import random
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -18,7 +22,7 @@ CAP = 512
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A decoder with random weights and tied embeddings."""
+    """A decoder with random weights and tied embeddings. `family`: by transformers' name."""
 
     vocabulary: int
     hidden: int
@@ -26,11 +30,12 @@ class Shape:
     layers: int
     heads: int
     key_heads: int
+    family: str = "qwen2"
 
     @property
     def parameters(self) -> int:
         width = self.hidden // self.heads
-        biases = self.hidden + 2 * self.key_heads * width
+        biases = self.hidden + 2 * self.key_heads * width if self.family == "qwen2" else 0
         norms = 2 * self.hidden
         return self.vocabulary * self.hidden + self.layers * (self._matrices + biases + norms) + self.hidden
 
@@ -40,14 +45,14 @@ class Shape:
         width = self.hidden // self.heads
         return 2 * self.hidden * (self.hidden + self.key_heads * width) + 3 * self.hidden * self.intermediate
 
-    def build(self, family: str = "qwen2", *, device: str = "cpu", dtype: str = "float32") -> Any:
+    def build(self, family: str = "", *, device: str = "cpu", dtype: str = "float32") -> Any:
         """The model, the same weights every time on a kind of device."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         torch.manual_seed(0)
         config = AutoConfig.for_model(
-            family,
+            family or self.family,
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
             intermediate_size=self.intermediate,
@@ -64,18 +69,28 @@ class Shape:
             return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
 
     def training_operations(self, pairs: list[TokenIds], *, frozen: bool = False) -> float:
-        """Floating-point operations that training on the pairs needs, each prompt once, nothing computed twice.
+        """Floating-point operations that training on the pairs needs, each prompt and each of its distinct responses
+        once, nothing computed twice.
 
         Forward, two a multiplication: every token through the layers' matrices, every token against the tokens it
         sees (scores and values), every response token through the head. Backward is twice that; with frozen weights
         (an adapter, whose own products are left out) the products that give the weights' gradients are not needed.
         """
-        tokens = sum(map(len, (ids for pair in pairs for ids in pair)))
-        seen = sum(_seen(len(prompt), len(chosen), len(rejected)) for prompt, chosen, rejected in pairs)
-        responses = sum(len(chosen) + len(rejected) for _, chosen, rejected in pairs)
+        texts = distinct_texts(pairs)
+        responses = sum(map(sum, texts.values()))
+        tokens = sum(map(len, texts)) + responses
+        seen = sum(_seen(len(prompt), *sizes) for prompt, sizes in texts.items())
         weights = self.layers * tokens * self._matrices + responses * self.hidden * self.vocabulary
         attention = 2 * self.layers * seen * self.hidden
         return 2.0 * ((2 if frozen else 3) * weights + 3 * attention)
+
+
+def distinct_texts(pairs: list[TokenIds]) -> dict[tuple[int, ...], list[int]]:
+    """Each prompt once, with the lengths of its distinct responses."""
+    texts: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for prompt, *responses in pairs:
+        texts.setdefault(prompt, set()).update(responses)
+    return {prompt: sorted(map(len, responses)) for prompt, responses in texts.items()}
 
 
 def _seen(prompt: int, *responses: int) -> int:
@@ -86,6 +101,7 @@ def _seen(prompt: int, *responses: int) -> int:
 SHAPES = {
     "tiny": Shape(2000, 64, 128, 2, 2, 1),
     "60m": Shape(38_000, 448, 2432, 12, 7, 1),
+    "smollm2-135m": Shape(49_152, 576, 1536, 30, 9, 3, family="llama"),
     "qwen2.5-0.5b": Shape(151_936, 896, 4864, 24, 14, 2),
     "qwen2.5-1.5b": Shape(151_936, 1536, 8960, 28, 12, 2),
 }
@@ -102,21 +118,60 @@ LENGTHS = {
 }
 
 
-def make_pairs(count: int, *, lengths: str, vocabulary: int, seed: int = 0) -> list[TokenIds]:
+def make_pairs(count: int, *, lengths: str, vocabulary: int, seed: int = 0, completions: int = 2) -> list[TokenIds]:
     """`count` pairs of random tokens. Lengths are the lognormal's own quantiles, shuffled, so that few pairs have the
-    spread of many; responses end with `EOS`, which occurs nowhere else."""
+    spread of many; responses end with `EOS`, which occurs nowhere else. With more than two completions a prompt every
+    two of them are a pair, the earlier one chosen."""
     generator = random.Random(seed)
+    prompts = count // math.comb(completions, 2)
+    assert prompts * math.comb(completions, 2) == count, f"{count} pairs are not whole prompts"
+    first, last = completions // 2, completions - completions // 2  # of a side's lengths each
     columns = []
-    for median, sigma in LENGTHS[lengths]:
-        quantiles = [NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)]
+    for (median, sigma), share in zip(LENGTHS[lengths], (1, first, last), strict=True):
+        size = prompts * share
+        quantiles = [NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)]
         column = [min(CAP, max(8, round(median * math.exp(sigma * z)))) for z in quantiles]
         generator.shuffle(column)
-        columns.append(column)
+        columns.append([column[i : i + share] for i in range(0, size, share)])
 
     def ids(n: int) -> tuple[int, ...]:
         return tuple(generator.randrange(3, vocabulary) for _ in range(n))
 
-    return [(ids(p), (*ids(c - 1), EOS), (*ids(r - 1), EOS)) for p, c, r in zip(*columns, strict=True)]
+    pairs = []
+    for (prompt_size,), *sides in zip(*columns, strict=True):
+        prompt = ids(prompt_size)
+        responses = [(*ids(n - 1), EOS) for side in sides for n in side]
+        pairs += [(prompt, chosen, rejected) for chosen, rejected in combinations(responses, 2)]
+    return pairs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both sides train on, as `pairs_of` reads it."""
+    parser.add_argument("--shape", required=True)
+    parser.add_argument("--lengths", required=True)
+    parser.add_argument("--pairs", type=int, required=True)
+    parser.add_argument("--completions", type=int, default=2)
+    parser.add_argument("--ids", type=Path, help="token ids of real pairs, instead of random ones")
+    parser.add_argument("--model", type=Path, help="a folder with real weights of this shape, instead of random ones")
+
+
+def pairs_of(told: argparse.Namespace) -> list[TokenIds]:
+    """The pairs that the arguments name."""
+    if told.ids is not None:
+        rows = json.loads(told.ids.read_text(encoding="utf-8"))
+        return [(tuple(prompt), tuple(chosen), tuple(rejected)) for prompt, chosen, rejected in rows]
+    vocabulary = SHAPES[told.shape].vocabulary
+    return make_pairs(told.pairs, lengths=told.lengths, vocabulary=vocabulary, completions=told.completions)
+
+
+def model_of(told: argparse.Namespace, *, device: str = "cpu", dtype: str = "float32") -> Any:
+    """The model that the arguments name: real weights, or random ones."""
+    if told.model is None:
+        return SHAPES[told.shape].build(device=device, dtype=dtype)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(told.model, dtype=getattr(torch, dtype)).to(device)
 
 
 @dataclass(frozen=True, slots=True)

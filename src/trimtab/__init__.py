@@ -8,10 +8,17 @@
 Importing this costs no torch; names are loaded when they are first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trimtab.version import __version__ as __version__
+
+# Read by GNU OpenMP, which comes with torch on Linux, when it is loaded: how long a thread that waits for the others
+# spins before it sleeps. By default it does so for milliseconds, in which it keeps the very thread that it waits for
+# from a processor that other work shares (`benchmarks/shared_machine.py`).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __all__ = [
     "Answer",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import table
 from contenders import Contender, EndedError, Processes
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -22,19 +23,18 @@ def test_a_process_that_ends_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_bench_without_its_peer(tmp_path: Path) -> None:
-    words = ["--shape", "tiny", "--lengths", "tiny", "--pairs", "4", "--repeats", "2", "--trl", "0", "--threads", "1"]
-    subprocess.run(
-        [sys.executable, BENCHMARKS / "bench.py", *words, "--no-startup", "--out", tmp_path], check=True, timeout=300
-    )
-    told = json.loads((tmp_path / "results-tiny-tiny.json").read_text(encoding="utf-8"))
+    words = ["--shape", "tiny", "--lengths", "tiny", "--pairs", "6", "--repeats", "2", "--trl", "0", "--threads", "1"]
+    words += ["--adapter", "lora", "--rates", "0.3", "--wrong-rates", "0.3", "--shrunk-rates", "0.1", "--no-mixed"]
+    words += ["--baseline", BENCHMARKS.parent]
+    subprocess.run([sys.executable, BENCHMARKS / "bench.py", *words, "--out", tmp_path], check=True, timeout=300)
+    told = json.loads((tmp_path / "results-tiny-tiny-lora.json").read_text(encoding="utf-8"))
     assert not [row for row in told["samples"] if "error" in row]
     rows = {row["contender"]: row for row in told["samples"]}
-    assert rows["trimtab, dense"]["skipped"] == 0
-    assert rows["trimtab, screened, 1 active"]["promoted"] == 0
-    assert rows["trimtab, screened, 0.3 active"]["skipped"] == pytest.approx(0.7, abs=0.15)
-    assert rows["trimtab, screened, 0.3 active, a tenth of the forecasts wrong"]["promoted"] > 0
-    assert rows["trimtab, screened and shrunk, 0.1 active"]["held"] > 0.5
-    assert "trimtab, chosen active, rejected not" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert rows[table.DENSE]["skipped"] == rows[table.BASELINE]["skipped"] == 0
+    assert rows[table.screened(0.3)]["skipped"] == pytest.approx(0.7, abs=0.15)
+    assert rows[table.mistaken(0.3)]["promoted"] > 0
+    assert rows[table.shrunk(0.1)]["held"] > 0.5
+    assert "Shape tiny, LoRA" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from workload import LENGTHS, SHAPES, Shape, choose_fate, make_pairs, response_sizes
+from workload import LENGTHS, SHAPES, Shape, choose_fate, distinct_texts, make_pairs, response_sizes
 
 
 def test_parameters_are_those_of_the_model() -> None:
@@ -11,7 +11,10 @@ def test_parameters_are_those_of_the_model() -> None:
     assert shape.parameters == sum(p.numel() for p in shape.build().parameters())
 
 
-@pytest.mark.parametrize(("name", "published"), [("qwen2.5-0.5b", 494_032_768), ("qwen2.5-1.5b", 1_543_714_304)])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("smollm2-135m", 134_515_008), ("qwen2.5-0.5b", 494_032_768), ("qwen2.5-1.5b", 1_543_714_304)],
+)
 def test_the_real_shapes_have_the_published_number_of_parameters(name: str, published: int) -> None:
     assert SHAPES[name].parameters == published
 
@@ -21,9 +24,24 @@ def test_operations_by_hand() -> None:
     tokens; 3 + 3 + 3 = 9 visible rows at 2·2 multiplications; 2 response tokens against 10 words of width 2.
     Weights 4·34 + 2·2·10 = 176, attention 2·9·2 = 36; two operations each, three passes, or two over frozen weights."""
     shape = Shape(vocabulary=10, hidden=2, intermediate=3, layers=1, heads=1, key_heads=1)
-    pairs = [((3, 4), (1,), (1,))]
+    pairs = [((3, 4), (1,), (2,))]
     assert shape.training_operations(pairs) == 2 * 3 * (176 + 36)
     assert shape.training_operations(pairs, frozen=True) == 2 * (2 * 176 + 3 * 36)
+
+
+def test_a_response_that_stands_in_several_pairs_counts_once() -> None:
+    """The prompt of 2 tokens and responses of 1 and 2 tokens: 5 tokens at 34 multiplications, 3 response tokens at 20,
+    3 + 3 + 7 = 13 visible rows at 4."""
+    shape = Shape(vocabulary=10, hidden=2, intermediate=3, layers=1, heads=1, key_heads=1)
+    pairs = [((3, 4), (1,), (5, 1)), ((3, 4), (5, 1), (1,))]
+    assert shape.training_operations(pairs) == 2 * 3 * (5 * 34 + 3 * 20 + 13 * 4)
+
+
+def test_four_completions_are_six_pairs_of_one_prompt() -> None:
+    pairs = make_pairs(12, lengths="ultrafeedback", vocabulary=100, completions=4)
+    assert len(pairs) == len(set(pairs)) == 12
+    assert sorted(map(len, distinct_texts(pairs).values())) == [4, 4]
+    assert [c == pairs[0][1] for _, c, _ in pairs[:6]] == [True, True, True, False, False, False]
 
 
 def test_nothing_is_forecast_inactive_when_everything_is_active() -> None:

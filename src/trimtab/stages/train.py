@@ -56,6 +56,7 @@ from trimtab.runtime.disk_use import checkpoints_after_success, disk_use
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.model_loading import checked_scorer, load_trainable
 from trimtab.runtime.notices import notices
+from trimtab.runtime.other_work import OtherWork
 from trimtab.runtime.run_identity import reference_key, run_identity
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
@@ -226,7 +227,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
         store.JsonLines(folder.visits, keep=lambda row: resuming.until(row, first)) as visits_log,
         reporter.track("training", total=steps, unit="steps", n_done=first) as advance,
     ):
-        watch = watch_from(setup, steps=steps, dtype=training.scorer.dtype)
+        watch, others = watch_from(setup, steps=steps, dtype=training.scorer.dtype), OtherWork()
         outlook = outlook_watch.watch_from(setup, training.order, training.pairs)
         _take_milestone(training, stop)  # one that a signal or a kill left out
         while training.step < min(steps, until or steps) and not stop:
@@ -247,7 +248,8 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             for symptom in watch.check(row):
                 reporter.say(f"train: {symptom.sentence}")
             outlook_watch.look(outlook, row, visit, setup=setup, reporter=reporter)
-            advance(1, loss=row["loss"], accuracy=row["rewards/accuracies"], active=row["active/pair"])
+            shown = {"loss": row["loss"], "accuracy": row["rewards/accuracies"], "active": row["active/pair"]}
+            advance(1, **shown, **others.words())
             _take_milestone(training, stop)
             if training.step % GIVE_BACK_EVERY == 0:
                 memory.give_back()
