@@ -5,7 +5,7 @@
 Every contender has a process of its own (`worker.py`; all of them warm, or one at a time where memory would not do)
 and trains on the same pairs. In the first repeat all of TRL's settings run; the fastest in fp32 and the fastest of all
 stay. The order turns from repeat to repeat. Ratios are taken within a repeat. Writes
-`results-SHAPE-LENGTHS-….json` after each repeat, and the page that `table.py` makes of all such files.
+`results-SHAPE-LENGTHS-….json` after each measurement, and in the end the page that `table.py` makes of all such files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,10 +44,11 @@ PROCESSES = 5  # of contenders that may be warm at one time, each with weights, 
 
 
 class Bench:
-    """Takes the measurements; `samples` has one row each."""
+    """Takes the measurements; `samples` has one row each. `keep` is called after each."""
 
     def __init__(self, told: argparse.Namespace, log: Path, ids: Path | None) -> None:
         self.told = told
+        self.keep: Callable[[], None] = lambda: None
         self.samples: list[dict[str, Any]] = []
         self.best: dict[str, Contender] = {}
         self._common = ["--shape", told.shape, "--lengths", told.lengths, "--pairs", str(told.pairs)]
@@ -57,8 +58,8 @@ class Bench:
         held = 16 * SHAPES[told.shape].parameters * PROCESSES
         self.processes = Processes(threads=told.threads, log=log, one_at_a_time=held > machine.total_memory() / 3)
 
-    def run(self) -> Iterator[int]:
-        """Repeat after repeat; what is measured so far is in `samples`."""
+    def run(self) -> None:
+        """Repeat after repeat."""
         ours = self._ours()
         for repeat in range(self.told.repeats):
             ceilings = self.processes.of(ours[0]).order(do="matmul")
@@ -72,7 +73,6 @@ class Bench:
                     self._take(lean, repeat)
                     self.processes.stop(lean)
                 self._survey(["fp32", *(["bf16"] if ceilings["matmul_bf16"] > ceilings["matmul"] else [])])
-            yield repeat + 1
         self.processes.stop()
 
     def _ours(self) -> list[Contender]:
@@ -133,6 +133,7 @@ class Bench:
             above = answer["peak"] - worker.ready["before"] - worker.ready["held"]
             row = {"repeat": repeat, "contender": turn.name, **answer, "above": above}
             self.samples.append(row)
+            self.keep()
             self._say(row)
             if not table.is_disturbed(row, self.told.threads):
                 break
@@ -158,12 +159,16 @@ def main() -> None:
         environment = machine.environment(told.threads)
         started = startup.measure(told.shape, pairs, environment=environment) if told.startup else {}
         file = told.out / f"{table.file_name(vars(told))}.json"
-        for done in bench.run():
+
+        def keep() -> None:
             about = machine.about("bench.py", began, commits[0], threads=told.threads, peer=told.peer_python)
-            results = _results(told, about | {"baseline": commits[1]}, done, started, bench.samples, pairs)
+            results = _results(told, about | {"baseline": commits[1]}, started, bench.samples, pairs)
             file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            table.write(told.out)
-    print("\n" + table.section(results))
+
+        bench.keep = keep
+        bench.run()
+    table.write(told.out)
+    print("\n" + table.section(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def _tokenise(told: argparse.Namespace, into: Path) -> Path:
@@ -186,7 +191,6 @@ def _tokenise(told: argparse.Namespace, into: Path) -> Path:
 def _results(
     told: argparse.Namespace,
     about: dict[str, Any],
-    done: int,
     started: dict[str, Any],
     samples: list[dict[str, Any]],
     pairs: list[TokenIds],
@@ -196,7 +200,7 @@ def _results(
     settings = {name: value for name, value in vars(told).items() if name not in hidden}
     return {
         "about": about,
-        "settings": settings | {"repeats": done, "model": told.model and told.model.name},
+        "settings": settings | {"model": told.model and told.model.name},
         "workload": {
             "shape": asdict(shape) | {"parameters": shape.parameters},
             "tokens": [sum(len(pair[i]) for pair in pairs) for i in range(3)],
