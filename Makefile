@@ -84,14 +84,19 @@ $(VENV)-bench/.peer: constraints.txt
 	touch $@
 
 BENCH := $(BIN)/python benchmarks/bench.py --peer-python $(VENV)-bench/bin/python
-# a model folder and a JSONL of prompt, chosen, rejected, for the second half of CONVERGENCE.md: make bench CONVERGE="--model M --pairs-file P"
+# a model folder and a JSONL of prompt, chosen, rejected, for the second half of CONVERGENCE.md and (weights of SmolLM2-135M's shape) for the
+# rows on real pairs: make bench CONVERGE="--model M --pairs-file P" REAL="--model M --pairs-file P"
 CONVERGE ?=
+REAL ?=
 
 bench: $(VENV)/.library $(VENV)-bench/.peer
-	$(BENCH)
-	$(BENCH) --lengths hh
-	$(BENCH) --lengths long-prompt
-	$(BENCH) --shape qwen2.5-0.5b
+	$(BENCH) --startup
+	$(BENCH) --adapter lora
+	$(BENCH) --adapter lora --completions 4 --pairs 12 --trl 1
+	$(BENCH) --shape qwen2.5-0.5b --adapter lora --pairs 2 --repeats 1 --trl 1
+	$(BENCH) --shape qwen2.5-0.5b --pairs 2 --repeats 1 --trl 1
+	$(if $(REAL),$(BENCH) --adapter lora $(REAL))
+	$(BIN)/python benchmarks/shared_machine.py
 	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/convergence.py $(CONVERGE)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -256,3 +258,17 @@ def test_mistakes_are_the_command_lines_errors(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(trimtab.TrimtabError):
         trimtab.train("windtunnel", pairs=[], objective=trimtab.Dpo())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_wait_gently_unless_the_environment_says_how(environment: dict[str, str], spins: str) -> None:
+    """Said before torch and its OpenMP are loaded, which read it once."""
+    code = "import os, sys, trimtab; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    usual = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=usual | environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [spins, "False"]
