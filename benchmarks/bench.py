@@ -140,8 +140,8 @@ class Bench:
         return float(answer["seconds"])
 
     def _say(self, row: dict[str, Any]) -> None:
-        busy = row["cpu"] / row["seconds"] / self.told.threads
-        told = f"{row['seconds']:.2f} s, {busy:.0%} busy, {row['peak'] / 1e9:.2f} GB"
+        busy, others = (row[key] / row["seconds"] for key in ("cpu", "others"))
+        told = f"{row['seconds']:.2f} s, {busy:.2f} CPUs, others {others:.2f}, {row['peak'] / 1e9:.2f} GB"
         print(f"{row['repeat']} {row['contender']}: {told}", flush=True)
 
 

@@ -25,7 +25,7 @@ HELD_TO = "smollm2-135m"
 RANKED = 4  # completions a prompt
 SHARED = "shared-machine.json"
 AS_IT_IS, ONE_THREAD, BEFORE = "trimtab", "trimtab, one thread", "trimtab before"
-BUSY = 0.8  # of all threads; contenders alone on a machine stay above it
+DISTURBED = 0.2  # of the processors that a contender may use, taken by others
 Samples = dict[int, dict[str, Any]]
 
 
@@ -138,7 +138,7 @@ def _ceiling_lines(contenders: dict[str, Samples], ceilings: Samples, operations
 
 def is_disturbed(row: dict[str, Any], threads: int) -> bool:
     """Whether other work took the processor away from a measurement."""
-    return "cpu" in row and row["cpu"] / row["seconds"] / threads < BUSY
+    return "others" in row and row["others"] / row["seconds"] / threads > DISTURBED
 
 
 def _left_out(disturbed: list[dict[str, Any]], pairs: int) -> list[str]:
@@ -148,7 +148,7 @@ def _left_out(disturbed: list[dict[str, Any]], pairs: int) -> list[str]:
     for row in disturbed:
         times.setdefault(row["contender"], []).append(f"{row['seconds'] / pairs:.2f}")
     told = "; ".join(f"{name}, {' and '.join(found)} s a pair" for name, found in times.items())
-    return [f"Left out, because other work took more than {1 - BUSY:.0%} of the processor meanwhile: {told}.", ""]
+    return [f"Left out, because other work took more than {DISTURBED:.0%} of the processor meanwhile: {told}.", ""]
 
 
 def _failed(samples: list[dict[str, Any]]) -> list[str]:

@@ -45,8 +45,8 @@ def memory(field: str) -> int:
 
 @contextmanager
 def timed(device: str = "cpu") -> Iterator[Callable[[], dict[str, float]]]:
-    """Wall and processor seconds since the start of the block, and the peak of memory (bytes) within it: of the
-    process, or of the tensors on a GPU. A GPU is waited for at both ends."""
+    """Wall and processor seconds since the start of the block, those of other processes among the latter, and the peak
+    of memory (bytes) within it: of the process, or of the tensors on a GPU. A GPU is waited for at both ends."""
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
     else:
@@ -54,7 +54,7 @@ def timed(device: str = "cpu") -> Iterator[Callable[[], dict[str, float]]]:
 
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, everyone = time.perf_counter(), time.process_time(), _busy_seconds()
 
     def took() -> dict[str, float]:
         if device != "cpu":
@@ -63,10 +63,17 @@ def timed(device: str = "cpu") -> Iterator[Callable[[], dict[str, float]]]:
         return {
             "seconds": seconds,
             "cpu": busy,
+            "others": max(0.0, _busy_seconds() - everyone - busy),
             "peak": memory("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated(),
         }
 
     yield took
+
+
+def _busy_seconds() -> float:
+    """Of all processes on all processors since the machine started."""
+    _, *ticks = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
+    return sum(map(int, ticks[:3])) / os.sysconf("SC_CLK_TCK")  # user, nice, system
 
 
 def matmul_speed(
