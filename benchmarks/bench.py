@@ -180,9 +180,10 @@ def _tokenise(told: argparse.Namespace, into: Path) -> Path:
     from trimtab.stages import prepare
     from workload import EOS
 
-    config = {"model": {"name": str(told.model)}, "data": {"source": str(told.pairs_file)}, "offline": True}
+    data = {"source": str(told.pairs_file), "holdout": 0, "max_rejected": 1}
+    config = {"model": {"name": str(told.model)}, "data": data, "offline": True}
     sound = prepare.prepare(set_up(Config.model_validate(config)), reporter=SilentReporter(), limit=2 * told.pairs)
-    rows = [(t.prompt_ids, (*t.chosen_ids[:-1], EOS), (*t.rejected_ids[:-1], EOS)) for t in sound.tokens[: told.pairs]]
+    rows = [(t.prompt_ids, (*t.chosen_ids[:-1], EOS), (*t.rejected_ids[:-1], EOS)) for t in sound.train[: told.pairs]]
     assert len(rows) == told.pairs, f"{told.pairs_file} has {len(rows)} sound pairs among its first {2 * told.pairs}"
     into.write_text(json.dumps(rows), encoding="utf-8")
     return into

@@ -58,7 +58,8 @@ def write(folder: Path) -> None:
     found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("results-*.json"))]
     found.sort(key=_place)
     beside = [shared_machine(json.loads((folder / SHARED).read_text()))] if (folder / SHARED).exists() else []
-    (folder / "RESULTS.md").write_text("\n".join([_HEAD, *map(section, found), *beside]), encoding="utf-8")
+    sections = [*map(section, found), *beside] or ["No run of this form is kept here yet.\n"]
+    (folder / "RESULTS.md").write_text("\n".join([_HEAD, *sections]), encoding="utf-8")
 
 
 _HEAD = """# trimtab against TRL

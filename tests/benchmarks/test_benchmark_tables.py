@@ -16,9 +16,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def test_the_committed_results_make_the_committed_page(tmp_path: Path) -> None:
-    found = [*BENCHMARKS.glob("results-*.json"), *BENCHMARKS.glob(table.SHARED)]
-    assert found
-    for file in found:
+    for file in [*BENCHMARKS.glob("results-*.json"), *BENCHMARKS.glob(table.SHARED)]:
         shutil.copy(file, tmp_path)
     table.write(tmp_path)
     assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == (BENCHMARKS / "RESULTS.md").read_text(

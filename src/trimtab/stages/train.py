@@ -248,8 +248,8 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             for symptom in watch.check(row):
                 reporter.say(f"train: {symptom.sentence}")
             outlook_watch.look(outlook, row, visit, setup=setup, reporter=reporter)
-            shown = {"loss": row["loss"], "accuracy": row["rewards/accuracies"], "active": row["active/pair"]}
-            advance(1, **shown, **others.words())
+            figures = {"loss": row["loss"], "accuracy": row["rewards/accuracies"], "active": row["active/pair"]}
+            advance(1, **figures, **others.words())
             _take_milestone(training, stop)
             if training.step % GIVE_BACK_EVERY == 0:
                 memory.give_back()
