@@ -29,17 +29,17 @@ $(VENV)/.gguf: $(VENV)/.library
 	$(PIP) --editable '.[gguf]'
 	touch $@
 
-$(REAL): supply/real_model.py
-	$(PYTHON) supply/real_model.py .real
+$(REAL): | $(VENV)/.library
+	$(BIN)/python supply/real_model.py .real
 
 real: $(VENV)/.gguf $(REAL)
-	$(BIN)/trimtab audit $(PAIRS) --model $(REAL) --data.limit 192
+	$(BIN)/trimtab audit $(PAIRS) --model $(REAL) --data.limit 160
 	$(BIN)/trimtab run recipes/real.toml --data $(PAIRS)
 	@echo "report: runs/real/report.html"
 
 # For the tests on a real model; where it cannot be had they skip and say so.
-real-model:
-	@$(PYTHON) supply/real_model.py .real --if-possible
+real-model: $(VENV)/.library
+	@$(BIN)/python supply/real_model.py .real --if-possible
 
 # The tests that open a page want a browser; where none can be had they skip and say so.
 chromium:

@@ -84,7 +84,7 @@ def test_there_are_commands_to_run() -> None:
 def test_the_make_targets_exist(target: str) -> None:
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {"demo": "trimtab run --out runs/demo", "test": "pytest"}[target] in done.stdout
+    assert {"demo": "trimtab run --out runs/demo", "real": "recipes/real.toml", "test": "pytest"}[target] in done.stdout
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if not line.startswith("make ")])
