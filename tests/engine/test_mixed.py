@@ -13,7 +13,7 @@ from trimtab import objectives
 from trimtab.engine import gradient, mixed
 from trimtab.engine.mixed import mixed_linears, rounded_weight
 from trimtab.engine.models import attach_lora
-from trimtab.engine.noise import Noise, widened
+from trimtab.engine.noise import Noise, in_fp32, widened
 from trimtab.engine.optim import AdamW
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
@@ -230,3 +230,16 @@ def test_widened_weights_come_back_as_they_were() -> None:
         assert model.weight.dtype == torch.float32
         assert torch.equal(model.weight, before.float())
     assert model.weight.data.data_ptr() == before.data_ptr()
+
+
+def test_without_the_memory_for_fp32_weights_the_other_numbers_stand_in() -> None:
+    model, otherwise = nn.Linear(3, 2).to(torch.bfloat16), torch.zeros(1)
+
+    def too_large() -> Tensor:
+        raise MemoryError
+
+    assert in_fp32(model, lambda: model(torch.ones(3)), otherwise=otherwise).dtype == torch.float32
+    assert in_fp32(model, too_large, otherwise=otherwise) is otherwise
+    assert model.weight.dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="another error"):
+        in_fp32(model, lambda: (_ for _ in ()).throw(RuntimeError("another error")), otherwise=otherwise)

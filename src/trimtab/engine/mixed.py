@@ -5,9 +5,9 @@
     backward    ∂x = ∂y·W, ∂W = ∂yᵀ·x     all three rounded, so are ∂x and ∂W once they are summed
 
 Weights, gradients, moments, the residual stream, norms, attention, the output head, log-softmax and log-ratios stay
-fp32. A result that is rounded once more, as torch's autocast does it, costs as much noise again as both operands do.
-Of all roundings those of queries, keys and values, which go through a softmax, cost most for the arithmetic that they
-save (`LOG.md` has the figures). In a gradient none of this matters.
+fp32. A result that is rounded once more, as torch's autocast does it, adds noise of its own. Of all roundings those of
+queries, keys and values, which go through a softmax, cost most for the arithmetic that they save
+(`benchmarks/noise_parts.py` measures each). In a gradient none of this matters.
 
 A copy of a weight in bfloat16 serves its backward pass: of a frozen one it is made once, of one that learns again
 after each update (`tensor._version`, which whoever writes past autograd has to raise).

@@ -11,12 +11,14 @@ come out the same in both. They part as soon as the policy has moved, and a log-
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from trimtab.engine.memory import is_out_of_memory
 
 SURE = 6.0
 """Standard deviations that noise does not reach; a wrong template, tokenizer or weight is hundreds of them away."""
@@ -43,6 +45,18 @@ class Noise:
     def of_log_ratio(self, tokens: float) -> float:
         """Standard deviation of the log-ratio of a response of that many tokens, nats: two log-probabilities."""
         return self.per_root_token * math.sqrt(2 * tokens)
+
+
+def in_fp32(model: nn.Module, compute: Callable[[], Tensor], *, otherwise: Tensor) -> Tensor:
+    """What `compute` gives while the bfloat16 weights of `model` are fp32; `otherwise` where memory does not hold them
+    thrice. What is measured against that, the same precision in another layout, understates the noise."""
+    try:
+        with widened(model):
+            return compute()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return otherwise
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 On first use the packed numbers of a few prompt groups, laid in one pack so that anything that mixes neighbours shows,
 are compared with the model's own forward on one sequence at a time. Disagreement, or an exception, falls back to the
 padded path with one line that says why. The same check tells whether our chunked head is this family's head, and how
-far log-probabilities of the same response in two layouts are apart: the noise of the precision that is computed in.
+far log-probabilities are from those in fp32: the noise of the precision that is computed in.
 
 Dropout is off: the model is kept in eval mode, also for gradients. Two exceptions, each set on its own modules only:
 adapter dropout that the user asked for acts in passes with gradient, and layers under activation checkpointing are
@@ -38,7 +38,7 @@ from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
 from trimtab.engine.mixed import exact_weights, mixed_linears
 from trimtab.engine.models import adapter_dropouts, causal_lm_of
-from trimtab.engine.noise import ROUNDING, Noise, Tolerance, widened
+from trimtab.engine.noise import ROUNDING, Noise, Tolerance, in_fp32
 from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack_groups
 from trimtab.engine.response_sums import rows_and_owners
 from trimtab.engine.score_head import ScoreHead
@@ -112,7 +112,7 @@ class Scorer:
 
     @property
     def noise(self) -> Noise:
-        """Of a response's log-probability, between two layouts. Known after `prepare`."""
+        """Of a response's log-probability in this precision. Known after `prepare`."""
         assert self._noise is not None, "prepare() comes first"
         return self._noise
 
@@ -302,8 +302,7 @@ class Scorer:
         finally:
             self.mixed = mixed
         if self.dtype == torch.bfloat16:
-            with widened(self._base):
-                truth_N = self._one_at_a_time(pack)
+            truth_N = in_fp32(self._base, lambda: self._one_at_a_time(pack), otherwise=truth_N)
         with self.attention():
             states = self._packed(pack) if self.layout == "packed" else self._padded(pack)
             logps_N = self._numbers(states)
