@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 LEAST_SHARED = 16
 """Tokens of a beginning that sequences of different prompts must have in common to share it. Within a prompt one token
-is enough; across prompts a few (a header of the chat template) would make one tree of groups that are computed side by
-side more cheaply."""
+is enough; across prompts a few (a header of the chat template) would tie groups together that are otherwise computed
+side by side. Chosen, not measured."""
 
 
 class Branch(NamedTuple):
