@@ -56,7 +56,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     import torch
 
     from trimtab import objectives
-    from trimtab.engine import gradient, memory, models
+    from trimtab.engine import allocation, gradient, memory, models
     from trimtab.engine.optim import AdamW
     from trimtab.records import TokenPair
     from trimtab.runtime.model_loading import checked_scorer
@@ -83,8 +83,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     )
     optimizer = AdamW(model, weight_decay=0.0)
     models.lean_embedding(model)
-    if checkpointing != "off":
-        memory.lean_allocation()
+    allocation.settle_allocation(lean=checkpointing != "off")
     scorer = checked_scorer(model, packed="auto", checkpointing=checkpointing, pairs=pairs)
     objective = objectives.make("dpo")  # no dead zone: every response has a gradient
     reference = torch.zeros(2 * PAIRS)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from trimtab import objectives
-from trimtab.engine import gradient, models
+from trimtab.engine import allocation, gradient, models
 from trimtab.engine import memory as needs
 from trimtab.engine.optim import AdamW
 from trimtab.engine.scoring import Scorer
@@ -46,8 +46,7 @@ class Stepper:
         self.objective = objectives.make("apo_hinge_zero")
         self.optimizer = AdamW(self.model, weight_decay=0.0)
         models.lean_embedding(self.model)
-        if checkpointing != "off":
-            needs.lean_allocation()
+        allocation.settle_allocation(lean=checkpointing != "off")
         self.rescore(checkpointing=checkpointing, **({"mixed": True} if dtype == "mixed" else {}))
 
     def rescore(self, **options: Any) -> None:

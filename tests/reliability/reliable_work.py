@@ -20,7 +20,7 @@ from transformers import Qwen2ForCausalLM  # noqa: F401  # the children find it 
 
 from stage_runs import Recorder, make_config, make_pairs, make_pairs_of, prepare, without_clock
 from trimtab import store
-from trimtab.engine import checkpoint, memory, reference
+from trimtab.engine import allocation, checkpoint, reference
 from trimtab.engine.optim import AdamW
 from trimtab.engine.packing import Group
 from trimtab.engine.reference import ReferenceKey
@@ -302,8 +302,8 @@ def train_under_a_limit(tell: Tell, out: Path, model: Path, pack_tokens: int) ->
     reference_stage.main(
         set_up(make_config(out, model, engine={"pack_tokens": 300})), reporter=Recorder()
     )  # within the limit, and the same for both
-    memory.lean_allocation()
-    memory.give_back()
+    allocation.settle_allocation(lean=True)
+    allocation.give_back()
 
     def limit() -> None:
         status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

@@ -24,6 +24,7 @@ from trimtab.records import TokenPair, digest
 from trimtab.reporting.text import duration
 from trimtab.runtime import memory_fit, outlook_watch, set_up
 from trimtab.runtime.disk_use import DiskUse, disk_use
+from trimtab.runtime.memory_fit import Leaner
 from trimtab.runtime.outlook_words import heading
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.stages import prepare, reference, train
@@ -56,6 +57,7 @@ class EnginePlan:
     adapter: AdapterReach | None
     predicted_peak_bytes: int
     predicted_training_seconds: float
+    leaner: Leaner | None  # half of the memory, if that can be had
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"adapter": None if self.adapter is None else self.adapter.to_json()}
@@ -215,13 +217,14 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
     response_share = train_plan.response_tokens_per_epoch / max(1, train_plan.tokens_per_epoch)
     # a padded pack is a rectangle: every response with its prompt, as long as the longest
     padded_tokens = 2 * setup.config.train.batch_pairs * memory_fit.longest_sequence(pairs)
+    base = memory.held_bytes() if device.type != "cuda" else 0
     prediction = memory_fit.predict(
         setup,
         pack_tokens=min(fit.pack_tokens, padded_tokens if shape.eager_heads else train_plan.largest_batch_tokens),
         pairs=pairs,
         response_share=response_share,
         checkpointing=fit.checkpointing,
-        base=memory.held_bytes() if device.type != "cuda" else 0,
+        base=base,
     )
     seconds = memory.seconds(
         shape,
@@ -243,6 +246,9 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
         adapter=shape.reach,
         predicted_peak_bytes=prediction.peak,
         predicted_training_seconds=seconds,
+        leaner=memory_fit.leaner(
+            setup, fit, pairs=pairs, response_share=response_share, base=base, peak=prediction.peak
+        ),
     )
 
 
@@ -307,6 +313,7 @@ def lines(plan: Plan) -> list[str]:
         f"attention  {engine.attention}",
         f"predicted  peak memory {engine.predicted_peak_bytes / 1e9:.2f} GB, "
         f"training {duration(engine.predicted_training_seconds)}{each_seed}",
+        *_leaner_lines(engine),
         f"disk       {size(plan.disk.peak)} while it trains ({plan.disk.n_checkpoints} checkpoints of "
         f"{size(plan.disk.checkpoint)}), {size(plan.disk.finished)} afterwards{each_seed}",
         _milestone_line(plan),
@@ -323,6 +330,17 @@ def _outlook_lines(plan: Plan) -> list[str]:
     if plan.outlook is None:
         return []
     return [f"outlook    {heading(plan.outlook, plan.objective, learning_rate=plan.train.learning_rate)}"]
+
+
+def _leaner_lines(engine: EnginePlan) -> list[str]:
+    way = engine.leaner
+    if way is None:
+        return []
+    amount = "half of it" if way.peak <= engine.predicted_peak_bytes / 2 else "least"
+    keys = f"--engine.pack_tokens {way.pack_tokens}"
+    if way.checkpointing != engine.checkpointing:
+        keys += f" --engine.checkpointing {way.checkpointing}"
+    return [f"leaner     {amount}: {way.peak / 1e9:.2f} GB for about {way.more_time:.0%} more time ({keys})"]
 
 
 def _milestone_line(plan: Plan) -> str:

@@ -15,7 +15,7 @@ Dims: T packed tokens, K rows kept of an earlier pack, A heads, G key heads, D h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers.modeling_utils import AttentionInterface
 
 from trimtab.engine.flex import Flex
+from trimtab.engine.fused import Fusion
 from trimtab.engine.segments import AttentionOptions, KeyValues, Segments, Way
 from trimtab.engine.segmentwise import Segmentwise
 from trimtab.engine.trie import Branch
@@ -152,9 +153,10 @@ def _refuse_unknown(
 
 
 @contextmanager
-def packed_attention_in(model: Any) -> Iterator[None]:
+def packed_attention_in(model: Any, fusion: Fusion | None = None) -> Iterator[None]:
     """Within, `model` (a transformers model, not a PEFT wrapper) attends through `PACKED`; after, as it did before.
 
+    What lies between its products is computed by `fusion`, if there is one.
     Raises PackedAttentionError where the model's attention does not go through transformers' interface.
     """
     before = model.config._attn_implementation
@@ -167,7 +169,8 @@ def packed_attention_in(model: Any) -> Iterator[None]:
     if model.config._attn_implementation != PACKED:
         raise PackedAttentionError(f"{type(model).__name__} does not use transformers' attention interface")
     try:
-        yield
+        with fusion.active() if fusion else nullcontext():
+            yield
     finally:
         model.set_attn_implementation(before)
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import local
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def product(a_MK: Tensor, b_NK: Tensor) -> Tensor:
 
 
 def affine(a_MK: Tensor, b_NK: Tensor, bias_N: Tensor | None) -> Tensor:
-    """a · bᵀ + bias [M, N], a fresh tensor."""
+    """a · bᵀ + bias [M, N], a fresh tensor; M may be several dimensions."""
     return _onednn(a_MK, b_NK, bias_N) if _suits(a_MK, b_NK) else linear(a_MK, b_NK, bias_N)
 
 
@@ -65,6 +65,29 @@ def faster_linears() -> Iterator[None]:
             yield
     finally:
         _state.inside = False
+
+
+class Recipe(NamedTuple):
+    """How a tensor is made again: `make(*parts)`, from tensors that are kept anyway."""
+
+    make: Callable[..., Tensor]
+    parts: tuple[Tensor, ...]
+
+
+def remember(x: Tensor, make: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """`x`, with its recipe: a product that needs it for weight gradients alone keeps the parts in its place."""
+    x.recipe = Recipe(make, parts)  # type: ignore[attr-defined]
+    return x
+
+
+def recipe_of(x: Tensor) -> Recipe:
+    """As `remember` has it, or x itself."""
+    recipe: Recipe = getattr(x, "recipe", None) or Recipe(_itself, (x,))
+    return recipe
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
 
 
 @cache
@@ -116,18 +139,31 @@ class _FasterLinears(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is linear:
-            return _faster_linear(*args, **(kwargs or {}))
+            return faster_linear(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 
-def _faster_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # torch's names
-    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.dim() == 2 and input.dim() > 1
-    if not plain or not _suits(input.flatten(0, -2), weight) or torch.is_autocast_enabled("cpu"):
+def faster_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # torch's names
+    """`torch.nn.functional.linear` by the better library.
+
+    In the backward pass a weight's gradient is added to its `.grad` where that is there already; inputs that can be
+    made again (`remember`) are not kept.
+    """
+    plain = (
+        type(weight) in (Tensor, torch.nn.Parameter)
+        and weight.dim() == 2
+        and input.dim() > 1
+        and input.dtype == weight.dtype == torch.float32
+        and input.device.type == weight.device.type == "cpu"
+    )
+    if not plain or torch.is_autocast_enabled("cpu"):
         return linear(input, weight, bias)
-    if torch.is_grad_enabled():
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    if learns or (torch.is_grad_enabled() and _suits(input.flatten(0, -2), weight)):
+        make, parts = recipe_of(input) if learns else Recipe(_itself, ())
         apply: Callable[..., Tensor] = _Linear.apply
-        return apply(input, weight, bias)
-    return _onednn(input, weight, bias)
+        return apply(input, weight, bias, make, *(part.detach() for part in parts))
+    return affine(input, weight, bias)
 
 
 def _to_weight(grad_MN: Tensor, input_MK: Tensor) -> Tensor:
@@ -139,15 +175,32 @@ def _to_weight(grad_MN: Tensor, input_MK: Tensor) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # torch's names
-        ctx.save_for_backward(input, weight)
-        return _onednn(input, weight, bias)
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, make: Callable[..., Tensor], *parts: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(weight, *parts)
+        ctx.make = make
+        ctx.leaf = weight if weight.is_leaf else None  # what is saved may come back as another tensor, without `.grad`
+        return affine(input, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        wants_input, wants_weight, wants_bias = ctx.needs_input_grad
-        input, weight = ctx.saved_tensors  # torch's names
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wants_input, wants_weight, wants_bias, *others = ctx.needs_input_grad
+        weight, *parts = ctx.saved_tensors
         grad = grads[0].flatten(0, -2).contiguous()
-        to_input = product(grad, weight.T).view(input.shape) if wants_input else None
-        to_weight = _to_weight(grad, input.flatten(0, -2).contiguous()) if wants_weight else None
-        return to_input, to_weight, grad.sum(0) if wants_bias else None
+        to_input = product(grad, weight.T).view(*grads[0].shape[:-1], weight.shape[1]) if wants_input else None
+        to_weight = None
+        if wants_weight:
+            input_MK = ctx.make(*parts).flatten(0, -2).contiguous()
+            if ctx.leaf is not None and ctx.leaf.grad is not None:
+                _add_to_weight(ctx.leaf.grad, grad, input_MK)
+            else:
+                to_weight = _to_weight(grad, input_MK)
+        return to_input, to_weight, grad.sum(0) if wants_bias else None, *[None for _ in others]
+
+
+def _add_to_weight(gradient_NK: Tensor, grad_MN: Tensor, input_MK: Tensor) -> None:
+    if _suits(grad_MN.T, input_MK.T):
+        gradient_NK += _to_weight(grad_MN, input_MK)
+    else:
+        gradient_NK.addmm_(grad_MN.T, input_MK)

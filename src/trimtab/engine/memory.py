@@ -9,12 +9,13 @@
 Only the pack counts, not the batch. The activations are what autograd keeps of one decoder layer in transformers, per
 token and in numbers (counted with `torch.autograd.graph.saved_tensors_hooks` on Qwen2 and Llama): two norms keep
 3 hidden each, rotary and attention 3 queries and 2 keys, a gated MLP 4 intermediate, and packing copies 1 hidden and
-1 key. Architectures outside the attention interface (GPT-Neo) take the padded path and keep their scores besides.
+1 key. Where `engine.fused` computes them (fp32 on a CPU), norms keep 1 hidden each and a gated MLP 2 intermediate,
+attention 3 queries and 2 keys, and packing copies 1 key. Architectures outside the attention interface (GPT-Neo) take
+the padded path and keep their scores besides.
 """
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 
-from trimtab.engine import quantized, recompute
+from trimtab.engine import fused, quantized, recompute
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.head import chunk_rows, kept_rows
 from trimtab.engine.matmul import product
@@ -33,10 +34,12 @@ from trimtab.engine.optim import AT_ONCE
 # Freed blocks between live ones that the C allocator does not give back: a share of the activations.
 SLACK = {"cpu": 0.25, "mps": 0.1, "cuda": 0.1}
 AT_WORK = {"cpu": 60_000_000, "mps": 60_000_000, "cuda": 0}  # what the libraries take when they first compute
-LEAN_SLACK = 0.05  # where `lean_allocation` is on
+LEAN_SLACK = 0.05  # where `settle_allocation(lean=True)` is on
 EIGHT_BIT = 2 * (1 + 4 / 256)  # two moments, and a float for each block of 256
 FREE_SHARE = 0.6  # of free memory that a chosen pack budget may fill
-PACK_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # more than this gains nothing measurable on such a device
+PACK_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}  # more than this gains nothing measurable on such a device
+# tokens that take the time of what a pack costs by itself: packs of 2,048 gained 2 to 3 % over one pair (900) a pack
+PACK_COST = 40
 LEAST_PACK = 256  # tokens; most single pairs are longer
 
 
@@ -58,6 +61,7 @@ class Shape:
     layers_rerun: bool = True  # the architecture has layers that can run again in the backward pass
     eager_heads: int = 0  # heads whose score matrices are kept whole, where attention is not of the exchangeable kind
     quantized: int = 0  # weights in 4 bit
+    fused: bool = False  # norms and gated MLPs compute as in `engine.fused` on a CPU in fp32
 
     @classmethod
     def of(cls, model: Any) -> Shape:
@@ -81,6 +85,7 @@ class Shape:
             reach=AdapterReach.of(model),
             head_learns=all(p.requires_grad for p in model.get_output_embeddings().parameters()),
             layers_rerun=recompute.possible(model),
+            fused=fused.qualifies(model),
             eager_heads=0 if getattr(causal_lm_of(model), "_supports_attention_backend", True) else heads,
         )
 
@@ -124,6 +129,8 @@ class Shape:
 
     @property
     def _layer(self) -> int:
+        if self.fused:
+            return 2 * self.hidden + 3 * self.queries + 3 * self.keys + 2 * self.intermediate
         return 7 * self.hidden + 3 * self.queries + 3 * self.keys + 4 * self.intermediate
 
     def saved_activations(self, checkpointing: recompute.Mode) -> int:
@@ -135,7 +142,7 @@ class Shape:
                 return self.layers * self.hidden + self._layer
             case "selective":
                 products = 3 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.intermediate
-                return self.layers * products + self._layer - products + self.hidden
+                return self.layers * products + max(0, self._layer - products) + self.hidden
 
     @property
     def matmul_parameters(self) -> int:
@@ -183,10 +190,14 @@ def predict(
     `mixed`: beside fp32 weights there are copies of the layers' matrices in bfloat16.
     """
     size = dtype.itemsize
+    shape = replace(shape, fused=shape.fused and device.type == "cpu" and dtype == torch.float32)
     weight_size = 4 if shape.adapter else size  # adapters are kept in fp32
     scores = shape.eager_heads * longest_sequence * (1 if checkpointing == "on" else shape.layers)
     slack = LEAN_SLACK if checkpointing != "off" else SLACK[device.type]
-    activations = int(pack_tokens * (shape.saved_activations(checkpointing) + scores) * size * (1 + slack))
+    kept = shape.saved_activations(checkpointing) + scores
+    if mixed and not shape.adapter:  # inputs of products in bfloat16 beside what is fused
+        kept += shape.layers * (2 * shape.hidden + shape.queries + shape.intermediate) // 2
+    activations = int(pack_tokens * kept * size * (1 + slack))
     rows = int(pack_tokens * response_share)
     twice = checkpointing == "on" or not shape.head_learns  # no logits are kept until their coefficients are solved
     logit_rows = chunk_rows(shape.vocabulary, device) if twice else kept_rows(shape.vocabulary, shape.hidden, device)
@@ -271,35 +282,6 @@ def choose_pack_tokens(
     return fit(predict_peak, device=device, longest_group=longest_group, checkpointing="off", free=free).pack_tokens
 
 
-def lean_allocation() -> None:
-    """From here on blocks of a megabyte and more go back to the system when they are freed, in this whole process.
-
-    glibc keeps up to 32 MB in a heap, where holes between live blocks stay unused, most of all under an adapter, whose
-    temporary results are as large as what is kept. Costs page faults: with checkpointing a step of the 60M shape takes
-    twice its time (`benchmarks/RESULTS.md`), not 4 / 3. No effect elsewhere.
-    """
-    if sys.platform != "linux":
-        return
-    try:
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-    except (OSError, AttributeError):  # another C library
-        return
-
-
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-
-
-def give_back() -> None:
-    """Returns to the system what the C library holds between live blocks, where it can (glibc).
-
-    Packs of changing sizes leave holes: after nine steps of the 60M shape the peak stood 19 % above that of the first,
-    6 % with this after each step. The pages are asked for again, which costs 2 to 3 % of such a step.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out. On a CPU torch raises a RuntimeError and numpy a MemoryError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -332,15 +314,18 @@ def seconds(
     response_share: float,
     speed: float,
     checkpointing: recompute.Mode = "off",
+    pack_tokens: int | None = None,
 ) -> float:
-    """Time of training on `tokens` at `speed` operations a second (see `matmul_speed`).
+    """Time of training on `tokens` at `speed` operations a second (see `matmul_speed`), in packs of a size.
 
     Backward is twice the forward, or once where the weights are frozen; layers that run again cost one forward more.
     """
     passes = 2 if shape.adapter else 3
     block = (passes + (checkpointing == "on")) * 2 * shape.matmul_parameters
     head = (3 if shape.head_learns else 2) * 2 * shape.hidden * shape.vocabulary * response_share
-    return tokens * (block + head) / (speed * 0.5)  # half of a large product's speed: small ones and elementwise work
+    pack = 0.0 if pack_tokens is None else PACK_COST / pack_tokens
+    # half of a large product's speed: there are small ones and elementwise work
+    return tokens * (block * (1 + pack) + head) / (speed * 0.5)
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

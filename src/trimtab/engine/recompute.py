@@ -78,12 +78,12 @@ def _contexts(mode: Mode) -> tuple[AbstractContextManager[Any], AbstractContextM
     """Around a layer's two runs. The second has torch's function modes of the first, which a backward pass called
     within such a mode runs without: the same products have to be computed by the same library."""
     first, second = _selective(_checkpoint_policy) if mode == "selective" else (nullcontext(), nullcontext())
-    return first, _with_modes(second, _modes())
+    return first, _with_modes(second, function_modes())
 
 
 # torch has no hints for these
 _selective: Callable[..., Any] = create_selective_checkpoint_contexts
-_modes: Callable[[], list[Any]] = _get_current_function_mode_stack
+function_modes: Callable[[], list[Any]] = _get_current_function_mode_stack
 
 
 @contextmanager

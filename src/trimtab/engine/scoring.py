@@ -34,6 +34,7 @@ from trimtab.engine.attention import (
     ways_for,
     why_no_gradient,
 )
+from trimtab.engine.fused import Fusion
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
 from trimtab.engine.mixed import exact_weights, mixed_linears
@@ -90,6 +91,7 @@ class Scorer:
         self.head: Head | OwnLogits | ScoreHead = OwnLogits()
         self.shares_prompts = False
         self._ways: tuple[Way, ...] = ()
+        self._fusion = Fusion()
         self._base = causal_lm_of(model)
         self._exact = exact_weights(self._base)
         self._wanted = packed
@@ -157,7 +159,8 @@ class Scorer:
     def attention(self) -> Iterator[None]:
         """The model's attention switched over for packs, and back. Hold it around forward and backward together when
         activations are checkpointed: the backward pass runs the layers again."""
-        with self._linears(), packed_attention_in(self._base) if self.layout == "packed" else nullcontext():
+        is_packed = self.layout == "packed"
+        with self._linears(), packed_attention_in(self._base, self._fusion) if is_packed else nullcontext():
             yield
 
     def _linears(self) -> AbstractContextManager[None]:
@@ -376,13 +379,17 @@ class Scorer:
                 return ""
             logger.warning("attention by %s is not used: %s", way.name, reason)
         self._ways = (plain,)
-        return self._why_not_packed(pack, truth_N, tolerance)
+        self._fusion = Fusion.of(self.model, rerun=bool(self._checkpointed))
+        if reason := self._why_not_packed(pack, truth_N, tolerance):
+            self._fusion = Fusion()
+            reason = self._why_not_packed(pack, truth_N, tolerance)
+        return reason
 
     def _why_not_packed(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> str:
         name = type(self._base).__name__
         neighbours, watch_rows = self_check_packs.with_other_neighbours(pack)
         try:
-            with self._linears(), packed_attention_in(self._base):
+            with self._linears(), packed_attention_in(self._base, self._fusion):
                 packed_N, neighbour_N = self._numbers(self._packed(pack)), self._numbers(self._packed(neighbours))
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
             text = first_line(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from trimtab.engine import memory, recompute
 from trimtab.records import TokenPair
@@ -28,6 +29,49 @@ def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Leaner:
+    """Another way to train, in less memory: its peak in bytes, and how much more time it takes, as a share."""
+
+    pack_tokens: int
+    checkpointing: recompute.Mode
+    peak: int
+    more_time: float
+
+
+def leaner(
+    setup: RunSetup, fit: memory.Fit, *, pairs: Sequence[TokenPair], response_share: float, base: int, peak: int
+) -> Leaner | None:
+    """The quickest way with at most half of `peak`, or else the one with the least; None where none needs less."""
+    longest = max(pair.n_tokens for pair in pairs)
+    sizes = [fit.pack_tokens]
+    while sizes[-1] > max(longest, memory.LEAST_PACK):
+        sizes.append(max(sizes[-1] // 2, longest))
+    modes = recompute.MODES if setup.memory_shape.layers_rerun else ("off",)
+
+    def time(pack_tokens: int, mode: recompute.Mode) -> float:
+        return memory.seconds(
+            setup.memory_shape,
+            tokens=1,
+            response_share=response_share,
+            speed=1.0,
+            checkpointing=mode,
+            pack_tokens=pack_tokens,
+        )
+
+    def way(pack_tokens: int, mode: recompute.Mode) -> Leaner:
+        prediction = predict(
+            setup, pack_tokens=pack_tokens, pairs=pairs, response_share=response_share, checkpointing=mode, base=base
+        )
+        more_time = time(pack_tokens, mode) / time(fit.pack_tokens, fit.checkpointing) - 1
+        return Leaner(pack_tokens, mode, prediction.peak, more_time)
+
+    ways = [way(size, mode) for size in sizes for mode in modes]
+    small = [way for way in ways if way.peak <= peak / 2]
+    best = min(small, key=lambda way: way.more_time) if small else min(ways, key=lambda way: way.peak)
+    return best if best.peak < peak else None
+
+
 def predict(
     setup: RunSetup,
     *,
@@ -38,8 +82,9 @@ def predict(
     base: int = 0,
 ) -> memory.Prediction:
     """`memory.predict` of this run. `response_share`: of a pack's tokens; `base`: bytes held before the model is."""
+    shape = setup.memory_shape
     return memory.predict(
-        setup.memory_shape,
+        replace(shape, fused=False) if setup.config.engine.packed == "off" or shape.eager_heads else shape,
         dtype=setup.dtype,
         device=setup.device,
         pack_tokens=pack_tokens,

@@ -33,6 +33,7 @@ from trimtab.engine import (
     optim,
     reference,
 )  # fmt: skip
+from trimtab.engine.allocation import give_back, settle_allocation
 from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.order import Order, started_steps
 from trimtab.engine.scoring import Scorer
@@ -64,7 +65,7 @@ from trimtab.runtime.symptom_watch import watch_from
 from trimtab.runtime.training_state import TrainingState
 
 CHECKPOINTS_A_RUN = 10  # of 2.5 s beside steps of 19 s: .1 to 3.2 % of the time (`benchmarks/checkpoints.py`)
-GIVE_BACK_EVERY = 8  # steps; each costs 2 to 3 % of one where memory goes back to the system (`memory.give_back`)
+GIVE_BACK_EVERY = 8  # steps; each costs 2 to 3 % of one where memory goes back to the system (`allocation.give_back`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,8 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     fit = memory_fit.fit(setup, pairs=pairs)
     # what an out-of-memory error left of the packs, a resumed run keeps: the same packs give the same bits
     pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or fit.pack_tokens
+    settle_allocation(lean=fit.checkpointing != "off")
     if fit.checkpointing != "off":
-        memory.lean_allocation()
         reporter.say(f"train: activation checkpointing is {fit.checkpointing}: less memory, more time")
     disk.require_space(folder.checkpoints, int(1.2 * disk_use(setup, pairs=pairs, n_heldout=len(heldout)).peak))
     model, tokenizer = load_trainable(setup)
@@ -252,7 +253,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             advance(1, **figures, **others.words())
             _take_milestone(training, stop)
             if training.step % GIVE_BACK_EVERY == 0:
-                memory.give_back()
+                give_back()
             if training.step % save_every == 0:
                 training.save()
         if training.checkpoint_step != training.step:
