@@ -191,7 +191,7 @@ def predict(
     """
     size = dtype.itemsize
     shape = replace(shape, fused=shape.fused and device.type == "cpu" and dtype == torch.float32)
-    weight_size = 4 if shape.adapter else size  # adapters are numbers in fp32
+    weight_size = 4 if shape.adapter else size  # adapters are kept in fp32
     scores = shape.eager_heads * longest_sequence * (1 if checkpointing == "on" else shape.layers)
     slack = LEAN_SLACK if checkpointing != "off" else SLACK[device.type]
     numbers = shape.saved_activations(checkpointing) + scores
@@ -199,7 +199,7 @@ def predict(
         numbers += shape.layers * (2 * shape.hidden + shape.queries + shape.intermediate) // 2
     activations = int(pack_tokens * numbers * size * (1 + slack))
     rows = int(pack_tokens * response_share)
-    twice = checkpointing == "on" or not shape.head_learns  # no logits are numbers until their coefficients are solved
+    twice = checkpointing == "on" or not shape.head_learns  # no logits are kept until their coefficients are solved
     logit_rows = chunk_rows(shape.vocabulary, device) if twice else kept_rows(shape.vocabulary, shape.hidden, device)
     head = 4 * min(rows, logit_rows) * shape.vocabulary + 3 * size * rows * shape.hidden
     layer = size * (pack_tokens * 2 * (shape.hidden + shape.intermediate) + shape.hidden * shape.intermediate)
