@@ -712,8 +712,8 @@ def test_a_real_model_on_real_pairs(shared_data: Path, tmp_path: Path, adapter: 
     config = configuration.resolve(
         {
             "model": str(shared_data / "models" / "stories260K"),
-            "data": {"source": str(source), "limit": 60, "max_rejected": 1.0, "max_prompt_tokens": 96,
-                     "max_response_tokens": 96},
+            "data": {"source": str(source), "limit": 60, "sample": "first", "max_rejected": 1.0,
+                     "max_prompt_tokens": 96, "max_response_tokens": 96},
             "adapter": adapter,
             "train": {"max_steps": 6, "batch_pairs": 8, "learning_rate": 1e-3},
             "engine": {"threads": 1, "device": "cpu"},

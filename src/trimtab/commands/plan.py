@@ -340,7 +340,7 @@ def _leaner_lines(engine: EnginePlan) -> list[str]:
     keys = f"--engine.pack_tokens {way.pack_tokens}"
     if way.checkpointing != engine.checkpointing:
         keys += f" --engine.checkpointing {way.checkpointing}"
-    return [f"leaner     {amount}: {way.peak / 1e9:.2f} GB for about {way.more_time:.0%} more time ({keys})"]
+    return [f"leaner     {amount}: {way.peak / 1e9:.2f} GB for {way.more_time:.0%} more time ({keys})"]
 
 
 def _milestone_line(plan: Plan) -> str:

@@ -339,6 +339,7 @@ def add_adapter(
     """base + scaling · (x · downᵀ) · upᵀ, written over `base` [..., N]; x [..., K], R the adapter's rank."""
     make, parts = recipe_of(x)
     parts = tuple(part.detach() for part in parts)
+    in_place = in_place and not base._is_view()  # another function's result seen through a view is not written over
     out: Tensor = _Adapter.apply(base, x, down_RK, up_NR, scaling, in_place, make, *parts)  # type: ignore[no-untyped-call]
     return out
 
