@@ -158,7 +158,7 @@ def test_two_steps_on_a_real_model(tmp_path: Path, pairs: Path, capsys: pytest.C
     out = tmp_path / "run"
     code, _, said = call(
         ["run", "--model", REAL, "--data", pairs, "--data.limit", "8", "--adapter", "lora", "--benchmark", "none",
-         "--out", out, "--quiet", *SHORT],
+         "--out", out, "--quiet", *SHORT, "--engine.dtype", "float32"],
         capsys,
     )  # fmt: skip
     assert code == 0, said
