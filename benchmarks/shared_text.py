@@ -6,7 +6,8 @@
 Two cases on one model with its real weights, each a whole optimizer step (gradient, clip, update) of which every pair
 is active:
 
-    ranked   a prompt of 140 tokens with four completions of 150 to 320, and the six pairs that they make
+    ranked   a prompt of 140 tokens with four completions of 150 to 320, and the six pairs that they make, cut from
+             the file's texts
     real     16 pairs of a file, in the batches that each build makes of it with its defaults
 
 Writes `shared_text.json` (every single measurement) and `SHARED_TEXT.md`. With `--worker` it is the side that measures:
@@ -19,7 +20,6 @@ import argparse
 import itertools
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -47,7 +47,7 @@ def main() -> None:
         return
     sys.path.insert(0, str(HERE.parent / "src"))  # this build's order, whatever is installed
     began, commit = datetime.now(UTC), machine.commit()
-    batches = {"ranked": _ranked(), "real": _real(options)}
+    batches = {"ranked": _ranked(options), "real": _real(options)}
     rows: list[dict[str, Any]] = []
     with _side(options, options.earlier) as earlier, _side(options, HERE.parent / "src") as this:
         sides = dict(zip(SIDES, (earlier, this), strict=True))
@@ -83,14 +83,20 @@ def _options() -> argparse.Namespace:
 # --- what is computed ------------------------------------------------------------------------------------------------
 
 
-def _ranked() -> dict[str, list[list[TokenIds]]]:
-    """The same pairs for both builds."""
-    generator = random.Random(0)
+def _ranked(options: argparse.Namespace) -> dict[str, list[list[TokenIds]]]:
+    """The same pairs for both builds: stretches of the file's responses. Of tokens drawn by chance a model with real
+    weights is so unsure that rounding alone exceeds what the self-check allows."""
+    from transformers import AutoTokenizer
+
+    rows = (json.loads(line) for line in options.pairs_file.read_text(encoding="utf-8").splitlines())
+    text = " ".join(dict.fromkeys(row["chosen"] for row in itertools.islice(rows, 4_000)))
+    stream = iter(AutoTokenizer.from_pretrained(options.model)(text, add_special_tokens=False).input_ids)
 
     def ids(n: int) -> tuple[int, ...]:
-        return tuple(generator.randrange(100, 40_000) for _ in range(n))
+        return tuple(itertools.islice(stream, n))
 
     prompt, completions = ids(140), [ids(n) for n in (150, 205, 260, 320)]
+    assert len(completions[-1]) == 320, "the file's texts are too short"
     pairs = [(prompt, a, b) for a, b in itertools.combinations(completions, 2)]
     return {side: [pairs] for side in SIDES}
 
