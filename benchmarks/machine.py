@@ -87,6 +87,10 @@ def _words() -> list[str]:
         "--model": "MODEL",
         "--out": "FOLDER",
         "--baseline": "CHECKOUT",
+        "--earlier": "EARLIER",
+        "--texts": "PAIRS",
+        "--llama-python": "PYTHON",
+        "--gguf": "FILE",
     }
     return [hidden.get(words[i - 1], word) if i else word for i, word in enumerate(words)]
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from trimtab import objectives
-from trimtab.engine import allocation, gradient, models
+from trimtab.engine import gradient, models
 from trimtab.engine import memory as needs
 from trimtab.engine.optim import AdamW
 from trimtab.engine.scoring import Scorer
@@ -46,7 +48,8 @@ class Stepper:
         self.objective = objectives.make("apo_hinge_zero")
         self.optimizer = AdamW(self.model, weight_decay=0.0)
         models.lean_embedding(self.model)
-        allocation.settle_allocation(lean=checkpointing != "off")
+        if find_spec("trimtab.engine.allocation"):  # an earlier build, taking turns, has none
+            import_module("trimtab.engine.allocation").settle_allocation(lean=checkpointing != "off")
         self.rescore(checkpointing=checkpointing, **({"mixed": True} if dtype == "mixed" else {}))
 
     def rescore(self, **options: Any) -> None:
