@@ -25,13 +25,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.prompt_shortening import last_turn, shorter_prompts
 from trimtab.data.rendering import DEFAULT_VARIABLES, NO_ARGUMENTS, Arguments, Form, PlainForm, TemplateForm
 from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
+from trimtab.data.tokenizer_identity import first_ids, tokenizer_identity
 from trimtab.data.tools import is_written, refuse_unwritten, refuse_unwritten_tools
 from trimtab.data.turn_end import TurnEnd, find_turn_end
 from trimtab.errors import DataError, ModelError
@@ -78,7 +79,7 @@ class ChatTemplate:
         plain = tokenizer.chat_template is None
         form = PlainForm() if plain else TemplateForm.probe(tokenizer, variables=variables)
         turn_end = find_turn_end(tokenizer, form, generation_end_ids=generation_end_ids)
-        return cls(tokenizer, form, turn_end, embedding_rows, _first_ids(tokenizer) if plain else ())
+        return cls(tokenizer, form, turn_end, embedding_rows, first_ids(tokenizer) if plain else ())
 
     @property
     def end_id(self) -> int:
@@ -351,7 +352,7 @@ class ChatTemplate:
         probe = (Message("user", "Hi, 12 é?\n"), Message("assistant", " Yes. "), Message("user", "Why"))
         return digest(
             {
-                "tokenizer": _tokenizer_identity(self.tokenizer),
+                "tokenizer": tokenizer_identity(self.tokenizer),
                 "form": self.form.identity,
                 "first_ids": self._first_ids,
                 "end_id": self.end_id,
@@ -395,24 +396,3 @@ def _behind(prompt: str, whole: str) -> str:
     raise RowFaultError(
         Reason.TEMPLATE_REFUSED, "with this response the template renders another prompt (reasoning marks in the text?)"
     )
-
-
-def _first_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """What the tokenizer itself puts in front of a text; what it may put behind one is left out."""
-    bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    ids_with_frame: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
-    start = next((at for at in range(len(ids_with_frame)) if ids_with_frame[at : at + len(bare)] == bare), 0)
-    return tuple(ids_with_frame[:start])
-
-
-_CALL_STATE = ("truncation", "padding")  # what a call may leave behind in a tokenizer
-
-
-def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What decides a tokenizer's ids."""
-    identity: dict[str, Any] = {"special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()}}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return identity | {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
-    pipeline = json.loads(backend.to_str())
-    return identity | {"backend": {part: value for part, value in pipeline.items() if part not in _CALL_STATE}}

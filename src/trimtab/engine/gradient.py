@@ -29,7 +29,8 @@ from trimtab.engine.batch_result import BatchResult, any_of_equal
 from trimtab.engine.finite import name_list
 from trimtab.engine.packing import Group, Pack, Span, Unit, lay_out
 from trimtab.engine.response_sums import rows_and_owners, sum_by_response
-from trimtab.engine.scoring import PromptStates, Scorer, States
+from trimtab.engine.scoring import Scorer
+from trimtab.engine.states import PromptStates, States
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
 from trimtab.records import TokenPair

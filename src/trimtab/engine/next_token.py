@@ -23,7 +23,8 @@ from trimtab.engine import adapters, models
 from trimtab.engine.head import Head, OwnLogits, chunk_rows
 from trimtab.engine.packing import Group, Pack, Span, pack_groups
 from trimtab.engine.score_head import ScoreHead
-from trimtab.engine.scoring import Scorer, States
+from trimtab.engine.scoring import Scorer
+from trimtab.engine.states import States
 from trimtab.errors import NumericsError
 from trimtab.records import TokenPair
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -44,32 +43,10 @@ from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack_groups
 from trimtab.engine.response_sums import rows_and_owners
 from trimtab.engine.score_head import ScoreHead
 from trimtab.engine.screening import Prompts
+from trimtab.engine.states import PromptStates, States
 from trimtab.errors import ModelError
 
 logger = logging.getLogger("trimtab")
-
-
-@dataclass(frozen=True, slots=True)
-class States:
-    """A pack's forward pass up to the head: [N, H], one row a target (logits [N, V] under `OwnLogits`); N targets.
-
-    `prompt_states`, if asked for: what responses can be computed behind, see `Scorer.states_behind`.
-    """
-
-    hidden_NH: Tensor
-    targets_N: Tensor
-    prompt_states: PromptStates | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PromptStates:
-    """A pack whose prompts are still there: keys and values of each layer, and the last hidden states [T, H].
-
-    With gradients enabled they are part of the pack's graph: responses behind them can be learnt from too.
-    """
-
-    key_values: KeyValues
-    hidden_TH: Tensor
 
 
 class Scorer:
