@@ -112,7 +112,7 @@ def _weights(name: str) -> dict[str, float]:
             weight = math.nan
         if not (part and colon and math.isfinite(weight)) or part in weights:
             raise ConfigError(
-                f"objective {name!r}: {text.strip()!r} is no objective with its weight, or is there twice",
+                f"objective {name!r}: {text.strip()!r} is not the name of an objective and its weight, each name once",
                 remedy='a mixture is written "apo_zero:1,sft:0.2"',
             )
         weights[part] = weight
