@@ -40,8 +40,7 @@ def test_run_without_words_is_the_wind_tunnel_and_winrate_reads_its_verdicts(tmp
     run = trimtab.run(out=str(tmp_path / "run"), **DIALS)
     assert run.folder == tmp_path / "run"
     assert (run.model / "model.safetensors").is_file()
-    assert run.report is not None
-    assert run.report["benchmark"]["name"] == "windtunnel"
+    assert run.report()["benchmark"]["name"] == "windtunnel"
     again = trimtab.run(tmp_path / "run" / "config.json", out=str(tmp_path / "run"))
     assert again == run
     told = trimtab.winrate(run.folder / "verdicts" / "windtunnel.unbiased.json")
@@ -66,16 +65,15 @@ def test_train_with_pairs_as_values(tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["loss"] == pytest.approx(2 * 0.5, abs=1e-5)
     assert json.loads((run.folder / "data/audit.json").read_text())["rows"] == 24
-    assert run.report is not None
-    assert run.report["benchmark"] is None
+    assert run.report()["benchmark"] is None
 
 
 def test_the_same_values_are_the_same_source(tmp_path: Path) -> None:
-    from trimtab.api import _source
+    from trimtab.api.sources import pair_source
 
-    assert _source(some_pairs()) == _source(tuple(some_pairs()))
-    assert _source(some_pairs()) != _source(some_pairs(23))
-    assert _source(tmp_path / "mine.jsonl") == str(tmp_path / "mine.jsonl")
+    assert pair_source(some_pairs()) == pair_source(tuple(some_pairs()))
+    assert pair_source(some_pairs()) != pair_source(some_pairs(23))
+    assert pair_source(tmp_path / "mine.jsonl") == str(tmp_path / "mine.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +135,8 @@ def test_the_documented_objective_trains_under_its_own_name(
     section = json.loads((run.folder / "config.json").read_text())["objective"]
     assert (section["name"], section["python_class"]) == ("SquaredHinge", "losses.SquaredHinge")
     assert section["values"] == {"beta": 0.1, "margin": 0.5}
-    assert run.report["objective"]["name"] == "SquaredHinge"
-    assert run.report["reproduce"]["from_file"] is None
+    assert run.report()["objective"]["name"] == "SquaredHinge"
+    assert run.report()["reproduce"]["from_file"] is None
     assert "SquaredHinge (beta 0.1, margin 0.5)" in (run.model / "README.md").read_text(encoding="utf-8")
     assert "SquaredHinge" in (run.folder / "report.html").read_text(encoding="utf-8")
 
@@ -168,8 +166,7 @@ def test_ones_own_objective_trains_as_the_same_formula_of_ours(tmp_path: Path) -
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0][0] == pytest.approx(math.log(2), abs=1e-5)
-    assert own.report is not None
-    assert own.report["objective"]["source"] == f"{__name__}.OwnDpo"
+    assert own.report()["objective"]["source"] == f"{__name__}.OwnDpo"
     weights = [load_file(run.model / "model.safetensors") for run in (ours, own)]
     assert all((tensor - weights[1][name]).abs().max() < 1e-5 for name, tensor in weights[0].items())
 
@@ -192,8 +189,7 @@ def test_a_stopped_run_goes_on_with_an_equal_value_only(tmp_path: Path, monkeypa
     with pytest.raises(ConfigError, match=r"objective\.values\.sft_weight"):
         train(trimtab.Modified(OwnDpo(beta=0.3), sft_weight=0.2))
     run = train(trimtab.Modified(OwnDpo(beta=0.3), sft_weight=0.1))
-    assert run.report is not None
-    assert run.report["objective"]["parameters"] == {"beta": 0.3, "sft_weight": 0.1}
+    assert run.report()["objective"]["parameters"] == {"beta": 0.3, "sft_weight": 0.1}
 
 
 def test_objectives_that_cannot_be_trained_with_are_refused_by_name(tmp_path: Path) -> None:

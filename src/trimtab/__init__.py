@@ -3,7 +3,7 @@
     import trimtab
 
     run = trimtab.train("Qwen/Qwen2.5-0.5B-Instruct", pairs="pairs.jsonl", objective=trimtab.ApoHingeZero(margin=1.0))
-    told = trimtab.winrate("annotations.json")
+    run.metrics.plot(x="step", y="loss")
 
 Importing this costs no torch; names are loaded when they are first used.
 """
@@ -29,14 +29,17 @@ __all__ = [
     "ApoHingeZero",
     "ApoZero",
     "BcoPair",
+    "Callback",
     "Discopop",
     "Dpo",
     "DpoHinge",
     "Dpop",
+    "End",
     "ExoPair",
     "Ipo",
     "MarginSigmoid",
     "Message",
+    "Milestone",
     "Mixture",
     "Modified",
     "NcaPair",
@@ -44,28 +47,36 @@ __all__ = [
     "Orpo",
     "Pair",
     "Repo",
+    "Report",
     "Robust",
     "Run",
     "Sft",
     "SigmoidNorm",
     "Simpo",
     "SppoHard",
+    "Step",
+    "Sweep",
     "TokenPair",
     "TrimtabError",
     "Verdict",
+    "compare",
+    "judge",
     "run",
+    "sweep",
     "train",
     "winrate",
 ]
 
 _HOMES = {
     **dict.fromkeys(("Answer", "Message", "Pair", "TokenPair", "Verdict"), "trimtab.records"),
-    **dict.fromkeys(("Run", "run", "train", "winrate"), "trimtab.api"),
+    **dict.fromkeys(("Callback", "End", "Milestone", "Step"), "trimtab.callbacks"),
+    **dict.fromkeys(("Report", "Run", "Sweep", "compare", "judge", "run", "sweep", "train", "winrate"), "trimtab.api"),
     "TrimtabError": "trimtab.errors",
 }
 
 if TYPE_CHECKING:
-    from trimtab.api import Run, run, train, winrate
+    from trimtab.api import Report, Run, Sweep, compare, judge, run, sweep, train, winrate
+    from trimtab.callbacks import Callback, End, Milestone, Step
     from trimtab.errors import TrimtabError
     from trimtab.objectives import (
         Aot,

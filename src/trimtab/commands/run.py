@@ -5,17 +5,18 @@ Each stage skips what it has already made from the same inputs, so running again
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab import store
+from trimtab.callbacks import Callback
 from trimtab.commands import doctor, plan
 from trimtab.config import Config, default_of, files, keys, to_json
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
-from trimtab.runtime import resuming, training_inputs
+from trimtab.runtime import listeners, resuming, training_inputs
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import judge_setup
 from trimtab.runtime.model_loading import require_extras
@@ -28,7 +29,14 @@ INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads"})
 EVALUATION = ("generate.", "benchmark.", "judge.")
 
 
-def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_anyway: bool = False) -> Folder:
+def main(
+    config: Config,
+    *,
+    reporter: Reporter,
+    resume: bool = False,
+    resume_anyway: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Folder:
     """Run every stage; returns the folder that holds the report."""
     setup = set_up(config)
     folder = setup.folder
@@ -37,7 +45,8 @@ def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_any
     judge_setup.require(setup)
     with hold_run_folder(setup, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(setup, reporter=reporter):
-            _pipeline(single, reporter, resume_anyway)
+            with listeners.until_the_end(single, callbacks):
+                _pipeline(single, reporter, resume_anyway, callbacks)
         if config.seeds > 1:
             report.main(setup, reporter=reporter)
     reporter.say(f"report: {folder.report('html')}")
@@ -157,10 +166,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _pipeline(setup: RunSetup, reporter: Reporter, resume_anyway: bool) -> None:
+def _pipeline(setup: RunSetup, reporter: Reporter, resume_anyway: bool, callbacks: Sequence[Callback]) -> None:
     prepare.main(setup, reporter=reporter)
     reference.main(setup, reporter=reporter)
-    train.main(setup, reporter=reporter, resume_anyway=resume_anyway)
+    train.main(setup, reporter=reporter, resume_anyway=resume_anyway, callbacks=callbacks)
     generate.main(setup, reporter=reporter)
     judge.main(setup, reporter=reporter)
     report.main(setup, reporter=reporter)

@@ -11,7 +11,7 @@ refused by name.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +107,16 @@ def merge(base: Any, adapter: AdapterFolder) -> Any:
     with quiet_peft():
         peft_model = PeftModel.from_pretrained(base, str(adapter.folder)).eval()
     finite.refuse_weights(peft_model, str(adapter.folder))  # by the adapter's own tensor, before it is folded in
+    return fold(peft_model, shapes, subject=f"{adapter.folder}: merged into {adapter.base}, this adapter")
+
+
+def fold(peft_model: Any, names: Iterable[str], *, subject: str) -> Any:
+    """A PEFT model's base with its active adapters merged in, in place. `names`: of the adapters' tensors.
+
+    Raises ModelError, about `subject`, as `merge` does.
+    """
     expected = _probe_logits(peft_model)
-    if any("embed" in name or "lm_head" in name for name in shapes):
+    if any("embed" in name or "lm_head" in name for name in names):
         _untie(peft_model)
     model = peft_model.merge_and_unload().eval()
     _declare_tie(model)
@@ -116,8 +124,7 @@ def merge(base: Any, adapter: AdapterFolder) -> Any:
     gap = float((actual - expected).abs().max() / expected.abs().max().clamp(min=1.0))
     if gap > _MERGE_GAP[next(model.parameters()).dtype]:
         raise ModelError(
-            f"{adapter.folder}: merged into {adapter.base}, this adapter gives another model (logits off by {gap:.1g} "
-            "of their size)",
+            f"{subject} gives another model (logits off by {gap:.1g} of their size)",
             remedy="Merge it with the library that trained it, compare the answers, and name the merged folder.",
         )
     return model

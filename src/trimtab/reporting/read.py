@@ -113,7 +113,8 @@ class Screening:
 class Selection:
     """`selection.json`: which milestone is the model, why, and what held-out pairs said of each.
 
-    `warning` is None also where an older version wrote the file, which had none.
+    `warning` and `ended` (before its planned last step, and by whom) are None also where an older version wrote the
+    file, which had none.
     """
 
     picked: int
@@ -122,6 +123,7 @@ class Selection:
     rule: str
     drift_note: str | None
     warning: str | None
+    ended: str | None
     lost: tuple[int, ...]
     milestones: tuple[MilestoneNumbers, ...]
     document: Mapping[str, Any]
@@ -130,7 +132,8 @@ class Selection:
     def from_json(cls, tree: Mapping[str, Any]) -> Selection:
         return cls(
             tree["picked"], tree["last"], tree["why"], tree["rule"], tree["drift_note"], tree.get("warning"),
-            tuple(tree["lost"]), tuple(MilestoneNumbers.from_json(row) for row in tree["milestones"]), tree,
+            tree.get("ended"), tuple(tree["lost"]),
+            tuple(MilestoneNumbers.from_json(row) for row in tree["milestones"]), tree,
         )  # fmt: skip
 
 

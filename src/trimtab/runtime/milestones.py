@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ def steps(order: Order) -> tuple[int, ...]:
 
 def n_with_weights(select: SelectSection, order: Order, *, n_heldout: int) -> int:
     """Milestones whose weights are on the disk until the pick."""
-    return sum(_keeps_weights(select, order, step) for step in steps(order)) if n_heldout else 0
+    return sum(_keeps_weights(select, step, last=order.steps) for step in steps(order)) if n_heldout else 0
 
 
-def _keeps_weights(select: SelectSection, order: Order, step: int) -> bool:
+def _keeps_weights(select: SelectSection, step: int, *, last: int) -> bool:
     """The last step's are in memory when the pick is made, and in the last checkpoint."""
-    return select.keep or (select.by == "held_out" and step < order.steps)
+    return select.keep or (select.by == "held_out" and step < last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Selection:
     """Which milestone became the model and why, with the numbers of all: `selection.json`.
 
     `drift_note` says what drift is; `warning` is None where nothing speaks against the pick; `lost` are milestones that
-    are gone or damaged.
+    are gone or damaged; `ended` says why `last` is not the step that was planned, if it is not.
     """
 
     by: str
@@ -80,6 +80,7 @@ class Selection:
     warning: str | None
     lost: tuple[int, ...]
     milestones: tuple[selection.MilestoneNumbers, ...]
+    ended: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -93,21 +94,34 @@ class Selection:
             "drift_note": self.drift_note,
             "warning": self.warning,
             "lost": list(self.lost),
+            "ended": self.ended,
             "milestones": [row.to_json() for row in self.milestones],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Milestones:
-    """Those of one run. Without held-out pairs there are none."""
+    """Those of one run. Without held-out pairs there are none. `early_end`: the step before the planned last one after
+    which training was ended, and by whom."""
 
     setup: RunSetup
     order: Order
     heldout: Sequence[TokenPair]
+    early_end: tuple[int, str] | None = None
+
+    @property
+    def last(self) -> int:
+        """The step that training ends with."""
+        return self.order.steps if self.early_end is None else self.early_end[0]
 
     @property
     def steps(self) -> tuple[int, ...]:
-        return steps(self.order) if self.heldout else ()
+        earlier = (step for step in steps(self.order) if step < self.last)
+        return (*earlier, self.last) if self.heldout else ()
+
+    def ended(self, step: int, *, by: str) -> Milestones:
+        """The same with `step` as the last."""
+        return replace(self, early_end=(step, by))
 
     def due(self, step: int) -> bool:
         """Whether the policy after `step` updates is a milestone that is not on disk yet."""
@@ -123,7 +137,7 @@ class Milestones:
         """Keep the evidence and, where it may be needed, the model; `save` writes it into a folder."""
 
         def write(into: Path) -> None:
-            if _keeps_weights(self.setup.config.select, self.order, step):
+            if _keeps_weights(self.setup.config.select, step, last=self.last):
                 save(into)
             store.write_json(into / _EVIDENCE, {"step": step, "epoch": self.order.epochs_done(step)} | evidence)
 
@@ -131,11 +145,16 @@ class Milestones:
 
     def pick(self, untrained: Mapping[str, Any] | None) -> Selection:
         """The choice with all of its numbers. `untrained`: held-out rewards and losses from before training."""
-        by, last, ids = self.setup.config.select.by, self.order.steps, tuple(pair.id for pair in self.heldout)
+        by, last, ids = self.setup.config.select.by, self.last, tuple(pair.id for pair in self.heldout)
+        ended = None
+        if self.early_end is not None:
+            ended = f"training was ended after step {last} of {self.order.steps} by {self.early_end[1]}"
         rule = selection.RULE if by == "held_out" else "the last step"
         if not self.heldout:
             reason = "no pairs were held out, so there is nothing to choose by"
-            return Selection(by, rule, last, ids, last, reason, drift_note=None, warning=None, lost=(), milestones=())
+            return Selection(
+                by, rule, last, ids, last, reason, drift_note=None, warning=None, lost=(), milestones=(), ended=ended
+            )
         lost = tuple(step for step in self.steps if not self._is_whole(step))
         milestones = [self._read(step) for step in self.steps if step not in lost]
         choice = selection.choose(milestones, by=by)
@@ -155,6 +174,7 @@ class Milestones:
             warning=". ".join(filter(None, warnings)) or None,
             lost=lost,
             milestones=tuple(rows),
+            ended=ended,
         )
 
     def rewards(self, step: int) -> dict[str, Any] | None:
@@ -177,7 +197,8 @@ class Milestones:
 
     def _is_whole(self, step: int) -> bool:
         """Verified, and with its weights where they may be needed: the last step of a shorter course kept none."""
-        folder, needs_weights = self._folder(step), _keeps_weights(self.setup.config.select, self.order, step)
+        folder = self._folder(step)
+        needs_weights = _keeps_weights(self.setup.config.select, step, last=self.last)
         return not store.damage(folder) and (not needs_weights or any(folder.glob("*.safetensors")))
 
     def _folder(self, step: int) -> Path:
@@ -205,7 +226,7 @@ class Milestones:
 
 def lines(selection: Selection) -> list[str]:
     """The pick for a terminal."""
-    lines = []
+    lines = [] if selection.ended is None else [selection.ended]
     if selection.lost:
         numbers = ", ".join(map(str, selection.lost))
         lines.append(f"milestones from before this command are gone or damaged, so they could not be picked: {numbers}")

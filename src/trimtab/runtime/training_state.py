@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from trimtab.engine import checkpoint, finite, gradient, models, optim, reference, score_head
+from trimtab.callbacks import Callback
+from trimtab.engine import checkpoint, finite, gradient, memory, models, optim, reference, score_head
 from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Forecast
 from trimtab.engine.shrinking import Shrinking
 from trimtab.objectives import Objective
+from trimtab.progress import Reporter
 from trimtab.records import TokenPair
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.run_setup import RunSetup
@@ -45,6 +47,7 @@ class TrainingState:
     step: int
     seconds: float
     checkpoint_step: int
+    callbacks: Sequence[Callback] = ()
 
     @property
     def objective(self) -> Objective:
@@ -56,6 +59,14 @@ class TrainingState:
         if self.reference is None:
             return None
         return gradient.weighted_sums(self.reference.of_pairs(pairs), pairs, self.objective)
+
+    def halve_packs(self, error: Exception, reporter: Reporter) -> None:
+        """After an out-of-memory error; raises any other again, and this one where the packs cannot be smaller."""
+        if not memory.is_out_of_memory(error):
+            raise error
+        longest = max(self.pairs[i].n_tokens for i in self.order.batch(self.step).indices)
+        self.pack_tokens = memory.halve_pack_tokens(self.pack_tokens, longest_group=longest)
+        reporter.say(f"train: out of memory; the step is repeated with packs of {self.pack_tokens:,} tokens")
 
     def save_parts(self, into: Path) -> None:
         """The model as it is, into an existing folder: what `model/` holds, or, of a reward model, what makes it."""

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 
 from trimtab import disk, store
+from trimtab.callbacks import Callback
 from trimtab.engine import (
     checkpoint,
     evaluation,
@@ -44,6 +45,7 @@ from trimtab.objectives import Objective
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair, digest
 from trimtab.runtime import (
+    listeners,
     memory_fit,
     milestones,
     model_card,
@@ -111,7 +113,14 @@ def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> TrainPlan:
     )
 
 
-def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, until: int | None = None) -> None:
+def main(
+    setup: RunSetup,
+    *,
+    reporter: Reporter,
+    resume_anyway: bool = False,
+    until: int | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> None:
     """Write `model/`, the logs `metrics.jsonl` and `visits.jsonl`, `outlook.json`, `heldout.json`, `selection.json` and
     `checkpoints/`. Goes on from the newest valid checkpoint; `resume_anyway`: also where its course has changed (see
     `resuming`). `until`: stop after so many steps, with a checkpoint and without a model.
@@ -128,6 +137,7 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, un
         return
     setup.use_threads()
     training = _load(setup, identity, reporter=reporter, resume_anyway=resume_anyway)
+    training.callbacks = callbacks
     noise = precision.harmless_noise(setup, training.scorer, training.pairs)
     for line in notices(setup, training.scorer, training.order, noise=noise, pack_tokens=training.pack_tokens):
         reporter.say(f"train: {line}")
@@ -136,11 +146,11 @@ def main(setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, un
         store.write_json(folder.versions, store.read_json(folder.versions) | checked)
     with stop_on_signal() as stop:
         _steps(training, stop, reporter, until=until)
-    steps = training.order.steps
-    if until is not None and not stop and training.step < steps:
+    last = training.milestones.last
+    if until is not None and not stop and training.step < last:
         return
-    if training.step < steps or training.milestones.due(training.step):
-        raise stop.error(f"stopped after step {training.step} of {steps} with a checkpoint")
+    if training.step < last or training.milestones.due(training.step):
+        raise stop.error(f"stopped after step {training.step} of {training.order.steps} with a checkpoint")
     _finish(training, reporter)
     outputs = [folder.model, folder.metrics, folder.visits, folder.heldout, folder.selection]
     outputs += [path for path in (folder.screening, folder.outlook) if path.is_file()]
@@ -231,7 +241,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
         watch, others = watch_from(setup, steps=steps, dtype=training.scorer.dtype), OtherWork()
         outlook = outlook_watch.watch_from(setup, training.order, training.pairs)
         _take_milestone(training, stop)  # one that a signal or a kill left out
-        while training.step < min(steps, until or steps) and not stop:
+        while training.step < min(training.milestones.last, until or steps) and not stop:
             start = time.perf_counter()
             try:
                 batch = _gradient(training, stop)
@@ -241,7 +251,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
                 training.save_if_sound()
                 raise
             except (RuntimeError, MemoryError) as error:
-                _halve_packs(training, error, reporter)  # the gradient begins at zero again: the step is repeated
+                training.halve_packs(error, reporter)  # the gradient begins at zero again: the step is repeated
                 continue
             row, visit = _update(training, batch, start=start)
             metrics_log.append(row)
@@ -251,6 +261,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             outlook_watch.look(outlook, row, visit, setup=setup, reporter=reporter)
             figures = {"loss": row["loss"], "accuracy": row["rewards/accuracies"], "active": row["active/pair"]}
             advance(1, **figures, **others.words())
+            listeners.tell_step(training, row)
             _take_milestone(training, stop)
             if training.step % GIVE_BACK_EVERY == 0:
                 give_back()
@@ -345,16 +356,6 @@ def _update(training: TrainingState, batch: _Batch, *, start: float) -> tuple[di
     return row, metrics.visit(result, step=training.step, indices=batch.indices)
 
 
-def _halve_packs(training: TrainingState, error: Exception, reporter: Reporter) -> None:
-    """After an out-of-memory error; raises any other again, and this one where the packs cannot be smaller."""
-    if not memory.is_out_of_memory(error):
-        raise error
-    indices = training.order.batch(training.step).indices
-    longest = max(training.pairs[i].n_tokens for i in indices)
-    training.pack_tokens = memory.halve_pack_tokens(training.pack_tokens, longest_group=longest)
-    reporter.say(f"train: out of memory; the step is repeated with packs of {training.pack_tokens:,} tokens")
-
-
 def _take_milestone(training: TrainingState, stop: Stop) -> None:
     """Where one is due: held-out pairs under the weights of now, and these. A signal leaves it to the next life."""
     if stop or not training.milestones.due(training.step):
@@ -371,6 +372,7 @@ def _take_milestone(training: TrainingState, stop: Stop) -> None:
     except Interrupted:
         return
     training.milestones.take(training.step, evidence=evidence, save=training.save_parts)
+    listeners.tell_milestone(training, evidence)
 
 
 def _save_every(setup: RunSetup, order: Order) -> int:

@@ -79,6 +79,11 @@ def milestones(numbers: MilestoneNumbers | None) -> list[Sentence]:
         return []
     several = len(numbers.seeds) > 1
     selections = [(f"Seed {entry.seed}: " if several else "", entry.selection) for entry in numbers.seeds]
+    ends = [
+        sentence(f"{seed}{selection.ended if several else _capital(selection.ended)}.")
+        for seed, selection in selections
+        if selection.ended
+    ]
     picks = [
         sentence(
             f"{seed or 'The '}{'the ' if several else ''}model is that of **step {number(selection.picked)} of "
@@ -101,7 +106,7 @@ def milestones(numbers: MilestoneNumbers | None) -> list[Sentence]:
         for seed, selection in selections
         if selection.warning
     ]
-    return picks + losses + warnings
+    return ends + picks + losses + warnings
 
 
 def _capital(text: str) -> str:
