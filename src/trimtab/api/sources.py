@@ -72,7 +72,7 @@ def _of_dataset(dataset: Any, argument: str) -> Iterator[Row]:
 
 def _of_frame(frame: Any, argument: str) -> Iterator[Row]:
     """Rows of anything that speaks Arrow; a missing cell is None. A pandas frame's index is no column."""
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]  # pyarrow publishes no types
 
     place = 0
     for batch in pyarrow.RecordBatchReader.from_stream(frame):
