@@ -81,11 +81,11 @@ def test_they_end_a_run_with_a_checkpoint_and_a_model(
     assert (run.model / "model.safetensors").is_file()
     selection = tree(run.folder / "selection.json")
     sentence = f"training was ended after step {last} of 12 by Recorder"
-    assert (selection["last"], selection["ended"], selection["lost"]) == (last, sentence, [])
+    assert (selection["last"], selection["early_end"], selection["lost"]) == (last, sentence, [])
     assert selection["milestones"][-1]["step"] == last
     assert sentence.capitalize().replace("recorder", "Recorder") in (run.model / "README.md").read_text()
     assert "raining was ended after step" in run.report().html.read_text(encoding="utf-8")
-    assert tree(whole.folder / "selection.json")["ended"] is None
+    assert tree(whole.folder / "selection.json")["early_end"] is None
     assert train(tmp_path / "run", steps=12) == run  # it is done, with or without who ended it
     if "last" not in words:
         return
@@ -96,7 +96,7 @@ def test_they_end_a_run_with_a_checkpoint_and_a_model(
 def test_without_held_out_pairs_there_is_a_model_too(tmp_path: Path) -> None:
     run = train(tmp_path / "run", Recorder(last=2), data={"holdout": 0.0})
     assert len(run.metrics) == 2
-    assert tree(run.folder / "selection.json")["ended"] == "training was ended after step 2 of 6 by Recorder"
+    assert tree(run.folder / "selection.json")["early_end"] == "training was ended after step 2 of 6 by Recorder"
 
 
 def test_what_they_raise_loses_nothing(tmp_path: Path, whole: trimtab.Run) -> None:

@@ -113,7 +113,7 @@ class Screening:
 class Selection:
     """`selection.json`: which milestone is the model, why, and what held-out pairs said of each.
 
-    `warning` and `ended` (before its planned last step, and by whom) are None also where an older version wrote the
+    `warning` and `early_end` (before its planned last step, and by whom) are None also where an older version wrote the
     file, which had none.
     """
 
@@ -123,7 +123,7 @@ class Selection:
     rule: str
     drift_note: str | None
     warning: str | None
-    ended: str | None
+    early_end: str | None
     lost: tuple[int, ...]
     milestones: tuple[MilestoneNumbers, ...]
     document: Mapping[str, Any]
@@ -132,7 +132,7 @@ class Selection:
     def from_json(cls, tree: Mapping[str, Any]) -> Selection:
         return cls(
             tree["picked"], tree["last"], tree["why"], tree["rule"], tree["drift_note"], tree.get("warning"),
-            tree.get("ended"), tuple(tree["lost"]),
+            tree.get("early_end"), tuple(tree["lost"]),
             tuple(MilestoneNumbers.from_json(row) for row in tree["milestones"]), tree,
         )  # fmt: skip
 

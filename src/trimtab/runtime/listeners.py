@@ -42,7 +42,7 @@ def _tell(training: TrainingState, call: Callable[[Callback], bool | None]) -> N
                 training.save()
             raise
         if is_enough is True and training.step < training.milestones.last:
-            training.milestones = training.milestones.ended(training.step, by=type(callback).__qualname__)
+            training.milestones = training.milestones.end_at(training.step, by=type(callback).__qualname__)
 
 
 @contextmanager

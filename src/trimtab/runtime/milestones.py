@@ -67,7 +67,7 @@ class Selection:
     """Which milestone became the model and why, with the numbers of all: `selection.json`.
 
     `drift_note` says what drift is; `warning` is None where nothing speaks against the pick; `lost` are milestones that
-    are gone or damaged; `ended` says why `last` is not the step that was planned, if it is not.
+    are gone or damaged; `early_end` says why `last` is not the step that was planned, if it is not.
     """
 
     by: str
@@ -80,7 +80,7 @@ class Selection:
     warning: str | None
     lost: tuple[int, ...]
     milestones: tuple[selection.MilestoneNumbers, ...]
-    ended: str | None = None
+    early_end: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -94,7 +94,7 @@ class Selection:
             "drift_note": self.drift_note,
             "warning": self.warning,
             "lost": list(self.lost),
-            "ended": self.ended,
+            "early_end": self.early_end,
             "milestones": [row.to_json() for row in self.milestones],
         }
 
@@ -119,7 +119,7 @@ class Milestones:
         earlier = (step for step in steps(self.order) if step < self.last)
         return (*earlier, self.last) if self.heldout else ()
 
-    def ended(self, step: int, *, by: str) -> Milestones:
+    def end_at(self, step: int, *, by: str) -> Milestones:
         """The same with `step` as the last."""
         return replace(self, early_end=(step, by))
 
@@ -146,14 +146,14 @@ class Milestones:
     def pick(self, untrained: Mapping[str, Any] | None) -> Selection:
         """The choice with all of its numbers. `untrained`: held-out rewards and losses from before training."""
         by, last, ids = self.setup.config.select.by, self.last, tuple(pair.id for pair in self.heldout)
-        ended = None
+        note = None
         if self.early_end is not None:
-            ended = f"training was ended after step {last} of {self.order.steps} by {self.early_end[1]}"
+            note = f"training was ended after step {last} of {self.order.steps} by {self.early_end[1]}"
         rule = selection.RULE if by == "held_out" else "the last step"
         if not self.heldout:
             reason = "no pairs were held out, so there is nothing to choose by"
             return Selection(
-                by, rule, last, ids, last, reason, drift_note=None, warning=None, lost=(), milestones=(), ended=ended
+                by, rule, last, ids, last, reason, drift_note=None, warning=None, lost=(), milestones=(), early_end=note
             )
         lost = tuple(step for step in self.steps if not self._is_whole(step))
         milestones = [self._read(step) for step in self.steps if step not in lost]
@@ -174,7 +174,7 @@ class Milestones:
             warning=". ".join(filter(None, warnings)) or None,
             lost=lost,
             milestones=tuple(rows),
-            ended=ended,
+            early_end=note,
         )
 
     def rewards(self, step: int) -> dict[str, Any] | None:
@@ -226,7 +226,7 @@ class Milestones:
 
 def lines(selection: Selection) -> list[str]:
     """The pick for a terminal."""
-    lines = [] if selection.ended is None else [selection.ended]
+    lines = [] if selection.early_end is None else [selection.early_end]
     if selection.lost:
         numbers = ", ".join(map(str, selection.lost))
         lines.append(f"milestones from before this command are gone or damaged, so they could not be picked: {numbers}")

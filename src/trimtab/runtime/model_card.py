@@ -58,7 +58,7 @@ def text(
         f"- Objective: {objective.name}" + (f" ({parameters})" if parameters else ""),
         *_training_figures(rows, has_dead_zone=objective.has_dead_zone),
         f"- Weights: after step {selection.picked} of {selection.last}, because {selection.why}",
-        *([f"- {selection.ended[0].upper()}{selection.ended[1:]}"] if selection.ended else []),
+        *([f"- {selection.early_end[0].upper()}{selection.early_end[1:]}"] if selection.early_end else []),
         *([f"- Warning: {selection.warning}"] if selection.warning else []),
         *_heldout_figures(heldout),
         *_changes(resuming.changes(setup.folder)),

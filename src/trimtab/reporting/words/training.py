@@ -80,9 +80,9 @@ def milestones(numbers: MilestoneNumbers | None) -> list[Sentence]:
     several = len(numbers.seeds) > 1
     selections = [(f"Seed {entry.seed}: " if several else "", entry.selection) for entry in numbers.seeds]
     ends = [
-        sentence(f"{seed}{selection.ended if several else _capital(selection.ended)}.")
+        sentence(f"{seed}{selection.early_end if several else _capital(selection.early_end)}.")
         for seed, selection in selections
-        if selection.ended
+        if selection.early_end
     ]
     picks = [
         sentence(
