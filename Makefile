@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo real real-model test test-all check bench findings format clean chromium lock locked test-floors audit
+.PHONY: demo real real-model test test-all check bench findings format clean chromium lock locked install-size test-floors audit
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable .
+	$(PIP) --editable '.[all]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.library
@@ -118,6 +118,14 @@ locked:
 	$(VENV)-locked/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement supply/lock.txt
 	$(VENV)-locked/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 
+# `pip install .` without extras in an environment of its own: a default run in it, and the table of docs/install.md
+install-size:
+	rm -rf $(VENV)-light
+	$(PYTHON) -m venv $(VENV)-light
+	$(VENV)-light/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)-light/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt .
+	$(VENV)-light/bin/python supply/install_size.py
+
 # the oldest versions that pyproject.toml allows; FLOORS says which, for a machine that cannot have one of them
 FLOORS ?= supply/floors.txt
 test-floors:
@@ -135,4 +143,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-locked $(VENV)-floors $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-locked $(VENV)-floors $(VENV)-light $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -25,6 +25,46 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--disable-features=Translate,MediaRouter,OptimizationHints", "--window-size=1280,900",
 )  # fmt: skip
+# What a page shows beyond the screen, and boxes that hide something sideways: the elements, as words
+TOO_WIDE = """(() => {
+  const name = (e) => `${e.tagName}.${e.getAttribute("class") ?? ""} ${e.textContent.trim().slice(0, 40)}`;
+  const shown = [...document.body.querySelectorAll("*")].filter((e) => e.getClientRects().length && !e.closest("svg"));
+  return shown.filter((e) => {
+    const hides = !["visible", "clip"].includes(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth + 1;
+    return hides || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+  }).map(name);
+})()"""
+# A text for each pair of colours on a page, with its contrast as WCAG defines it
+CONTRASTS = """(() => {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const paint = (css) => { context.fillStyle = css; context.fillRect(0, 0, 1, 1); };
+  const light = () => {
+    const linear = (c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((n) => linear(n / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const found = new Map(), known = new Map();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const base = matchMedia("(prefers-color-scheme: dark)").matches ? "#121212" : "#fff";
+  while (texts.nextNode()) {
+    const words = texts.currentNode.textContent.trim(), element = texts.currentNode.parentElement;
+    if (!words || !element.getClientRects().length || ["STYLE", "SCRIPT"].includes(element.tagName)) continue;
+    const style = getComputedStyle(element), layers = [element.closest("svg") ? style.fill : style.color];
+    for (let e = element; e; e = e.parentElement) layers.unshift(getComputedStyle(e).backgroundColor);
+    const key = layers.join();
+    if (known.has(key)) continue;
+    known.set(key, true);
+    const ink = layers.pop();
+    [base, ...layers].forEach(paint);
+    const ground = light();
+    paint(ink);
+    const [a, b] = [light(), ground].sort((x, y) => y - x);
+    found.set(`${ink} ${words.slice(0, 40)}`, (a + .05) / (b + .05));
+  }
+  return [...found];
+})()"""
 _KEY_CODES = {"ArrowLeft": 37, "ArrowDown": 40, "ArrowRight": 39, "Enter": 13, "Tab": 9, "Escape": 27}
 _MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
 
@@ -59,10 +99,7 @@ class Browser:
         page = Page(self, session, target)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        page.call("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        page.call("Emulation.setEmulatedMedia", {"features": [scheme]})
+        page.look(width=width, height=height, dark=dark)
         page.call("Page.navigate", {"url": url})
         page.until("document.readyState === 'complete'")
         return page
@@ -87,6 +124,13 @@ class Page:
 
     def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._browser.call(method, params, session=self._session)
+
+    def look(self, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """The window's size and the colour scheme, from now on."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives, as JSON."""

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -261,3 +262,36 @@ def test_two_writers_of_one_folder_both_succeed(tmp_path: Path) -> None:
     assert store.damage(target) == []
     assert (target / "rows.txt").read_text() in ("a" * 1000, "b" * 1000)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_windows_locks_a_byte_and_never_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for `msvcrt`: without `fcntl` a held folder is refused all the same."""
+    held: set[str] = set()
+
+    def locking(number: int, mode: int, n_bytes: int) -> None:
+        assert (mode, n_bytes) == (2, 1)
+        name = str(Path(f"/proc/self/fd/{number}").readlink())
+        if name in held:
+            raise PermissionError(13, "held")
+        held.add(name)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(LK_NBLCK=2, locking=locking))
+    with store.lock(tmp_path), pytest.raises(StoreError, match="in use"), store.lock(tmp_path):
+        pass
+
+
+def test_windows_is_asked_for_a_process_without_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`os.kill(pid, 0)` would send Ctrl-C there."""
+
+    def exit_code(handle: int, into: object) -> int:
+        into._obj.value = {7: 259, 8: 0}[handle]  # type: ignore[attr-defined]  # what a byref points at
+        return 1
+
+    kernel = types.SimpleNamespace(
+        OpenProcess=lambda _rights, _inherit, pid: {700: 7, 800: 8}.get(pid, 0),
+        GetExitCodeProcess=exit_code, CloseHandle=lambda _handle: 1, GetLastError=lambda: 87,
+    )  # fmt: skip
+    monkeypatch.setattr(disk, "os", types.SimpleNamespace(name="nt"))
+    monkeypatch.setattr("ctypes.windll", types.SimpleNamespace(kernel32=kernel), raising=False)
+    assert [disk.is_running(pid) for pid in (700, 800, 900)] == [True, False, False]

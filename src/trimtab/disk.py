@@ -1,4 +1,5 @@
-"""What the operating system refuses to write, in one sentence: the path, the bytes needed and free, a remedy."""
+"""What the operating system refuses to write, in one sentence: the path, the bytes needed and free, a remedy; and what
+else of it differs from system to system: the lock on a file, whether a process runs."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from trimtab.errors import StoreError
 
@@ -59,3 +61,54 @@ def size(n_bytes: int) -> str:
         if n_bytes >= scale:
             return f"{n_bytes / scale:.2f} {unit}"
     return f"{n_bytes} bytes"
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Hold an open file until it is closed; False where another process holds it. A dead process holds none."""
+    try:
+        import fcntl
+    except ImportError:
+        return _try_lock_on_windows(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _try_lock_on_windows(file: IO[str]) -> bool:
+    """One byte, which need not be there; written after the documentation, and run against a stand-in alone."""
+    import msvcrt
+
+    file.seek(0)
+    try:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]  # Windows only
+    except OSError:
+        return False
+    return True
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number, which may not be ours."""
+    if os.name == "nt":
+        return _is_running_on_windows(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_running_on_windows(pid: int) -> bool:
+    """Signal 0 is Ctrl-C there. Written after the documentation, and run against a stand-in alone."""
+    import ctypes
+
+    kernel, exit_code = ctypes.windll.kernel32, ctypes.c_ulong()  # type: ignore[attr-defined, unused-ignore]
+    handle = kernel.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+    if not handle:
+        return bool(kernel.GetLastError() == 5)  # ERROR_ACCESS_DENIED: it is there, and not ours
+    kernel.GetExitCodeProcess(handle, ctypes.byref(exit_code))
+    kernel.CloseHandle(handle)
+    return exit_code.value == 259  # STILL_ACTIVE

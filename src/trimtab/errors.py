@@ -16,6 +16,8 @@ A message says what, where and, in `remedy`, what to do about it. `assert` is fo
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class TrimtabError(Exception):
     """Root of the tree. `exit_code` is what the command line returns."""
@@ -71,3 +73,11 @@ class StopError(RunError):
     def __init__(self, message: str, *, signal_number: int, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.exit_code = 128 + signal_number
+
+
+def require_package(package: str, *, extra: str, reason: str) -> None:
+    """Refuse what needs a package of an extra that is not installed. `reason`: what needs it."""
+    if find_spec(package) is None:
+        raise UserError(
+            f"{reason} needs the package {package}, which is not installed", remedy=f"pip install 'trimtab[{extra}]'"
+        )

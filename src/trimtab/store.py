@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from trimtab.disk import disk_errors, free, size
+from trimtab.disk import disk_errors, free, is_running, size, try_lock
 from trimtab.errors import StoreError
 
 MANIFEST = "manifest.json"
@@ -308,7 +308,7 @@ def lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a", encoding="utf-8")
     try:
-        if not _try_lock(file):
+        if not try_lock(file):
             raise StoreError(
                 f"{folder} is in use by another trimtab process",
                 remedy="wait for it, or give this run another folder with --out",
@@ -316,18 +316,6 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         file.close()
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: no lock to take
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _seal(folder: Path) -> None:
@@ -368,15 +356,7 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 def _alive(folder: Path) -> bool:
     """Whether the process that named this folder still runs (this one does not count: it is not writing here now)."""
     number = folder.name.split("-", 2)[1]
-    if not number.isdigit() or int(number) == os.getpid():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return number.isdigit() and int(number) != os.getpid() and is_running(int(number))
 
 
 def _umask() -> int:

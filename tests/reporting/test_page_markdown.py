@@ -13,6 +13,7 @@ from trimtab.reporting.sections import (
     Page,
     Section,
     Sentence,
+    SummaryEntry,
     Table,
     Text,
 )
@@ -23,7 +24,7 @@ def a_page(*blocks: Block) -> Page:
         kind="report",
         title="A title",
         subject=[("data", "some")],
-        question="Did it help?",
+        summary=[SummaryEntry("Did it help?", [Sentence("It **did**.")], main=True)],
         sentences=[Sentence("It **did**.")],
         sections=[Section("s", "S", "A section", blocks)],
         json_name="report.json",

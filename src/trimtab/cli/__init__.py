@@ -85,7 +85,7 @@ def _is_of_a_package(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno is None and "shared object" in str(error)
 
 
-_OF_PACKAGES = "`trimtab doctor` lists what is installed; `pip install trimtab` installs what is not"
+_OF_PACKAGES = "`trimtab doctor` lists what is installed; `pip install 'trimtab[all]'` installs what is not"
 _OF_THE_SYSTEM = "the system refused that: check the name, its length, its permissions and the disk"
 
 

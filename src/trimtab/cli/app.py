@@ -78,6 +78,20 @@ COMMANDS = {
         "pipeline:report",
         "Write report.html, report.md and report.json: CONFIG or RUN, then --section.key VALUE.",
     ),
+    "init": (
+        "first_minutes:init",
+        """Write a commented recipe for your model and pairs, and say what it will cost: [--model M] [--data D].
+
+        What is not given is asked, where there is a terminal to ask on.
+        """,
+    ),
+    "convert": (
+        "first_minutes:convert",
+        """Carry a DPO configuration of TRL, the alignment-handbook, LLaMA-Factory or Axolotl over: FILE [--to FILE].
+
+        Every key that could not be carried over is named, with the reason.
+        """,
+    ),
     "plan": ("pipeline:plan", "Say what a run or a sweep would do and need, without starting it: CONFIG, or keys."),
     "reward": (
         "pipeline:reward",
@@ -100,6 +114,14 @@ COMMANDS = {
         """Read preference pairs and say what is wrong with them: DATA [--model M] [--data.KEY VALUE].
 
         Ends with a verdict: exit code 0 where a run would start on them, 1 where it would refuse.
+        """,
+    ),
+    "ls": ("first_minutes:ls", "The runs in a folder: objective, regime, win rate, size. [FOLDER], runs by default."),
+    "cache": (
+        "first_minutes:cache",
+        """What cached references, answers and checkpoints take; --prune KIND[,KIND] and --move-to FOLDER.
+
+        Verdicts and the pairs of Python callers go only by name: the first may have been paid for.
         """,
     ),
     "keys": ("questions:keys", "Every configuration key with its default and meaning."),
@@ -151,3 +173,4 @@ COMMANDS = {
 
 for _command, (_place, _help) in COMMANDS.items():
     app.command(f"trimtab.cli.{_place}", name=_command, help=_help)
+app.register_install_completion_command(help="Complete commands and flags in this shell (bash, zsh or fish).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -45,12 +46,17 @@ def compare(
     judge: str | None = None,
     questions: str | None = None,
     allow_missing: Annotated[bool, Parameter(help="do not warn of prompts that lack a verdict on one side")] = False,
+    out: Annotated[str | None, Parameter(help="a folder for comparison.html and comparison.json")] = None,
     as_json: AsJson = False,
+    words: Annotated[tuple[str, ...], Parameter(parse=False)] = (),
 ) -> None:
-    from trimtab.studies.comparison import command, words
+    from trimtab.studies.comparison import command
+    from trimtab.studies.comparison.words import lines
 
     numbers = command.main(a, b, benchmark=benchmark, judge=judge, questions=questions, allow_missing=allow_missing)
-    show(numbers, as_json, words.lines)
+    if out is not None:
+        command.write(numbers, out, command=shlex.join(["trimtab", *words]), reporter=reporter())
+    show(numbers, as_json, lines)
 
 
 def arena(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,16 @@ class Diagnosis:
 
     versions: Versions
     places: tuple[Place, ...]
+    advice: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         folders = {place.name: {"path": str(place.path), "free_gb": place.free_gb} for place in self.places}
-        return self.versions.to_json() | {"folders": folders}
+        return self.versions.to_json() | {"folders": folders, "advice": list(self.advice)}
 
 
 def main() -> Diagnosis:
-    return Diagnosis(versions(), _places())
+    found = versions()
+    return Diagnosis(found, _places(), gpu_advice(found.hardware, _gpu_makers(), _torch_build()))
 
 
 def versions() -> Versions:
@@ -97,7 +100,50 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         f"bf16         {_bf16(hardware)}",
         *([f"torch        cannot be used: {hardware.torch_problem}"] if hardware.torch_problem else []),
         *(f"{place.name:12} {place.path} ({place.free_gb:.1f} GB free)" for place in diagnosis.places),
+        *(f"advice       {line}" for line in diagnosis.advice),
     ]
+
+
+def gpu_advice(hardware: Hardware, makers: frozenset[str], build: str | None) -> tuple[str, ...]:
+    """What to install so that the GPUs of this machine are used. `makers`: of the GPUs that the system shows;
+    `build`: what torch was built for (`CUDA 13.0`, `ROCm 7.1`), None for the CPU alone."""
+    if hardware.torch_problem:
+        return ("torch cannot be loaded: install it again as pytorch.org/get-started says for this system",)
+    if hardware.accelerators:
+        is_nvidia = "NVIDIA" in makers and find_spec("bitsandbytes") is None
+        return (_QUANTIZED,) if is_nvidia else ()
+    maker = "NVIDIA" if "NVIDIA" in makers else "AMD" if "AMD" in makers else None
+    if maker is None:
+        return ("no GPU is here: nothing to install, the CPU build of torch is all that is needed",)
+    wanted = {"NVIDIA": "CUDA", "AMD": "ROCm"}[maker]
+    if build is not None and build.startswith(wanted):
+        return (
+            f"torch is built for {build} and finds no {maker} GPU: its driver may be older than that "
+            f"({'nvidia-smi' if maker == 'NVIDIA' else 'rocminfo'} says), or hidden from this process",
+        )
+    ways = [f"the command that pytorch.org/get-started shows for {wanted}"]
+    if maker == "NVIDIA" and hardware.system.startswith("Linux"):
+        ways.insert(0, "`pip install --force-reinstall torch`")
+    return (f"an {maker} GPU is here and torch is built for {build or 'the CPU'}: {', or '.join(ways)}",)
+
+
+_QUANTIZED = "`pip install 'trimtab[qlora]'` brings 4-bit weights (--adapter.quantize nf4) and 8-bit Adam"
+
+
+def _gpu_makers() -> frozenset[str]:
+    """Of the GPUs whose drivers the system shows, whatever torch can use."""
+    marks = {"NVIDIA": ("/proc/driver/nvidia/version", "/dev/nvidiactl"), "AMD": ("/dev/kfd",)}
+    makers = {maker for maker, paths in marks.items() if any(Path(path).exists() for path in paths)}
+    return frozenset(makers | ({"NVIDIA"} if shutil.which("nvidia-smi") else set()))
+
+
+def _torch_build() -> str | None:
+    """What torch was built for beside the CPU."""
+    try:
+        from torch import version
+    except (ImportError, OSError):
+        return None
+    return f"CUDA {version.cuda}" if version.cuda else f"ROCm {version.hip}" if version.hip else None
 
 
 def _bf16(hardware: Hardware) -> str:

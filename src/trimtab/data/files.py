@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 from trimtab.data import json_columns
 from trimtab.data.messages import kind_of
-from trimtab.errors import DataError
+from trimtab.errors import DataError, require_package
 
 Row = dict[str, Any]
 Reader = Callable[[Path], Iterator[tuple[int, Row]]]
@@ -198,6 +198,7 @@ def _parquet_file(path: Path) -> Any:
 
 @contextmanager
 def _parquet_errors(path: Path) -> Iterator[None]:
+    require_package("pyarrow", extra="hub", reason=f"{path}: Parquet")
     import pyarrow
 
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.data import json_columns
-from trimtab.errors import DataError
+from trimtab.errors import DataError, require_package
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,6 +71,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 def load_saved(folder: Path, *, split: str | None) -> LoadedSplit:
     """A folder made by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`. Raises `DataError` when it is damaged."""
+    require_package("datasets", extra="hub", reason="a data set that `datasets` saved")
     from datasets import load_from_disk
 
     try:
@@ -89,6 +90,7 @@ def load_hub(name: HubName, *, split: str | None, offline: bool) -> LoadedSplit:
 
     Raises `DataError` with a remedy when it cannot be reached, does not exist, is gated, or needs a subset named.
     """
+    require_package("datasets", extra="hub", reason=f"{name.id} from the Hub")
     import datasets
 
     try:

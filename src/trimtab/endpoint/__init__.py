@@ -12,9 +12,9 @@ thoughts         what a reasoning model thinks aloud is no part of its answer
 base_url         what an address may hold
 """
 
-from trimtab.endpoint.client import OPENAI_URL, Endpoint
+from trimtab.endpoint.client import OPENAI_URL, Endpoint, require_packages
 from trimtab.endpoint.completion import Failure, Reply, Request
 from trimtab.endpoint.retry import Backoff
 from trimtab.endpoint.thoughts import without_thoughts
 
-__all__ = ["OPENAI_URL", "Backoff", "Endpoint", "Failure", "Reply", "Request", "without_thoughts"]
+__all__ = ["OPENAI_URL", "Backoff", "Endpoint", "Failure", "Reply", "Request", "require_packages", "without_thoughts"]

@@ -22,7 +22,7 @@ from trimtab.endpoint.concurrency import AdaptiveLimit, ClosedError
 from trimtab.endpoint.response import bounded_http_client
 from trimtab.endpoint.retry import Backoff, RequestError, retry_after
 from trimtab.endpoint.server_errors import ServerError, one_line
-from trimtab.errors import EndpointError, UserError
+from trimtab.errors import EndpointError, UserError, require_package
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -34,6 +34,12 @@ CONNECT = 10.0  # seconds to reach a server at all
 TICK = 0.1  # seconds between two looks at `stop` while nothing comes
 FAILURES_IN_A_ROW = 8  # at least so many requests in a row without a reply say that the server has gone
 _THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
+
+
+def require_packages(reason: str) -> None:
+    """Refuse what asks a server, where the packages that do are not installed."""
+    for package in ("openai", "tenacity"):
+        require_package(package, extra="judge", reason=reason)
 
 
 class Endpoint:
@@ -75,7 +81,9 @@ class Endpoint:
         return f"Endpoint({self.model!r}, base_url={self.base_url!r})"
 
     def check(self) -> None:
-        """Raise UserError when there is no key and the server is OpenAI's, or when the key cannot be one."""
+        """Raise UserError when its packages are not installed, there is no key and the server is OpenAI's, or the key
+        cannot be one."""
+        require_packages(f"{self.model} at {self.base_url}")
         key = self._key.get_secret_value()
         if not key and self.base_url == OPENAI_URL:
             raise UserError(

@@ -1,6 +1,7 @@
 """The words of every page: a page is a headline and sections, a section is blocks. One template prints all of them.
 
-    Page ── Sentence…          what came of it, first
+    Page ── SummaryEntry…      the first screen: what was trained, did it help, did it harm, how sure
+         ├─ Sentence…          all that came of it; what the summary leaves out stands in full below them
          └─ Section… ── Block  Text │ Sentences │ Table │ Facts │ Forest │ Figures │ Maps │ Code │ Terms │ …
 
 Blocks hold what people read: numbers are formatted before they come here. A block that is empty is left out by whoever
@@ -241,17 +242,40 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """`kind` stands in the brand and the window's title (`report`, `sweep`, `probe`, `calibrate`).
+class SummaryEntry:
+    """A question of the first screen and what answers it. `main`: the one that the page is read for, set large."""
 
-    `subject`: name and value, as chips under the title. The first of `sentences` is the headline; `question` is what
-    they answer. `json_name`: the file beside the page that holds every number.
+    question: str
+    sentences: Sequence[Sentence]
+    main: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`kind` stands in the brand and the window's title (`report`, `sweep`, `probe`, `calibrate`, `compare`).
+
+    `subject`: name and value, as chips under the title. `summary` is the first screen, 250 words at most with the
+    title, the chips and the navigation; `sentences` are everything that the page concludes. `json_name`: the file
+    beside the page that holds every number.
     """
 
     kind: str
     title: str
     subject: Sequence[tuple[str, str]]
-    question: str
+    summary: Sequence[SummaryEntry]
     sentences: Sequence[Sentence]
     sections: Sequence[Section]
     json_name: str
+
+    @property
+    def tone(self) -> Tone:
+        """Of the main answer."""
+        return next(entry.sentences[0].tone for entry in self.summary if entry.main)
+
+    @property
+    def all_sections(self) -> list[Section]:
+        """The sentences that the summary leaves out, in a section of their own, then the others."""
+        shown = {sentence.text for entry in self.summary for sentence in entry.sentences}
+        rest = [sentence for sentence in self.sentences if sentence.text not in shown]
+        details = [Section("details", "In full", "What else was found", [Sentences(rest)])] if rest else []
+        return [*details, *self.sections]

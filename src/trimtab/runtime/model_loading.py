@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab import windtunnel
+from trimtab import endpoint, windtunnel
 from trimtab.config import Config
 from trimtab.data.chat import ChatTemplate
 from trimtab.engine import models, quantized, recompute, score_head
@@ -20,6 +20,10 @@ def require_extras(config: Config) -> None:
     """Raises UserError where the configuration asks for an extra that is not installed, before any work is done."""
     if config.train.optimizer == "adamw_8bit" or config.adapter.quantize != "none":
         quantized.library()
+    if config.judge.name.startswith("openai:"):
+        endpoint.require_packages(f"the judge {config.judge.name}")
+    if config.generate.sampler == "openai":
+        endpoint.require_packages("the sampler openai")
 
 
 def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None) -> models.Loaded:

@@ -28,7 +28,7 @@ from trimtab.reporting.read import Run
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.version import __version__
 
-FORMAT = 10  # raise when report.json's keys or the pages change, so that finished reports are made again
+FORMAT = 11  # raise when report.json's keys or the pages change, so that finished reports are made again
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def report_page(report: Report, words: ReportWords) -> Page:
         title=report.config["model"]["name"]
         + (" as a reward model" if on_scores else f" aligned with {report.config['objective']['name']}"),
         subject=_subject(report),
-        question="Does it rank as the labels do?" if on_scores else "Did it help?",
+        summary=words.summary,
         sentences=[*words.headline, *words.regime, *words.symptoms],
         sections=[section for section in sections if section is not None],
         json_name="report.json",

@@ -10,10 +10,11 @@ from trimtab.analysis.comparison import MIN_COMMON
 from trimtab.reporting.numbers.answers import ScoreNumbers
 from trimtab.reporting.numbers.benchmark import BenchmarkNumbers
 from trimtab.reporting.numbers.report import EditedFiles, Report
-from trimtab.reporting.sections import Sentence, sentence
+from trimtab.reporting.sections import Sentence, SummaryEntry, sentence
 from trimtab.reporting.text import interval, number, with_sign
 from trimtab.reporting.words import check, judges, lengths, reward, training
 from trimtab.reporting.words.next_steps import next_steps
+from trimtab.reporting.words.summary import summary
 
 NO_BENCHMARK = (
     "**Whether the answers got better was not measured**: no benchmark was asked. "
@@ -33,6 +34,7 @@ NO_JUDGE = (
 class ReportWords:
     """As report.json has them beside the numbers."""
 
+    summary: Sequence[SummaryEntry]
     headline: Sequence[Sentence]
     regime: Sequence[Sentence]
     symptoms: Sequence[Sentence]
@@ -41,18 +43,26 @@ class ReportWords:
 
 
 def report_words(report: Report) -> ReportWords:
+    symptoms = training.symptoms(report.training)
     if report.objective.on_scores:
         sentences = [*reward.reward(report.heldout, report.reward), *training.milestones(report.milestones)]
-        return ReportWords(
-            sentences, [], training.symptoms(report.training), _training_gaps(report), next_steps(report)
+        length = reward.length(report.heldout, report.reward)
+        regimes: list[Sentence] = []
+        first_screen = summary(report, helped=sentences[:1], harmed=length, length=[], rest=[*sentences, *symptoms])
+        gaps = _training_gaps(report)
+    else:
+        sentences = headline(report)
+        regimes = training.regime(report.training) + training.outlook(report.training)
+        benchmark = report.benchmark
+        first_screen = summary(
+            report,
+            helped=sentences[:1] + ([] if benchmark else training.heldout(report.heldout)),
+            harmed=check.check(report.check)[:1],
+            length=lengths.lengths(benchmark)[:1] if benchmark else [],
+            rest=[*sentences, *regimes, *symptoms],
         )
-    return ReportWords(
-        headline(report),
-        training.regime(report.training) + training.outlook(report.training),
-        training.symptoms(report.training),
-        not_measured(report),
-        next_steps(report),
-    )
+        gaps = not_measured(report)
+    return ReportWords(first_screen, sentences, regimes, symptoms, gaps, next_steps(report))
 
 
 def headline(report: Report) -> list[Sentence]:

@@ -26,9 +26,16 @@ def reward(heldout: HeldoutNumbers | None, numbers: RewardNumbers | None) -> lis
     return [
         _ranking(accuracy, n_ties=heldout.after.n_ties),
         _temperature(numbers.temperature),
-        *([] if numbers.length is None else [_length(numbers.length)]),
+        *length(heldout, numbers),
         *([] if numbers.truth is None else [_truth(numbers.truth)]),
     ]
+
+
+def length(heldout: HeldoutNumbers | None, numbers: RewardNumbers | None) -> list[Sentence]:
+    """Whether it likes length more than the labels do, where enough pairs can say."""
+    if heldout is None or numbers is None or numbers.length is None or heldout.after.accuracy.n < MIN_PAIRS:
+        return []
+    return [_length(numbers.length)]
 
 
 def _ranking(accuracy: Estimate, *, n_ties: int) -> Sentence:

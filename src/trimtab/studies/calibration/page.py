@@ -6,8 +6,22 @@ from collections.abc import Sequence
 
 from trimtab.analysis import plots
 from trimtab.analysis.calibration import Bin
-from trimtab.reporting.sections import Bullets, Code, Figures, Heading, Page, Plot, Section, Table, Text
+from trimtab.reporting.sections import (
+    Bullets,
+    Code,
+    Figures,
+    Heading,
+    Page,
+    Plot,
+    Section,
+    Sentence,
+    SummaryEntry,
+    Table,
+    Text,
+    sentence,
+)
 from trimtab.reporting.text import estimate_text, number
+from trimtab.reporting.words.summary import brief, certainty
 from trimtab.studies.calibration.numbers import BY_CONSTRUCTION, CalibrationNumbers, Drift, Measures
 from trimtab.studies.calibration.words import drift_rows, error_text, gap_rows, headline, token_rows
 
@@ -26,7 +40,7 @@ _NOTES = (
 
 def page(numbers: CalibrationNumbers) -> Page:
     run, measures = numbers.run, numbers.measures
-    objective = run.setup.objective.name
+    objective, sentences = run.setup.objective.name, headline(numbers)
     sections = [
         _gap_section(measures),
         _token_section(measures, n_tokens=run.n_chosen_tokens),
@@ -49,11 +63,23 @@ def page(numbers: CalibrationNumbers) -> Page:
             ("held-out pairs", number(len(run.pairs))),
             ("seeds" if len(run.seeds) > 1 else "seed", ", ".join(str(seed) for seed in run.seeds)),
         ],
-        question="Does it know how right it is?",
-        sentences=headline(numbers),
+        summary=brief(_summary(numbers, *sentences)),
+        sentences=sentences,
         sections=sections,
         json_name="calibration.json",
     )
+
+
+def _summary(numbers: CalibrationNumbers, gap: Sentence, token: Sentence, drift: Sentence) -> list[SummaryEntry]:
+    config = numbers.run.setup.config
+    subject = f"{config.model.name} aligned with {numbers.run.setup.objective.name} on {config.data.label}"
+    return [
+        SummaryEntry("What was trained", [sentence(f"{subject}.")]),
+        SummaryEntry("Does its reward know how right it is?", [gap], main=True),
+        SummaryEntry("Did the next token suffer?", [token]),
+        SummaryEntry("How far did it go?", [drift]),
+        SummaryEntry("How sure?", [sentence(certainty(len(numbers.run.seeds), "held-out pairs"))]),
+    ]
 
 
 def _gap_section(measures: Measures) -> Section:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from trimtab import store
+from trimtab.progress import Reporter
+from trimtab.reporting import render
 from trimtab.studies.comparison import numbers, read
 from trimtab.studies.comparison.numbers import ComparisonNumbers
+from trimtab.studies.comparison.page import page
+from trimtab.version import __version__
+
+FORMAT = 1  # raise when comparison.json's keys change
 
 
 def main(
@@ -24,3 +33,13 @@ def main(
     """
     side_a, side_b = (read.read(word, benchmark=benchmark, judge=judge) for word in (a, b))
     return numbers.compare(side_a, side_b, questions=questions, allow_missing=allow_missing)
+
+
+def write(comparison: ComparisonNumbers, folder: str, *, command: str, reporter: Reporter) -> None:
+    """`comparison.html` and `comparison.json`, into `folder`, which is made."""
+    root = Path(folder)
+    with store.lock(root):
+        tree = {"format": FORMAT, "kind": "comparison", "trimtab": __version__, "command": command}
+        store.write_json(root / "comparison.json", tree | comparison.to_json())
+        store.write_text(root / "comparison.html", render.page_html(page(comparison, command=command)))
+    reporter.say(f"comparison: {root / 'comparison.html'}")

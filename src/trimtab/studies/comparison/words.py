@@ -24,24 +24,30 @@ def lines(numbers: ComparisonNumbers | Power) -> list[str]:
 
 def _comparison_lines(numbers: ComparisonNumbers) -> list[str]:
     whole, unit = numbers.whole, numbers.unit
-    p_value = "< 0.001" if whole.p_value < 0.001 else f"= {whole.p_value:.3f}"
-    test = "" if finite(whole.p_value) is None else f"; {whole.test}: p {p_value}"
+    test = f"; {text}" if (text := test_text(whole)) else ""
     against = f" against {numbers.baseline}" if numbers.baseline else ""
     seeds = f"; {whole.n_seeds} seeds" if whole.n_seeds > 1 else ""
     text = [
         *(f"WARNING: {warning}" for warning in numbers.warnings),
         f"{numbers.a} against {numbers.b}: {whole.verdict}",
-        f"difference {_difference(whole, unit)}{test}",
-        f"{_figure(whole.mean_a)} against {_figure(whole.mean_b)} {numbers.scale}, judged by {numbers.judge}{against}",
+        f"difference {difference_text(whole, unit)}{test}",
+        f"{figure(whole.mean_a)} against {figure(whole.mean_b)} {numbers.scale}, judged by {numbers.judge}{against}",
         f"{whole.n_common} common prompts: {whole.wins_a} to {whole.wins_b}, {whole.ties} ties, "
         f"{whole.n_missing} missing on one side{seeds}",
     ]
     if numbers.length is not None:
-        text.append(f"length of the answers, A minus B: {_difference(numbers.length, 'characters')}")
+        text.append(f"length of the answers, A minus B: {difference_text(numbers.length, 'characters')}")
     if (fit := numbers.length_controlled) is not None:
-        text.append(f"difference with length controlled {_difference(fit, unit)}; {fit.variant}")
+        text.append(f"difference with length controlled {difference_text(fit, unit)}; {fit.variant}")
     text += _group_lines(numbers)
     return text + [f"note: {note}" for note in numbers.notes]
+
+
+def test_text(whole: Comparison) -> str:
+    """The test and its p-value; empty where there is none."""
+    if finite(whole.p_value) is None:
+        return ""
+    return f"{whole.test}: p {'< 0.001' if whole.p_value < 0.001 else f'= {whole.p_value:.3f}'}"
 
 
 def _group_lines(numbers: ComparisonNumbers) -> list[str]:
@@ -50,7 +56,7 @@ def _group_lines(numbers: ComparisonNumbers) -> list[str]:
     width = max(len(name) for name in numbers.groups)
     return [
         *(
-            f"  {name:<{width}}  {_difference(group, numbers.unit)}; "
+            f"  {name:<{width}}  {difference_text(group, numbers.unit)}; "
             f"{counted(group.n_common, 'prompt')}: {group.verdict}"
             for name, group in numbers.groups.items()
         ),
@@ -66,15 +72,17 @@ def _power_lines(power: Power) -> list[str]:
     ]
 
 
-def _difference(difference: Comparison | ControlledDifference, unit: str) -> str:
+def difference_text(difference: Comparison | ControlledDifference, unit: str) -> str:
+    """`+1.93 points (95 % CI −0.99 to +4.86)`."""
     low, high = difference.ci95
     interval = "no interval"
     if finite(low) is not None:
-        interval = f"95 % CI {_figure(low, with_sign=True)} to {_figure(high, with_sign=True)}"
-    return f"{_figure(difference.delta, with_sign=True)} {unit} ({interval})"
+        interval = f"95 % CI {figure(low, with_sign=True)} to {figure(high, with_sign=True)}"
+    return f"{figure(difference.delta, with_sign=True)} {unit} ({interval})"
 
 
-def _figure(value: float, digits: int = 2, *, with_sign: bool = False) -> str:
+def figure(value: float, digits: int = 2, *, with_sign: bool = False) -> str:
+    """A number, or that there is none."""
     if finite(value) is None:
         return "not estimated"
     return f"{value:+.{digits}f}" if with_sign else f"{value:.{digits}f}"

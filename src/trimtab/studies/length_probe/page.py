@@ -18,10 +18,13 @@ from trimtab.reporting.sections import (
     Plot,
     Section,
     Sentence,
+    SummaryEntry,
     Table,
     Text,
+    sentence,
 )
-from trimtab.reporting.text import MISSING, estimate_text, number
+from trimtab.reporting.text import MISSING, counted, estimate_text, number
+from trimtab.reporting.words.summary import brief, certainty, warned
 from trimtab.studies.length_probe.answer_lengths import AnswerNumbers
 from trimtab.studies.length_probe.numbers import SIDES, BinCount, Contrast, RunNumbers, Side
 from trimtab.studies.length_probe.run_difference import RunDifference
@@ -75,7 +78,7 @@ def page(
             ("visits to each", visits),
             ("seeds" if len(first.seeds) > 1 else "seed", ", ".join(map(str, first.seeds))),
         ],
-        question="The answers",
+        summary=brief(_summary(runs, sentences)),
         sentences=sentences,
         sections=[
             *(
@@ -88,6 +91,25 @@ def page(
         ],
         json_name="probe.json",
     )
+
+
+def _summary(runs: Sequence[RunNumbers], sentences: Sequence[Sentence]) -> list[SummaryEntry]:
+    """The verdict on the first run; those on the others stand below."""
+    first = runs[0].run
+    labels = _distinct(run.label for run in runs[:3]) + " and others" * (len(runs) > 3)
+    trained = (
+        f"{counted(len(runs), 'run')} with {labels}; "
+        f"{counted(len(first.length_PS), 'pair')} of {first.data}, each visited {counted(first.n_visits, 'time')}."
+    )
+    sure = [
+        sentence(certainty(len(first.seeds), "pairs")),
+        *warned([note for note in sentences[1:] if note.tone == "warn"]),
+    ]
+    return [
+        SummaryEntry("What was trained", [sentence(trained)]),
+        SummaryEntry("Do the longer ones leave first?", sentences[:1], main=True),
+        SummaryEntry("How sure?", sure),
+    ]
 
 
 def _distinct(texts: Iterable[str], *, separator: str = ", ") -> str:

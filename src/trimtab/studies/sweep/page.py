@@ -13,11 +13,14 @@ from trimtab.reporting.sections import (
     Maps,
     Page,
     Section,
+    Sentence,
+    SummaryEntry,
     Table,
     Text,
     sentence,
 )
-from trimtab.reporting.text import duration, estimate_text, number
+from trimtab.reporting.text import counted, duration, estimate_text, number
+from trimtab.reporting.words.summary import brief, certainty
 from trimtab.studies.sweep import words
 from trimtab.studies.sweep.grid import POINT
 from trimtab.studies.sweep.maps import FigureMap, MapMeasure, PointResult, measures
@@ -45,11 +48,27 @@ def sweep_page(result: SweepResult) -> Page:
             ("model", model),
             ("data", data),
         ],
-        question="What the sweep showed",
+        summary=_summary(result, sentences[0]),
         sentences=[*sentences, *(sentence(f"{run.name} failed: {run.error}", "bad") for run in result.failed_runs)],
         sections=[_maps_section(result), _cost_section(result), _words_section()],
         json_name="sweep.json",
     )
+
+
+def _summary(result: SweepResult, showed: Sentence) -> list[SummaryEntry]:
+    """`showed`: the sentence about the highest point, or where there is none about the runs."""
+    n_points, n_seeds = len(result.points), len(result.seeds)
+    runs = f"{counted(n_points, 'point')} over {' and '.join(map(_axis_name, result.keys))}, {counted(n_seeds, 'seed')}"
+    sure = [sentence(certainty(n_seeds, "prompts"))]
+    if n_points > 1:
+        sure.append(sentence(f"The highest of {n_points} was lucky, too: its interval knows nothing of the choice."))
+    sure += [sentence(f"{n} of {len(result.runs)} runs failed.", "bad")] if (n := len(result.failed_runs)) else []
+    entries = [
+        SummaryEntry("What was trained", [sentence(f"{runs} each.")]),
+        SummaryEntry("What helped most?", [showed], main=True),
+        SummaryEntry("How sure?", sure),
+    ]
+    return brief(entries)
 
 
 def _axis_name(key: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trimtab import store
+from trimtab.disk import is_running
 from trimtab.errors import StoreError
 from trimtab.studies.sweep.grid import ConfigTree, Settings
 from trimtab.studies.sweep.numbers import PointNumbers
@@ -230,15 +231,7 @@ def process_start(pid: int) -> str | None:
 
 def is_alive(pid: int, start: str | None) -> bool:
     """Whether this very process still runs, and not another that was given its number."""
-    if start is not None:
-        return process_start(pid) == start
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return is_running(pid) if start is None else process_start(pid) == start
 
 
 def _utf8(text: str | None) -> str | None:

@@ -1,0 +1,164 @@
+"""Configurations of other trainers, key by key, after their public documentation and examples.
+
+TRL (DPOConfig, ModelConfig and the script's arguments; the alignment-handbook's files are these with a mixture of data
+sets), LLaMA-Factory (`stage: dpo`) and Axolotl (`rl: dpo`). What they leave out has their default, not ours, so those
+that bear on the result are written out. What has no counterpart is named with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Tool = Literal["trl", "llama-factory", "axolotl"]
+
+# theirs -> ours, where the value means the same
+PLAIN: dict[Tool, dict[str, str]] = {
+    "trl": {
+        "model_name_or_path": "model.name",
+        "model_revision": "model.revision",
+        "trust_remote_code": "model.trust_remote_code",
+        "dataset_train_split": "data.split",
+        "test_split_size": "data.holdout",
+        "max_prompt_length": "data.max_prompt_tokens",
+        "max_completion_length": "data.max_response_tokens",
+        "lora_r": "adapter.rank",
+        "lora_alpha": "adapter.alpha",
+        "lora_dropout": "adapter.dropout",
+        "use_dora": "adapter.dora",
+        "beta": "objective.beta",
+        "label_smoothing": "objective.label_smoothing",
+        "ld_alpha": "objective.ld_alpha",
+        "rpo_alpha": "objective.sft_weight",
+        "output_dir": "out",
+    },
+    "llama-factory": {
+        "model_name_or_path": "model.name",
+        "model_revision": "model.revision",
+        "trust_remote_code": "model.trust_remote_code",
+        "max_samples": "data.limit",
+        "val_size": "data.holdout",
+        "lora_rank": "adapter.rank",
+        "lora_alpha": "adapter.alpha",
+        "lora_dropout": "adapter.dropout",
+        "use_dora": "adapter.dora",
+        "pref_beta": "objective.beta",
+        "dpo_label_smoothing": "objective.label_smoothing",
+        "pref_ftx": "objective.sft_weight",
+        "simpo_gamma": "objective.gamma",
+        "output_dir": "out",
+    },
+    "axolotl": {
+        "base_model": "model.name",
+        "revision_of_model": "model.revision",
+        "trust_remote_code": "model.trust_remote_code",
+        "val_set_size": "data.holdout",
+        "lora_r": "adapter.rank",
+        "lora_alpha": "adapter.alpha",
+        "lora_dropout": "adapter.dropout",
+        "peft_use_dora": "adapter.dora",
+        "rl_beta": "objective.beta",
+        "dpo_label_smoothing": "objective.label_smoothing",
+        "rpo_alpha": "objective.sft_weight",
+        "simpo_gamma": "objective.gamma",
+        "num_epochs": "train.epochs",
+        "output_dir": "out",
+    },
+}
+# of the trainer that all three are built on
+TRAINER = {
+    "learning_rate": "train.learning_rate",
+    "num_train_epochs": "train.epochs",
+    "weight_decay": "train.weight_decay",
+    "max_grad_norm": "train.max_grad_norm",
+    "seed": "seed",
+}
+# what a left-out key means there, and bears on the result
+DEFAULTS: dict[Tool, dict[str, Any]] = {
+    "trl": {
+        "learning_rate": 1e-6, "num_train_epochs": 3, "per_device_train_batch_size": 8, "lr_scheduler_type": "linear",
+        "warmup_steps": 0, "beta": 0.1, "loss_type": "sigmoid", "seed": 42, "max_length": 1024, "test_split_size": 0.0,
+    },
+    "llama-factory": {
+        "learning_rate": 5e-5, "num_train_epochs": 3, "per_device_train_batch_size": 8, "lr_scheduler_type": "linear",
+        "warmup_steps": 0, "pref_beta": 0.1, "pref_loss": "sigmoid", "seed": 42, "cutoff_len": 2048, "val_size": 0.0,
+        "finetuning_type": "lora", "lora_rank": 8,
+    },
+    "axolotl": {
+        "num_epochs": 1, "micro_batch_size": 1, "lr_scheduler": "cosine", "warmup_steps": 0, "rl_beta": 0.1, "seed": 42,
+        "sequence_len": 512, "val_set_size": 0.0,
+    },
+}  # fmt: skip
+LOSSES = {
+    "sigmoid": "dpo", "hinge": "dpo_hinge", "ipo": "ipo", "exo_pair": "exo_pair", "nca_pair": "nca_pair",
+    "robust": "robust", "bco_pair": "bco_pair", "sppo_hard": "sppo_hard", "aot": "aot", "aot_unpaired": "aot_unpaired",
+    "aot_pair": "aot", "discopop": "discopop", "apo_zero": "apo_zero", "apo_down": "apo_down", "sft": "sft",
+    "sigmoid_norm": "sigmoid_norm", "dpo": "dpo", "simpo": "simpo", "orpo": "orpo",
+}  # fmt: skip
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
+
+_DECIDED = "trimtab decides that itself"
+_LOGGING = "every step is logged; trackers are flags of `trimtab run`"
+_HUB = "nothing is uploaded by a run"
+_DATA = "pairs are read and rendered without it"
+_EVAL = "held-out pairs are looked at on milestones"
+# why a known key has no counterpart, by the beginning of its name; the longest that fits speaks
+REASONS = {
+    "attn_implementation": _DECIDED, "bf16": "engine.dtype auto decides", "bfloat16": "engine.dtype auto decides",
+    "chat_template": "the tokenizer's own template is used", "dataloader_": _DATA, "dataset_num_proc": _DATA,
+    "dataset_prepared_path": _DATA, "ddp_": _DECIDED, "deepspeed": _DECIDED, "do_eval": _EVAL, "do_train": _DECIDED,
+    "dtype": "engine.dtype auto decides", "eval_": _EVAL, "evaluation_": _EVAL, "flash_attention": _DECIDED,
+    "fp16": "engine.dtype auto decides", "fsdp": _DECIDED,
+    "gradient_checkpointing": "engine.checkpointing auto decides",
+    "hub_": _HUB, "load_best_model": "select.by decides", "log_": _LOGGING, "logging_": _LOGGING,
+    "output_dir_overwrite": _DECIDED, "overwrite_": _DECIDED, "padding_free": _DECIDED, "pad_to": _DECIDED,
+    "per_device_eval": _EVAL, "plot_loss": _LOGGING, "precompute_ref": "the reference is always cached",
+    "preprocessing_": _DATA, "push_to_hub": _HUB, "remove_unused": _DATA, "report_to": _LOGGING, "run_name": _LOGGING,
+    "sample_packing": _DECIDED, "save_only_model": _DECIDED, "save_strategy": _DECIDED, "template": _DATA,
+    "tf32": _DECIDED, "tokenizer_type": _DECIDED, "torch_dtype": "engine.dtype auto decides",
+    "truncation_mode": "prompts lose their oldest messages, responses their end", "use_liger": _DECIDED,
+    "wandb_": _LOGGING, "dataset_test_split": _EVAL, "test_datasets": _EVAL,
+    "load_in_8bit": "8-bit weights are not to be had",
+    "xformers": _DECIDED, "special_tokens": "the tokenizer's own are used", "strict": _DECIDED, "debug": _DECIDED,
+    "model_type": _DECIDED, "mlflow_": _LOGGING, "saves_per_epoch": "train.save_every counts steps; default ten a run",
+    "evals_per_epoch": _EVAL, "is_llama": _DECIDED, "is_mistral": _DECIDED, "train_on_inputs": _DATA,
+    "group_by_length": _DECIDED,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Conversion:
+    """`tree`: ours, by dotted key. `carried`: (theirs, ours) pairs; `dropped`: theirs, with the reason; `notes`: what
+    means something else here."""
+
+    tool: Tool
+    theirs: Mapping[str, Any]
+    tree: dict[str, Any] = field(default_factory=dict)
+    carried: list[tuple[str, str]] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+    def get(self, *names: str) -> Any:
+        """The first of these that is there, else the default of the first that has one; all count as read."""
+        self.used.update(names)
+        for name in names:
+            if self.theirs.get(name) is not None:
+                return self.theirs[name]
+        return next((DEFAULTS[self.tool][name] for name in names if name in DEFAULTS[self.tool]), None)
+
+    def put(self, theirs: str, ours: str, value: Any) -> None:
+        self.tree[ours] = value
+        self.carried.append((theirs if theirs in self.theirs else f"{theirs} (its default there)", ours))
+
+    def drop(self, theirs: str, reason: str) -> None:
+        self.used.add(theirs)
+        if theirs in self.theirs:
+            self.dropped[theirs] = reason
+
+
+def reason(key: str) -> str | None:
+    """Why a known key has no counterpart; None for one that is not known."""
+    fitting = [start for start in REASONS if key.startswith(start)]
+    return REASONS[max(fitting, key=len)] if fitting else None
