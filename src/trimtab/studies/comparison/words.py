@@ -24,7 +24,7 @@ def lines(numbers: ComparisonNumbers | Power) -> list[str]:
 
 def _comparison_lines(numbers: ComparisonNumbers) -> list[str]:
     whole, unit = numbers.whole, numbers.unit
-    test = f"; {text}" if (text := test_text(whole)) else ""
+    test = f"; {words}" if (words := test_text(whole)) else ""
     against = f" against {numbers.baseline}" if numbers.baseline else ""
     seeds = f"; {whole.n_seeds} seeds" if whole.n_seeds > 1 else ""
     text = [
