@@ -144,8 +144,8 @@ def _data(conversion: Conversion, folder: Path) -> None:
         case "llama-factory":
             names = [name.strip() for name in str(conversion.get("dataset")).split(",")]
             register = folder / str(conversion.get("dataset_dir") or "data") / "dataset_info.json"
-            known = store.read_json(register) if register.is_file() else {}
-            entries = [known.get(name, {}) for name in names]
+            entries_by_name = store.read_json(register) if register.is_file() else {}
+            entries = [entries_by_name.get(name, {}) for name in names]
             sources = [_registered(name, entry, register) for name, entry in zip(names, entries, strict=True)]
             conversion.put("dataset", "data.source", sources[0] if len(sources) == 1 else sources)
             if open_names := [name for name, entry in zip(names, entries, strict=True) if not entry]:

@@ -81,8 +81,8 @@ class Diagnosis:
 
 
 def main() -> Diagnosis:
-    found = versions()
-    return Diagnosis(found, _places(), gpu_advice(found.hardware, _gpu_makers(), _torch_build()))
+    packages = versions()
+    return Diagnosis(packages, _places(), gpu_advice(packages.hardware, _gpu_makers(), _torch_build()))
 
 
 def versions() -> Versions:
@@ -115,13 +115,13 @@ def gpu_advice(hardware: Hardware, makers: frozenset[str], build: str | None) ->
     maker = "NVIDIA" if "NVIDIA" in makers else "AMD" if "AMD" in makers else None
     if maker is None:
         return ("no GPU is here: nothing to install, the CPU build of torch is all that is needed",)
-    wanted = {"NVIDIA": "CUDA", "AMD": "ROCm"}[maker]
-    if build is not None and build.startswith(wanted):
+    platform_name = {"NVIDIA": "CUDA", "AMD": "ROCm"}[maker]
+    if build is not None and build.startswith(platform_name):
         return (
             f"torch is built for {build} and finds no {maker} GPU: its driver may be older than that "
             f"({'nvidia-smi' if maker == 'NVIDIA' else 'rocminfo'} says), or hidden from this process",
         )
-    ways = [f"the command that pytorch.org/get-started shows for {wanted}"]
+    ways = [f"the command that pytorch.org/get-started shows for {platform_name}"]
     if maker == "NVIDIA" and hardware.system.startswith("Linux"):
         ways.insert(0, "`pip install --force-reinstall torch`")
     return (f"an {maker} GPU is here and torch is built for {build or 'the CPU'}: {', or '.join(ways)}",)

@@ -275,7 +275,7 @@ class Page:
     @property
     def all_sections(self) -> list[Section]:
         """The sentences that the summary leaves out, in a section of their own, then the others."""
-        shown = {sentence.text for entry in self.summary for sentence in entry.sentences}
-        rest = [sentence for sentence in self.sentences if sentence.text not in shown]
+        texts = {sentence.text for entry in self.summary for sentence in entry.sentences}
+        rest = [sentence for sentence in self.sentences if sentence.text not in texts]
         details = [Section("details", "In full", "What else was found", [Sentences(rest)])] if rest else []
         return [*details, *self.sections]

@@ -37,8 +37,8 @@ def summary(
         SummaryEntry(question, helped, main=True),
         *([SummaryEntry(other, harm)] if harm else []),
     ]
-    shown = [entry for part in entries for entry in part.sentences]
-    warnings = [entry for entry in rest if entry.tone in ("warn", "bad") and entry not in shown]
+    sentences = [entry for part in entries for entry in part.sentences]
+    warnings = [entry for entry in rest if entry.tone in ("warn", "bad") and entry not in sentences]
     n_prompts = report.benchmark is not None and bool(report.benchmark.judges or report.benchmark.marks)
     sample = "prompts" if n_prompts else "pairs"
     sure = [sentence(certainty(len(report.seeds), sample)), *warned(warnings)]
