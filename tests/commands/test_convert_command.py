@@ -113,12 +113,12 @@ loraplus_lr_ratio: 16
 """
 
 
-def converted(text: str, folder: Path, *, devices: int = 1) -> tuple[Config, convert.Converted]:
+def converted(text: str, folder: Path, *, devices: int = 1) -> tuple[Config, convert.Outcome]:
     file, to = folder / "theirs.yaml", folder / "recipe.toml"
     file.write_text(text)
     result = convert.main(str(file), to=str(to), devices=devices)
     theirs = read_file(file)
-    accounted = {name for name, _ours in result.carried} | set(result.dropped)
+    accounted = {name for name, _ours in result.key_pairs} | set(result.lost_keys)
     # keys that only decide how others are read have no line of their own
     silent = {"gradient_accumulation_steps", "loss_weights", "lora_target", "lora_target_linear", "load_in_4bit"}
     silent |= {"optim"} if theirs.get("optim", "").startswith("adamw") else set()
@@ -139,8 +139,8 @@ def test_trl(tmp_path: Path) -> None:
     assert (train.warmup, train.schedule) == (0.05, "linear")  # 50 of 1,000 steps; their default schedule
     assert (ours.seed, ours.data.holdout) == (42, 0.0)  # their defaults, not ours
     assert ours.data.max_prompt_tokens + ours.data.max_response_tokens == 1024  # max_length's default
-    assert {"logging_steps", "eval_strategy", "eval_steps", "no_remove_unused_columns"} == set(result.dropped)
-    assert result.dropped["no_remove_unused_columns"] == "not known to trimtab"
+    assert {"logging_steps", "eval_strategy", "eval_steps", "no_remove_unused_columns"} == set(result.lost_keys)
+    assert result.lost_keys["no_remove_unused_columns"] == "not known to trimtab"
 
 
 def test_the_alignment_handbook_on_eight_devices(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_alignment_handbook_on_eight_devices(tmp_path: Path) -> None:
     assert ours.train.batch_pairs == 8 * 2 * 8
     assert (ours.data.max_prompt_tokens, ours.data.max_response_tokens) == (512, 512)
     assert (ours.train.learning_rate, ours.train.save_every, ours.train.keep_checkpoints) == (5e-7, 100, 2)
-    assert {"torch_dtype", "bf16", "hub_model_id", "preprocessing_num_workers"} <= set(result.dropped)
+    assert {"torch_dtype", "bf16", "hub_model_id", "preprocessing_num_workers"} <= set(result.lost_keys)
     assert "Not carried over: hub_model_id" in (tmp_path / "recipe.toml").read_text()
 
 
@@ -194,8 +194,8 @@ def test_axolotl(tmp_path: Path) -> None:
     assert (ours.adapter.kind, ours.adapter.quantize, ours.adapter.rank) == ("lora", "nf4", 32)
     assert (ours.objective.name, ours.objective.beta, ours.train.optimizer) == ("dpo", 0.3, "adamw_8bit")
     assert (ours.train.batch_pairs, ours.train.epochs, ours.train.warmup) == (8, 4.0, 0.0)
-    assert "share of all steps" in result.dropped["warmup_steps"]
-    assert result.dropped["loraplus_lr_ratio"] == "not known to trimtab"
+    assert "share of all steps" in result.lost_keys["warmup_steps"]
+    assert result.lost_keys["loraplus_lr_ratio"] == "not known to trimtab"
     assert any("types and fields" in note for note in result.notes)
 
 

@@ -81,11 +81,11 @@ def test_the_cache_is_shown_and_pruned_by_kind_and_age(home: Path, runs: Path) -
     assert (shown["reference"], shown["answers"], shown["gguf"]) == ((2, 2_000), (1, 10), (0, 0))
     assert shown["checkpoints"] == (1, CHECKPOINT_BYTES)  # of the reported run; the stopped one needs its own
     tried = cache.main(runs=str(runs), prune=["reference"], older_than=5, dry_run=True)
-    assert (tried.freed, (home / "reference" / "old").exists()) == (1_000, True)
-    assert cache.main(runs=str(runs), prune=["reference"], older_than=5).freed == 1_000
+    assert (tried.bytes_freed, (home / "reference" / "old").exists()) == (1_000, True)
+    assert cache.main(runs=str(runs), prune=["reference"], older_than=5).bytes_freed == 1_000
     assert [path.name for path in (home / "reference").iterdir()] == ["new"]
     freed = cache.main(runs=str(runs), prune=["all"])
-    assert freed.freed == 1_000 + 10 + CHECKPOINT_BYTES
+    assert freed.bytes_freed == 1_000 + 10 + CHECKPOINT_BYTES
     assert (home / "verdicts.sqlite").is_file(), "paid for: only by name"
     assert (runs / "sweep/points/a/checkpoints").is_dir()
     assert not (runs / "done/checkpoints").exists()
@@ -95,7 +95,7 @@ def test_the_cache_is_shown_and_pruned_by_kind_and_age(home: Path, runs: Path) -
 
 def test_a_run_whose_model_is_damaged_keeps_its_checkpoints(home: Path, runs: Path) -> None:
     (runs / "done" / "model" / "w").write_bytes(b"y" * MODEL_BYTES)
-    assert cache.main(runs=str(runs), prune=["checkpoints"]).freed == 0
+    assert cache.main(runs=str(runs), prune=["checkpoints"]).bytes_freed == 0
     assert (runs / "done/checkpoints").is_dir()
 
 

@@ -23,15 +23,15 @@ def init(
 ) -> None:
     from trimtab.commands import init as command
 
-    written = command.main(model=model, data=data, machine=machine, objective=objective, to=to)
+    recipe = command.main(model=model, data=data, machine=machine, objective=objective, to=to)
     say = reporter().say
-    say(f"written: {written.path}")
-    for note in written.notes:
+    say(f"written: {recipe.path}")
+    for note in recipe.notes:
         say(note)
     if plan:
-        for line in command.cost(written, reporter=reporter()):
+        for line in command.cost(recipe, reporter=reporter()):
             print(line)
-    print(f"start it with: trimtab run {written.path}")
+    print(f"start it with: trimtab run {recipe.path}")
 
 
 def ls(folder: str = "runs", /, *, as_json: AsJson = False) -> None:

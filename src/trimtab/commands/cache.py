@@ -29,7 +29,7 @@ KINDS = {
     "pairs": "pairs that Python handed over: a stopped run needs them",
     "verdicts.sqlite": "judgments; they may have been paid for",
 }
-KEPT = ("pairs", "verdicts.sqlite")  # pruned only by name, never by `all`
+IRREPLACEABLE = ("pairs", "verdicts.sqlite")  # pruned only by name, never by `all`
 DAY = 86_400.0  # seconds
 
 
@@ -45,12 +45,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """`freed` and `moved_to`: what this command did."""
+    """`bytes_freed` and `moved_to`: what this command did."""
 
     folder: str
     runs: str
     shares: tuple[Share, ...]
-    freed: int = 0
+    bytes_freed: int = 0
     is_dry_run: bool = False
     moved_to: str | None = None
     needs_variable: bool = False
@@ -69,11 +69,11 @@ def main(
     """
     home, kinds = store.home(), _kinds(prune)
     entries = {kind: _entries(kind, home, Path(runs)) for kind in (*KINDS, CHECKPOINTS)}
-    moved_to, needs_variable, freed = None, False, 0
+    moved_to, needs_variable, bytes_freed = None, False, 0
     old = time.time() - older_than * DAY
     for kind in kinds:
         for path in [path for path in entries[kind] if path.stat().st_mtime <= old]:
-            freed += _bytes(path)
+            bytes_freed += _bytes(path)
             if not dry_run:
                 _delete(path, kind)
                 entries[kind].remove(path)
@@ -84,7 +84,7 @@ def main(
         entries |= {kind: _entries(kind, target, Path(runs)) for kind in KINDS}
     meanings = KINDS | {CHECKPOINTS: f"of reported runs in {runs}, to train on from; each run has its model"}
     shares = [Share(kind, len(paths), sum(map(_bytes, paths)), meanings[kind]) for kind, paths in entries.items()]
-    return Cache(str(home), runs, tuple(shares), freed, dry_run, moved_to, needs_variable)
+    return Cache(str(home), runs, tuple(shares), bytes_freed, dry_run, moved_to, needs_variable)
 
 
 def lines(cache: Cache) -> list[str]:
@@ -93,23 +93,27 @@ def lines(cache: Cache) -> list[str]:
     rows = [[share.kind, f"{share.entries:,}", disk.size(share.bytes), share.meaning] for share in cache.shares]
     text = [f"{cache.folder}", *columns([head, *rows])]
     text.append(f"  {disk.size(sum(share.bytes for share in cache.shares))} in all")
-    if cache.freed or cache.is_dry_run:
-        text.append(f"{'would free' if cache.is_dry_run else 'freed'} {disk.size(cache.freed)}")
+    if cache.bytes_freed or cache.is_dry_run:
+        text.append(f"{'would free' if cache.is_dry_run else 'freed'} {disk.size(cache.bytes_freed)}")
     if cache.moved_to is not None:
-        rest = ""
+        advice = ""
         if cache.needs_variable:
-            rest = f"; no link could be left behind, so set TRIMTAB_HOME={cache.moved_to} from now on"
-        text.append(f"moved to {cache.moved_to}{rest}")
+            advice = f"; no link could be left behind, so set TRIMTAB_HOME={cache.moved_to} from now on"
+        text.append(f"moved to {cache.moved_to}{advice}")
     return text
 
 
 def _kinds(names: Sequence[str]) -> list[str]:
-    known = [*KINDS, CHECKPOINTS]
-    kinds = [kind for name in names for kind in ([k for k in known if k not in KEPT] if name == "all" else [name])]
-    if unknown := [kind for kind in kinds if kind not in known]:
+    all_kinds = [*KINDS, CHECKPOINTS]
+    kinds = [
+        kind
+        for name in names
+        for kind in ([k for k in all_kinds if k not in IRREPLACEABLE] if name == "all" else [name])
+    ]
+    if unknown := [kind for kind in kinds if kind not in all_kinds]:
         raise ConfigError(
             f"--prune {unknown[0]} is no kind of cache",
-            remedy=f"choose from: all, {', '.join(known)}; several with commas",
+            remedy=f"choose from: all, {', '.join(all_kinds)}; several with commas",
         )
     return list(dict.fromkeys(kinds))
 

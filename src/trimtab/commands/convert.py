@@ -25,26 +25,26 @@ NUMBERS = ("train.learning_rate", "train.epochs", "adapter.alpha", "objective.be
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class Outcome:
     """What was written, and what was not."""
 
     path: str
     tool: Tool
-    carried: tuple[tuple[str, str], ...]
-    dropped: Mapping[str, str]
+    key_pairs: tuple[tuple[str, str], ...]
+    lost_keys: Mapping[str, str]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "path": self.path,
             "tool": self.tool,
-            "carried": [{"theirs": theirs, "ours": ours} for theirs, ours in self.carried],
-            "dropped": dict(self.dropped),
+            "carried": [{"theirs": theirs, "ours": key} for theirs, key in self.key_pairs],
+            "dropped": dict(self.lost_keys),
             "notes": list(self.notes),
         }
 
 
-def main(file: str, *, to: str, devices: int = 1) -> Converted:
+def main(file: str, *, to: str, devices: int = 1) -> Outcome:
     """Read `file` (YAML or JSON), write `to`. `devices`: how many the original ran on, for the size of its batches.
 
     Raises ConfigError for a file that is none of theirs, an objective that is not here, or a target that exists.
@@ -62,25 +62,27 @@ def main(file: str, *, to: str, devices: int = 1) -> Converted:
     _course(conversion, devices)
     for key in theirs:
         if key not in conversion.used:
-            conversion.dropped[key] = reason(key) or "not known to trimtab"
+            conversion.lost_keys[key] = reason(key) or "not known to trimtab"
     text = _text(conversion, file)
     try:
-        config.resolve(_nested(conversion.tree))
+        config.resolve(_tree(conversion.tree))
     except UserError as error:
         raise ConfigError(f"{file} cannot be carried over: {error.message}", remedy=error.remedy) from error
     store.write_text(path, text)
-    return Converted(str(path), conversion.tool, tuple(conversion.carried), conversion.dropped, tuple(conversion.notes))
+    return Outcome(
+        str(path), conversion.tool, tuple(conversion.key_pairs), conversion.lost_keys, tuple(conversion.notes)
+    )
 
 
-def lines(converted: Converted) -> list[str]:
+def lines(outcome: Outcome) -> list[str]:
     """For a terminal."""
-    dropped = [f"  {key}: {why}" for key, why in converted.dropped.items()]
+    rows = [f"  {key}: {cause}" for key, cause in outcome.lost_keys.items()]
     return [
-        f"{converted.path}: {len(converted.carried)} keys of a {converted.tool} configuration carried over",
-        *(f"note: {note}" for note in converted.notes),
-        f"{len(dropped)} keys not carried over{':' if dropped else ''}",
-        *dropped,
-        f"what it will cost: trimtab plan {converted.path}",
+        f"{outcome.path}: {len(outcome.key_pairs)} keys of a {outcome.tool} configuration carried over",
+        *(f"note: {note}" for note in outcome.notes),
+        f"{len(rows)} keys not carried over{':' if rows else ''}",
+        *rows,
+        f"what it will cost: trimtab plan {outcome.path}",
     ]
 
 
@@ -107,12 +109,12 @@ def _tool(theirs: Mapping[str, Any], file: str) -> Tool:
 
 def _plain(conversion: Conversion) -> None:
     """What means the same; `get` gives their default where they leave it out, and it matters."""
-    for theirs, ours in (PLAIN[conversion.tool] | TRAINER).items():
-        if ours == "train.epochs" and theirs == "num_train_epochs" and conversion.tool == "axolotl":
+    for theirs, key in (PLAIN[conversion.tool] | TRAINER).items():
+        if key == "train.epochs" and theirs == "num_train_epochs" and conversion.tool == "axolotl":
             continue
         value = conversion.get(theirs)
         if value is not None and value is not False:
-            conversion.put(theirs, ours, float(value) if ours in NUMBERS else value)
+            conversion.put(theirs, key, float(value) if key in NUMBERS else value)
 
 
 def _objective(conversion: Conversion) -> None:
@@ -126,10 +128,11 @@ def _objective(conversion: Conversion) -> None:
         raise ConfigError(
             f"{key} {unknown[0]} has no counterpart", remedy="`trimtab objectives` lists what there is to choose from"
         )
-    ours = [LOSSES[part] for part in parts]
-    if len(ours) > 1 or weights:
-        ours = [f"{name}:{weight:g}" for name, weight in zip(ours, weights or [1.0] * len(ours), strict=True)]
-    conversion.put(key, "objective.name", ",".join(ours))
+    losses = [LOSSES[part] for part in parts]
+    if len(losses) > 1 or weights:
+        pairs = zip(losses, weights or [1.0] * len(losses), strict=True)
+        losses = [f"{name}:{weight:g}" for name, weight in pairs]
+    conversion.put(key, "objective.name", ",".join(losses))
     if conversion.tree.get("objective.label_smoothing") == 0:
         del conversion.tree["objective.label_smoothing"]
     if conversion.tree.get("objective.sft_weight") == 0:
@@ -146,7 +149,7 @@ def _data(conversion: Conversion, folder: Path) -> None:
             register = folder / str(conversion.get("dataset_dir") or "data") / "dataset_info.json"
             entries_by_name = store.read_json(register) if register.is_file() else {}
             entries = [entries_by_name.get(name, {}) for name in names]
-            sources = [_registered(name, entry, register) for name, entry in zip(names, entries, strict=True)]
+            sources = [_source_of_entry(name, entry, register) for name, entry in zip(names, entries, strict=True)]
             conversion.put("dataset", "data.source", sources[0] if len(sources) == 1 else sources)
             if open_names := [name for name, entry in zip(names, entries, strict=True) if not entry]:
                 conversion.notes.append(
@@ -156,7 +159,7 @@ def _data(conversion: Conversion, folder: Path) -> None:
             _axolotl_data(conversion)
 
 
-def _registered(name: str, entry: Mapping[str, Any], register: Path) -> str:
+def _source_of_entry(name: str, entry: Mapping[str, Any], register: Path) -> str:
     """The file or Hub name behind an entry of LLaMA-Factory's register."""
     file, hub = entry.get("file_name"), entry.get("hf_hub_url")
     return str(register.parent / file) if file else str(hub or name)
@@ -165,17 +168,17 @@ def _registered(name: str, entry: Mapping[str, Any], register: Path) -> str:
 def _mixture(conversion: Conversion) -> None:
     """TRL's one data set; the alignment-handbook's `dataset_mixer` (older) and `dataset_mixture`."""
     mixer, mixture = conversion.get("dataset_mixer"), conversion.get("dataset_mixture", "datasets")
-    listed = mixture.get("datasets", []) if isinstance(mixture, Mapping) else mixture or []
+    parts = mixture.get("datasets", []) if isinstance(mixture, Mapping) else mixture or []
     if mixer:
         shares = {name: float(share) for name, share in mixer.items()}
         conversion.put("dataset_mixer", "data.source", _source(shares, conversion))
-    elif listed:
-        names = [str(part.get("id") or part.get("path")) for part in listed]
-        configs = [part.get("config") or part.get("name") for part in listed]
+    elif parts:
+        names = [str(part.get("id") or part.get("path")) for part in parts]
+        configs = [part.get("config") or part.get("name") for part in parts]
         full = [f"{name}:{config}" if config else name for name, config in zip(names, configs, strict=True)]
-        shares = {name: float(part.get("weight") or 1.0) for name, part in zip(full, listed, strict=True)}
+        shares = {name: float(part.get("weight") or 1.0) for name, part in zip(full, parts, strict=True)}
         conversion.put("dataset_mixture", "data.source", _source(shares, conversion))
-        if splits := {str(part["split"]) for part in listed if part.get("split")}:
+        if splits := {str(part["split"]) for part in parts if part.get("split")}:
             conversion.tree["data.split"] = splits.pop()
             if splits:
                 conversion.notes.append("its data sets name several splits; data.split is one of them")
@@ -199,13 +202,13 @@ def _source(shares: dict[str, float], conversion: Conversion) -> Any:
 
 
 def _axolotl_data(conversion: Conversion) -> None:
-    listed = conversion.get("datasets") or []
-    sources = [str(part["path"]) for part in listed]
+    parts = conversion.get("datasets") or []
+    sources = [str(part["path"]) for part in parts]
     if sources:
         conversion.put("datasets", "data.source", sources[0] if len(sources) == 1 else sources)
-    if splits := list(dict.fromkeys(part["split"] for part in listed if part.get("split"))):
+    if splits := list(dict.fromkeys(part["split"] for part in parts if part.get("split"))):
         conversion.tree["data.split"] = splits[0]
-    if any(key for part in listed for key in part if key not in ("path", "split", "ds_type", "data_files")):
+    if any(key for part in parts for key in part if key not in ("path", "split", "ds_type", "data_files")):
         conversion.notes.append(
             "types and fields of its datasets are not carried over: columns are found by their names, and what is not "
             "found is named with --columns"
@@ -222,15 +225,15 @@ def _lengths(conversion: Conversion) -> None:
     """They bound prompt and response together, and cut the end; ours are two bounds."""
     keys = {"trl": "max_length", "llama-factory": "cutoff_len", "axolotl": "sequence_len"}
     key = keys[conversion.tool]
-    both = conversion.get(key)
-    if both is None:
+    length = conversion.get(key)
+    if length is None:
         return
-    prompt = conversion.tree.get("data.max_prompt_tokens", both // 2)
-    conversion.put(key, "data.max_response_tokens", max(1, both - prompt))
+    prompt = conversion.tree.get("data.max_prompt_tokens", length // 2)
+    conversion.put(key, "data.max_response_tokens", max(1, length - prompt))
     conversion.tree["data.max_prompt_tokens"] = prompt
     conversion.notes.append(
-        f"{key} {both} bounds prompt and response together; here they are cut apart, at {prompt} and "
-        f"{max(1, both - prompt)} tokens"
+        f"{key} {length} bounds prompt and response together; here they are cut apart, at {prompt} and "
+        f"{max(1, length - prompt)} tokens"
     )
 
 
@@ -252,7 +255,7 @@ def _adapter(conversion: Conversion) -> None:
     if not is_lora:
         for name in [name for name in conversion.tree if name.startswith("adapter.")]:
             del conversion.tree[name]
-        conversion.carried = [pair for pair in conversion.carried if not pair[1].startswith("adapter.")]
+        conversion.key_pairs = [pair for pair in conversion.key_pairs if not pair[1].startswith("adapter.")]
         conversion.put(key, "adapter.kind", "none")
         return
     conversion.put(key, "adapter.kind", "lora")
@@ -261,8 +264,8 @@ def _adapter(conversion: Conversion) -> None:
     if four_bit:
         conversion.put("load_in_4bit", "adapter.quantize", "nf4")
     if targets and targets not in ("all", "all-linear") and not linear:
-        listed = [part.strip() for part in targets.split(",")] if isinstance(targets, str) else list(targets)
-        conversion.put("lora_target_modules", "adapter.targets", listed)
+        parts = [part.strip() for part in targets.split(",")] if isinstance(targets, str) else list(targets)
+        conversion.put("lora_target_modules", "adapter.targets", parts)
 
 
 def _course(conversion: Conversion, devices: int) -> None:
@@ -311,23 +314,23 @@ def _warmup(conversion: Conversion, steps: int | None) -> None:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _tree(tree: Mapping[str, Any]) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
     for key, value in tree.items():
         section, _, name = key.rpartition(".")
-        target = nested.setdefault(section, {}) if section else nested
+        target = sections.setdefault(section, {}) if section else sections
         target[name] = value
-    return nested
+    return sections
 
 
 def _text(conversion: Conversion, file: str) -> str:
-    nested = _nested(conversion.tree)
+    sections = _tree(conversion.tree)
     head = [f"# From {file} ({conversion.tool}), by trimtab convert."]
     head += [f"# Note: {note}." for note in conversion.notes]
-    head += [f"# Not carried over: {key} ({why})." for key, why in conversion.dropped.items()]
-    top = {key: value for key, value in nested.items() if not isinstance(value, dict)}
+    head += [f"# Not carried over: {key} ({cause})." for key, cause in conversion.lost_keys.items()]
+    top = {key: value for key, value in sections.items() if not isinstance(value, dict)}
     body = [*head, *_rows(top)]
-    for section, values in nested.items():
+    for section, values in sections.items():
         if isinstance(values, dict):
             body += ["", f"[{section}]", *_rows(values)]
     return "\n".join(body) + "\n"

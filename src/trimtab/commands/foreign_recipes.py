@@ -98,45 +98,45 @@ LOSSES = {
 }  # fmt: skip
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
 
-_DECIDED = "trimtab decides that itself"
-_LOGGING = "every step is logged; trackers are flags of `trimtab run`"
+_AUTOMATIC = "trimtab decides that itself"
+_LOGS = "every step is logged; trackers are flags of `trimtab run`"
 _HUB = "nothing is uploaded by a run"
 _DATA = "pairs are read and rendered without it"
 _EVAL = "held-out pairs are looked at on milestones"
 # why a known key has no counterpart, by the beginning of its name; the longest that fits speaks
 REASONS = {
-    "attn_implementation": _DECIDED, "bf16": "engine.dtype auto decides", "bfloat16": "engine.dtype auto decides",
+    "attn_implementation": _AUTOMATIC, "bf16": "engine.dtype auto decides", "bfloat16": "engine.dtype auto decides",
     "chat_template": "the tokenizer's own template is used", "dataloader_": _DATA, "dataset_num_proc": _DATA,
-    "dataset_prepared_path": _DATA, "ddp_": _DECIDED, "deepspeed": _DECIDED, "do_eval": _EVAL, "do_train": _DECIDED,
-    "dtype": "engine.dtype auto decides", "eval_": _EVAL, "evaluation_": _EVAL, "flash_attention": _DECIDED,
-    "fp16": "engine.dtype auto decides", "fsdp": _DECIDED,
-    "gradient_checkpointing": "engine.checkpointing auto decides",
-    "hub_": _HUB, "load_best_model": "select.by decides", "log_": _LOGGING, "logging_": _LOGGING,
-    "output_dir_overwrite": _DECIDED, "overwrite_": _DECIDED, "padding_free": _DECIDED, "pad_to": _DECIDED,
-    "per_device_eval": _EVAL, "plot_loss": _LOGGING, "precompute_ref": "the reference is always cached",
-    "preprocessing_": _DATA, "push_to_hub": _HUB, "remove_unused": _DATA, "report_to": _LOGGING, "run_name": _LOGGING,
-    "sample_packing": _DECIDED, "save_only_model": _DECIDED, "save_strategy": _DECIDED, "template": _DATA,
-    "tf32": _DECIDED, "tokenizer_type": _DECIDED, "torch_dtype": "engine.dtype auto decides",
-    "truncation_mode": "prompts lose their oldest messages, responses their end", "use_liger": _DECIDED,
-    "wandb_": _LOGGING, "dataset_test_split": _EVAL, "test_datasets": _EVAL,
-    "load_in_8bit": "8-bit weights are not to be had",
-    "xformers": _DECIDED, "special_tokens": "the tokenizer's own are used", "strict": _DECIDED, "debug": _DECIDED,
-    "model_type": _DECIDED, "mlflow_": _LOGGING, "saves_per_epoch": "train.save_every counts steps; default ten a run",
-    "evals_per_epoch": _EVAL, "is_llama": _DECIDED, "is_mistral": _DECIDED, "train_on_inputs": _DATA,
-    "group_by_length": _DECIDED,
+    "dataset_prepared_path": _DATA, "ddp_": _AUTOMATIC, "deepspeed": _AUTOMATIC, "do_eval": _EVAL,
+    "do_train": _AUTOMATIC, "dtype": "engine.dtype auto decides", "eval_": _EVAL, "evaluation_": _EVAL,
+    "flash_attention": _AUTOMATIC, "fp16": "engine.dtype auto decides", "fsdp": _AUTOMATIC,
+    "gradient_checkpointing": "engine.checkpointing auto decides", "hub_": _HUB,
+    "load_best_model": "select.by decides", "log_": _LOGS, "logging_": _LOGS, "output_dir_overwrite": _AUTOMATIC,
+    "overwrite_": _AUTOMATIC, "padding_free": _AUTOMATIC, "pad_to": _AUTOMATIC, "per_device_eval": _EVAL,
+    "plot_loss": _LOGS, "precompute_ref": "the reference is always cached", "preprocessing_": _DATA,
+    "push_to_hub": _HUB, "remove_unused": _DATA, "report_to": _LOGS, "run_name": _LOGS, "sample_packing": _AUTOMATIC,
+    "save_only_model": _AUTOMATIC, "save_strategy": _AUTOMATIC, "template": _DATA, "tf32": _AUTOMATIC,
+    "tokenizer_type": _AUTOMATIC, "torch_dtype": "engine.dtype auto decides",
+    "truncation_mode": "prompts lose their oldest messages, responses their end", "use_liger": _AUTOMATIC,
+    "wandb_": _LOGS, "dataset_test_split": _EVAL, "test_datasets": _EVAL,
+    "load_in_8bit": "8-bit weights are not to be had", "xformers": _AUTOMATIC,
+    "special_tokens": "the tokenizer's own are used", "strict": _AUTOMATIC, "debug": _AUTOMATIC,
+    "model_type": _AUTOMATIC, "mlflow_": _LOGS, "saves_per_epoch": "train.save_every counts steps; default ten a run",
+    "evals_per_epoch": _EVAL, "is_llama": _AUTOMATIC, "is_mistral": _AUTOMATIC, "train_on_inputs": _DATA,
+    "group_by_length": _AUTOMATIC,
 }  # fmt: skip
 
 
 @dataclass(slots=True)
 class Conversion:
-    """`tree`: ours, by dotted key. `carried`: (theirs, ours) pairs; `dropped`: theirs, with the reason; `notes`: what
+    """`tree`: ours, by dotted key. `key_pairs`: (theirs, ours); `lost_keys`: theirs, with the reason; `notes`: what
     means something else here."""
 
     tool: Tool
     theirs: Mapping[str, Any]
     tree: dict[str, Any] = field(default_factory=dict)
-    carried: list[tuple[str, str]] = field(default_factory=list)
-    dropped: dict[str, str] = field(default_factory=dict)
+    key_pairs: list[tuple[str, str]] = field(default_factory=list)
+    lost_keys: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
@@ -148,17 +148,17 @@ class Conversion:
                 return self.theirs[name]
         return next((DEFAULTS[self.tool][name] for name in names if name in DEFAULTS[self.tool]), None)
 
-    def put(self, theirs: str, ours: str, value: Any) -> None:
-        self.tree[ours] = value
-        self.carried.append((theirs if theirs in self.theirs else f"{theirs} (its default there)", ours))
+    def put(self, theirs: str, key: str, value: Any) -> None:
+        self.tree[key] = value
+        self.key_pairs.append((theirs if theirs in self.theirs else f"{theirs} (its default there)", key))
 
     def drop(self, theirs: str, reason: str) -> None:
         self.used.add(theirs)
         if theirs in self.theirs:
-            self.dropped[theirs] = reason
+            self.lost_keys[theirs] = reason
 
 
 def reason(key: str) -> str | None:
     """Why a known key has no counterpart; None for one that is not known."""
-    fitting = [start for start in REASONS if key.startswith(start)]
-    return REASONS[max(fitting, key=len)] if fitting else None
+    starts = [start for start in REASONS if key.startswith(start)]
+    return REASONS[max(starts, key=len)] if starts else None

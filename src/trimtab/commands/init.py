@@ -17,7 +17,7 @@ from trimtab.progress import Reporter
 Machine = Literal["cpu", "gpu"]
 
 Line = tuple[str, object, str]  # key, value, what it means
-_JUDGED = """\
+_QUESTION = """\
 # Did it help? Answers before and after, to prompts of your own (a text file, one a line), alpaca_eval or mt_bench:
 #benchmark = "my-prompts.txt"
 #judge = "openai:gpt-4o-mini"  # or reward:MODEL; --base-url names a server of your own, --dry-run says what it costs
@@ -108,7 +108,7 @@ def _text(model: str, data: str, objective: str, preset: _Preset, path: Path) ->
         ("learning_rate", preset.rate, f"`trimtab plan {path} --pilot-steps 20` says whether it will do anything"),
     ]
     head = f"# {model} on pairs of {data}. `trimtab keys` lists every key.\n"
-    sections = [_lines(top), _JUDGED, f"[data]\n{_lines(of_data)}", f"[train]\n{_lines(of_train)}"]
+    sections = [_lines(top), _QUESTION, f"[data]\n{_lines(of_data)}", f"[train]\n{_lines(of_train)}"]
     return head + "\n".join(sections)
 
 

@@ -107,8 +107,8 @@ def _config(folder: Path) -> dict[str, Any] | None:
         tree = store.read_json(folder / "config.json")
     except StoreError:
         return {}
-    ours = isinstance(tree, dict) and all(isinstance(tree.get(key), dict) for key in ("model", "data", "objective"))
-    return tree if ours else None
+    is_run = isinstance(tree, dict) and all(isinstance(tree.get(key), dict) for key in ("model", "data", "objective"))
+    return tree if is_run else None
 
 
 def _row(folder: Path, root: Path) -> RunRow:

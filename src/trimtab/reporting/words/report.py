@@ -48,7 +48,9 @@ def report_words(report: Report) -> ReportWords:
         sentences = [*reward.reward(report.heldout, report.reward), *training.milestones(report.milestones)]
         length = reward.length(report.heldout, report.reward)
         regimes: list[Sentence] = []
-        first_screen = summary(report, helped=sentences[:1], harmed=length, length=[], rest=[*sentences, *symptoms])
+        first_screen = summary(
+            report, benefit=sentences[:1], harm=length, length=[], conclusions=[*sentences, *symptoms]
+        )
         gaps = _training_gaps(report)
     else:
         sentences = headline(report)
@@ -56,10 +58,10 @@ def report_words(report: Report) -> ReportWords:
         benchmark = report.benchmark
         first_screen = summary(
             report,
-            helped=sentences[:1] + ([] if benchmark else training.heldout(report.heldout)),
-            harmed=check.check(report.check)[:1],
+            benefit=sentences[:1] + ([] if benchmark else training.heldout(report.heldout)),
+            harm=check.check(report.check)[:1],
             length=lengths.lengths(benchmark)[:1] if benchmark else [],
-            rest=[*sentences, *regimes, *symptoms],
+            conclusions=[*sentences, *regimes, *symptoms],
         )
         gaps = not_measured(report)
     return ReportWords(first_screen, sentences, regimes, symptoms, gaps, next_steps(report))

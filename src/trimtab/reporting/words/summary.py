@@ -14,48 +14,43 @@ from trimtab.reporting.text import counted, number
 
 NO_CHECK = "Whether it harmed other abilities was not measured: “trimtab check” asks both models."
 LONGEST = 60  # words of a sentence on the first screen
-_STRESSED = re.compile(r"\*\*(.+?)\*\*")
+_STRESS = re.compile(r"\*\*(.+?)\*\*")
 
 
 def summary(
     report: Report,
     *,
-    helped: Sequence[Sentence],
-    harmed: Sequence[Sentence],
+    benefit: Sequence[Sentence],
+    harm: Sequence[Sentence],
     length: Sequence[Sentence],
-    rest: Sequence[Sentence],
+    conclusions: Sequence[Sentence],
 ) -> list[SummaryEntry]:
-    """`helped` and `harmed` are the answers, the most important first; `rest` is what else the report concludes."""
-    question, other = (
-        ("Does it rank as the labels do?", "Does it like length?")
-        if report.objective.on_scores
-        else ("Did it help?", "Did it harm?")
-    )
-    harm = [*(harmed or ([] if report.objective.on_scores else [sentence(NO_CHECK)])), *length][:2]
-    entries = [
-        SummaryEntry("What was trained", [sentence(trained(report))]),
-        SummaryEntry(question, helped, main=True),
-        *([SummaryEntry(other, harm)] if harm else []),
-    ]
-    sentences = [entry for part in entries for entry in part.sentences]
-    warnings = [entry for entry in rest if entry.tone in ("warn", "bad") and entry not in sentences]
-    n_prompts = report.benchmark is not None and bool(report.benchmark.judges or report.benchmark.marks)
-    sample = "prompts" if n_prompts else "pairs"
-    sure = [sentence(certainty(len(report.seeds), sample)), *warned(warnings)]
-    return brief([*entries, SummaryEntry("How sure?", sure)])
+    """`benefit` and `harm` are the answers, the most important first; `conclusions` are all of the report's."""
+    is_reward = report.objective.on_scores
+    if not is_reward and not harm:
+        harm = [sentence(NO_CHECK)]
+    entries = [SummaryEntry("What was trained", [sentence(subject(report))])]
+    entries.append(SummaryEntry("Does it rank as the labels do?" if is_reward else "Did it help?", benefit, main=True))
+    if harm or length:
+        entries.append(SummaryEntry("Does it like length?" if is_reward else "Did it harm?", [*harm, *length][:2]))
+    sentences = [part for entry in entries for part in entry.sentences]
+    warnings = [part for part in conclusions if part.tone in ("warn", "bad") and part not in sentences]
+    is_judged = report.benchmark is not None and bool(report.benchmark.judges or report.benchmark.marks)
+    text = certainty(len(report.seeds), "prompts" if is_judged else "pairs")
+    return brief([*entries, SummaryEntry("How sure?", [sentence(text), *warning_count(warnings)])])
 
 
 def brief(entries: Sequence[SummaryEntry]) -> list[SummaryEntry]:
     """The same, with what is longer than a first screen can hold cut; it stands whole below."""
-    return [replace(entry, sentences=[_cut(sentence) for sentence in entry.sentences]) for entry in entries]
+    return [replace(entry, sentences=[_brief(part) for part in entry.sentences]) for entry in entries]
 
 
-def _cut(whole: Sentence) -> Sentence:
-    words = whole.text.split(" ")
+def _brief(sentence: Sentence) -> Sentence:
+    words = sentence.text.split(" ")
     if len(words) <= LONGEST:
-        return whole
+        return sentence
     text = " ".join(words[: LONGEST - 4])
-    return replace(whole, text=f"{text}{'**' * (text.count('**') % 2)} … (in full below)")
+    return replace(sentence, text=f"{text}{'**' * (text.count('**') % 2)} … (in full below)")
 
 
 def certainty(n_seeds: int, sample: str) -> str:
@@ -65,7 +60,7 @@ def certainty(n_seeds: int, sample: str) -> str:
     return f"{n_seeds} seeds: the 95 % intervals speak of other {sample} and of other seeds."
 
 
-def warned(warnings: Sequence[Sentence]) -> Iterator[Sentence]:
+def warning_count(warnings: Sequence[Sentence]) -> Iterator[Sentence]:
     """How many warnings stand below, and their first words."""
     if warnings:
         names = dict.fromkeys(_name(entry) for entry in warnings)
@@ -78,12 +73,12 @@ def warned(warnings: Sequence[Sentence]) -> Iterator[Sentence]:
 
 def _name(warning: Sentence) -> str:
     """What is stressed in it, or its first words."""
-    stressed = _STRESSED.search(warning.text)
-    words = (stressed[1] if stressed else warning.text).rstrip(".").split()
+    stress = _STRESS.search(warning.text)
+    words = (stress[1] if stress else warning.text).rstrip(".").split()
     return " ".join(words[:8]) + (" …" if len(words) > 8 else "")
 
 
-def trained(report: Report) -> str:
+def subject(report: Report) -> str:
     """The model, its objective, the pairs and the steps."""
     config = report.config
     adapter = config["adapter"]

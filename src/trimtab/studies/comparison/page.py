@@ -22,7 +22,7 @@ from trimtab.reporting.sections import (
     sentence,
 )
 from trimtab.reporting.text import counted, number
-from trimtab.reporting.words.summary import brief, certainty, warned
+from trimtab.reporting.words.summary import brief, certainty, warning_count
 from trimtab.studies.comparison.numbers import ComparisonNumbers
 from trimtab.studies.comparison.words import difference_text, figure, test_text
 
@@ -72,7 +72,7 @@ def _summary(numbers: ComparisonNumbers, warnings: list[Sentence]) -> list[Summa
         entries.append(SummaryEntry("Is it length?", [sentence(f"{text}.")]))
     test = test_text(whole)
     sure = certainty(whole.n_seeds, "prompts") + (f" {test[0].upper()}{test[1:]}." if test else "")
-    return [*entries, SummaryEntry("How sure?", [sentence(sure), *warned(warnings)])]
+    return [*entries, SummaryEntry("How sure?", [sentence(sure), *warning_count(warnings)])]
 
 
 def _verdict(numbers: ComparisonNumbers) -> Sentence:

@@ -24,7 +24,7 @@ from trimtab.reporting.sections import (
     sentence,
 )
 from trimtab.reporting.text import MISSING, counted, estimate_text, number
-from trimtab.reporting.words.summary import brief, certainty, warned
+from trimtab.reporting.words.summary import brief, certainty, warning_count
 from trimtab.studies.length_probe.answer_lengths import AnswerNumbers
 from trimtab.studies.length_probe.numbers import SIDES, BinCount, Contrast, RunNumbers, Side
 from trimtab.studies.length_probe.run_difference import RunDifference
@@ -103,7 +103,7 @@ def _summary(runs: Sequence[RunNumbers], sentences: Sequence[Sentence]) -> list[
     )
     sure = [
         sentence(certainty(len(first.seeds), "pairs")),
-        *warned([note for note in sentences[1:] if note.tone == "warn"]),
+        *warning_count([note for note in sentences[1:] if note.tone == "warn"]),
     ]
     return [
         SummaryEntry("What was trained", [sentence(trained)]),
