@@ -1,6 +1,6 @@
 """Where the time of one optimizer step goes: by kind of work, with the speed of its products, page faults and peak.
 
-    python benchmarks/step_profile.py --shape smollm2-135m [--lora] [--pairs 4] [--rows 25]
+    python benchmarks/step_profile.py --shape smollm2-135m [--lora] [--dtype mixed] [--pairs 4] [--rows 25]
 
 Times are torch's profiler's (an operation's own, on the thread that calls it); the step is also timed without it. The
 share of the ceiling is of the arithmetic that training needs (`Shape.training_operations`), not of what was computed.
@@ -44,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     shape = SHAPES[arguments.shape]
     pairs = make_pairs(arguments.pairs, lengths=arguments.lengths, vocabulary=shape.vocabulary)
-    stepper = Stepper(shape, lora=arguments.lora)
+    stepper = Stepper(shape, lora=arguments.lora, dtype=arguments.dtype)
     pack_tokens = arguments.pack_tokens or stepper.pack_tokens(pairs)
     fate = choose_fate(pairs, rate=arguments.rate)
 
@@ -68,7 +68,7 @@ def main() -> None:
     operations = shape.training_operations(pairs, frozen=arguments.lora)
     best = min(seconds)
     adapter, times = "LoRA" if arguments.lora else "full", ", ".join(f"{s:.2f}" for s in seconds)
-    print(f"{arguments.shape} {adapter}, {arguments.pairs} pairs ({arguments.lengths}), ", end="")
+    print(f"{arguments.shape} {adapter}, {arguments.dtype}, {arguments.pairs} pairs ({arguments.lengths}), ", end="")
     print(f"packs of {pack_tokens} tokens, {arguments.threads} threads")
     print(f"seconds a step: {times}; peak {answer['peak'] / 1e9:.2f} GB; {faults:,} page faults")
     print(f"fastest product {ceiling / 1e9:.0f} GFLOP/s; ", end="")
@@ -118,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shape", default="smollm2-135m", choices=SHAPES)
     parser.add_argument("--lengths", default="ultrafeedback", choices=LENGTHS)
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "mixed"))
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1.0, help="share of response tokens that are active")
     parser.add_argument("--threads", type=int, default=2)
