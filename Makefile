@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo real real-model test test-all check bench findings format clean chromium lock locked install-size test-floors audit
+.PHONY: demo real real-model test test-all check site site-check bench findings format clean chromium lock locked install-size test-floors audit
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
@@ -58,7 +58,24 @@ $(VENV)-transformers4/.peer:
 	touch $@
 
 # lm-eval brings three dozen packages along: the tests that ask it skip in `make test`
-$(VENV)/.check: $(VENV)/.dev
+$(VENV)/.# the generator of the site, in an environment of its own; where it cannot be had `make check` says so and goes on
+$(VENV)-site/.peer: supply/site.txt
+	test -x $(VENV)-site/bin/python || $(PYTHON) -m venv $(VENV)-site
+	$(VENV)-site/bin/pip install --quiet --disable-pip-version-check --requirement supply/site.txt
+	touch $@
+
+# build/site: docs/ and the reference out of the code; strict, so that a link or an anchor that leads nowhere fails
+BUILD_SITE := NO_MKDOCS_2_WARNING=1 TRIMTAB_PYTHON=$(abspath $(BIN)/python) $(VENV)-site/bin/mkdocs build --quiet --clean
+
+site: $(VENV)/.library $(VENV)-site/.peer
+	$(BUILD_SITE)
+	@echo "site: build/site/index.html"
+
+site-check: $(VENV)/.library
+	@$(MAKE) --no-print-directory $(VENV)-site/.peer >/dev/null 2>&1 || echo "site: not built, because its generator cannot be installed"
+	@test ! -f $(VENV)-site/.peer || $(BUILD_SITE)
+
+check: $(VENV)/.dev site-check
 	$(PIP) --editable '.[dev,check]'
 	touch $@
 
@@ -143,4 +160,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-locked $(VENV)-floors $(VENV)-light $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-locked $(VENV)-floors $(VENV)-light $(VENV)-site $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

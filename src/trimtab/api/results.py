@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab import store
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, require_package
 
 if TYPE_CHECKING:
     import pandas
@@ -74,6 +74,7 @@ class Run:
     @property
     def metrics(self) -> pandas.DataFrame:
         """`metrics.jsonl`, a row an optimizer step (docs/engine.md); several seeds one after another, by `seed`."""
+        require_package("pandas", extra="hub", reason="metrics as a data frame")
         import pandas
 
         if len(self.seeds) == 1:

@@ -233,6 +233,9 @@ class AdapterSection(Section):
 class TrainSection(Section):
     epochs: float = Field(1.0, gt=0, description="passes over the pairs; .5 is half of one")
     max_steps: int | None = Field(None, ge=1, description="stop after N optimizer steps")
+    max_minutes: float | None = Field(
+        None, gt=0, description="end training after so many minutes of steps, with a model; the rate is not rescheduled"
+    )
     batch_pairs: int = Field(16, ge=1, description="pairs an optimizer step")
     group_by: Literal["auto", "prompt", "none"] = Field(
         "auto",

@@ -18,6 +18,13 @@ def tell_step(training: TrainingState, row: Mapping[str, float | int]) -> None:
     _tell(training, lambda callback: callback.step(event))
 
 
+def end_on_time(training: TrainingState) -> None:
+    """End a run whose steps have taken `train.max_minutes`: the step that is done is its last."""
+    minutes = training.setup.config.train.max_minutes
+    if minutes is not None and training.seconds >= 60 * minutes and training.step < training.milestones.last:
+        training.milestones = training.milestones.end_at(training.step, by="train.max_minutes")
+
+
 def tell_milestone(training: TrainingState, evidence: Mapping[str, Any]) -> None:
     """The held-out pairs were looked at; `evidence` as `engine.evaluation` has it."""
     rewards, losses = evidence["rewards"], evidence["losses"]

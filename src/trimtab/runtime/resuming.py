@@ -18,7 +18,16 @@ from trimtab.runtime.folder import Folder
 
 COURSE = frozenset(
     f"train.{name}"
-    for name in ("epochs", "max_steps", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm")
+    for name in (
+        "epochs",
+        "max_steps",
+        "max_minutes",
+        "learning_rate",
+        "schedule",
+        "warmup",
+        "weight_decay",
+        "max_grad_norm",
+    )
 )
 # keys that change the cost of a run, or its rounding: no checkpoint is refused for them, but a run folder is
 COST = frozenset(

@@ -12,6 +12,7 @@ from trimtab.runtime.run_setup import RunSetup
 
 # keys of `train` that change what is kept of a run, not what it is
 _OF_KEEPING = frozenset({"save_every", "keep_checkpoints"})
+_LATER = frozenset({"max_minutes"})  # keys that earlier versions had not; where they are not set, their runs go on
 
 
 def reference_key(setup: RunSetup) -> ReferenceKey:
@@ -44,7 +45,11 @@ def run_identity(setup: RunSetup) -> dict[str, Any]:
         **_python_class(config),
         **{f"objective.{name}": value for name, value in objective.parameters().items()},
         **{f"adapter.{name}": value for name, value in tree["adapter"].items()},
-        **{f"train.{name}": value for name, value in tree["train"].items() if name not in _OF_KEEPING},
+        **{
+            f"train.{name}": value
+            for name, value in tree["train"].items()
+            if name not in _OF_KEEPING and not (name in _LATER and value is None)
+        },
     }
 
 

@@ -262,6 +262,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             figures = {"loss": row["loss"], "accuracy": row["rewards/accuracies"], "active": row["active/pair"]}
             advance(1, **figures, **others.words())
             listeners.tell_step(training, row)
+            listeners.end_on_time(training)
             _take_milestone(training, stop)
             if training.step % GIVE_BACK_EVERY == 0:
                 give_back()

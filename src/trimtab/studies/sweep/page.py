@@ -61,7 +61,9 @@ def _summary(result: SweepResult, showed: Sentence) -> list[SummaryEntry]:
     runs = f"{counted(n_points, 'point')} over {' and '.join(map(_axis_name, result.keys))}, {counted(n_seeds, 'seed')}"
     sure = [sentence(certainty(n_seeds, "prompts"))]
     if n_points > 1:
-        sure.append(sentence(f"The highest of {n_points} was lucky, too: its interval knows nothing of the choice."))
+        sure.append(
+            sentence(f"The highest of {n_points} points was lucky, too: its interval does not allow for the choice.")
+        )
     sure += [sentence(f"{n} of {len(result.runs)} runs failed.", "bad")] if (n := len(result.failed_runs)) else []
     entries = [
         SummaryEntry("What was trained", [sentence(f"{runs} each.")]),
