@@ -52,17 +52,18 @@ def own_flags(name: str) -> str:
     return "\n".join(flags)
 
 
+def default_text(default: object) -> str:
+    if default is None or default == "required":
+        return default or ""
+    return f"`{cell(json.dumps(default, default=str))}`"
+
+
 def keys() -> str:
     rows = []
     for section, names in groupby(config.keys(), key=lambda key: key.rpartition(".")[0]):
         rows.append(f"\n## {section or 'At the top'}\n\n| key | default | meaning |\n|---|---|---|")
         for name in names:
-            default = config.default_of(name)
-            text = (
-                ""
-                if default is None or repr(default) == "PydanticUndefined"
-                else f"`{cell(json.dumps(default, default=str))}`"
-            )
+            text = default_text(config.default_of(name))
             rows.append(f"| `{name}` | {text} | {cell(config.field_of(name).description or '')} |")
     return (
         "# Configuration keys\n\nIn a recipe (TOML, YAML or JSON) by section; on the command line "

@@ -31,7 +31,8 @@ TOO_WIDE = """(() => {
   const shown = [...document.body.querySelectorAll("*")].filter((e) => e.getClientRects().length && !e.closest("svg"));
   return shown.filter((e) => {
     const hides = !["visible", "clip"].includes(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth + 1;
-    return hides || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+    const is_seen = e.textContent.trim() || e.tagName === "IMG";  // spaces at a wrapped line's end are not
+    return hides || (is_seen && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1);
   }).map(name);
 })()"""
 # A text for each pair of colours on a page, with its contrast as WCAG defines it
