@@ -25,14 +25,18 @@ from judged_runs import compared, longer, texts
 from scripted_server import Action, ScriptedServer, Seen, prose
 from stage_runs import align, make_config, write_model
 from trimtab import config as configuration
-from trimtab import windtunnel
+from trimtab import store, windtunnel
 from trimtab.config import Config
 from trimtab.engine import checkpoint, gguf_model, identity, memory
 from trimtab.errors import TrimtabError
+from trimtab.judging.judges import Submission
+from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.progress import SilentReporter
-from trimtab.records import TokenPair
+from trimtab.records import Message, TokenPair
 from trimtab.runtime import answering, set_up
+from trimtab.runtime.judges.verifier_judge import VerifierJudge
 from trimtab.runtime.model_loading import require_extras
+from trimtab.runtime.signals import Stop
 from trimtab.runtime.transcript import TurnAnswer
 from trimtab.sampling import Sampled
 from trimtab.stages import generate, judge, prepare
@@ -188,6 +192,14 @@ def _hash(word: str, salt: object) -> str:
 # --- the keys ---------------------------------------------------------------------------------------------------------
 
 Scene = Callable[[Config, Patch], object]
+def verifying(config: Config, _patch: Patch) -> object:
+    """Scores of a program that takes its time."""
+    Path("check.py").write_text("import time\ndef score(prompt, answer):\n    time.sleep(0.5)\n    return 1.0\n")
+    with store.database(Path("verdicts.sqlite")) as connection:
+        program = VerifierJudge(config, VerdictCache(connection), reporter=SilentReporter(), stop=Stop())
+        return program.scores([Submission((Message("user", "Why?"),), "So.")])
+
+
 OTHER_TEXTS = "other texts"  # a folder with another judge prompt
 
 ROWS: Tree = {"model": "windtunnel", "data": {"source": "rows.jsonl", "max_rejected": 1.0}, "out": "run"}
@@ -310,6 +322,9 @@ CASES = {
     "judge.output_price": Case(judging, JUDGE, 2.0),
     "judge.concurrency": Case(partial(judging, wait=0.2), JUDGE, 1),
     "judge.timeout": Case(partial(judging, first_wait=0.4), JUDGE, 0.15),
+    "judge.verifier_seconds": Case(
+        verifying, {**LOCAL, "benchmark": "prompts.json", "judge": {"name": "check.py", "canaries": 0}}, 0.1
+    ),
     "judge.canaries": Case(judging, JUDGE, 2),
     "windtunnel.pairs": Case(world, WORLD, 17),
     "windtunnel.prompts": Case(answering_prompts, ORACLE, 17),

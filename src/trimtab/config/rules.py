@@ -13,8 +13,9 @@ _READ_OF_EMBEDDED_DATA = frozenset(
 _OF_SERVERS = frozenset({"base_url", "served_as", "unaligned_served_as"})
 _OF_LOCAL_DECODING = frozenset({"batch_tokens", "repetition_penalty"})
 _READ_BY_JUDGE = {
-    "openai": frozenset(JudgeSection.model_fields),
+    "openai": frozenset(JudgeSection.model_fields) - {"verifier_seconds"},
     "reward": frozenset({"name", "allow_missing", "canaries"}),
+    "verifier": frozenset({"name", "allow_missing", "canaries", "verifier_seconds", "concurrency"}),
     "oracle": frozenset({"name", "canaries"}),
 }
 _OF_COMPARING = frozenset({"rubric", "both_orders"})  # MT-Bench marks answers one at a time
@@ -38,9 +39,9 @@ def _impossible(config: Sections) -> str:
             return f"{key} holds a password, a query or a fragment: give the address alone, the key in OPENAI_API_KEY"
     if judge.kind == "oracle" and benchmark != "windtunnel":
         return "the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none"
-    if judge.kind == "reward" and benchmark == "mt_bench":
+    if judge.kind in ("reward", "verifier") and benchmark == "mt_bench":
         return "MT-Bench's marks from 1 to 10 need a judge that writes: --judge openai:MODEL"
-    if judge.kind in ("openai", "reward") and benchmark == "none":
+    if judge.kind not in ("none", "oracle") and benchmark == "none":
         return f"there is nothing for {judge.name} to judge: add --benchmark, or --judge none"
     if benchmark != "none" and config.generate.sampler == "openai" and config.generate.served_as is None:
         return "generate.served_as is not set: the name under which the server has the aligned model"

@@ -335,7 +335,8 @@ class JudgeSection(Section):
     name: str = Field(
         "none",
         description="none, oracle (the embedded world's truth, beside judges with and without a length bias), "
-        "openai:MODEL (a server that speaks OpenAI's protocol), or reward:MODEL (a local reward model)",
+        "openai:MODEL (a server that speaks OpenAI's protocol), reward:MODEL (a local reward model), or a program that "
+        "scores answers: FILE.py:FUNCTION or command:WORDS",
     )
     rubric: Literal["auto", "weighted", "chosen", "ranking"] = Field(
         "auto",
@@ -351,20 +352,25 @@ class JudgeSection(Section):
     output_price: float | None = Field(None, ge=0, description="US dollars a million sampled tokens")
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at once, at most")
     timeout: float = Field(60.0, gt=0, description="seconds until a request counts as lost")
+    verifier_seconds: float = Field(10.0, gt=0, description="time limit of a program that scores, for one answer")
     canaries: int = Field(20, ge=0, description="prompts on which each canary is judged; 0 for none")
 
     @field_validator("name")
     @classmethod
     def _is_a_judge(cls, value: str) -> str:
-        if value in ("none", "oracle") or re.fullmatch(r"(openai|reward):\S+", value):
+        if value in ("none", "oracle") or re.fullmatch(r"(openai|reward):\S+|command:.*\S.*|.+\.py(:\w+)?", value):
             return value
         near = f"; did you mean openai:{value}?" if re.fullmatch(r"[\w./-]+", value) else ""
-        raise ValueError(f"no such judge: there are none, oracle, openai:MODEL and reward:MODEL{near}")
+        raise ValueError(
+            "no such judge: there are none, oracle, openai:MODEL, reward:MODEL, FILE.py:FUNCTION and command:WORDS"
+            + near
+        )
 
     @property
     def kind(self) -> str:
-        """What comes before the colon: none, oracle, openai or reward."""
-        return self.name.partition(":")[0]
+        """none, oracle, openai, reward or verifier."""
+        word = self.name.partition(":")[0]
+        return word if word in ("none", "oracle", "openai", "reward") else "verifier"
 
     @property
     def model(self) -> str:

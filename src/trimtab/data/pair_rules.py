@@ -15,6 +15,7 @@ from itertools import combinations, pairwise
 from typing import Literal, assert_never
 
 Rule = Literal["best_worst", "all", "adjacent"]
+LENGTH_RATIO = 1.25  # of length-matched pairs: the longer response over the shorter, in characters, at most
 
 
 @dataclass(frozen=True, slots=True)

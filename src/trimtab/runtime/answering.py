@@ -21,7 +21,7 @@ from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
-from trimtab.records import digest
+from trimtab.records import Message, digest
 from trimtab.runtime.answer_forecast import AnswerForecast
 from trimtab.runtime.model_loading import chat_template
 from trimtab.runtime.run_setup import RunSetup
@@ -38,7 +38,7 @@ _FASTER_FROM = 10_000_000  # parameters; below, sending products to the faster l
 
 
 def answer_turns(
-    folder: Path,
+    folder: Path | None,
     conversations: Sequence[tuple[str, ...]],
     *,
     temperatures: Sequence[float],
@@ -47,25 +47,39 @@ def answer_turns(
     reporter: Reporter,
     description: str,
     endpoint: Endpoint | None = None,
+    contexts: Mapping[int, tuple[Message, ...]] | None = None,
 ) -> list[list[TurnAnswer]]:
     """The answers to every conversation's turns, each turn asked with the answers before it, in order.
 
     conversations: the user's turns. temperatures: one a conversation; all else is as `decoding` has it.
     endpoint: the server to ask; without one the model in `folder` decodes here. With one, `folder` is what is served
-        there, and only names it.
+        there, and only names it; None where there is no such folder here.
+    contexts: the messages before the first turn, of conversations that have some, by their place.
 
     A conversation whose turn got no answer ends there, so its list is shorter: nothing is made up. The reporter says
     which. Raises StopError once a signal has come, and what loading, decoding and asking raise.
     """
-    key = _key(folder, conversations, temperatures=temperatures, decoding=decoding, setup=setup, endpoint=endpoint)
+    contexts = contexts or {}
+    key = _key(
+        folder,
+        conversations,
+        temperatures=temperatures,
+        decoding=decoding,
+        setup=setup,
+        endpoint=endpoint,
+        contexts=contexts,
+    )
     cache_file = store.home() / "answers" / f"{key}.json"
     if cache_file.is_file():
         reporter.say(f"{description}: {len(conversations)} answers from the cache")
         return [[TurnAnswer(**answer) for answer in turns] for turns in store.read_json(cache_file)]
     log = cache_file.with_suffix(".jsonl")
-    with open_transcript(log, conversations, reporter=reporter, description=description) as transcript:
+    with open_transcript(
+        log, conversations, contexts=contexts, reporter=reporter, description=description
+    ) as transcript:
         with stop_on_signal() as stop:
             if endpoint is None:
+                assert folder is not None, "a model that decodes here has a folder"
                 model = _LocalModel.load(folder, setup, decoding, temperatures)
                 _decode(transcript, model, reporter=reporter, stop=stop)
             else:
@@ -82,15 +96,16 @@ def answer_turns(
 
 
 def _key(
-    folder: Path,
+    folder: Path | None,
     conversations: Sequence[tuple[str, ...]],
     *,
     temperatures: Sequence[float],
     decoding: GenerateSection,
     setup: RunSetup,
     endpoint: Endpoint | None,
+    contexts: Mapping[int, tuple[Message, ...]],
 ) -> str:
-    model = identity.identify(str(folder))
+    model = None if folder is None else identity.identify(str(folder))
     if endpoint is None:
         ends = generation_end_ids(str(folder), offline=True)  # no digest of the model's files holds them
         by: list[Any] = [setup.precision, setup.config.engine.device, decoding.repetition_penalty, NUMERICS, ends]
@@ -98,14 +113,19 @@ def _key(
         by = [endpoint.model, urlsplit(endpoint.base_url).hostname]  # a port may be new at each start
     return digest(
         {
-            "weights": [model.weights, model.adapter],
-            "tokenizer": model.tokenizer,
+            "weights": None if model is None else [model.weights, model.adapter],
+            "tokenizer": None if model is None else model.tokenizer,
             "conversations": [list(turns) for turns in conversations],
             "temperatures": [float(temperature) for temperature in temperatures],
             "decoding": [decoding.max_new_tokens, decoding.top_p, decoding.seed],
             "by": by,
         }
+        | ({"contexts": _contexts_json(contexts)} if contexts else {})
     )
+
+
+def _contexts_json(contexts: Mapping[int, tuple[Message, ...]]) -> list[Any]:
+    return [[number, [message.to_json() for message in contexts[number]]] for number in sorted(contexts)]
 
 
 # --- by a server ---------------------------------------------------------------------------------------------------

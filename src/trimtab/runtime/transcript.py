@@ -28,9 +28,14 @@ class Transcript:
     """The answers so far. Every answer goes to the log first, so memory never knows more than the disk."""
 
     def __init__(
-        self, conversations: Sequence[tuple[str, ...]], *, log: store.JsonLines, before: Sequence[Mapping[str, Any]]
+        self,
+        conversations: Sequence[tuple[str, ...]],
+        *,
+        log: store.JsonLines,
+        before: Sequence[Mapping[str, Any]],
+        contexts: Mapping[int, tuple[Message, ...]],
     ) -> None:
-        self.conversations, self.log = conversations, log
+        self.conversations, self.log, self.contexts = conversations, log, contexts
         self.answers: list[list[TurnAnswer]] = [[] for _ in conversations]
         self.missing: dict[int, str] = {}  # conversation → why its next turn has no answer
         self.advance: Advance | None = None
@@ -67,7 +72,7 @@ class Transcript:
             for turn, answer in zip(turns, answers, strict=False)
             for message in (Message("user", turn), Message("assistant", answer.text))
         ]
-        return (*earlier, Message("user", turns[len(answers)]))
+        return (*self.contexts.get(number, ()), *earlier, Message("user", turns[len(answers)]))
 
     def add(self, number: int, answer: TurnAnswer) -> None:
         self.log.append({"conversation": number, "turn": len(self.answers[number]), **asdict(answer)})
@@ -96,12 +101,18 @@ class Transcript:
 
 @contextmanager
 def open_transcript(
-    log: Path, conversations: Sequence[tuple[str, ...]], *, reporter: Reporter, description: str
+    log: Path,
+    conversations: Sequence[tuple[str, ...]],
+    *,
+    contexts: Mapping[int, tuple[Message, ...]],
+    reporter: Reporter,
+    description: str,
 ) -> Iterator[Transcript]:
-    """The transcript with what an earlier, stopped run has in the log."""
+    """The transcript with what an earlier, stopped run has in the log. `contexts`: what comes before a conversation's
+    first turn, by its place; nothing where there is no entry."""
     before = store.read_jsonl(log) if log.is_file() else []
     with store.JsonLines(log, keep=lambda _row: True) as lines:
-        transcript = Transcript(conversations, log=lines, before=before)
+        transcript = Transcript(conversations, log=lines, before=before, contexts=contexts)
         total, n_answers = transcript.n_turns, transcript.n_answers
         with reporter.track(description, total=total, unit="answers", n_done=n_answers) as transcript.advance:
             yield transcript
