@@ -63,7 +63,7 @@ def set_up_only(config: Config, patch: Patch) -> object:
         [order.batch(step).indices for step in range(order.steps)],
         repr(setup.objective),
         setup.peak_learning_rate,
-        [str(setup.model_folder), setup.memory_shape],
+        [str(setup.model_folder), setup.memory_shape, str(setup.reference_folder)],
         [str(setup.device), str(setup.dtype), setup.threads],
         [setup.texts.folder, setup.texts.offline],
     ]
@@ -192,6 +192,8 @@ def _hash(word: str, salt: object) -> str:
 # --- the keys ---------------------------------------------------------------------------------------------------------
 
 Scene = Callable[[Config, Patch], object]
+
+
 def verifying(config: Config, _patch: Patch) -> object:
     """Scores of a program that takes its time."""
     Path("check.py").write_text("import time\ndef score(prompt, answer):\n    time.sleep(0.5)\n    return 1.0\n")
@@ -239,6 +241,7 @@ CASES = {
     "offline": Case(set_up_only, HUB, True),
     "base_url": Case(answering_prompts, SERVER, "http://127.0.0.1:10/v1"),
     "model.name": Case(set_up_only, HUB, "owner/other"),
+    "model.reference": Case(set_up_only, HUB, "owner/reference"),
     "model.gguf": Case(set_up_only, HUB, "model-Q4_K_M.gguf"),
     "model.revision": Case(set_up_only, HUB, "main"),
     "model.trust_remote_code": Case(set_up_only, HUB, True),

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from scripted_server import Action, ScriptedServer, Seen, ok, prose, status
+from judged_runs import longer, texts
+from scripted_server import Action, ScriptedServer, Seen, prose, status
 from stage_runs import Recorder
 from trimtab import store, windtunnel
 from trimtab.commands import pairs
@@ -32,7 +33,8 @@ EMBEDDED = {
 
 def make(prompts: str = "windtunnel", *, reporter: Recorder | None = None, **keys: Any) -> PairsResult:
     options = PairingOptions(**keys.pop("options", {}))
-    config = pairs.resolve_config(prompts, {**EMBEDDED, "out": "made.jsonl", **keys})
+    world = {} if prompts == "windtunnel" else {"windtunnel": {}}
+    config = pairs.resolve_config(prompts, {**EMBEDDED, **world, "out": "made.jsonl", **keys})
     return pairs.main(config, options, reporter=reporter or Recorder())
 
 
@@ -112,18 +114,19 @@ def test_a_judge_of_two_is_asked_for_every_two_and_a_stopped_command_pays_nothin
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     limit = 20
 
-    def first_wins(seen: Seen) -> Action:
-        if seen.nth >= limit:
-            return status(401)
-        return ok("m")
+    def longer_wins(seen: Seen) -> Action:
+        return status(401) if seen.nth >= limit else longer(seen)
 
-    server = scripted_server(first_wins)
+    server = scripted_server(longer_wins)
+    benchmark = {"dir": str(texts(Path("texts")))}
     keys: dict[str, Any] = {
         "judge": {"name": "openai:grader", "rubric": "chosen", "concurrency": 1},
         "base_url": server.url,
+        "benchmark": benchmark,
         "options": {"samples": 3, "rule": "all"},
     }
-    config = pairs.resolve_config("windtunnel", {**EMBEDDED, "judge": keys["judge"], "base_url": server.url})
+    own = {"judge": keys["judge"], "base_url": server.url, "benchmark": benchmark}
+    config = pairs.resolve_config("windtunnel", {**EMBEDDED, **own})
     forecast = pairs.forecast(config, PairingOptions(3)).to_json()
     assert forecast["answers"] == 3 * N
     assert forecast["calls"]["n_calls"] == 3 * N
@@ -139,9 +142,11 @@ def test_a_judge_of_two_is_asked_for_every_two_and_a_stopped_command_pays_nothin
     assert told.usage.n_cached == n_before
     assert server.answered == n_before + told.usage.n_asked
     assert told.usage.n_failed == 0
-    # 'm' always: who is shown first wins, and is first in one, two or none of its two comparisons
-    scores = {score for pair in told.pairs for score in (pair.score_chosen, pair.score_rejected)}
-    assert scores <= {0.0, 0.5, 1.0}
+    # of three lengths the longest wins both of its comparisons, the middle one one, the shortest none
+    assert all(len(pair.chosen) >= len(pair.rejected) for pair in told.pairs)
+    full = [pair for pair in told.pairs if (pair.score_chosen, pair.score_rejected) == (1.0, 0.0)]
+    assert full
+    assert {pair.score_chosen for pair in told.pairs} == {0.5, 1.0}
 
 
 def test_a_reward_model_scores_each_answer_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,6 +11,9 @@ from trimtab.cli.configuration import NO_KEYS
 from trimtab.cli.terminal import reporter, show
 from trimtab.config.flags import Keys, tree
 from trimtab.data.pair_rules import LENGTH_RATIO, Rule
+from trimtab.errors import ConfigError
+
+ReferenceChoice = Literal["first", "newest"]
 
 
 def pairs(
@@ -23,6 +26,17 @@ def pairs(
     length_matched: Annotated[
         bool, switch(f"only pairs in which the longer response is at most {LENGTH_RATIO} times the shorter")
     ] = False,
+    rounds: Annotated[
+        int | None,
+        Parameter(help="train on the pairs and begin again with the new model, so many times; --out is a folder"),
+    ] = None,
+    reference: Annotated[
+        ReferenceChoice | None,
+        Parameter(help="of each round's training: the model it begins with, or always the first"),
+    ] = None,
+    held_back: Annotated[
+        float | None, Parameter(help="share of the prompts on which rounds are compared [default: 0.1]")
+    ] = None,
     dry_run: Annotated[bool, switch("say what would be sampled and asked and what that costs, and stop")] = False,
     quiet: Annotated[bool, switch("plain lines, no bars")] = False,
     as_json: AsJson = False,
@@ -33,9 +47,20 @@ def pairs(
 
     flags = tree(keys)
     options = PairingOptions(samples, rule, min_gap, length_matched)
-    config = command.resolve_config(prompts, flags)
+    config = command.resolve_config(prompts, flags, trains=rounds is not None)
+    if rounds is None and (reference is not None or held_back is not None):
+        raise ConfigError("--reference and --held-back are of rounds", remedy="add --rounds, or leave them out")
     if dry_run:
         show(command.forecast(config, options), as_json, command.PairsForecast.lines)
+        return
+    if rounds is not None:
+        from trimtab.commands import rounds as rounds_command
+
+        round_options = rounds_command.RoundOptions(
+            rounds, reference or "newest", 0.1 if held_back is None else held_back
+        )
+        progress = rounds_command.main(config, options, round_options, reporter=reporter(quiet=quiet))
+        show(progress, as_json, rounds_command.RoundsResult.lines)
         return
     result = command.main(config, options, reporter=reporter(quiet=quiet))
     show(result, as_json, command.PairsResult.lines)

@@ -25,7 +25,7 @@ from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.sampled_pairs import PairingOptions, SampledPairs, heat_of, judged_pairs, sampled_answers
 from trimtab.runtime.signals import Stop
 
-_OF_TRAINING = ("objective", "adapter", "train", "select", "seed", "seeds", "benchmark")
+_OF_TRAINING = ("objective", "adapter", "train", "select", "seed", "seeds")
 _OF_RECIPE = ("model", "data", "windtunnel", "engine", "generate", "judge", "objective", "train")
 
 
@@ -76,6 +76,8 @@ def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = Fal
         raise ConfigError("the prompts are named twice: PROMPTS and --data", remedy="leave --data out")
     if not trains and (idle := [name for name in _OF_TRAINING if name in own]):
         raise ConfigError(f"{idle[0]} has no effect here: nothing is trained", remedy="leave it out, or add --rounds")
+    if set(own.get("benchmark", {})) > {"dir"}:
+        raise ConfigError("benchmark has no effect here: the prompts are PROMPTS", remedy="leave it out")
     base = merge(setting("data.source", prompts), {"benchmark": prompts})
     if prompts == windtunnel.NAME and "model" not in own:
         recipe = files.read_file(EMBEDDED_RECIPE)

@@ -91,6 +91,7 @@ class Plan:
     warning: str | None
     gguf: GgufSource | None
     objective: Objective
+    step_zero: float | None
     train: TrainPlan
     reference: ReferencePlan
     engine: EnginePlan
@@ -114,7 +115,7 @@ class Plan:
             "warning": self.warning,
             "gguf": None if self.gguf is None else self.gguf.to_json(),
             "objective": {"name": self.objective.name} | self.objective.parameters(),
-            "step_zero_loss": self.objective.step_zero(),
+            "step_zero_loss": self.step_zero,
             "notices": list(self.objective.notices()),
             "train": self.train.to_json(),
             "reference": asdict(self.reference),
@@ -154,6 +155,7 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
         warning=sample.counts.warning if sample.audit.n_rows >= rows else None,
         gguf=setup.gguf_source,
         objective=setup.objective,
+        step_zero=setup.objective.step_zero() if setup.begins_at_reference else None,
         train=train_plan,
         reference=reference.plan(setup, pairs),
         engine=_engine(setup, pairs, train_plan),
@@ -294,8 +296,7 @@ def lines(plan: Plan) -> list[str]:
     )
     benchmark = f"{plan.benchmark}, {plan.benchmark_prompts} prompts" if plan.benchmark else "none"
     parameters = ", ".join(f"{name}={value}" for name, value in objective.parameters().items() if value is not None)
-    step_zero = objective.step_zero()
-    constant = "depends on the data" if step_zero is None else f"{step_zero:.6g}"
+    constant = "depends on the data" if plan.step_zero is None else f"{plan.step_zero:.6g}"
     each_seed = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
     return [
         f"model      {engine.parameters:,} parameters, {engine.trainable:,} of them trained",

@@ -71,13 +71,15 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     judge, sampler, data = config.judge, config.generate.sampler, config.data.source
     marks = config.benchmark.name == "mt_bench"
     yield from _idle_of_gguf(config)
+    if config.model.reference is not None and not config.objective.value().needs_reference:
+        yield "model.reference", f"{config.objective.name} compares with no reference"
     if config.base_url is not None and judge.kind != "openai" and sampler != "openai":
         yield "base_url", "neither the judge nor the sampler is openai"
     if config.adapter.dora and config.adapter.quantize != "none":
         yield "adapter.dora", "the norms that it learns cannot be had of 4-bit weights"
     if config.train.freeze_embeddings and config.adapter.kind != "none":
         yield "train.freeze_embeddings", "with an adapter the embeddings are frozen anyway"
-    if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel"):
+    if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel") and judge.kind != "openai":
         yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
     yield from _idle_sections(config)
     if "windtunnel" not in (data, config.benchmark.name):

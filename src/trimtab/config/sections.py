@@ -42,6 +42,9 @@ class ModelSection(Section):
     )
     gguf: str | None = Field(None, description="name of the GGUF file in that folder or Hub model; it is dequantised")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit)")
+    reference: str | None = Field(
+        None, description="the frozen reference, where it is not the model before training: a Hub id or a folder"
+    )
     trust_remote_code: bool = Field(False, description="run Python that the model's author put beside the weights")
 
 

@@ -42,7 +42,7 @@ class AnswerJudge(Protocol):
 
     @property
     def name(self) -> str:
-        """As numbers name it: with version, rubric and order."""
+        """As numbers name it: with version, rubric and order; `nobody` where nothing was compared yet."""
 
     def scores(self, candidates: Sequence[Candidates], /) -> Scores:
         """A score for every answer, in their order. Says first what that will take."""
@@ -96,8 +96,7 @@ class _Comparing:
 
     @property
     def name(self) -> str:
-        assert self._judge is not None, "nothing was compared yet"
-        return self.source.identity(self._judge).label
+        return "nobody" if self._judge is None else self.source.identity(self._judge).label
 
     def scores(self, candidates: Sequence[Candidates], /) -> Scores:
         by_prompt = comparisons_of(candidates)

@@ -26,19 +26,30 @@ def require_extras(config: Config) -> None:
         endpoint.require_packages("the sampler openai")
 
 
+def load_reference(setup: RunSetup) -> models.Loaded:
+    """The frozen reference, as `load_unaligned`."""
+    return load_unaligned(setup) if setup.begins_at_reference else _load(setup, setup.reference_folder, None)
+
+
 def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None) -> models.Loaded:
     """The unaligned model, in eval mode on its device; in the run's own precision if none is given."""
+    bundle = _load(setup, setup.model_folder, precision)
+    config = setup.config
+    from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
+    if from_hub and config.model.name != windtunnel.NAME:
+        bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+    return bundle
+
+
+def _load(setup: RunSetup, folder: Path, precision: models.Precision | None) -> models.Loaded:
     config = setup.config
     bundle = models.load(
-        str(setup.model_folder),
+        str(folder),
         dtype=precision or setup.precision,
         device=config.engine.device,
         trust_remote_code=config.model.trust_remote_code,
         offline=config.offline,
     )
-    from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
-    if from_hub and config.model.name != windtunnel.NAME:
-        bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
     if config.adapter.quantize != "none":
         quantized.quantize(bundle.model)
     return bundle

@@ -106,6 +106,24 @@ class RunSetup:
         """Digests of the unaligned model's files."""
         return identity.identify(str(self.model_folder), offline=self.config.offline)
 
+    @cached_property
+    def reference_folder(self) -> Path:
+        """Of the frozen reference: the unaligned model's, unless another one is configured."""
+        model, offline = self.config.model, self.config.offline
+        if model.reference is None:
+            return self.model_folder
+        folder = identity.folder_of(model.reference, offline=offline)
+        if not identity.is_adapter(folder):
+            return folder
+        from trimtab.engine import models
+
+        return models.plain_folder(folder, trust_remote_code=model.trust_remote_code, offline=offline)
+
+    @property
+    def begins_at_reference(self) -> bool:
+        """Whether policy and reference are one model before the first step."""
+        return self.config.model.reference is None
+
     @property
     def lora_options(self) -> dict[str, Any] | None:
         """Keywords of `models.attach_lora`; None for full fine-tuning."""

@@ -181,7 +181,7 @@ def judged_pairs(
     with stop_on_signal() as stop, answer_judge(setup, reporter=reporter, stop=stop) as judge:
         scores = judge.scores(candidates)
         usage = judge.usage()
-        name = judge.name if candidates else setup.config.judge.name
+        name = judge.name
     pairs: list[JudgedPair] = []
     n_ties = n_unmatched = 0
     for item, item_scores in zip(candidates, scores, strict=True):

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from trimtab import disk, store
 from trimtab.engine import reference
 from trimtab.engine.scoring import Scorer
+from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair
 from trimtab.runtime import memory_fit, precision
-from trimtab.runtime.model_loading import load_unaligned
+from trimtab.runtime.model_loading import load_reference
 from trimtab.runtime.run_identity import reference_key
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
+from trimtab.tokenizer_files import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     if not setup.objective.needs_reference:
         reporter.say(f"reference: {setup.objective.name} needs none")
         return
+    if not setup.begins_at_reference:
+        _require_same_tokens(setup)
     precision.settle(setup, reporter=reporter)
     pairs = folder.train_pairs() + folder.heldout_pairs()
     key = reference_key(setup)
@@ -64,6 +68,17 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     folder.finish("reference", key.digest, [folder.reference])
 
 
+def _require_same_tokens(setup: RunSetup) -> None:
+    """Raises ConfigError where the reference would read the pairs' ids as other tokens."""
+    folders = setup.model_folder, setup.reference_folder
+    policy, other = (load_tokenizer(str(folder), offline=True).get_vocab() for folder in folders)
+    if policy != other:
+        raise ConfigError(
+            f"model.reference {setup.config.model.reference} has another vocabulary than {setup.config.model.name}",
+            remedy="name a reference of the same family, with the same tokenizer",
+        )
+
+
 def _compute(
     setup: RunSetup,
     key: reference.ReferenceKey,
@@ -75,7 +90,7 @@ def _compute(
     disk.require_space(key.folder, 2 * sum(4 * len(r) for group in missing.groups for r in group.responses))
     setup.use_threads()
     pack_tokens = memory_fit.pack_tokens(setup, pairs=pairs)
-    scorer = Scorer(load_unaligned(setup).model, packed=setup.config.engine.packed, mixed=setup.precision == "mixed")
+    scorer = Scorer(load_reference(setup).model, packed=setup.config.engine.packed, mixed=setup.precision == "mixed")
     with (
         stop_on_signal() as stop,
         reporter.track("reference", total=len(missing.digests), unit="responses") as advance,

@@ -190,7 +190,12 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     else:
         torch.manual_seed(config.seed)  # of dropout; a checkpoint brings its generators along
         heldout_before = evaluation.heldout(
-            scorer, heldout, objective=objective, reference=rows, pack_tokens=pack_tokens, untrained=True
+            scorer,
+            heldout,
+            objective=objective,
+            reference=rows,
+            pack_tokens=pack_tokens,
+            untrained=setup.begins_at_reference,
         )
     step = latest.step if latest else 0
     run_milestones = Milestones(setup, order, heldout)
@@ -311,7 +316,7 @@ def _gradient(training: TrainingState, stop: Stop) -> _Batch:
     except NumericsError as error:
         at = training.step + 1
         raise nonfinite_pairs.of_forward(error, scorer, pairs, step=at, pack_tokens=pack_tokens) from error
-    if training.step == 0:
+    if training.step == 0 and training.setup.begins_at_reference:
         evaluation.guard_first_batch(
             scorer, result, objective=objective, reference_R=reference_R, pairs=pairs, pack_tokens=pack_tokens
         )
