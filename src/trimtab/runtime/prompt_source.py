@@ -4,6 +4,7 @@ embedded world's tasks."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,8 @@ def _text_file(data: DataSection) -> list[SourcePrompt] | None:
     """A text's lines, or a JSON list of texts, which no reader of rows takes; None for anything else."""
     if not isinstance(data.source, str) or not (path := Path(data.source)).is_file():
         return None
-    is_list = path.suffix == ".json" and path.stat().st_size and path.read_text("utf-8", "replace").lstrip()[:3] == '["'
+    with path.open("rb") as file:
+        is_list = re.match(rb'\s*\[\s*"', file.read(1000)) is not None
     if not is_list and Path(path.name.removesuffix(".gz")).suffix != ".txt":
         return None
     prompts = read_benchmark(path).prompts
