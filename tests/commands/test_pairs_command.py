@@ -256,7 +256,7 @@ def test_prompts_that_cannot_be_asked_are_named() -> None:
         ({"judge": "oracle", "generate": {"temperature": 0.0}}, "the same answer every time"),
         ({"judge": "oracle", "train": {"epochs": 2}}, "train has no effect here"),
         ({"judge": "check.py:score"}, r"there is no file check\.py"),
-        ({"judge": "openai:m", "prompts": "none.jsonl", "base_url": "http://127.0.0.1:9/v1"}, "no such file"),
+        ({"judge": "ok.py", "prompts": "none.jsonl"}, "no such file"),
         ({"judge": "oracle", "prompts": "taken.jsonl"}, "the oracle can judge only the embedded world"),
         ({"judge": "oracle", "out": "taken.jsonl"}, "holds something else already"),
     ],
@@ -266,6 +266,7 @@ def test_what_cannot_give_pairs_is_one_message(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     Path("taken.jsonl").write_text('{"prompt": "Greet Ann."}\n')
+    Path("ok.py").write_text("def score(prompt, answer):\n    return 1.0\n")
     with pytest.raises(UserError, match=message):
         make(keys.pop("prompts", "windtunnel"), **keys)
     assert Path("taken.jsonl").read_text() == '{"prompt": "Greet Ann."}\n'
