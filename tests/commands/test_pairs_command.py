@@ -60,24 +60,24 @@ def test_the_oracle_ranks_and_every_prompt_and_answer_is_accounted_for() -> None
         chosen, rejected = (windtunnel.score(task, row[side][0]["content"]).total for side in ("chosen", "rejected"))
         assert (row["score_chosen"], row["score_rejected"]) == (chosen, rejected)
         assert chosen > rejected
-    told = result.sampled
+    told = result.account
     assert len({row["prompt_id"] for row in rows}) + told.prompts_without.total() == N
     n_left = 4 * N - told.answers_dropped.total()  # each prompt's k answers make k(k − 1)/2 candidates
     assert n_left >= 2 * told.n_paired_prompts
     assert result.audit.audit.n_rows == len(rows) == result.audit.audit.n_kept
     assert store.read_json(result.summary)["pairs"] == len(rows)
     by_rule = {
-        rule: len(make(judge="oracle", options={"rule": rule}).sampled.pairs) for rule in ("best_worst", "adjacent")
+        rule: len(make(judge="oracle", options={"rule": rule}).account.pairs) for rule in ("best_worst", "adjacent")
     }
     assert by_rule["best_worst"] == told.n_paired_prompts <= by_rule["adjacent"] <= len(rows)
 
 
 def test_length_matched_pairs_are_alike_in_length() -> None:
     result = make(judge="oracle", options={"rule": "all", "length_matched": True, "samples": 6})
-    lengths = [sorted((len(pair.chosen), len(pair.rejected))) for pair in result.sampled.pairs]
+    lengths = [sorted((len(pair.chosen), len(pair.rejected))) for pair in result.account.pairs]
     assert lengths
     assert all(longer <= 1.25 * shorter for shorter, longer in lengths)
-    assert result.sampled.n_unmatched > 0
+    assert result.account.n_unmatched > 0
 
 
 def test_a_verifier_ranks_by_the_rows_own_solution_and_its_failures_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,22 +90,22 @@ def test_a_verifier_ranks_by_the_rows_own_solution_and_its_failures_have_names(m
     reporter = Recorder()
     result = make("prompts.jsonl", judge="check.py", reporter=reporter, options={"samples": 8})
     solutions = {row["prompt"]: row["solution"] for row in store.read_jsonl(Path("prompts.jsonl"))}
-    assert result.sampled.pairs
-    for pair in result.sampled.pairs:
+    assert result.account.pairs
+    for pair in result.account.pairs:
         solution = solutions[pair.prompt.messages[0].content]
         assert solution in pair.chosen
         assert solution not in pair.rejected
         assert not pair.rejected.startswith(("It", "The"))
-    assert result.sampled.usage is not None
-    assert result.sampled.usage.reasons == f"failed: {result.sampled.answers_dropped['no score']}"
+    assert result.account.usage is not None
+    assert result.account.usage.reasons == f"failed: {result.account.answers_dropped['no score']}"
     assert any("ValueError: no articles" in line for line in reporter.lines)
     # again: nothing is sampled, and of the answers only the failures are tried once more
     monkeypatch.setattr(answering.models, "load", lambda *_, **__: pytest.fail("the answers are in the cache"))
-    again = make("prompts.jsonl", judge="check.py", options={"samples": 8}).sampled
-    assert again.pairs == result.sampled.pairs
+    again = make("prompts.jsonl", judge="check.py", options={"samples": 8}).account
+    assert again.pairs == result.account.pairs
     assert again.usage is not None
-    assert again.usage.n_asked == result.sampled.usage.n_failed
-    assert again.usage.n_cached == result.sampled.usage.n_asked - result.sampled.usage.n_failed
+    assert again.usage.n_asked == result.account.usage.n_failed
+    assert again.usage.n_cached == result.account.usage.n_asked - result.account.usage.n_failed
 
 
 def test_a_judge_of_two_is_asked_for_every_two_and_a_stopped_command_pays_nothing_twice(
@@ -137,7 +137,7 @@ def test_a_judge_of_two_is_asked_for_every_two_and_a_stopped_command_pays_nothin
     assert 0 < n_before <= limit
     limit = 10**6
     monkeypatch.setattr(answering.models, "load", lambda *_, **__: pytest.fail("the answers are in the cache"))
-    told = make(**keys).sampled
+    told = make(**keys).account
     assert told.usage is not None
     assert told.usage.n_cached == n_before
     assert server.answered == n_before + told.usage.n_asked
@@ -161,7 +161,7 @@ def test_a_reward_model_scores_each_answer_once(monkeypatch: pytest.MonkeyPatch)
     Path("reward/config.json").write_text("{}")
     monkeypatch.setattr(RewardModel, "load", lambda *_, **__: Lengths())
     result = make(judge="reward:reward")
-    assert all(len(pair.chosen) > len(pair.rejected) for pair in result.sampled.pairs)
+    assert all(len(pair.chosen) > len(pair.rejected) for pair in result.account.pairs)
     n = len(scored_texts)
     make(judge="reward:reward", options={"rule": "adjacent"})
     assert len(scored_texts) == n, "another rule costs nothing"
@@ -187,7 +187,7 @@ def test_a_server_samples_for_a_model_that_is_not_here(scripted_server: Serve, m
             "generate": {"sampler": "openai"},
         },
     )
-    told = pairs.main(config, PairingOptions(4), reporter=Recorder()).sampled
+    told = pairs.main(config, PairingOptions(4), reporter=Recorder()).account
     assert {request.body["model"] for request in server.requests} == {"served-model"}
     assert len(server.requests) == 8
     assert told.n_paired_prompts == 2

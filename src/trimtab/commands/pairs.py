@@ -34,7 +34,7 @@ class PairsResult:
     """The file of pairs, how they came about, and their audit."""
 
     path: Path
-    sampled: SampledPairs
+    account: SampledPairs
     dropped_rows: tuple[RowProblem, ...]
     audit: audit.SourceAudit
 
@@ -46,7 +46,7 @@ class PairsResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "path": str(self.path),
-            **self.sampled.to_json(),
+            **self.account.to_json(),
             "prompts_dropped": [row.to_json() for row in self.dropped_rows],
             "audit": self.audit.to_json(),
         }
@@ -55,7 +55,7 @@ class PairsResult:
         """The account for a terminal, and what the audit says of the file."""
         by_reason = Counter(row.reason for row in self.dropped_rows)
         return [
-            *self.sampled.lines(),
+            *self.account.lines(),
             *(f"  {n:,} rows of prompts left out: {reason.sentence}" for reason, n in by_reason.most_common()),
             *audit.lines(self.audit),
         ]
@@ -109,8 +109,8 @@ def main(config: Config, options: PairingOptions, *, reporter: Reporter) -> Pair
         reporter=reporter,
         description="sampling answers",
     )
-    sampled = judged_pairs(setup, prompts.sound, answers, options=options, reporter=reporter)
-    return write(path, config, sampled, prompts.dropped_rows)
+    account = judged_pairs(setup, prompts.sound, answers, options=options, reporter=reporter)
+    return write(path, config, account, prompts.dropped_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +175,12 @@ def model_folder(setup: RunSetup) -> Path | None:
     return setup.model_folder if is_here else None
 
 
-def write(path: Path, config: Config, sampled: SampledPairs, dropped_rows: tuple[RowProblem, ...]) -> PairsResult:
+def write(path: Path, config: Config, account: SampledPairs, dropped_rows: tuple[RowProblem, ...]) -> PairsResult:
     """The file of pairs, its audit and its summary. Raises DataError where there is no pair."""
-    if not sampled.pairs:
-        raise DataError("no pair came of it\n" + "\n".join(sampled.lines()), remedy="mend what the reasons name")
-    store.write_jsonl(path, [pair.row(judge=sampled.judge) for pair in sampled.pairs])
-    result = PairsResult(path, sampled, dropped_rows, audit.main(str(path), _audit_flags(config)))
+    if not account.pairs:
+        raise DataError("no pair came of it\n" + "\n".join(account.lines()), remedy="mend what the reasons name")
+    store.write_jsonl(path, [pair.row(judge=account.judge) for pair in account.pairs])
+    result = PairsResult(path, account, dropped_rows, audit.main(str(path), _audit_flags(config)))
     store.write_json(summary_path(path), result.to_json())
     return result
 
@@ -204,8 +204,8 @@ def _require_own(path: Path, config: Config) -> None:
 def _plan_lines(setup: RunSetup, prompts: Prompts, options: PairingOptions) -> list[str]:
     """What is about to be done, before anything is."""
     n, k, config = len(prompts.sound), options.samples, setup.config
-    where = config.generate.base_url or config.base_url or "the sampler's server"
-    by = "here" if config.generate.sampler == "local" else f"by {config.generate.served_as} at {where}"
+    server = config.generate.base_url or config.base_url or "the sampler's server"
+    by = "here" if config.generate.sampler == "local" else f"by {config.generate.served_as} at {server}"
     lines = [f"{n:,} prompts, {k} answers each: {n * k:,} to sample {by}, at temperature {heat_of(config):g}"]
     match config.judge.kind:
         case "openai":

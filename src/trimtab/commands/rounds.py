@@ -145,17 +145,17 @@ def _rounds(
         answers = sampled_answers(
             setup, models[-1], part, samples=pairing.samples, reporter=reporter, description="sampling answers"
         )
-        sampled = judged_pairs(setup, part, answers, options=pairing, reporter=reporter)
-        made = write(path, setup.config, sampled, prompts.dropped_rows if number == 1 else ())
-        for line in sampled.lines():
+        account = judged_pairs(setup, part, answers, options=pairing, reporter=reporter)
+        result_file = write(path, setup.config, account, prompts.dropped_rows if number == 1 else ())
+        for line in account.lines():
             reporter.say(line)
-        made.audit.require_start()
+        result_file.audit.require_start()
         reference = first if options.reference == "first" and number > 1 else None
         folder = run.main(_run_config(setup.config, path, models[-1], reference), reporter=reporter)
         models.append(folder.model)
         texts.append(_held_back_answers(setup, folder.model, held_back, reporter=reporter))
         name, rates = _win_rates(setup, held_back, texts, reporter=reporter)
-        results.append(RoundResult(str(folder.model), len(sampled.pairs), _mean_length(texts[-1]), *rates))
+        results.append(RoundResult(str(folder.model), len(account.pairs), _mean_length(texts[-1]), *rates))
         result = RoundsResult(root, name, options.reference, len(held_back), _mean_length(texts[0]), tuple(results))
         store.write_json(root / "rounds.json", result.to_json())
         store.write_text(root / "rounds.md", "\n".join(f"- {line}" for line in result.lines()) + "\n")
@@ -223,8 +223,8 @@ def _run_config(config: Config, pairs: Path, model: Path, reference: Path | None
         "model": {"name": str(model), "gguf": None, "revision": None},
         "out": str(pairs.parent / "run"),
     }
-    given = {name: value for name, value in tree["objective"].items() if value is not None}
-    tree = merge(tree, own) | {"objective": given}
+    parameters = {name: value for name, value in tree["objective"].items() if value is not None}
+    tree = merge(tree, own) | {"objective": parameters}
     return resolve(tree if reference is None else merge(tree, {"model": {"reference": str(reference)}}))
 
 

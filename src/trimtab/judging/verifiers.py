@@ -117,9 +117,11 @@ class PythonVerifier:
             return _number(reply["value"])
         if "fault" in reply:
             return VerifierFailure("failed", reply["fault"])
-        ended = self._process.poll()
+        exit_code = self._process.poll()
         self.close()
-        return _over(self.seconds) if ended is None else VerifierFailure("failed", f"its process ended ({ended})")
+        return (
+            _over(self.seconds) if exit_code is None else VerifierFailure("failed", f"its process ended ({exit_code})")
+        )
 
     def close(self) -> None:
         if self._process is not None:

@@ -62,11 +62,11 @@ def answer_judge(setup: RunSetup, *, reporter: Reporter, stop: Stop) -> Iterator
         return
     with judge_setup.configured_judge(setup, reporter=reporter, stop=stop) as source:
         if setup.config.judge.kind == "openai":
-            yield _Comparing(source)
+            yield _PairJudge(source)
         else:
             judge = source.judge(None)
             assert isinstance(judge, RewardJudge | VerifierJudge)
-            yield _Scoring(judge, source)
+            yield _ScoreJudge(judge, source)
 
 
 def comparisons_of(candidates: Sequence[Candidates]) -> list[list[Comparison]]:
@@ -90,7 +90,7 @@ def _text(prompt: SourcePrompt) -> str:
 
 
 @dataclass(slots=True)
-class _Comparing:
+class _PairJudge:
     source: judge_setup.JudgeSource
     _judge: Judge | None = None
 
@@ -129,7 +129,7 @@ def _means(n: int, preferences: Sequence[float | None]) -> list[float | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scoring:
+class _ScoreJudge:
     judge: RewardJudge | VerifierJudge
     source: judge_setup.JudgeSource
 

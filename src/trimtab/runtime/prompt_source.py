@@ -52,21 +52,21 @@ def read_prompts(data: DataSection, *, world_seed: int, n_tasks: int, offline: b
     Raises DataError where a source cannot be read or holds no prompt.
     """
     sound: dict[tuple[Message, ...], SourcePrompt] = {}
-    dropped: list[RowProblem] = []
+    problems: list[RowProblem] = []
     for outcome in _outcomes(data, world_seed=world_seed, n_tasks=n_tasks, offline=offline):
         if isinstance(outcome, RowProblem):
-            dropped.append(outcome)
+            problems.append(outcome)
         elif (problem := _problem(outcome)) is not None:
-            dropped.append(problem)
+            problems.append(problem)
         elif (earlier := sound.setdefault(outcome.messages, outcome)) is not outcome:
-            dropped.append(RowProblem(outcome.id, Reason.DUPLICATE, f"the prompt of {earlier.id}"))
+            problems.append(RowProblem(outcome.id, Reason.DUPLICATE, f"the prompt of {earlier.id}"))
     if not sound:
-        first = f" (first: {dropped[0].id}: {dropped[0].detail})" if dropped else ""
+        first = f" (first: {problems[0].id}: {problems[0].detail})" if problems else ""
         raise DataError(
-            f"{data.label}: none of the {len(dropped)} rows is a prompt that can be answered{first}",
+            f"{data.label}: none of the {len(problems)} rows is a prompt that can be answered{first}",
             remedy="name a file with a column prompt, instruction, question or messages, or pairs",
         )
-    return Prompts(tuple(sound.values()), tuple(dropped))
+    return Prompts(tuple(sound.values()), tuple(problems))
 
 
 def _outcomes(

@@ -128,21 +128,21 @@ def sampled_answers(
     """
     decoding = setup.config.generate
     heat = temperature if temperature is not None else heat_of(setup.config)
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    questions = [prompt for prompt in prompts for _ in range(samples)]
     answers = answer_turns(
         folder,
-        [(prompt.messages[-1].content,) for prompt in repeated],
-        temperatures=[heat] * len(repeated),
+        [(prompt.messages[-1].content,) for prompt in questions],
+        temperatures=[heat] * len(questions),
         decoding=decoding,
         setup=setup,
         reporter=reporter,
         description=description,
         endpoint=_server(setup),
-        contexts={n: prompt.messages[:-1] for n, prompt in enumerate(repeated) if len(prompt.messages) > 1},
+        contexts={n: prompt.messages[:-1] for n, prompt in enumerate(questions) if len(prompt.messages) > 1},
     )
     return [
         [turn for turns in answers[start : start + samples] for turn in turns]
-        for start in range(0, len(repeated), samples)
+        for start in range(0, len(questions), samples)
     ]
 
 
@@ -169,11 +169,11 @@ def judged_pairs(
 ) -> SampledPairs:
     """The pairs that the judge's scores make of the answers. Raises what asking the judge raises, after everything
     that was answered is kept."""
-    dropped, without = Counter[str](), Counter[str]()
+    losses, without = Counter[str](), Counter[str]()
     candidates: list[Candidates] = []
     for prompt, of_prompt in zip(prompts, answers, strict=True):
-        texts = _distinct(of_prompt, dropped)
-        dropped["not answered"] += options.samples - len(of_prompt)
+        texts = _distinct(of_prompt, losses)
+        losses["not answered"] += options.samples - len(of_prompt)
         if len(texts) > 1:
             candidates.append(Candidates(prompt, texts))
         else:
@@ -185,55 +185,57 @@ def judged_pairs(
     pairs: list[JudgedPair] = []
     n_ties = n_unmatched = 0
     for item, item_scores in zip(candidates, scores, strict=True):
-        ranked = [(text, score) for text, score in zip(item.answers, item_scores, strict=True) if score is not None]
-        dropped["no score"] += len(item_scores) - len(ranked)
-        made, ties, unmatched = _pairs_of(item.prompt, ranked, options)
-        pairs += made
-        n_ties, n_unmatched = n_ties + ties, n_unmatched + unmatched
-        if not made:
-            without[_reason(len(ranked), ties)] += 1
+        scored_texts = [
+            (text, score) for text, score in zip(item.answers, item_scores, strict=True) if score is not None
+        ]
+        losses["no score"] += len(item_scores) - len(scored_texts)
+        prompt_pairs, ties, unlike = _pairs_of(item.prompt, scored_texts, options)
+        pairs += prompt_pairs
+        n_ties, n_unmatched = n_ties + ties, n_unmatched + unlike
+        if not prompt_pairs:
+            without[_reason(len(scored_texts), ties)] += 1
     return SampledPairs(
         pairs=tuple(pairs),
         judge=name,
         n_prompts=len(prompts),
         n_answers=options.samples * len(prompts),
         prompts_without=+without,
-        answers_dropped=+dropped,
+        answers_dropped=+losses,
         n_ties=n_ties,
         n_unmatched=n_unmatched,
         usage=usage,
     )
 
 
-def _distinct(answers: Sequence[TurnAnswer], dropped: Counter[str]) -> tuple[str, ...]:
+def _distinct(answers: Sequence[TurnAnswer], losses: Counter[str]) -> tuple[str, ...]:
     """The different texts, in their order; white space at the edges makes no difference."""
     texts: dict[str, str] = {}
     for answer in answers:
         if not answer.finished:
-            dropped["cut at generate.max_new_tokens"] += 1
+            losses["cut at generate.max_new_tokens"] += 1
         elif not answer.text.strip():
-            dropped["empty"] += 1
+            losses["empty"] += 1
         elif texts.setdefault(answer.text.strip(), answer.text) is not answer.text:
-            dropped["the same as another one"] += 1
+            losses["the same as another one"] += 1
     return tuple(texts.values())
 
 
 def _pairs_of(
-    prompt: SourcePrompt, ranked: Sequence[tuple[str, float]], options: PairingOptions
+    prompt: SourcePrompt, answers: Sequence[tuple[str, float]], options: PairingOptions
 ) -> tuple[list[JudgedPair], int, int]:
     """The pairs of one prompt, and its ties and candidates unlike in length."""
 
     def alike(better: int, worse: int) -> bool:
-        lengths = sorted(len(ranked[place][0]) for place in (better, worse))
+        lengths = sorted(len(answers[place][0]) for place in (better, worse))
         return not options.length_matched or lengths[1] <= LENGTH_RATIO * lengths[0]
 
-    scores = [score for _, score in ranked]
-    made = pairs_by_rule(scores, rule=options.rule, least_gap=options.min_gap, allowed=alike)
+    scores = [score for _, score in answers]
+    result = pairs_by_rule(scores, rule=options.rule, least_gap=options.min_gap, is_allowed=alike)
     pairs = [
-        JudgedPair(prompt, ranked[better][0], ranked[worse][0], scores[better], scores[worse])
-        for better, worse in made.places
+        JudgedPair(prompt, answers[better][0], answers[worse][0], scores[better], scores[worse])
+        for better, worse in result.places
     ]
-    return pairs, made.n_ties, made.n_unmatched
+    return pairs, result.n_ties, result.n_unmatched
 
 
 def _reason(n_ranked: int, n_ties: int) -> str:

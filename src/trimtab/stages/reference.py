@@ -71,8 +71,8 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
 def _require_same_tokens(setup: RunSetup) -> None:
     """Raises ConfigError where the reference would read the pairs' ids as other tokens."""
     folders = setup.model_folder, setup.reference_folder
-    policy, other = (load_tokenizer(str(folder), offline=True).get_vocab() for folder in folders)
-    if policy != other:
+    policy, reference_vocabulary = (load_tokenizer(str(folder), offline=True).get_vocab() for folder in folders)
+    if policy != reference_vocabulary:
         raise ConfigError(
             f"model.reference {setup.config.model.reference} has another vocabulary than {setup.config.model.name}",
             remedy="name a reference of the same family, with the same tokenizer",

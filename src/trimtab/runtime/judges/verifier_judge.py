@@ -69,7 +69,7 @@ class VerifierJudge:
                 programs.put(program)
             try:
                 for item, outcome in zip(missing, pool.map(score, missing), strict=True):
-                    scores[item] = self._kept(item, keys[item], outcome)
+                    scores[item] = self._store(item, keys[item], outcome)
                     advance(1)
                     if self.stop:
                         pool.shutdown(cancel_futures=True)
@@ -98,7 +98,7 @@ class VerifierJudge:
     def _program(self) -> Verifier:
         return verifier(self.config.judge.name, seconds=self.config.judge.verifier_seconds)
 
-    def _kept(self, item: Submission, key: str, outcome: float | VerifierFailure) -> float | None:
+    def _store(self, item: Submission, key: str, outcome: float | VerifierFailure) -> float | None:
         subject = item.text[:200]
         if isinstance(outcome, float):
             self.cache.put(key, judge=self.name, subject=subject, value=outcome)
