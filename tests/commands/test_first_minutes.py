@@ -158,3 +158,16 @@ def test_the_same_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
     cli.main(["ls", str(runs), "--json"])
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 3
+
+
+def test_completion_is_installed_for_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trimtab import cli
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cli.main(["--install-completion", "--shell", "bash"])
+    script = Path(capsys.readouterr().out.partition(": ")[0])
+    assert script.is_relative_to(tmp_path)
+    assert "--train.max-minutes" in script.read_text(encoding="utf-8")
+    assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")

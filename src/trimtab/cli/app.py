@@ -173,4 +173,8 @@ COMMANDS = {
 
 for _command, (_place, _help) in COMMANDS.items():
     app.command(f"trimtab.cli.{_place}", name=_command, help=_help)
-app.register_install_completion_command(help="Complete commands and flags in this shell (bash, zsh or fish).")
+app.command(  # cyclopts' own would import its installer at every start
+    "trimtab.cli.first_minutes:install_completion",
+    name="--install-completion",
+    help="Complete commands and flags in this shell (bash, zsh or fish).",
+)

@@ -69,3 +69,18 @@ def convert(
     from trimtab.commands import convert as command
 
     show(command.main(file, to=to, devices=devices), as_json, command.lines)
+
+
+def install_completion(
+    *, shell: Annotated[Literal["bash", "zsh", "fish"] | None, Parameter(help="default: this one")] = None
+) -> None:
+    from cyclopts.completion.detect import ShellDetectionError
+
+    from trimtab.cli.app import app
+    from trimtab.errors import ConfigError
+
+    try:
+        script = app.install_completion(shell=shell)
+    except ShellDetectionError as error:
+        raise ConfigError("which shell this is cannot be known", remedy="name it: --shell bash") from error
+    print(f"{script}: open a new shell, and Tab completes")
