@@ -189,11 +189,11 @@ def test_before_after_and_the_paired_difference_by_hand() -> None:
 
 def test_what_it_says_of_harm() -> None:
     before = [1.0] * 30 + [0.0] * 10
-    assert "**It did harm** on tasks of lm-eval (1 task, 1 measure in all): colours acc (−25.0 points" in text(
+    assert "**It did harm** on lm-eval's tasks (1 task, 1 measure in all): colours acc (−25.0 points" in text(
         tree_of(before, [1.0] * 20 + [0.0] * 20)
     )
     same = text(tree_of(before, before))
-    assert "No harm on tasks of lm-eval, as far as these samples tell" in same
+    assert "No harm on lm-eval's tasks, as far as these samples can tell" in same
     assert "room for a loss of up to 8.8 points" in same  # z²/(n + z²) = 3.8415/43.8415
     assert "does better than before on colours acc" in text(tree_of(before, [1.0] * 40))
     assert "It did harm" in text(tree_of([0.1] * 20, [0.1 + 0.01 * n for n in range(1, 21)], up=False))

@@ -54,7 +54,7 @@ def text_of(numbers: dict[str, Any]) -> str:
     [
         (UP, DOWN, "good", "Alignment made the answers better"),
         (DOWN, UP, "bad", "Alignment made the answers worse"),
-        (UP, UP[::-1], "even", "not distinguishable from nothing"),
+        (UP, UP[::-1], "even", "No change for better or worse can be distinguished"),
     ],
     ids=["better", "worse", "neither"],
 )

@@ -185,7 +185,7 @@ def test_a_baseline_canary_of_few_prompts_is_not_called_sound() -> None:
     """3 of 4 is far from even and tells nothing."""
     (row,) = canary_rows({"baseline": [WIN, WIN, WIN, LOSS]})
     assert not row.alarm
-    assert row.sentence.endswith("no bias that can be told from none.")
+    assert row.sentence.endswith("no bias that can be distinguished from none.")
 
 
 # --- held-out pairs --------------------------------------------------------------------------------------------------

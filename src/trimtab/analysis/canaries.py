@@ -192,7 +192,7 @@ def _even(rate: WinRate, first: WinRate | None) -> tuple[bool, str]:
         bias = ": the order itself decides, which only showing both orders takes out" if _leaves_even(first) else ""
         order = f"; of two equal answers the judge takes the one shown first in {first.win_rate:.0f} %{bias}"
     if low <= EVEN <= high:
-        return False, f"{outcome}: no bias that can be told from none{order}."
+        return False, f"{outcome}: no bias that can be distinguished from none{order}."
     nearest, furthest = sorted((abs(low - EVEN), abs(high - EVEN)))
     return True, (
         f"{outcome}: the judge has a position bias that the order of the answers does not balance, so win rates here "

@@ -22,11 +22,11 @@ def check(numbers: CheckNumbers | None) -> list[Sentence]:
     if not conclusive:
         return [sentence(f"Whether it did harm cannot be said: too few samples ({scope}).", "warn")]
     if fell:
-        sentences = [sentence(f"**It did harm** on tasks of lm-eval ({scope}): {_list(fell)}.", "bad")]
+        sentences = [sentence(f"**It did harm** on lm-eval's tasks ({scope}): {_list(fell)}.", "bad")]
     else:
         room = _room(conclusive)
         rest = f"; they leave room for a loss of up to {room}" if room else ""
-        sentences = [sentence(f"No harm on tasks of lm-eval, as far as these samples tell ({scope}){rest}.", "even")]
+        sentences = [sentence(f"No harm on lm-eval's tasks, as far as these samples can tell ({scope}){rest}.", "even")]
     if rose:
         sentences.append(sentence(f"It does better than before on {_list(rose)}.", "good"))
     if len(of_all) >= CHANCE // 2 and (fell or rose):

@@ -171,7 +171,7 @@ def _against_truth(raw: Estimate, rate: Estimate, truth: float) -> tuple[str, To
     """What length control made of a judge's error. Length control cannot take away a judge's doubt, and says so."""
     in_raw, in_controlled = _holds(raw, truth), _holds(rate, truth)
     if in_controlled:
-        recovery = "both intervals hold" if in_raw else "the raw interval misses and length control recovers"
+        recovery = "both intervals contain" if in_raw else "the raw interval misses and length control recovers"
         return f"{recovery} the true {number(truth)} %", "plain"
     outside = f"the true {number(truth)} % lies outside {'the second interval' if in_raw else 'both intervals'}"
     lead, true_lead = (rate.value or 0.0) - EVEN, truth - EVEN
@@ -216,7 +216,7 @@ def _outcome(direction: Direction) -> tuple[str, Tone]:
         case "below":
             return "**Alignment made the answers worse**", "bad"
         case "not distinguishable":
-            return "**What alignment changed is not distinguishable from nothing**", "even"
+            return "**No change for better or worse can be distinguished**", "even"
         case "unknown":
             return "**Too few common verdicts to say what alignment changed**", "warn"
         case _:

@@ -59,7 +59,7 @@ def _change(numbers: LengthNumbers, *, is_controlled: bool) -> Sentence:
         case "below":
             return sentence(f"Answers became shorter, {text}.")
         case "not distinguishable":
-            return sentence(f"No change in the length of answers can be told from none: {text}.")
+            return sentence(f"Answers kept their length, as far as these prompts can tell: {text}.")
         case "unknown":
             is_equal = change.difference.value == 0
             lead = (

@@ -59,7 +59,7 @@ def _temperature(heat: Estimate) -> Sentence:
     if heat.value is None:
         return sentence("No temperature makes σ(reward gap) the share of pairs that it ranks right.", "warn")
     text = (
-        f"As probabilities its gaps want a temperature of **{number(heat.value, digits=2)}** "
+        f"Read as probabilities, its reward gaps need a temperature of **{number(heat.value, digits=2)}** "
         f"({interval(heat.ci95, digits=2)}; 1 is calibrated)"
     )
     tone: Tone = "warn"
