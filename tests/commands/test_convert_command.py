@@ -110,6 +110,7 @@ val_set_size: 0.05
 flash_attention: true
 evals_per_epoch: 4
 loraplus_lr_ratio: 16
+lora_modules_to_save:
 """
 
 
@@ -122,7 +123,7 @@ def converted(text: str, folder: Path, *, devices: int = 1) -> tuple[Config, con
     # keys that only decide how others are read have no line of their own
     silent = {"gradient_accumulation_steps", "loss_weights", "lora_target", "lora_target_linear", "load_in_4bit"}
     silent |= {"optim"} if theirs.get("optim", "").startswith("adamw") else set()
-    assert set(theirs) - accounted - silent == set()
+    assert {key for key, value in theirs.items() if value is not None} - accounted - silent == set()
     return config.resolve(read_file(to)), result
 
 
@@ -187,6 +188,13 @@ def test_a_name_of_llama_factorys_register_is_looked_up(tmp_path: Path) -> None:
     ours, result = converted(LLAMA_FACTORY, tmp_path)
     assert ours.data.source == str(tmp_path / "data" / "demo.json")
     assert not any("dataset_info.json" in note for note in result.notes)
+
+
+def test_an_older_name_of_axolotls_beta(tmp_path: Path) -> None:
+    ours, result = converted(AXOLOTL.replace("rl_beta: 0.3", "dpo_beta: 0.01"), tmp_path)
+    assert ours.objective.beta == 0.01
+    assert [theirs for theirs, key in result.key_pairs if key == "objective.beta"] == ["dpo_beta"]
+    assert "lora_modules_to_save" not in result.lost_keys  # without a value it is not set
 
 
 def test_axolotl(tmp_path: Path) -> None:

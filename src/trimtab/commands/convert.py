@@ -60,8 +60,8 @@ def main(file: str, *, to: str, devices: int = 1) -> Outcome:
     _lengths(conversion)
     _adapter(conversion)
     _course(conversion, devices)
-    for key in theirs:
-        if key not in conversion.used:
+    for key, value in theirs.items():
+        if key not in conversion.used and value is not None:  # a key without a value is not set
             conversion.lost_keys[key] = reason(key) or "not known to trimtab"
     text = _text(conversion, file)
     try:
@@ -108,9 +108,11 @@ def _tool(theirs: Mapping[str, Any], file: str) -> Tool:
 
 
 def _plain(conversion: Conversion) -> None:
-    """What means the same; `get` gives their default where they leave it out, and it matters."""
-    for theirs, key in (PLAIN[conversion.tool] | TRAINER).items():
-        if key == "train.epochs" and theirs == "num_train_epochs" and conversion.tool == "axolotl":
+    """What means the same. A left-out key has its default there, unless an older name of it stands in the file."""
+    table = PLAIN[conversion.tool] | TRAINER
+    targets = {table[theirs] for theirs in table if conversion.theirs.get(theirs) is not None}
+    for theirs, key in table.items():
+        if theirs not in conversion.theirs and key in targets:
             continue
         value = conversion.get(theirs)
         if value is not None and value is not False:

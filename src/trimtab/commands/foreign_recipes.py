@@ -59,6 +59,7 @@ PLAIN: dict[Tool, dict[str, str]] = {
         "lora_dropout": "adapter.dropout",
         "peft_use_dora": "adapter.dora",
         "rl_beta": "objective.beta",
+        "dpo_beta": "objective.beta",
         "dpo_label_smoothing": "objective.label_smoothing",
         "rpo_alpha": "objective.sft_weight",
         "simpo_gamma": "objective.gamma",
