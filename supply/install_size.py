@@ -32,7 +32,7 @@ PURPOSES = {
 }
 # what every environment has, and no package asked for
 NOT_COUNTED = {"pip", "setuptools", "wheel", "trimtab"}
-RUN = ["run", "--adapter", "lora", "--train.max-steps", "2", "--data.limit", "64", "--benchmark.limit", "8", "--quiet"]
+RUN = ["run", "--adapter", "lora", "--train.max-steps", "2", "--data.limit", "64", "--benchmark.limit", "64", "--quiet"]
 INPUTS = ["--model", "windtunnel", "--data", "windtunnel", "--benchmark", "windtunnel", "--judge", "oracle"]
 
 
@@ -52,10 +52,11 @@ def megabytes(found: Distribution) -> float:
 
 
 def imported() -> set[str]:
-    """Packages of which a default run with an adapter, judged and reported, has imported something."""
+    """Packages of which help and a default run with an adapter, judged and reported, have imported something."""
     from trimtab import cli  # noqa: PLC0415  # what is measured is what this import and the run bring
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        cli.app.help_print([])
         cli.main([*RUN, *INPUTS, "--out", f"{folder}/run"])
     owners = packages_distributions()
     tops = {module.partition(".")[0] for module in list(sys.modules)}
