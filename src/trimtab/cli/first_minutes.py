@@ -45,7 +45,7 @@ def cache(
     prune: Annotated[str, Parameter(help="kinds to delete, with commas; all: those that runs make again")] = "",
     older_than: Annotated[float, Parameter(help="with --prune: only what was made more than so many days ago")] = 0.0,
     move_to: Annotated[
-        str | None, Parameter(help="a folder that is not there yet, while nothing runs; a link stays behind", show_default=False)
+        str | None, Parameter(help="a new folder, while nothing runs; a link stays behind", show_default=False)
     ] = None,
     runs: Annotated[str, Parameter(help="the folder whose runs' checkpoints are counted")] = "runs",
     dry_run: Annotated[bool, switch("with --prune: say what would go, delete nothing")] = False,
