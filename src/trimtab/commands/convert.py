@@ -99,7 +99,7 @@ def _tool(theirs: Mapping[str, Any], file: str) -> Tool:
             remedy="it names a model as model_name_or_path or base_model",
         )
     task = theirs.get("rl") if tool == "axolotl" else theirs.get("stage", "dpo")
-    if task not in ("dpo", "ipo", "simpo", "orpo", "dpop"):
+    if task not in ("dpo", "ipo", "simpo", "orpo"):
         raise ConfigError(
             f"{file} trains by {task or 'supervised fine-tuning'}, not from preference pairs",
             remedy="convert the file of its preference stage",
@@ -132,8 +132,10 @@ def _objective(conversion: Conversion) -> None:
         )
     losses = [LOSSES[part] for part in parts]
     if len(losses) > 1 or weights:
-        pairs = zip(losses, weights or [1.0] * len(losses), strict=True)
-        losses = [f"{name}:{weight:g}" for name, weight in pairs]
+        weights = weights or [1.0] * len(losses)
+        if len(weights) != len(losses):
+            raise ConfigError("loss_weights and loss_type differ in length", remedy="give each loss a weight")
+        losses = [f"{name}:{weight:g}" for name, weight in zip(losses, weights, strict=True)]
     conversion.put(key, "objective.name", ",".join(losses))
     if conversion.tree.get("objective.label_smoothing") == 0:
         del conversion.tree["objective.label_smoothing"]
