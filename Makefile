@@ -65,7 +65,8 @@ $(VENV)-site/.peer: supply/site.txt
 	touch $@
 
 # build/site: docs/ and the reference out of the code; strict, so that a link or an anchor that leads nowhere fails
-BUILD_SITE := NO_MKDOCS_2_WARNING=1 TRIMTAB_PYTHON=$(abspath $(BIN)/python) $(VENV)-site/bin/mkdocs build --quiet --clean
+# (--quiet would hide warnings from it, too)
+BUILD_SITE := NO_MKDOCS_2_WARNING=1 TRIMTAB_PYTHON=$(abspath $(BIN)/python) $(VENV)-site/bin/mkdocs build --clean
 
 site: $(VENV)/.library $(VENV)-site/.peer
 	$(BUILD_SITE)

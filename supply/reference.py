@@ -28,7 +28,8 @@ def commands() -> str:
     parts = ["# Commands\n\nEvery reporting command takes `--json`. A key of the [configuration](keys.md) is a flag of "
              "every command that takes CONFIG.\n"]  # fmt: skip
     for name, (_, text) in COMMANDS.items():
-        parts.append(f"## trimtab {name}\n\n{inspect.cleandoc(text)}\n")
+        meaning = inspect.cleandoc(text).replace("[", "\\[")  # no link
+        parts.append(f"## trimtab {name}\n\n{meaning}\n")
         if flags := own_flags(name):
             parts.append(f"```text\n{flags}\n```\n")
     return "\n".join(parts)

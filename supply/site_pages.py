@@ -22,7 +22,7 @@ OUTSIDE = (
     "recipes/**/*.toml", "recipes/README.md", "benchmarks/*.md", "experiments/numbers.json", "LOG.md", "CHANGELOG.md",
     "CONTRIBUTING.md",
 )  # fmt: skip
-_UP = re.compile(r"\]\(((?:\.\./)*)\.\./(recipes|benchmarks|experiments|LOG\.md|CHANGELOG\.md|CONTRIBUTING\.md)")
+_NAMES = r"(recipes/|benchmarks/|experiments/numbers\.json|LOG\.md|CHANGELOG\.md|CONTRIBUTING\.md)"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -43,4 +43,5 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """A link out of docs/ leads to the copy of what it names."""
     if page.file.generated_by:
         return markdown
-    return _UP.sub(r"](\1\2", markdown)
+    up = "../" * page.file.src_uri.count("/")  # to docs/
+    return re.sub(rf"\]\({re.escape(up)}\.\./{_NAMES}", rf"]({up}\1", markdown)

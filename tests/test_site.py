@@ -27,7 +27,7 @@ pytestmark = [
 def test_every_page_fits_and_can_be_read(tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run(
-        [GENERATOR, "build", "--quiet", "--site-dir", site], cwd=ROOT, check=True,
+        [GENERATOR, "build", "--site-dir", site], cwd=ROOT, check=True,
         env=os.environ | {"TRIMTAB_PYTHON": sys.executable, "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
     pages = sorted(
