@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,17 +25,18 @@ from judged_runs import compared, longer, texts
 from scripted_server import Action, ScriptedServer, Seen, prose
 from stage_runs import align, make_config, write_model
 from trimtab import config as configuration
-from trimtab import windtunnel
-from trimtab.cli import pipeline
-from trimtab.commands import launch
+from trimtab import store, windtunnel
 from trimtab.config import Config
-from trimtab.engine import checkpoint, gguf_model, identity, memory, optim
-from trimtab.engine.processes import ALONE
+from trimtab.engine import checkpoint, gguf_model, identity, memory
 from trimtab.errors import TrimtabError
+from trimtab.judging.judges import Submission
+from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.progress import SilentReporter
-from trimtab.records import TokenPair
+from trimtab.records import Message, TokenPair
 from trimtab.runtime import answering, set_up
+from trimtab.runtime.judges.verifier_judge import VerifierJudge
 from trimtab.runtime.model_loading import require_extras
+from trimtab.runtime.signals import Stop
 from trimtab.runtime.transcript import TurnAnswer
 from trimtab.sampling import Sampled
 from trimtab.stages import generate, judge, prepare
@@ -63,7 +63,7 @@ def set_up_only(config: Config, patch: Patch) -> object:
         [order.batch(step).indices for step in range(order.steps)],
         repr(setup.objective),
         setup.peak_learning_rate,
-        [str(setup.model_folder), setup.memory_shape],
+        [str(setup.model_folder), setup.memory_shape, str(setup.reference_folder)],
         [str(setup.device), str(setup.dtype), setup.threads],
         [setup.texts.folder, setup.texts.offline],
     ]
@@ -117,23 +117,6 @@ def training(config: Config, patch: Patch) -> object:
         {name: digest for name, digest in contents(str(folder.model)).items() if name != "README.md"},
         json.loads(folder.selection.read_text()),
     ]
-
-
-def several(config: Config, patch: Patch) -> object:
-    """What a launcher is asked for, how long its processes may wait for each other, and what they divide."""
-    calls: list[object] = []
-
-    class Recorded(optim.AdamW):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            calls.append(options["shard"])
-            super().__init__(*arguments, **options)
-
-    patch.setattr(launch, "_run", lambda command: calls.append(command[0]))
-    patch.setattr(pipeline, "join", lambda **options: calls.append(options) or ALONE)
-    patch.setattr(optim, "AdamW", Recorded)
-    with suppress(SystemExit), pipeline._processes(config, quiet=True):
-        align(config, n=6, held=4)
-    return calls
 
 
 def answering_prompts(config: Config, patch: Patch) -> object:
@@ -209,6 +192,16 @@ def _hash(word: str, salt: object) -> str:
 # --- the keys ---------------------------------------------------------------------------------------------------------
 
 Scene = Callable[[Config, Patch], object]
+
+
+def verifying(config: Config, _patch: Patch) -> object:
+    """Scores of a program that takes its time."""
+    Path("check.py").write_text("import time\ndef score(prompt, answer):\n    time.sleep(0.5)\n    return 1.0\n")
+    with store.database(Path("verdicts.sqlite")) as connection:
+        program = VerifierJudge(config, VerdictCache(connection), reporter=SilentReporter(), stop=Stop())
+        return program.scores([Submission((Message("user", "Why?"),), "So.")])
+
+
 OTHER_TEXTS = "other texts"  # a folder with another judge prompt
 
 ROWS: Tree = {"model": "windtunnel", "data": {"source": "rows.jsonl", "max_rejected": 1.0}, "out": "run"}
@@ -248,6 +241,7 @@ CASES = {
     "offline": Case(set_up_only, HUB, True),
     "base_url": Case(answering_prompts, SERVER, "http://127.0.0.1:10/v1"),
     "model.name": Case(set_up_only, HUB, "owner/other"),
+    "model.reference": Case(set_up_only, HUB, "owner/reference"),
     "model.gguf": Case(set_up_only, HUB, "model-Q4_K_M.gguf"),
     "model.revision": Case(set_up_only, HUB, "main"),
     "model.trust_remote_code": Case(set_up_only, HUB, True),
@@ -301,9 +295,6 @@ CASES = {
     "engine.device": Case(set_up_only, {**HUB, "engine": {"device": "cpu"}}, "cuda"),
     "engine.dtype": Case(training, {}, "bfloat16"),
     "engine.threads": Case(set_up_only, HUB, 2),
-    "engine.processes": Case(several, {}, 2),
-    "engine.shard": Case(several, {}, "optimizer"),
-    "engine.timeout": Case(several, {}, 60.0),
     "engine.pack_tokens": Case(training, {}, 128),
     "engine.checkpointing": Case(training, {}, "on"),
     "engine.packed": Case(training, {}, "off"),
@@ -334,6 +325,9 @@ CASES = {
     "judge.output_price": Case(judging, JUDGE, 2.0),
     "judge.concurrency": Case(partial(judging, wait=0.2), JUDGE, 1),
     "judge.timeout": Case(partial(judging, first_wait=0.4), JUDGE, 0.15),
+    "judge.verifier_seconds": Case(
+        verifying, {**LOCAL, "benchmark": "prompts.json", "judge": {"name": "check.py", "canaries": 0}}, 0.1
+    ),
     "judge.canaries": Case(judging, JUDGE, 2),
     "windtunnel.pairs": Case(world, WORLD, 17),
     "windtunnel.prompts": Case(answering_prompts, ORACLE, 17),
@@ -381,7 +375,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _configs(key: str, model: Path) -> tuple[Config, Config]:
     case = CASES[key]
     tree: Tree = case.base
-    if case.scene in (training, several):
+    if case.scene is training:
         steps = {"train": {"epochs": 1.0, "batch_pairs": 2, "save_every": 1, "warmup": 0.1}}
         objective = {"objective": {"name": "apo_hinge_zero", "beta": 5.0, "margin": 0.1}}
         sections = configuration.merge(steps | objective, case.base)

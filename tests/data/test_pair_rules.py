@@ -44,9 +44,9 @@ def test_the_widest_gap_among_those_allowed_is_taken() -> None:
     def alike(a: int, b: int) -> bool:
         return max(lengths[a], lengths[b]) <= 1.25 * min(lengths[a], lengths[b])
 
-    assert pairs_by_rule(SCORES, rule="best_worst", allowed=alike) == RulePairs(((2, 3),), 0)
-    assert pairs_by_rule(SCORES, rule="all", allowed=alike) == RulePairs(((2, 3),), 0, n_unmatched=5)
-    assert pairs_by_rule(SCORES[:2], rule="best_worst", allowed=alike) == RulePairs((), 0, n_unmatched=1)
+    assert pairs_by_rule(SCORES, rule="best_worst", is_allowed=alike) == RulePairs(((2, 3),), 0)
+    assert pairs_by_rule(SCORES, rule="all", is_allowed=alike) == RulePairs(((2, 3),), 0, n_unmatched=5)
+    assert pairs_by_rule(SCORES[:2], rule="best_worst", is_allowed=alike) == RulePairs((), 0, n_unmatched=1)
 
 
 @given(st.lists(st.integers(0, 4).map(float), min_size=2, max_size=7))

@@ -109,6 +109,14 @@ COMMANDS = {
         Every point is a run like any other, below --out; the same command goes on with a stopped sweep.
         """,
     ),
+    "pairs": (
+        "pairs:pairs",
+        """Make pairs of a model's own answers: PROMPTS --model M --judge JUDGE [--samples K] [--out pairs.jsonl].
+
+        PROMPTS is a file of prompts or of pairs, or `windtunnel`. JUDGE is reward:DIR, openai:MODEL, FILE.py:FUNCTION,
+        command:WORDS or, in the wind tunnel, oracle. The audit follows at once; stopped, the same command goes on.
+        """,
+    ),
     "audit": (
         "questions:audit",
         """Read preference pairs and say what is wrong with them: DATA [--model M] [--data.KEY VALUE].

@@ -67,18 +67,24 @@ def main(config: Config) -> JudgingPlan:
 
 def lines(plan: JudgingPlan) -> list[str]:
     """The estimate for a terminal."""
-    estimate = plan.estimate
+    return [
+        f"judge   {plan.judge} at {plan.base_url}, benchmark {plan.benchmark}",
+        *estimate_lines(plan.estimate),
+        *([ASSUMPTION] if plan.is_assumed else []),
+    ]
+
+
+def estimate_lines(estimate: CallEstimate) -> list[str]:
+    """What the calls take, for a terminal."""
     cost = "unknown (give --input-price and --output-price)"
     if estimate.cost_usd is not None:
         cost = f"{estimate.cost_usd:.2f}"
     time = "unknown until this judge has been asked" if estimate.seconds is None else duration(estimate.seconds)
     return [
-        f"judge   {plan.judge} at {plan.base_url}, benchmark {plan.benchmark}",
         f"calls   {estimate.n_calls:,} to make, {estimate.n_cached:,} verdicts kept from before",
         f"tokens  about {estimate.prompt_tokens:,} in, at most {estimate.completion_tokens_at_most:,} out",
         f"cost    US dollars, at most: {cost}",
         f"time    {time}",
-        *([ASSUMPTION] if plan.is_assumed else []),
     ]
 
 

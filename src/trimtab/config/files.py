@@ -123,8 +123,10 @@ def stored_config(folder: Path) -> dict[str, Any]:
 def refuse_unnamed_servers(folder: Path, *, flags: Mapping[str, Any]) -> None:
     """Raise ConfigError where a secret would go to a server that a run folder alone names, and not the user.
 
-    For commands that send requests. This machine, OpenAI and $OPENAI_BASE_URL need no word of the user's.
+    For commands that send requests. This machine, OpenAI and $OPENAI_BASE_URL need no word of the user's. Nor is a
+    program started that the folder alone names as its judge.
     """
+    _refuse_unnamed_program(folder, flags=flags)
     if not os.environ.get("OPENAI_API_KEY"):
         return
     tree, of_user = merge({}, read_file(folder / "config.json")), merge({}, flags)
@@ -136,6 +138,16 @@ def refuse_unnamed_servers(folder: Path, *, flags: Mapping[str, Any]) -> None:
                 "enough for that",
                 remedy=f"if that server may have the key, add --{key_name.replace('_', '-')} {url}",
             )
+
+
+def _refuse_unnamed_program(folder: Path, *, flags: Mapping[str, Any]) -> None:
+    name = _value_at(merge({}, read_file(folder / "config.json")), "judge.name")
+    is_program = isinstance(name, str) and re.match(r"command:|.+\.py(:\w+)?\Z", name) is not None
+    if is_program and _value_at(merge({}, flags), "judge.name") is None:
+        raise ConfigError(
+            f"{folder} wants {name} started, and a run folder's word is not enough for that",
+            remedy=f"if that program may run, add --judge '{name}'",
+        )
 
 
 def _value_at(tree: Mapping[str, Any], key_name: str) -> Any:

@@ -13,8 +13,9 @@ _READ_OF_EMBEDDED_DATA = frozenset(
 _OF_SERVERS = frozenset({"base_url", "served_as", "unaligned_served_as"})
 _OF_LOCAL_DECODING = frozenset({"batch_tokens", "repetition_penalty"})
 _READ_BY_JUDGE = {
-    "openai": frozenset(JudgeSection.model_fields),
+    "openai": frozenset(JudgeSection.model_fields) - {"verifier_seconds"},
     "reward": frozenset({"name", "allow_missing", "canaries"}),
+    "verifier": frozenset({"name", "allow_missing", "canaries", "verifier_seconds", "concurrency"}),
     "oracle": frozenset({"name", "canaries"}),
 }
 _OF_COMPARING = frozenset({"rubric", "both_orders"})  # MT-Bench marks answers one at a time
@@ -26,8 +27,6 @@ def disagreement(config: Sections) -> str:
         return "a reward model answers nothing: --benchmark none; a later run takes it as --judge reward:FOLDER"
     if reason := _impossible(config):
         return reason
-    if config.engine.shard != "none" and config.train.optimizer != "adamw":
-        return f"engine.shard = {config.engine.shard} divides torch's own AdamW: use train.optimizer adamw"
     if config.engine.shrinking == "on" and (reason := _cannot_shrink(config)):
         return f"engine.shrinking = on has no effect here: {reason}"
     return next((f"{key} has no effect here: {reason}" for key, reason in _idle(config)), "")
@@ -40,9 +39,9 @@ def _impossible(config: Sections) -> str:
             return f"{key} holds a password, a query or a fragment: give the address alone, the key in OPENAI_API_KEY"
     if judge.kind == "oracle" and benchmark != "windtunnel":
         return "the oracle can judge only the embedded world: add --benchmark windtunnel or --judge none"
-    if judge.kind == "reward" and benchmark == "mt_bench":
+    if judge.kind in ("reward", "verifier") and benchmark == "mt_bench":
         return "MT-Bench's marks from 1 to 10 need a judge that writes: --judge openai:MODEL"
-    if judge.kind in ("openai", "reward") and benchmark == "none":
+    if judge.kind not in ("none", "oracle") and benchmark == "none":
         return f"there is nothing for {judge.name} to judge: add --benchmark, or --judge none"
     if benchmark != "none" and config.generate.sampler == "openai" and config.generate.served_as is None:
         return "generate.served_as is not set: the name under which the server has the aligned model"
@@ -72,13 +71,15 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     judge, sampler, data = config.judge, config.generate.sampler, config.data.source
     marks = config.benchmark.name == "mt_bench"
     yield from _idle_of_gguf(config)
+    if config.model.reference is not None and not config.objective.value().needs_reference:
+        yield "model.reference", f"{config.objective.name} compares with no reference"
     if config.base_url is not None and judge.kind != "openai" and sampler != "openai":
         yield "base_url", "neither the judge nor the sampler is openai"
     if config.adapter.dora and config.adapter.quantize != "none":
         yield "adapter.dora", "the norms that it learns cannot be had of 4-bit weights"
     if config.train.freeze_embeddings and config.adapter.kind != "none":
         yield "train.freeze_embeddings", "with an adapter the embeddings are frozen anyway"
-    if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel"):
+    if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel") and judge.kind != "openai":
         yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
     yield from _idle_sections(config)
     if "windtunnel" not in (data, config.benchmark.name):

@@ -42,6 +42,9 @@ class ModelSection(Section):
     )
     gguf: str | None = Field(None, description="name of the GGUF file in that folder or Hub model; it is dequantised")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit)")
+    reference: str | None = Field(
+        None, description="the frozen reference, where it is not the model before training: a Hub id or a folder"
+    )
     trust_remote_code: bool = Field(False, description="run Python that the model's author put beside the weights")
 
 
@@ -279,24 +282,12 @@ class SelectSection(Section):
 
 class EngineSection(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: the fastest there is")
-    dtype: Literal["auto", "float32", "mixed", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "mixed", "bfloat16"] = Field(
         "auto",
         description="mixed: fp32 but for the matrix products, which are of bfloat16 numbers; bfloat16: weights too; "
-        "float16: as mixed, for GPUs without units for bfloat16; "
         "auto: the fastest whose noise, measured on the model, does not matter to the objective",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
-    processes: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
-        description="that train together, started by `trimtab run` and `train` themselves: a number, or auto: one for "
-        "each GPU, one on a CPU; torchrun and its like may start them instead",
-    )
-    shard: Literal["none", "optimizer", "gradients"] = Field(
-        "none",
-        description="what several processes divide among them: nothing, the optimizer's moments, or gradients and "
-        "weights between steps too",
-    )
-    timeout: float = Field(1800.0, gt=0, description="seconds that processes wait for each other in a step")
     pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
     checkpointing: Literal["auto", "off", "selective", "on"] = Field(
         "auto",
@@ -347,7 +338,8 @@ class JudgeSection(Section):
     name: str = Field(
         "none",
         description="none, oracle (the embedded world's truth, beside judges with and without a length bias), "
-        "openai:MODEL (a server that speaks OpenAI's protocol), or reward:MODEL (a local reward model)",
+        "openai:MODEL (a server that speaks OpenAI's protocol), reward:MODEL (a local reward model), or a program that "
+        "scores answers: FILE.py:FUNCTION or command:WORDS",
     )
     rubric: Literal["auto", "weighted", "chosen", "ranking"] = Field(
         "auto",
@@ -363,20 +355,25 @@ class JudgeSection(Section):
     output_price: float | None = Field(None, ge=0, description="US dollars a million sampled tokens")
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at once, at most")
     timeout: float = Field(60.0, gt=0, description="seconds until a request counts as lost")
+    verifier_seconds: float = Field(10.0, gt=0, description="time limit of a program that scores, for one answer")
     canaries: int = Field(20, ge=0, description="prompts on which each canary is judged; 0 for none")
 
     @field_validator("name")
     @classmethod
     def _is_a_judge(cls, value: str) -> str:
-        if value in ("none", "oracle") or re.fullmatch(r"(openai|reward):\S+", value):
+        if value in ("none", "oracle") or re.fullmatch(r"(openai|reward):\S+|command:.*\S.*|.+\.py(:\w+)?", value):
             return value
         near = f"; did you mean openai:{value}?" if re.fullmatch(r"[\w./-]+", value) else ""
-        raise ValueError(f"no such judge: there are none, oracle, openai:MODEL and reward:MODEL{near}")
+        raise ValueError(
+            "no such judge: there are none, oracle, openai:MODEL, reward:MODEL, FILE.py:FUNCTION and command:WORDS"
+            + near
+        )
 
     @property
     def kind(self) -> str:
-        """What comes before the colon: none, oracle, openai or reward."""
-        return self.name.partition(":")[0]
+        """none, oracle, openai, reward or verifier."""
+        word = self.name.partition(":")[0]
+        return word if word in ("none", "oracle", "openai", "reward") else "verifier"
 
     @property
     def model(self) -> str:

@@ -15,6 +15,7 @@ from itertools import combinations, pairwise
 from typing import Literal, assert_never
 
 Rule = Literal["best_worst", "all", "adjacent"]
+LENGTH_RATIO = 1.25  # of length-matched pairs: the longer response over the shorter, in characters, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ def pairs_by_rule(
     *,
     rule: Rule,
     least_gap: float = 0.0,
-    allowed: Callable[[int, int], bool] = lambda _better, _worse: True,
+    is_allowed: Callable[[int, int], bool] = lambda _better, _worse: True,
 ) -> RulePairs:
     """The pairs of one prompt's responses. Equal scores are never a pair, nor are scores less than `least_gap` apart.
 
-    Of equal scores the earlier one counts as the better, so that the result is a function of the order. `allowed` may
-    refuse two responses (their lengths differ); `best_worst` then takes the widest gap among those that it allows.
+    Of equal scores the earlier one counts as the better, so that the result is a function of the order. `is_allowed`
+    may refuse two responses (their lengths differ); `best_worst` then takes the widest gap among those that it allows.
     """
     order = sorted(range(len(scores)), key=lambda place: -scores[place])  # stable
     match rule:
@@ -47,9 +48,9 @@ def pairs_by_rule(
             candidates = list(pairwise(order))
         case _:
             assert_never(rule)
-    matched = [pair for pair in candidates if allowed(*pair)]
-    if rule == "best_worst" and matched:
-        matched = [max(matched, key=lambda pair: scores[pair[0]] - scores[pair[1]])]
-    apart = tuple(pair for pair in matched if 0 < scores[pair[0]] - scores[pair[1]] >= least_gap)
-    n_unmatched = int(bool(candidates) and not matched) if rule == "best_worst" else len(candidates) - len(matched)
-    return RulePairs(apart, n_ties=len(matched) - len(apart), n_unmatched=n_unmatched)
+    alike = [pair for pair in candidates if is_allowed(*pair)]
+    if rule == "best_worst" and alike:
+        alike = [max(alike, key=lambda pair: scores[pair[0]] - scores[pair[1]])]
+    apart = tuple(pair for pair in alike if 0 < scores[pair[0]] - scores[pair[1]] >= least_gap)
+    n_unmatched = int(bool(candidates) and not alike) if rule == "best_worst" else len(candidates) - len(alike)
+    return RulePairs(apart, n_ties=len(alike) - len(apart), n_unmatched=n_unmatched)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from trimtab.data.messages import is_filled, parse_transcript, to_conversation, to_text
+from trimtab.data.messages import is_filled, is_transcript_prompt, parse_transcript, to_conversation, to_text
 from trimtab.data.problems import Reason, RowFaultError
 from trimtab.records import Message
 
@@ -63,14 +63,38 @@ def read_sharegpt(row: Row) -> Parts:
 
 def read_instruction(row: Row) -> Parts:
     """LLaMA-Factory's and Alpaca's instruction files: earlier turns, then the instruction and its input."""
+    return _instruction_prompt(row), _response(row, "chosen"), _response(row, "rejected")
+
+
+def _instruction_prompt(row: Row) -> tuple[Message, ...]:
     parts = [to_text(row[name], column=name) for name in ("instruction", "input") if is_filled(row.get(name))]
-    prompt = (*_history(row.get("history")), Message("user", "\n".join(parts)))
-    return prompt, _response(row, "chosen"), _response(row, "rejected")
+    return (*_history(row.get("history")), Message("user", "\n".join(parts)))
 
 
 def read_orca(row: Row) -> Parts:
     prompt = (Message("user", to_text(row.get("question"), column="question")),)
     return prompt, _response(row, "chosen"), _response(row, "rejected")
+
+
+def read_prompt(row: Row) -> tuple[Message, ...]:
+    """The prompt of a row that need not have responses: `prompt`, `instruction`, `question`, a conversation (up to its
+    last question) or MT-Bench's `turns`, of which the first is read."""
+    if is_transcript_prompt(prompt := row.get("prompt")):
+        messages = parse_transcript(to_text(prompt, column="prompt"), column="prompt")[:-1]
+    elif isinstance(prompt, str):
+        messages = (Message("user", to_text(prompt, column="prompt")),)
+    elif is_filled(row.get("instruction")):
+        messages = _instruction_prompt(row)
+    elif is_filled(row.get("question")):
+        messages = (Message("user", to_text(row["question"], column="question")),)
+    elif isinstance(turns := row.get("turns"), list) and turns:
+        messages = (Message("user", to_text(turns[0], column="turns")),)
+    else:
+        column = next((name for name in ("prompt", *TURN_COLUMNS) if is_filled(row.get(name))), "prompt")
+        messages = to_conversation(row.get(column), column=column)
+        while len(messages) > 1 and messages[-1].role == "assistant":
+            messages = messages[:-1]
+    return with_system(messages, row)
 
 
 def with_system(prompt: tuple[Message, ...], row: Row) -> tuple[Message, ...]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from trimtab.records import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -19,6 +21,53 @@ class Comparison:
     instruction: str
     baseline: str
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One answer to be scored by itself. `row`: a JSON object of what else came with the prompt, or empty."""
+
+    prompt: tuple[Message, ...]
+    answer: str
+    row: str = ""
+
+    @property
+    def text(self) -> str:
+        """The prompt for those who read one text: the question alone, or a conversation with its speakers."""
+        if len(self.prompt) == 1:
+            return self.prompt[0].content
+        return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in self.prompt)
+
+
+class AnswerScorer(Protocol):
+    """Scores answers one by one; what has no score is None. `preference` makes a verdict of two scores to one prompt,
+    the baseline's and the model's."""
+
+    @property
+    def name(self) -> str: ...
+
+    def scores(self, submissions: Sequence[Submission], /) -> list[float | None]:
+        """One score for every submission, in their order."""
+
+    def preference(self, baseline: float, model: float, /) -> float:
+        """In [1, 2]."""
+
+
+def preferences_of(scorer: AnswerScorer, comparisons: Sequence[Comparison]) -> list[float | None]:
+    """Verdicts of a judge that scores answers one by one; None where one of the two has no score."""
+    sides = [[(pair.instruction, answer) for answer in (pair.baseline, pair.model)] for pair in comparisons]
+    texts = sorted({text for pair in sides for text in pair})
+    submissions = [Submission((Message("user", prompt),), answer) for prompt, answer in texts]
+    scores = dict(zip(texts, scorer.scores(submissions), strict=True))
+    preferences: list[float | None] = []
+    for baseline, model in ((scores[old], scores[new]) for old, new in sides):
+        preferences.append(None if baseline is None or model is None else scorer.preference(baseline, model))
+    return preferences
+
+
+def by_sign(baseline: float, model: float) -> float:
+    """The preference of scores that are right or wrong by themselves: the higher one wins."""
+    return 1.5 + 0.5 * ((model > baseline) - (model < baseline))
 
 
 class Judge(Protocol):

@@ -19,15 +19,14 @@ from trimtab.data.chat import ChatTemplate
 from trimtab.data.loading import generation_end_ids
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
-from trimtab.engine.processes import Interruption, Processes, deal
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
-from trimtab.records import digest
+from trimtab.records import Message, digest
 from trimtab.runtime.answer_forecast import AnswerForecast
 from trimtab.runtime.model_loading import chat_template
 from trimtab.runtime.run_setup import RunSetup
-from trimtab.runtime.signals import Stop, stop_on_signal
-from trimtab.runtime.transcript import Transcript, TurnAnswer, logs_of, open_transcript
+from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
+from trimtab.runtime.transcript import Transcript, TurnAnswer, open_transcript
 from trimtab.sampling import Sampled, lay_for_decoding, sample
 from trimtab.sampling.remote import remote_turn
 
@@ -39,7 +38,7 @@ _FASTER_FROM = 10_000_000  # parameters; below, sending products to the faster l
 
 
 def answer_turns(
-    folder: Path,
+    folder: Path | None,
     conversations: Sequence[tuple[str, ...]],
     *,
     temperatures: Sequence[float],
@@ -48,71 +47,65 @@ def answer_turns(
     reporter: Reporter,
     description: str,
     endpoint: Endpoint | None = None,
+    contexts: Mapping[int, tuple[Message, ...]] | None = None,
 ) -> list[list[TurnAnswer]]:
     """The answers to every conversation's turns, each turn asked with the answers before it, in order.
 
     conversations: the user's turns. temperatures: one a conversation; all else is as `decoding` has it.
     endpoint: the server to ask; without one the model in `folder` decodes here. With one, `folder` is what is served
-        there, and only names it.
+        there, and only names it; None where there is no such folder here.
+    contexts: the messages before the first turn, of conversations that have some, by their place.
 
     A conversation whose turn got no answer ends there, so its list is shorter: nothing is made up. The reporter says
     which. Raises StopError once a signal has come, and what loading, decoding and asking raise.
     """
-    processes = setup.processes
-    key = _key(folder, conversations, temperatures=temperatures, decoding=decoding, setup=setup, endpoint=endpoint)
+    contexts = contexts or {}
+    key = _key(
+        folder,
+        conversations,
+        temperatures=temperatures,
+        decoding=decoding,
+        setup=setup,
+        endpoint=endpoint,
+        contexts=contexts,
+    )
     cache_file = store.home() / "answers" / f"{key}.json"
-    if processes.first(cache_file.is_file):
+    if cache_file.is_file():
         reporter.say(f"{description}: {len(conversations)} answers from the cache")
         return [[TurnAnswer(**answer) for answer in turns] for turns in store.read_json(cache_file)]
-    own = _share(conversations, processes, asks=endpoint is not None)
-    name = f".{processes.rank}" if processes.rank else ""  # of a log that no other process writes
+    log = cache_file.with_suffix(".jsonl")
     with open_transcript(
-        cache_file, conversations, own, reporter=reporter, description=description, name=name
+        log, conversations, contexts=contexts, reporter=reporter, description=description
     ) as transcript:
-        with stop_on_signal(processes) as stop:
-
-            def work() -> tuple[dict[int, list[TurnAnswer]], dict[int, str], int | None]:
-                if endpoint is not None:
-                    _ask(transcript, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
-                elif own:
-                    model = _LocalModel.load(folder, setup, decoding, temperatures)
-                    _decode(transcript, model, reporter=reporter, stop=stop)
-                return {number: transcript.answers[number] for number in own}, transcript.missing, stop.signal
-
-            for answers, missing, signal in processes.together(work):
-                transcript.take(answers, missing)
-                stop.agree([signal])
-            for note in () if endpoint is None else endpoint.notes:
-                reporter.say(f"{description}: {note}")
+        with stop_on_signal() as stop:
+            if endpoint is None:
+                assert folder is not None, "a model that decodes here has a folder"
+                model = _LocalModel.load(folder, setup, decoding, temperatures)
+                _decode(transcript, model, reporter=reporter, stop=stop)
+            else:
+                _ask(transcript, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
+                for note in endpoint.notes:
+                    reporter.say(f"{description}: {note}")
         if stop:
             raise stop.error(f"{description}: {transcript.n_answers} of {transcript.n_turns} answers are kept")
     transcript.report_missing(reporter, description)
-    if processes.is_first and transcript.n_answers == transcript.n_turns:
+    if transcript.n_answers == transcript.n_turns:
         store.write_json(cache_file, [[asdict(answer) for answer in turns] for turns in transcript.answers])
-        for log in logs_of(cache_file):
-            store.remove(log)
+        store.remove(log)
     return transcript.answers
 
 
-def _share(conversations: Sequence[tuple[str, ...]], processes: Processes, *, asks: bool) -> frozenset[int]:
-    """Which conversations this process answers: what it has to read is what is known of their length. The first asks
-    a server alone."""
-    if asks:
-        return frozenset(range(len(conversations)) if processes.is_first else ())
-    shares = deal([sum(map(len, turns)) + 1 for turns in conversations], processes.size)
-    return frozenset(shares[processes.rank])
-
-
 def _key(
-    folder: Path,
+    folder: Path | None,
     conversations: Sequence[tuple[str, ...]],
     *,
     temperatures: Sequence[float],
     decoding: GenerateSection,
     setup: RunSetup,
     endpoint: Endpoint | None,
+    contexts: Mapping[int, tuple[Message, ...]],
 ) -> str:
-    model = identity.identify(str(folder))
+    model = None if folder is None else identity.identify(str(folder))
     if endpoint is None:
         ends = generation_end_ids(str(folder), offline=True)  # no digest of the model's files holds them
         by: list[Any] = [setup.precision, setup.config.engine.device, decoding.repetition_penalty, NUMERICS, ends]
@@ -120,14 +113,19 @@ def _key(
         by = [endpoint.model, urlsplit(endpoint.base_url).hostname]  # a port may be new at each start
     return digest(
         {
-            "weights": [model.weights, model.adapter],
-            "tokenizer": model.tokenizer,
+            "weights": None if model is None else [model.weights, model.adapter],
+            "tokenizer": None if model is None else model.tokenizer,
             "conversations": [list(turns) for turns in conversations],
             "temperatures": [float(temperature) for temperature in temperatures],
             "decoding": [decoding.max_new_tokens, decoding.top_p, decoding.seed],
             "by": by,
         }
+        | ({"contexts": _contexts_json(contexts)} if contexts else {})
     )
+
+
+def _contexts_json(contexts: Mapping[int, tuple[Message, ...]]) -> list[Any]:
+    return [[number, [message.to_json() for message in contexts[number]]] for number in sorted(contexts)]
 
 
 # --- by a server ---------------------------------------------------------------------------------------------------
@@ -167,7 +165,7 @@ def _decode(transcript: Transcript, model: _LocalModel, *, reporter: Reporter, s
             transcript.show(**{"tokens/s": round(forecast.tokens_per_second), "seconds_left": left})
         stop.check()
 
-    with faster_products(model.model), suppress(Interruption):
+    with faster_products(model.model), suppress(Interrupted):
         for turn in range(transcript.longest):
             prompts = model.prompts(transcript, turn)
             while prompts:

@@ -26,19 +26,30 @@ def require_extras(config: Config) -> None:
         endpoint.require_packages("the sampler openai")
 
 
+def load_reference(setup: RunSetup) -> models.Loaded:
+    """The frozen reference, as `load_unaligned`."""
+    return load_unaligned(setup) if setup.begins_at_reference else _load(setup, setup.reference_folder, None)
+
+
 def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None) -> models.Loaded:
     """The unaligned model, in eval mode on its device; in the run's own precision if none is given."""
+    bundle = _load(setup, setup.model_folder, precision)
+    config = setup.config
+    from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
+    if from_hub and config.model.name != windtunnel.NAME:
+        bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+    return bundle
+
+
+def _load(setup: RunSetup, folder: Path, precision: models.Precision | None) -> models.Loaded:
     config = setup.config
     bundle = models.load(
-        str(setup.model_folder),
+        str(folder),
         dtype=precision or setup.precision,
         device=config.engine.device,
         trust_remote_code=config.model.trust_remote_code,
         offline=config.offline,
     )
-    from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
-    if from_hub and config.model.name != windtunnel.NAME:
-        bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
     if config.adapter.quantize != "none":
         quantized.quantize(bundle.model)
     return bundle
@@ -78,14 +89,8 @@ def checked_scorer(
 ) -> Scorer:
     """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says; in the
     run's own precision if none is given."""
-    precision = precision or setup.precision
-    scorer = Scorer(
-        model,
-        packed=setup.config.engine.packed,
-        checkpointing=checkpointing,
-        mixed=precision == "mixed",
-        half=precision == "float16",
-    )
+    mixed = (precision or setup.precision) == "mixed"
+    scorer = Scorer(model, packed=setup.config.engine.packed, checkpointing=checkpointing, mixed=mixed)
     scorer.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
     if (module := score_head.module_of(model)) is not None:
         scorer.read_scores(module)

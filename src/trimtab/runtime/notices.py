@@ -21,10 +21,6 @@ def notices(
         *objective.notices(),
         f"{path}, up to {pack_tokens:,} tokens each, {setup.precision} on {machine}, {attention}",
     ]
-    if not setup.processes.alone:
-        lines.append(
-            f"{setup.processes.size} processes, engine.shard {engine.shard}: the pairs of a batch are dealt out"
-        )
     if noise is not None and noise.precision != "float32":
         lines.append(noise.sentence)
     if setup.model_folder != setup.source_folder:

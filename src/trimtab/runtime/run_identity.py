@@ -6,6 +6,7 @@ from typing import Any
 
 from trimtab import store
 from trimtab.config import Config, PythonObjectiveSection, to_json
+from trimtab.engine import identity
 from trimtab.engine.reference import ReferenceKey
 from trimtab.records import digest
 from trimtab.runtime.run_setup import RunSetup
@@ -17,7 +18,8 @@ _LATER = frozenset({"max_minutes"})  # keys that earlier versions had not; where
 
 def reference_key(setup: RunSetup) -> ReferenceKey:
     """All that a reference log-probability depends on, known without loading the model."""
-    config, model, folder = setup.config, setup.model_identity, setup.folder
+    config, folder = setup.config, setup.folder
+    model = identity.identify(str(setup.reference_folder), offline=config.offline)
     audit = store.read_json(folder.require(folder.data / "audit.json", "prepare"))
     return ReferenceKey(
         weights=model.weights,
@@ -37,6 +39,7 @@ def run_identity(setup: RunSetup) -> dict[str, Any]:
     tree, key = to_json(config), reference_key(setup)
     return {
         "model": key.digest,
+        **({} if setup.begins_at_reference else {"policy": setup.model_identity.weights}),
         "data": digest([store.file_digest(folder.data / name) for name in ("train.jsonl", "heldout.jsonl")]),
         "seed": config.seed,
         "engine.dtype": key.dtype,

@@ -15,7 +15,7 @@ def outline(config: Config, objective: Objective, *, steps: int, dtype: str) -> 
     return TrainingOutline(
         total=steps,
         warmup=started_steps(config.train.warmup, steps),
-        step_zero=objective.at(0.0).step_zero(),
+        step_zero=objective.at(0.0).step_zero() if config.model.reference is None else None,
         beta=objective.beta,
         needs_reference=objective.needs_reference,
         has_dead_zone=objective.has_dead_zone,

@@ -97,8 +97,10 @@ class NoiseNumbers:
 
 @dataclass(frozen=True, slots=True)
 class TrainingNumbers:
-    """`step_zero` is the loss of a policy equal to its reference. `adapter` is None without one, and where the plan of
-    the run does not say what it reaches; `noise` in float32, and where the run did not measure it."""
+    """`step_zero` is the loss of a policy equal to its reference; None where it began as another model.
+
+    `adapter` is None without one, and where the plan of the run does not say what it reaches; `noise` in float32, and
+    where the run did not measure it."""
 
     step_zero: float | None
     has_dead_zone: bool
@@ -113,7 +115,8 @@ def training_numbers(runs: Sequence[Run], objective: Objective, config: Config) 
     if not seeds:
         return None
     adapter, noise = _adapter_reach(runs[0]), _noise(runs)
-    return TrainingNumbers(objective.step_zero(), objective.has_dead_zone, adapter, noise, seeds)
+    step_zero = objective.step_zero() if config.model.reference is None else None
+    return TrainingNumbers(step_zero, objective.has_dead_zone, adapter, noise, seeds)
 
 
 def _adapter_reach(run: Run) -> AdapterReach | None:

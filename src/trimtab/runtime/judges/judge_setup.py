@@ -18,12 +18,14 @@ from trimtab.judging.endpoint_judge import EndpointJudge
 from trimtab.judging.judges import Comparison, Judge
 from trimtab.judging.rubrics import Rubric
 from trimtab.judging.verdict_cache import VerdictCache, verdict_cache_path
+from trimtab.judging.verifiers import verifier
 from trimtab.progress import Reporter
 from trimtab.runtime.benchmark_prompts import texts_used
 from trimtab.runtime.judges.cached_endpoint import CachedEndpoint, cached_endpoint, endpoint, prices
 from trimtab.runtime.judges.judge_record import JudgeIdentity, JudgeUsage
 from trimtab.runtime.judges.position import position_note
 from trimtab.runtime.judges.reward_model import RewardJudge
+from trimtab.runtime.judges.verifier_judge import VerifierJudge
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Stop
 
@@ -33,18 +35,28 @@ def require(setup: RunSetup) -> None:
 
     Raises UserError for what is missing.
     """
-    judge = setup.config.judge
     if setup.benchmark_name is None:
         return
-    if judge.kind == "openai":
+    if setup.config.judge.kind == "openai" and setup.benchmark.multi_turn:
         endpoint(setup.config).check()
         prices(setup.config)
-        if setup.benchmark.multi_turn:
-            official.judge_prompts(source=setup.texts)
-        else:
+        official.judge_prompts(source=setup.texts)
+    else:
+        require_of_answers(setup)
+
+
+def require_of_answers(setup: RunSetup) -> None:
+    """As `require`, of a judge of single answers; the benchmark is not read."""
+    config = setup.config
+    match config.judge.kind:
+        case "openai":
+            endpoint(config).check()
+            prices(config)
             rubric(setup)
-    if judge.kind == "reward":
-        identity.reward_folder_of(judge.model, offline=setup.config.offline)
+        case "reward":
+            identity.reward_folder_of(config.judge.model, offline=config.offline)
+        case "verifier":
+            verifier(config.judge.name, seconds=config.judge.verifier_seconds).close()
 
 
 def rubric(setup: RunSetup) -> Rubric:
@@ -89,7 +101,7 @@ def configured_judge(setup: RunSetup, *, reporter: Reporter, stop: Stop) -> Iter
             yield _EndpointSource(setup, client, reporter)
     else:
         with store.database(verdict_cache_path()) as connection:
-            yield _RewardSource(setup, VerdictCache(connection), reporter, stop)
+            yield _ScoreSource(setup, VerdictCache(connection), reporter, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +155,18 @@ class _EndpointSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _RewardSource:
+class _ScoreSource:
+    """Of judges that score answers one by one."""
+
     setup: RunSetup
     cache: VerdictCache
     reporter: Reporter
     stop: Stop
 
-    def judge(self, sample: Comparison | None) -> RewardJudge:  # noqa: ARG002  the seam's signature
-        return RewardJudge(self.setup, self.cache, reporter=self.reporter, stop=self.stop)
+    def judge(self, sample: Comparison | None) -> RewardJudge | VerifierJudge:  # noqa: ARG002  the seam's signature
+        if self.setup.config.judge.kind == "reward":
+            return RewardJudge(self.setup, self.cache, reporter=self.reporter, stop=self.stop)
+        return VerifierJudge(self.setup.config, self.cache, reporter=self.reporter, stop=self.stop)
 
     def announce(self, judge: Judge, comparisons: Sequence[Comparison]) -> None:
         """It costs time only, which its progress bar shows."""
@@ -161,12 +177,12 @@ class _RewardSource:
     def identity(self, judge: Judge) -> JudgeIdentity:
         return JudgeIdentity(
             judge=judge.name,
-            rubric="difference of rewards",
+            rubric="difference of rewards" if isinstance(judge, RewardJudge) else "higher score",
             prompt_sha256=None,
             order="none",
             texts=texts_used(self.setup.official_benchmark, source=self.setup.texts),
         )
 
     def usage(self, judge: Judge) -> JudgeUsage:
-        assert isinstance(judge, RewardJudge)
+        assert isinstance(judge, RewardJudge | VerifierJudge)
         return judge.usage()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from scipy.special import expit
 
 from trimtab.engine import identity
-from trimtab.judging.judges import Comparison
+from trimtab.judging.judges import Comparison, Submission, preferences_of
 from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.progress import Reporter
 from trimtab.records import Message, digest
@@ -15,7 +15,6 @@ from trimtab.runtime.judges.judge_record import JudgeUsage
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import Stop
 
-Text = tuple[str, str]  # an instruction and an answer to it
 BATCH = 64  # answers that are scored before they are kept
 
 
@@ -35,13 +34,13 @@ class RewardJudge:
 
     def preferences(self, comparisons: Sequence[Comparison], /) -> list[float | None]:
         """One preference for every comparison."""
-        texts = {(pair.instruction, answer) for pair in comparisons for answer in (pair.baseline, pair.model)}
-        scores = self._scores(sorted(texts))
-        score_pairs = [
-            (scores[pair.instruction, pair.baseline], scores[pair.instruction, pair.model]) for pair in comparisons
-        ]
-        self.n_too_long += sum(None in pair for pair in score_pairs)
-        return [None if old is None or new is None else 1 + float(expit(new - old)) for old, new in score_pairs]
+        preferences = preferences_of(self, comparisons)
+        self.n_too_long += preferences.count(None)
+        return preferences
+
+    def preference(self, baseline: float, model: float, /) -> float:
+        """Bradley and Terry's probability."""
+        return 1 + float(expit(model - baseline))
 
     def usage(self) -> JudgeUsage:
         """Counts are of answers scored and of scores kept from before."""
@@ -58,29 +57,37 @@ class RewardJudge:
             notes=(),
         )
 
-    def _scores(self, texts: Sequence[Text]) -> dict[Text, float | None]:
-        keys = {text: digest(["reward", self.weights, *text]) for text in texts}
-        rows = self.cache.get(list(keys.values()))
-        scores: dict[Text, float | None] = {text: rows[key].value for text, key in keys.items() if key in rows}
-        missing = [text for text in texts if keys[text] not in rows]
-        self.n_cached, self.n_scored = self.n_cached + len(scores), self.n_scored + len(missing)
-        return scores | self._score(missing, keys) if missing else scores
+    def scores(self, submissions: Sequence[Submission], /) -> list[float | None]:
+        """The model's score of every answer; None for one that is too long for it."""
+        keys = {submission: self._key(submission) for submission in submissions}
+        rows = self.cache.get(keys.values())
+        missing = [submission for submission, key in keys.items() if key not in rows]
+        self.n_cached, self.n_scored = self.n_cached + len(keys) - len(missing), self.n_scored + len(missing)
+        new = self._score(missing, keys) if missing else {}
+        return [new[text] if text in new else rows[keys[text]].value for text in submissions]
 
-    def _score(self, texts: Sequence[Text], keys: Mapping[Text, str]) -> dict[Text, float | None]:
+    def _key(self, submission: Submission) -> str:
+        is_one_text = submission.prompt == (Message("user", submission.text),)
+        prompt = submission.text if is_one_text else [message.to_json() for message in submission.prompt]
+        return digest(["reward", self.weights, prompt, submission.answer])
+
+    def _score(
+        self, submissions: Sequence[Submission], keys: Mapping[Submission, str]
+    ) -> dict[Submission, float | None]:
         from trimtab.engine.reward import RewardModel
 
         model = RewardModel.load(self.folder, dtype=self.config.engine.dtype, device=self.config.engine.device)
-        by_length = sorted(texts, key=lambda text: len(text[0]) + len(text[1]), reverse=True)
-        scores: dict[Text, float | None] = {}
-        with self.reporter.track("reward model", total=len(texts), unit="answers") as advance:
+        by_length = sorted(submissions, key=lambda item: len(item.text) + len(item.answer), reverse=True)
+        scores: dict[Submission, float | None] = {}
+        with self.reporter.track("reward model", total=len(submissions), unit="answers") as advance:
             for start in range(0, len(by_length), BATCH):
                 if self.stop:
-                    raise self.stop.error(f"judge: {len(scores)} of {len(texts)} scores are kept")
+                    raise self.stop.error(f"judge: {len(scores)} of {len(submissions)} scores are kept")
                 batch = by_length[start : start + BATCH]
-                conversations = [(Message("user", prompt), Message("assistant", answer)) for prompt, answer in batch]
-                for text, score in zip(batch, model.scores(conversations), strict=True):
-                    scores[text] = score
+                conversations = [(*item.prompt, Message("assistant", item.answer)) for item in batch]
+                for item, score in zip(batch, model.scores(conversations), strict=True):
+                    scores[item] = score
                     if score is not None:
-                        self.cache.put(keys[text], judge=self.name, subject=text[0][:200], value=score)
+                        self.cache.put(keys[item], judge=self.name, subject=item.text[:200], value=score)
                 advance(len(batch))
         return scores

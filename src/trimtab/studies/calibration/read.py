@@ -161,7 +161,8 @@ def _recorded_gaps(run: HeldoutRun, setup: RunSetup) -> tuple[FloatArray | None,
             f"{folder.heldout} does not speak of the pairs in {folder.data / 'heldout.jsonl'}",
             remedy=f"train again: trimtab train {shlex.quote(str(folder.root))}",
         )
-    before = None if setup.objective.needs_reference else np.array(record["before"]["reward_gaps"], dtype=np.float64)
+    by_construction = setup.objective.needs_reference and setup.begins_at_reference
+    before = None if by_construction else np.array(record["before"]["reward_gaps"], dtype=np.float64)
     return before, np.array(record["after"]["reward_gaps"], dtype=np.float64)
 
 

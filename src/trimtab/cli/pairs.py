@@ -1,0 +1,67 @@
+"""The command that makes pairs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from trimtab.cli.app import AsJson, switch
+from trimtab.cli.configuration import NO_KEYS
+from trimtab.cli.terminal import reporter, show
+from trimtab.config.flags import Keys, tree
+from trimtab.data.pair_rules import LENGTH_RATIO, Rule
+from trimtab.errors import ConfigError
+
+ReferenceChoice = Literal["first", "newest"]
+
+
+def pairs(
+    prompts: str,
+    /,
+    *,
+    samples: Annotated[int, Parameter(help="answers to each prompt")] = 4,
+    rule: Annotated[Rule, Parameter(help="which of a prompt's ranked answers make pairs")] = "best_worst",
+    min_gap: Annotated[float, Parameter(help="two scores less apart make no pair")] = 0.0,
+    length_matched: Annotated[
+        bool, switch(f"only pairs in which the longer response is at most {LENGTH_RATIO} times the shorter")
+    ] = False,
+    rounds: Annotated[
+        int | None,
+        Parameter(help="train on the pairs and begin again with the new model, so many times; --out is a folder"),
+    ] = None,
+    reference: Annotated[
+        ReferenceChoice | None,
+        Parameter(help="of each round's training: the model it begins with, or always the first"),
+    ] = None,
+    held_back: Annotated[
+        float | None, Parameter(help="share of the prompts on which rounds are compared [default: 0.1]")
+    ] = None,
+    dry_run: Annotated[bool, switch("say what would be sampled and asked and what that costs, and stop")] = False,
+    quiet: Annotated[bool, switch("plain lines, no bars")] = False,
+    as_json: AsJson = False,
+    keys: Keys = NO_KEYS,
+) -> None:
+    from trimtab.commands import pairs as command
+    from trimtab.runtime.sampled_pairs import PairingOptions
+
+    flags = tree(keys)
+    options = PairingOptions(samples, rule, min_gap, length_matched)
+    config = command.resolve_config(prompts, flags, trains=rounds is not None)
+    if rounds is None and (reference is not None or held_back is not None):
+        raise ConfigError("--reference and --held-back are of rounds", remedy="add --rounds, or leave them out")
+    if dry_run:
+        show(command.forecast(config, options), as_json, command.PairsForecast.lines)
+        return
+    if rounds is not None:
+        from trimtab.commands import rounds as rounds_command
+
+        round_options = rounds_command.RoundOptions(
+            rounds, reference or "newest", 0.1 if held_back is None else held_back
+        )
+        progress = rounds_command.main(config, options, round_options, reporter=reporter(quiet=quiet))
+        show(progress, as_json, rounds_command.RoundsResult.lines)
+        return
+    result = command.main(config, options, reporter=reporter(quiet=quiet))
+    show(result, as_json, command.PairsResult.lines)
+    result.audit.require_start()
