@@ -37,6 +37,7 @@ from trimtab.runtime import answering, set_up
 from trimtab.runtime.judges.verifier_judge import VerifierJudge
 from trimtab.runtime.model_loading import require_extras
 from trimtab.runtime.signals import Stop
+from trimtab.runtime.trackers import trackers
 from trimtab.runtime.transcript import TurnAnswer
 from trimtab.sampling import Sampled
 from trimtab.stages import generate, judge, prepare
@@ -117,6 +118,12 @@ def training(config: Config, patch: Patch) -> object:
         {name: digest for name, digest in contents(str(folder.model)).items() if name != "README.md"},
         json.loads(folder.selection.read_text()),
     ]
+
+
+def looking_on(config: Config, _patch: Patch) -> object:
+    """Whom a run tells of itself, and what it says first."""
+    events = [tracker.first_event for tracker in trackers(set_up(config), reporter=SilentReporter())]
+    return [{name: value for name, value in event.items() if name not in ("config", "folder")} for event in events]
 
 
 def answering_prompts(config: Config, patch: Patch) -> object:
@@ -276,6 +283,8 @@ CASES = {
     "adapter.targets": Case(training, LORA, "q_proj"),
     "adapter.dora": Case(training, LORA, True),
     "adapter.quantize": Case(training, LORA, "nf4"),
+    "track.to": Case(looking_on, ROWS, "tensorboard,wandb"),
+    "track.project": Case(looking_on, {**ROWS, "track": "wandb"}, "mine"),
     "train.epochs": Case(training, {}, 2.0),
     "train.max_steps": Case(training, {}, 2),
     "train.max_minutes": Case(training, {}, 1e-9),  # the first step is over it

@@ -37,7 +37,7 @@ class Milestone:
     """What the held-out pairs say of the weights after `step` updates, means over them.
 
     `accuracy`: share with a positive reward gap, ties as half; `reward_gap`: in the objective's own units; `loss`:
-    under the objective.
+    under the objective; `drift`: from the reference, nats a token (as in `selection.json`), None without one.
     """
 
     folder: Path
@@ -47,6 +47,7 @@ class Milestone:
     accuracy: float
     reward_gap: float
     loss: float
+    drift: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ def test_they_hear_what_is_written(tmp_path: Path) -> None:
         measures = by_step[event.step]
         assert event.accuracy == pytest.approx(measures["accuracy"]["value"])
         assert event.loss == pytest.approx(measures["loss"]["value"])
+        assert event.drift == pytest.approx(measures["drift"]["value"])
     assert ear.events[-1] == trimtab.End(run.folder, "done", run.folder / "report.html")
     again = Recorder()
     assert train(tmp_path / "run", again) == run

@@ -130,7 +130,9 @@ def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = 
         for single in runner.seeds(setup, reporter=own, trains=trains):
             for earlier in _missing_before(name, single.folder):
                 import_module(f"trimtab.stages.{earlier}").main(single, reporter=own)
-            stage.main(single, reporter=own, **options)
+            audience = runner.trackers(single, reporter=own) if name == "train" else []
+            with runner.listeners.until_the_end(single, audience):
+                stage.main(single, reporter=own, **options, **({"callbacks": audience} if audience else {}))
             if name == "judge":
                 stage.refuse_if_incomplete(single)
         if name == "report" and config.seeds > 1:

@@ -21,10 +21,11 @@ from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import judge_setup
 from trimtab.runtime.model_loading import require_extras
 from trimtab.runtime.run_setup import RunSetup, set_up
+from trimtab.runtime.trackers import trackers
 from trimtab.stages import generate, judge, prepare, reference, report, train
 
 # keys that change where and how fast a run is computed, not what it is
-INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads"})
+INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads", "track.to", "track.project"})
 # what is asked of a model after training: stages make it anew where it changed
 EVALUATION = ("generate.", "benchmark.", "judge.")
 
@@ -45,8 +46,9 @@ def main(
     judge_setup.require(setup)
     with hold_run_folder(setup, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(setup, reporter=reporter):
-            with listeners.until_the_end(single, callbacks):
-                _pipeline(single, reporter, resume_anyway, callbacks)
+            everybody = [*callbacks, *trackers(single, reporter=reporter)]
+            with listeners.until_the_end(single, everybody):
+                _pipeline(single, reporter, resume_anyway, everybody)
         if config.seeds > 1:
             report.main(setup, reporter=reporter)
     reporter.say(f"report: {folder.report('html')}")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from trimtab.config import rules
+from trimtab.config.section import Section, Switch
 from trimtab.config.sections import (
     AdapterSection,
     BenchmarkSection,
@@ -27,13 +28,12 @@ from trimtab.config.sections import (
     ModelSection,
     ObjectiveSection,
     PythonObjectiveSection,
-    Section,
     Sections,
     SelectSection,
-    Switch,
     TrainSection,
     WindTunnelSection,
 )
+from trimtab.config.track_section import TrackSection
 from trimtab.errors import ConfigError
 from trimtab.records import digest
 
@@ -59,6 +59,7 @@ MAIN_FIELD = {
     "adapter": "kind",
     "benchmark": "name",
     "judge": "name",
+    "track": "to",
 }
 
 
@@ -88,6 +89,7 @@ _ELSEWHERE = {
     "adapter.dora": "use_dora",
     "adapter.quantize": "load_in_4bit",
     "generate.max_new_tokens": "max_tokens",
+    "track.to": "report_to",
     "out": "output_dir output",
 }
 SYNONYMS = {synonym: key for key, words in _ELSEWHERE.items() for synonym in words.split()}
@@ -213,10 +215,11 @@ _LONGEST_SHOWN = 200  # characters
 
 
 def _default_out(config: Config) -> str:
-    """One folder for each configuration, so that no run overwrites another."""
+    """One folder for each configuration, so that no run overwrites another; who looks on makes no other run."""
     model = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(config.model.name).name).strip("-.") or "model"
     objective = re.sub(r"[:,]+", "-", config.objective.name)  # a mixture's name, which not every file system takes
-    return f"runs/{model}-{objective}-{config_digest(config)[:8]}"
+    sections = (name for name in Config.model_fields if name != "track")
+    return f"runs/{model}-{objective}-{config_digest(config, *sections)[:8]}"
 
 
 def _known_only(tree: Mapping[str, Any]) -> None:
@@ -263,6 +266,7 @@ __all__ = [
     "Section",
     "SelectSection",
     "Switch",
+    "TrackSection",
     "TrainSection",
     "WindTunnelSection",
     "config_digest",

@@ -82,6 +82,8 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel") and judge.kind != "openai":
         yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
     yield from _idle_sections(config)
+    if not config.track.to:
+        yield from _set(config, "track", frozenset({"to"}), "no tracker is named")
     if "windtunnel" not in (data, config.benchmark.name):
         yield from _set(config, "windtunnel", _NO_KEY, "neither the data nor the benchmark is windtunnel")
     if data == "windtunnel":

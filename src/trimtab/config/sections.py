@@ -4,36 +4,14 @@ other is in `rules`."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SerializeAsAny,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
+from trimtab.config.section import OnOff, Section, Switch
+from trimtab.config.track_section import TrackSection
 from trimtab.errors import ConfigError
 from trimtab.objectives.objective import Objective
-
-
-def _switch_word(value: object) -> object:
-    """TOML and JSON have true and false where a choice says on and off."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
-OnOff = Annotated[Literal["on", "off"], BeforeValidator(_switch_word)]
-Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch_word)]
-
-
-class Section(BaseModel):
-    """Strict and frozen; a typing mistake is an error, not a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class ModelSection(Section):
@@ -395,6 +373,7 @@ class Sections(Section):
     benchmark: BenchmarkSection = BenchmarkSection()
     judge: JudgeSection = JudgeSection()
     windtunnel: WindTunnelSection = WindTunnelSection()
+    track: TrackSection = TrackSection()
     seed: int = Field(0, ge=0, description="seed of the order of pairs, of dropout and of a fresh adapter")
     seeds: int = Field(1, ge=1, description="repeat training with seeds seed, seed+1, … and pool the results")
     out: str = Field("", description="the run folder; default runs/<model>-<objective>-<digest of the configuration>")

@@ -27,7 +27,8 @@ def end_on_time(training: TrainingState) -> None:
 
 def tell_milestone(training: TrainingState, evidence: Mapping[str, Any]) -> None:
     """The held-out pairs were looked at; `evidence` as `engine.evaluation` has it."""
-    rewards, losses = evidence["rewards"], evidence["losses"]
+    rewards, losses, drift = evidence["rewards"], evidence["losses"], evidence["drift"]
+    n_tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in training.heldout)
     event = Milestone(
         training.setup.folder.root,
         training.step,
@@ -36,6 +37,7 @@ def tell_milestone(training: TrainingState, evidence: Mapping[str, Any]) -> None
         accuracy=rewards["accuracy"],
         reward_gap=rewards["reward_gap"],
         loss=sum(losses) / len(losses),
+        drift=None if drift is None else sum(drift["squares"]) / n_tokens,
     )
     _tell(training, lambda callback: callback.milestone(event))
 
