@@ -82,8 +82,6 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     if config.benchmark.dir is not None and config.benchmark.name in ("none", "windtunnel") and judge.kind != "openai":
         yield "benchmark.dir", f"the benchmark is {config.benchmark.name}"
     yield from _idle_sections(config)
-    if not config.track.to:
-        yield from _set(config, "track", frozenset({"to"}), "no tracker is named")
     if "windtunnel" not in (data, config.benchmark.name):
         yield from _set(config, "windtunnel", _NO_KEY, "neither the data nor the benchmark is windtunnel")
     if data == "windtunnel":
@@ -108,6 +106,8 @@ def _idle_of_gguf(config: Sections) -> Iterator[tuple[str, str]]:
 def _idle_sections(config: Sections) -> Iterator[tuple[str, str]]:
     if config.adapter.kind == "none":
         yield from _set(config, "adapter", _NO_KEY, "the adapter is none")
+    if not config.track.to:
+        yield from _set(config, "track", _NO_KEY, "no tracker is named")
     data = config.data
     if data.holdout == 0 and data.eval is None:
         yield from _set(config, "select", _NO_KEY, "data.holdout is 0")

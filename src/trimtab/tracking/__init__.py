@@ -12,16 +12,13 @@ that goes on sends the others, to the same run of the tracker.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 
-from trimtab.errors import ConfigError
+from trimtab.errors import require_package
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
 
 def require(names: Iterable[str]) -> None:
-    """Raises ConfigError for a tracker whose library is not installed."""
+    """Raises UserError for a tracker whose library is not installed."""
     for name in names:
-        if find_spec(PACKAGES[name]) is None:
-            package = "mlflow-skinny (or mlflow, with its pages)" if name == "mlflow" else PACKAGES[name]
-            raise ConfigError(f"track: {name} is not installed", remedy=f"pip install {package}, or trimtab[track]")
+        require_package(PACKAGES[name], extra="track", reason=f"track: {name}")
