@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo real real-model test test-all check site site-check bench findings format clean chromium lock locked install-size test-floors audit
+.PHONY: demo real real-model slurm test test-all check site site-check bench findings format clean chromium lock locked install-size test-floors audit
 .DEFAULT_GOAL := demo
 
 $(VENV)/.library: pyproject.toml constraints.txt
@@ -47,6 +47,12 @@ chromium:
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq -y install chromium >/dev/null; } || \
 	  echo "no Chromium here: the tests that open a page skip"
 
+# The tests on a SLURM cluster start its daemons; where none can be had they skip and say so.
+slurm:
+	@command -v slurmctld munged >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq -y install slurm-wlm munge >/dev/null; } || \
+	  echo "no SLURM here: the tests on its cluster skip"
+
 test: $(VENV)/.dev chromium real-model
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
@@ -57,9 +63,9 @@ $(VENV)-transformers4/.peer:
 	$(VENV)-transformers4/bin/pip install --quiet --disable-pip-version-check 'transformers==4.57.3'
 	touch $@
 
-# lm-eval brings three dozen packages along: the tests that ask it skip in `make test`
+# lm-eval brings three dozen packages along: the tests that ask it skip in `make test`, and so do those on clusters
 $(VENV)/.check: $(VENV)/.dev
-	$(PIP) --editable '.[dev,check]'
+	$(PIP) --editable '.[dev,check,ray,slurm]'
 	touch $@
 
 # llama.cpp's own server, against which GGUF files are checked
@@ -68,7 +74,7 @@ $(VENV)-llamacpp/.peer:
 	$(VENV)-llamacpp/bin/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
 	touch $@
 
-test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer chromium real-model
+test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer chromium slurm real-model
 	$(BIN)/pytest
 
 # the generator of the site, in an environment of its own; where it cannot be had `make check` says so and goes on

@@ -97,7 +97,7 @@ def test_a_sweep_s_ledger_pages_and_workers(tmp_path: Path) -> None:
     told = say("sweep", *TINY, "--windtunnel.prompts", "8", "--generate.max-new-tokens", "8", "--grid",
                "objective.beta=0.1,0.2", "--workers", "2", "--out", "sweep", "--quiet", seconds=280)  # fmt: skip
     assert told.code == 0, told.err
-    assert any("sweeping.working" in line for line in ARGUMENTS), "there were child processes to look at"
+    assert any("studies.sweep.worker" in line for line in ARGUMENTS), "there were child processes to look at"
     assert nowhere_in(tmp_path, told) > 20
 
 

@@ -29,7 +29,8 @@ from trimtab.records import TokenPair
 from trimtab.runtime import set_up
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train as train_stage
-from trimtab.studies.sweep.run_table import Outcome, Run, RunTable
+from trimtab.studies.sweep.job import Outcome
+from trimtab.studies.sweep.run_table import Run, RunTable
 
 Tell = Callable[[Any], None]
 IDENTITY = {"objective.beta": 0.1, "data": "a" * 64}
@@ -195,7 +196,8 @@ def work_off_runs(tell: Tell, path: Path) -> None:
 
 
 def work_off(table: RunTable, tell: Tell) -> None:
-    while (run := table.take()) is not None:
+    for run in [run for run in table.runs() if run.state != "done"]:
+        table.start(run)
         store.write_json(Path(run.folder) / "report.json", {"of": run.name})  # without it a run is not done
         table.finish(run, Outcome("done", 1.0, {run.name: 1.0}))
         tell(run.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trimtab import config as configuration
 from trimtab.api.results import Report, Run, Sweep
@@ -101,7 +101,11 @@ def sweep(
     config: str | Path | Mapping[str, Any] | None = None,
     *,
     grid: Mapping[str, Iterable[object]],
-    workers: int = 1,
+    trials: int | None = None,
+    on: Literal["local", "slurm", "ray"] = "local",
+    workers: int | None = None,
+    cpus_per_run: int | None = None,
+    gpus_per_run: float | None = None,
     retry_failed: bool = False,
     stop_starved: bool = False,
     quiet: bool = True,
@@ -109,9 +113,10 @@ def sweep(
 ) -> Sweep:
     """A run for each point of `grid` and each of `seeds=K` seeds, mapped on one page, as `trimtab sweep`.
 
-    `grid`: values by key (`{"objective.margin": [0.5, 1.0]}`); `config` and `keys` as for `run`. `workers`: runs made
-    at once. Runs that failed are on the page (`report()["runs"]`), and are tried again with `retry_failed`. Raises
-    ConfigError for a key that cannot be varied.
+    `grid`: values by key (`{"objective.margin": [0.5, 1.0]}`); `config` and `keys` as for `run`. `trials`: search so
+    many points of it, where there may be ranges (`["1e-5..1e-3"]`). `on`, `workers` and what each run may use are the
+    options of docs/cluster.md. Runs that failed are on the page (`report()["runs"]`), and are tried again with
+    `retry_failed`. Raises ConfigError for a key that cannot be varied.
 
     >>> small = {"windtunnel": {"pairs": 16, "prompts": 8}, "train": {"max_steps": 2}}
     >>> sweep = trimtab.sweep(grid={"objective.margin": [0.5, 1.0]}, out="runs/margins", **small)
@@ -121,15 +126,18 @@ def sweep(
     from trimtab.progress import reporter
     from trimtab.studies.sweep import command
     from trimtab.studies.sweep import grid as axes
+    from trimtab.studies.sweep.executor import Resources
 
+    resources = Resources(on, workers, cpus_per_run, gpus_per_run)
     chosen_axes = [axes.text_axis(key, [_word(value) for value in values]) for key, values in grid.items()]
     base = {} if config is None else config if isinstance(config, Mapping) else files.read_file(Path(config))
-    expansion = command.expand(files.on_recipe(dict(base), dict(keys)), keys, axes=chosen_axes)
+    tree = files.on_recipe(dict(base), dict(keys))
+    expansion = command.expand_any(tree, keys, axes=chosen_axes, n_trials=trials)
     command.main(
         expansion,
         command="trimtab.sweep",
         reporter=reporter(quiet=quiet),
-        workers=workers,
+        resources=resources,
         retry_failed=retry_failed,
         stop_starved=stop_starved,
     )

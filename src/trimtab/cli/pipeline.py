@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -201,14 +201,16 @@ def sweep(
         tuple[str, ...],
         switch("an axis, such as objective.margin=0.5,1,2; may be repeated"),
     ] = (),
-    workers: Annotated[int, Parameter(help="runs made at once")] = 1,
-    storage: Annotated[
-        str | None,
-        Parameter(
-            env_var="TRIMTAB_STORAGE",
-            help="address of a database through which machines share the runs; needs pip install 'trimtab[sweep]'",
-        ),
+    trials: Annotated[
+        int | None,
+        Parameter(help="search the grid by so many points; ranges are 1e-5..1e-3; pip install 'trimtab[sweep]'"),
     ] = None,
+    workers: Annotated[
+        int | None, Parameter(help="runs made at once; 1 unless said, and as many as there is room on a cluster")
+    ] = None,
+    on: Annotated[Literal["local", "slurm", "ray"], Parameter(help="where runs are made")] = "local",
+    cpus_per_run: Annotated[int | None, Parameter(help="CPU threads of each; 1 on a cluster unless said")] = None,
+    gpus_per_run: Annotated[float | None, Parameter(help="0, 1, or a share such as 0.5")] = None,
     retry_failed: Annotated[bool, switch("try failed runs again")] = False,
     stop_starved: Annotated[bool, switch("end a run early in which nothing is active")] = False,
     quiet: Quiet = False,
@@ -218,20 +220,17 @@ def sweep(
 ) -> None:
     from trimtab.studies.sweep import command
     from trimtab.studies.sweep import grid as axes
+    from trimtab.studies.sweep.executor import Resources
     from trimtab.studies.sweep.words import lines
 
-    if workers < 1:
-        raise ConfigError(f"--workers {workers} is no number of workers", remedy="write --workers 2")
-    if storage and "://" not in storage:
-        raise ConfigError("--storage has no address", remedy="write --storage sqlite:////folder/sweep.db")
+    resources = Resources(on, workers, cpus_per_run, gpus_per_run)
     flags = tree(keys)
-    expansion = command.expand(base_tree(source, flags), flags, axes=[axes.read_axis(axis) for axis in grid])
+    base, grid_axes = base_tree(source, flags), [axes.read_axis(axis) for axis in grid]
     result = command.main(
-        expansion,
+        command.expand_any(base, flags, axes=grid_axes, n_trials=trials),
         command=shlex.join(["trimtab", *words]),
         reporter=reporter(quiet=quiet),
-        workers=workers,
-        storage=storage or None,
+        resources=resources,
         retry_failed=retry_failed,
         stop_starved=stop_starved,
     )

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -74,15 +74,18 @@ class Diagnosis:
     versions: Versions
     places: tuple[Place, ...]
     advice: tuple[str, ...]
+    clusters: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         folders = {place.name: {"path": str(place.path), "free_gb": place.free_gb} for place in self.places}
-        return self.versions.to_json() | {"folders": folders, "advice": list(self.advice)}
+        extra = {"folders": folders, "advice": list(self.advice), "clusters": dict(self.clusters)}
+        return self.versions.to_json() | extra
 
 
 def main() -> Diagnosis:
     packages = versions()
-    return Diagnosis(packages, _places(), gpu_advice(packages.hardware, _gpu_makers(), _torch_build()))
+    advice = gpu_advice(packages.hardware, _gpu_makers(), _torch_build())
+    return Diagnosis(packages, _places(), advice, _clusters())
 
 
 def versions() -> Versions:
@@ -99,6 +102,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         f"accelerators {', '.join(hardware.accelerators) or 'none'}",
         f"bf16         {_bf16(hardware)}",
         *([f"torch        cannot be used: {hardware.torch_problem}"] if hardware.torch_problem else []),
+        f"clusters     {', '.join(f'{name} {state}' for name, state in diagnosis.clusters.items())}",
         *(f"{place.name:12} {place.path} ({place.free_gb:.1f} GB free)" for place in diagnosis.places),
         *(f"advice       {line}" for line in diagnosis.advice),
     ]
@@ -154,9 +158,14 @@ def _bf16(hardware: Hardware) -> str:
     return "no: float32 is used"
 
 
-def _packages() -> dict[str, str]:
+def _clusters() -> dict[str, str]:
+    """What `sweep --on ray` and `--on slurm` need here; nothing is asked of a cluster."""
+    return _packages(("ray", "submitit")) | {"sbatch": shutil.which("sbatch") or "not found"}
+
+
+def _packages(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     versions: dict[str, str] = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

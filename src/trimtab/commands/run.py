@@ -57,6 +57,17 @@ def main(
     return folder
 
 
+def make_shared_work(config: Config, *, reporter: Reporter) -> None:
+    """What runs on the same model and data share: prepared data, reference log-probs, the unaligned model's answers."""
+    setup = set_up(config)
+    judge_setup.require(setup)  # what the run would be refused for is not found out after it
+    with hold_run_folder(setup, reporter=reporter):
+        for single in seeds(setup, reporter=reporter):
+            prepare.main(single, reporter=reporter)
+            reference.main(single, reporter=reporter)
+            generate.answer_unaligned(single, reporter=reporter)
+
+
 @contextmanager
 def hold_run_folder(
     setup: RunSetup, *, reporter: Reporter, resume_anyway: bool = False, trains: bool = True

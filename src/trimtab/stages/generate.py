@@ -51,6 +51,14 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
         folder.finish("generate", inputs, outputs)  # else the server is asked again for what it did not answer
 
 
+def answer_unaligned(setup: RunSetup, *, reporter: Reporter) -> None:
+    """Only the unaligned model's answers, where they are wanted: then they are in the cache for all runs like this."""
+    if setup.benchmark_name is None or setup.config.generate.sampler != "local":
+        return
+    if (path := _unaligned_path(setup, setup.benchmark_name)) is not None:
+        _answer(setup, path, None, reporter=reporter)
+
+
 def _aligned_path(setup: RunSetup, name: str) -> Path:
     return setup.folder.answers(name, turns=setup.benchmark.multi_turn)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +18,14 @@ from trimtab.progress import SilentReporter
 from trimtab.reporting.render import page_html
 from trimtab.runtime.signals import Stop
 from trimtab.studies.sweep import run_progress, words
+from trimtab.studies.sweep.dispatch import Queue
 from trimtab.studies.sweep.grid import Axis, expand, read_axis
+from trimtab.studies.sweep.job import Outcome, State
 from trimtab.studies.sweep.maps import PointResult, figure_maps
 from trimtab.studies.sweep.numbers import AnswerNumbers, MeanMark, PointNumbers
 from trimtab.studies.sweep.page import sweep_page
 from trimtab.studies.sweep.result import Cost, SweepResult
-from trimtab.studies.sweep.run_table import Outcome, Run, RunTable, State, is_alive, process_start
+from trimtab.studies.sweep.run_table import Run, RunTable
 
 # --- the grid --------------------------------------------------------------------------------------------------------
 
@@ -90,7 +89,17 @@ def test_words_that_are_no_grid_are_refused(words: list[str], message: str) -> N
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("words", [["--grid"], ["--workers", "0"], ["--workers", "two"], ["--storage", "nowhere"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--grid"],
+        ["--workers", "0"],
+        ["--workers", "two"],
+        ["--on", "moon"],
+        ["--cpus-per-run", "0"],
+        ["--gpus-per-run", "2"],
+    ],
+)
 def test_options_without_a_sound_value_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["sweep", "--grid", "margin=1,2", *words])
@@ -112,67 +121,58 @@ def _plan(table: RunTable, runs: list[Run], *, retry_failed: bool = False, stop_
     table.plan(runs, retry_failed=retry_failed, stop_starved=stop_starved)
 
 
-_TAKER = """
-import sys
-from pathlib import Path
-from trimtab import store
-from trimtab.studies.sweep.run_table import Outcome, RunTable
-with store.database(Path(sys.argv[1])) as connection:
-    table = RunTable(connection)
-    while (run := table.take()) is not None:
-        print(run.name, flush=True)
-        table.finish(run, Outcome("done", 1.0, {}))
-"""
+def _next(queue: Queue) -> tuple[str, bool] | None:
+    task = queue.next()
+    return None if task is None else (task[0].name, task[1])
 
 
-def test_two_workers_never_take_one_run(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    with store.database(path) as connection:
-        _plan(RunTable(connection), _planned(tmp_path, 40))
-    workers = [
-        subprocess.Popen([sys.executable, "-c", _TAKER, str(path)], stdout=subprocess.PIPE, text=True) for _ in "ab"
-    ]
-    names = [worker.communicate(timeout=60)[0].split("\n")[:-1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert sorted(names[0] + names[1]) == sorted(f"p{i}/seed-0" for i in range(40))
-    with store.database(path) as connection:
-        assert {(run.state, run.seconds) for run in RunTable(connection).runs()} == {("done", 1.0)}
+def test_what_runs_share_is_a_job_before_them(tmp_path: Path) -> None:
+    runs = [*_planned(tmp_path, 2, cache_key="same"), replace(_planned(tmp_path, 3)[2], cache_key="alone")]
+    queue = Queue(runs)
+    assert _next(queue) == ("p0/seed-0", True)
+    assert _next(queue) == ("p2/seed-0", False)  # shares with nobody: no job before it
+    assert _next(queue) is None  # p1 waits for what p0 makes
+    queue.end(runs[0], is_shared=True, in_cache=True, is_next=True)
+    assert [_next(queue), _next(queue), _next(queue)] == [("p0/seed-0", False), ("p1/seed-0", False), None]
 
 
-def test_a_dead_worker_frees_its_run(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    script = _TAKER.replace("table.finish(run", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)  # ")
-    with store.database(path) as connection:
-        table = RunTable(connection)
-        _plan(table, _planned(tmp_path, 1))
-        dying = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
-        assert (dying.returncode, dying.stdout) == (-signal.SIGKILL, "p0/seed-0\n")
-        assert [run.state for run in table.runs()] == ["running"]
-        assert not table.is_over()
-        run = table.take()
-        assert run is not None
-        assert run.name == "p0/seed-0"
-        assert table.take() is None  # this process lives
-        assert table.runs()[0].pid == os.getpid()
+def test_where_the_shared_job_fails_the_next_run_tries_it(tmp_path: Path) -> None:
+    runs = _planned(tmp_path, 3, cache_key="same")
+    queue = Queue(runs)
+    assert _next(queue) == ("p0/seed-0", True)
+    queue.end(runs[0], is_shared=True, in_cache=False, is_next=False)
+    assert _next(queue) == ("p1/seed-0", True)
+    served = Queue([replace(runs[0], state="done"), *runs[1:]])
+    assert [_next(served), _next(served)] == [("p1/seed-0", False), ("p2/seed-0", False)]
 
 
-@pytest.mark.skipif(process_start(os.getpid()) is None, reason="this system does not say when a process started")
-def test_a_reused_process_number_is_another_process() -> None:
-    assert is_alive(os.getpid(), process_start(os.getpid()))
-    assert not is_alive(os.getpid(), "1")
-
-
-def test_of_runs_that_share_a_cache_the_first_goes_ahead_alone(tmp_path: Path) -> None:
+def test_a_run_that_a_dead_sweep_had_in_work_is_free(tmp_path: Path) -> None:
     with store.database(tmp_path / "ledger.sqlite") as connection:
         table = RunTable(connection)
-        _plan(table, _planned(tmp_path, 3, cache_key="same"))
-        first = table.take()
-        assert first is not None
-        assert table.take() is None
-        assert not table.is_over()
-        table.finish(first, Outcome("done", 2.0, {"reference": 1.5}, numbers()))
-        assert [run.name for run in (table.take(), table.take()) if run] == ["p1/seed-0", "p2/seed-0"]
-        assert table.runs()[0].numbers == numbers()
+        _plan(table, _planned(tmp_path, 2))
+        table.start(table.runs()[0])
+        assert [run.state for run in table.runs()] == ["running", "waiting"]
+        _plan(table, _planned(tmp_path, 2))
+        assert [run.state for run in table.runs()] == ["waiting", "waiting"]
+
+
+def test_a_ledger_of_before_is_read(tmp_path: Path) -> None:
+    """Its columns `pid` and `started` go; what runs had come to stays."""
+    old = """CREATE TABLE runs (name TEXT PRIMARY KEY, place INTEGER, point TEXT NOT NULL, seed INTEGER NOT NULL,
+        folder TEXT NOT NULL, grid TEXT NOT NULL, config TEXT NOT NULL, kin TEXT NOT NULL, state TEXT NOT NULL,
+        pid INTEGER, started TEXT, error TEXT, trace TEXT, seconds REAL NOT NULL DEFAULT 0,
+        computed TEXT NOT NULL DEFAULT '{}', numbers TEXT) WITHOUT ROWID"""
+    with store.database(tmp_path / "ledger.sqlite") as connection:
+        connection.execute(old)
+        connection.execute("CREATE INDEX runs_by_state ON runs (state, place)")
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute(
+            "INSERT INTO runs VALUES ('a', 0, 'a', 0, 'f', '{}', '{}', 'k', 'failed', 7, '8', 'why', NULL, 2.5, '{}',"
+            " NULL)"
+        )
+        (run,) = RunTable(connection).runs()
+        assert (run.state, run.error, run.seconds, run.host) == ("failed", "why", 2.5, None)
+        assert RunTable(connection).runs() == [run]
 
 
 def test_states_over_the_calls_of_a_sweep(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_states_over_the_calls_of_a_sweep(tmp_path: Path) -> None:
         table = RunTable(connection)
         _plan(table, runs)
         for state in outcomes:
-            run = table.take()
-            assert run is not None
+            run = next(run for run in table.runs() if run.state == "waiting")
+            table.start(run)
             table.finish(run, Outcome(state, 1.0, {"training": 1.0}, error="lone \ud800 surrogate"))
         (tmp_path / "p0").mkdir()
         (tmp_path / "p0" / "report.json").write_text("{}")
@@ -197,8 +197,7 @@ def test_states_over_the_calls_of_a_sweep(tmp_path: Path) -> None:
         assert states(runs) == ["done", "failed", "waiting", "waiting"]
         assert states(runs, retry_failed=True) == ["done", "waiting", "waiting", "waiting"]
         assert states(runs[1:]) == ["waiting"] * 3  # a smaller grid looks at its own runs only
-        again = table.take()
-        assert again is not None
+        again = table.runs()[0]
         table.finish(again, Outcome("done", 2.0, {"training": 0.5, "reference": 1.0}))
         run = next(run for run in table.runs() if run.name == again.name)
         assert (run.seconds, run.task_seconds) == (3.0, {"training": 1.5, "reference": 1.0})

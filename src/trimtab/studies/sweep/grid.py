@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from trimtab.records import digest
 CACHE_SECTIONS = ("model", "data", "windtunnel", "adapter", "generate", "benchmark")
 NO_AXIS = {"out": "every point gets a folder below --out", "seed": "use --seeds K", "seeds": "use --seeds K"}
 LONGEST_NAME = 80  # characters: with the sweep's folder before it and a file's name behind, far below 255
+RANGE = ".."  # 1e-5..1e-3: what a search may take a value from
 POINT = "point"  # the axis of points that were written out one by one; no configuration has such a key
 
 ConfigTree = Mapping[str, Any]  # a configuration as files and flags write it
@@ -101,6 +102,10 @@ def text_axis(name: str, values: Sequence[str]) -> Axis:
     return Axis(_require_axis(full_name(name)), tuple(values))
 
 
+def is_range(axis: Axis) -> bool:
+    return len(axis.values) == 1 and RANGE in axis.values[0]
+
+
 def _require_axis(key: str) -> str:
     if remedy := NO_AXIS.get(key):
         raise ConfigError(f"{key} is no axis of a grid", remedy=remedy)
@@ -112,6 +117,8 @@ def expand(tree: ConfigTree, axes: Sequence[Axis], *, points: Sequence[WrittenPo
 
     Raises ConfigError for a key that stands twice, for two points that are the same, and for what cannot be run.
     """
+    if ranges := [axis.key for axis in axes if is_range(axis)]:
+        raise ConfigError(f"{ranges[0]} is a range, and a grid has values", remedy="add --trials N to search it")
     grid_keys, point_keys = _keys_of(axes, points)
     labels = _labels(points)
     combinations = [
@@ -137,6 +144,34 @@ def expand(tree: ConfigTree, axes: Sequence[Axis], *, points: Sequence[WrittenPo
     _refuse_equal(sweep_points)
     point_axis = (Axis(POINT, tuple(labels)),) if points else ()
     return Sweep(out, (*point_axis, *axes), sweep_points, seeds, base)
+
+
+def expand_search(tree: ConfigTree, axes: Sequence[Axis]) -> Sweep:
+    """What a search over these axes begins with: no point yet. Raises ConfigError as `expand` does, for each value."""
+    first = expand(tree, [Axis(key, (text,)) for key, text in first_texts(axes).items()])
+    for axis in axes:  # every value, and both ends of a range, must be one that can be run
+        values = tuple(axis.values[0].split(RANGE)) if is_range(axis) else axis.values
+        others = [Axis(key, (text,)) for key, text in first_texts(axes).items() if key != axis.key]
+        expand(tree, [Axis(axis.key, values), *others])
+    out = str(tree.get("out") or f"runs/search-{_identity(first.base, axes, (), first.seeds)[:8]}")
+    return replace(first, out=out, axes=tuple(axes), points=())
+
+
+def first_texts(axes: Sequence[Axis]) -> Mapping[str, str]:
+    """One value of each axis: the first of a list, the low end of a range."""
+    return {axis.key: axis.values[0].partition(RANGE)[0] for axis in axes}
+
+
+def add_point(sweep: Sweep, tree: ConfigTree, texts: Mapping[str, str]) -> Point:
+    """The point of a search at which each of its axes has this value."""
+    settings = [(axis.key, texts[axis.key]) for axis in sweep.axes]
+    config = resolve(_with_settings(tree, settings))
+    (name,) = _folder_names([settings])
+    (text,) = _texts([settings])
+    if name != text and not name.endswith(digest(text)[:8]):  # points to come must not be called the same
+        name = f"{name[:60]}-{digest(text)[:8]}"
+    values = _values(config, list(texts))
+    return Point(name, values, config.model_copy(update={"out": f"{sweep.out}/points/{name}"}), values)
 
 
 def _labels(points: Sequence[WrittenPoint]) -> list[str]:

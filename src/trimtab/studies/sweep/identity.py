@@ -1,4 +1,4 @@
-"""What tells one sweep from another: a folder, and a study of several machines, belong to one sweep only."""
+"""What tells one sweep from another: a folder belongs to one sweep only."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from trimtab.records import Estimate
 from trimtab.studies.sweep.grid import Settings
+from trimtab.studies.sweep.job import State
 from trimtab.studies.sweep.numbers import JudgeRate, PointNumbers, figure_json
-from trimtab.studies.sweep.run_table import Run, State
+from trimtab.studies.sweep.run_table import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The figures of a run, and of a point over its seeds: from reports and training, or from its runs' own figures."""
+"""The figures of a run, and of a point over its seeds: from reports and training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from trimtab.analysis import estimates
-from trimtab.analysis.intervals import student_t
-from trimtab.analysis.seeds import METHOD_OF_FIGURES, pooled_figures
 from trimtab.analysis.sweep import over_seeds, steps_to_share
 from trimtab.records import Estimate
 
@@ -196,47 +194,6 @@ def pool_training(runs: Sequence[TrainingNumbers]) -> TrainingNumbers:
         _over_seeds([run.steps_to_90.value for run in runs], unit="steps"),
         tuple(name for run in runs for name in run.regimes),
     )
-
-
-def pool_answers(runs: Sequence[AnswerNumbers]) -> AnswerNumbers:
-    """Over the seeds of a point, from their figures alone: for runs whose answers are on other machines."""
-    by_key: dict[tuple[str, Kind], list[JudgeRate]] = {}
-    for rate in (rate for run in runs for rate in run.win_rates):
-        by_key.setdefault(rate.key, []).append(rate)
-    win_rates = [
-        replace(seeds[-1], estimate=_pool(seeds), n_shrunk=sum(seed.n_shrunk for seed in seeds))
-        for seeds in by_key.values()
-    ]
-    marks = [run.mark for run in runs if run.mark is not None]
-    return AnswerNumbers(
-        win_rates=tuple(win_rates),
-        mark=MeanMark(marks[0].judge, _pool(marks)) if marks else None,
-        true_score=_pool_known([run.true_score for run in runs]),
-        length=_pool_known([run.length for run in runs]),
-        heldout_accuracy=_pool_known([run.heldout_accuracy for run in runs]),
-    )
-
-
-def _pool_known(seeds: Sequence[Estimate | None]) -> Estimate | None:
-    estimates_of_seeds = [seed for seed in seeds if seed is not None]
-    return _pool_estimates(estimates_of_seeds) if estimates_of_seeds else None
-
-
-def _pool(seeds: Sequence[JudgeRate] | Sequence[MeanMark]) -> Estimate:
-    return _pool_estimates([seed.estimate for seed in seeds])
-
-
-def _pool_estimates(seeds: Sequence[Estimate]) -> Estimate:
-    """Mean over seeds; the prompts' error is taken from the seeds' own 95 % intervals, and is common to all of them."""
-    unit = seeds[0].unit
-    n_prompts = min(seed.n for seed in seeds)
-    reach = 2 * student_t(max(1, n_prompts - 1))
-    values = [seed.value for seed in seeds if seed.value is not None]
-    errors = [(seed.ci95[1] - seed.ci95[0]) / reach for seed in seeds if seed.value is not None and seed.ci95]
-    if len(errors) < 2 or len(errors) < len(seeds):
-        return _over_seeds([seed.value for seed in seeds], unit=unit)
-    pool = pooled_figures(values, standard_errors=errors, n_prompts=n_prompts)
-    return estimates.of_seeds(pool, method=METHOD_OF_FIGURES, unit=unit).within(*_limits(unit))
 
 
 # --- estimates -------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def _maps_section(result: SweepResult) -> Section:
 
 
 def _cost_section(result: SweepResult) -> Section:
-    text = Text(words.cost_sentence(result.cost) + words.elsewhere_sentence(result))
+    text = Text(words.cost_sentence(result.cost))
     return Section("cost", "Cost", "What it cost", [text, _runs_table(result)])
 
 
@@ -169,16 +169,16 @@ def _settings_table(result: SweepResult) -> Table:
 def _runs_table(result: SweepResult) -> Table:
     rows = []
     for run in result.runs:
-        has_report = run.state == "done" and run.is_here
         rows.append(
             [
-                Link(run.name, f"points/{run.name}/report.html") if has_report else run.name,
-                run.state if run.is_here else f"{run.state} on {run.elsewhere}",
+                Link(run.name, f"points/{run.name}/report.html") if run.state == "done" else run.name,
+                run.state,
+                run.host or "",
                 duration(run.seconds),
                 ", ".join(f"{task} {seconds:.1f} s" for task, seconds in run.task_seconds.items()),
                 ", ".join(result.cost.from_cache.get(run.name, {})) or "nothing",
                 run.error or "",
             ]
         )
-    head = ["run", "state", "took", "computed", "shared work served from a cache", "error"]
+    head = ["run", "state", "made on", "took", "computed", "shared work served from a cache", "error"]
     return Table(head, rows, title="every run, what it computed and what it was served", text=True)

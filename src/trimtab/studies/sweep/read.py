@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from trimtab import store
 from trimtab.commands import run as pipeline
@@ -21,7 +22,6 @@ from trimtab.studies.sweep.numbers import (
     AnswerNumbers,
     Document,
     PointNumbers,
-    pool_answers,
     pool_training,
     run_numbers,
 )
@@ -29,15 +29,17 @@ from trimtab.studies.sweep.result import SweepResult, cost
 from trimtab.studies.sweep.run_table import Run
 
 
-def read_sweep(sweep: Sweep, runs: Sequence[Run], *, command: str, seconds: float) -> SweepResult:
+def read_sweep(
+    sweep: Sweep, runs: Sequence[Run], *, command: str, seconds: float, search: Mapping[str, Any] | None = None
+) -> SweepResult:
     """From the runs of a sweep and their folders. `seconds` is what this call of the command took."""
     points = []
     for point in sweep.points:
         own = tuple(run for run in runs if run.point == point.name)
         points.append(PointResult(point.name, point.values, point.settings, read_point(point, own), own))
     keys = tuple(axis.key for axis in sweep.axes)
-    own_cost = cost([run for run in runs if run.is_here], seconds=seconds)
-    return SweepResult(sweep.out, command, keys, sweep.seeds, sweep.base, tuple(points), own_cost)
+    own_cost = cost(runs, seconds=seconds)
+    return SweepResult(sweep.out, command, keys, sweep.seeds, sweep.base, tuple(points), own_cost, search)
 
 
 def read_run(root: Path) -> PointNumbers:
@@ -50,19 +52,17 @@ def read_run(root: Path) -> PointNumbers:
 def read_point(point: Point, runs: Sequence[Run]) -> PointNumbers | None:
     """A point's figures over the seeds that are done or starved; None without any.
 
-    Answers are pooled by the point's report from those of all seeds; where a folder is on another machine, from the
-    runs' figures.
+    Answers are pooled by the point's report from those of all seeds.
     """
     done_runs = [run for run in runs if run.state == "done"]
     counted_runs = [*done_runs, *(run for run in runs if run.state == "starved")]
     numbers = [run.numbers for run in counted_runs if run.numbers is not None]
     if len(numbers) < 2:
         return numbers[0] if numbers else None
-    if done_runs and all(run.is_here for run in counted_runs):
+    answers = AnswerNumbers()  # runs that starved have none
+    if done_runs:
         report = _pooled_report(point.config, done_runs, is_whole=len(done_runs) == len(runs))
         answers = AnswerNumbers.from_report(report)
-    else:
-        answers = pool_answers([run.answers for run in numbers])
     return PointNumbers(answers, pool_training([run.training for run in numbers]))
 
 

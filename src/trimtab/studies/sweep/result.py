@@ -10,13 +10,14 @@ from typing import Any, Literal
 from trimtab.analysis.sweep import highest
 from trimtab.records import Estimate
 from trimtab.studies.sweep.grid import ConfigTree
+from trimtab.studies.sweep.job import State, TaskSeconds
 from trimtab.studies.sweep.maps import FigureMap, PointResult, figure_maps, values_of
 from trimtab.studies.sweep.numbers import PointNumbers, figure_json
-from trimtab.studies.sweep.run_table import Run, State, TaskSeconds
+from trimtab.studies.sweep.run_table import Run
 from trimtab.version import __version__
 
-FORMAT = 2  # raise when sweep.json's keys change
-STATES: Sequence[State] = ("done", "starved", "failed", "stopped", "running", "waiting")
+FORMAT = 3  # raise when sweep.json's keys change
+STATES: Sequence[State] = ("done", "starved", "pruned", "failed", "stopped", "running", "waiting")
 SHARED_WORK = ("sampling answers to be labelled", "reference", "answers of the unaligned model")
 NOTES = (
     "Active: share of pairs (with either side) or of responses of one side that have a gradient, mean over the last "
@@ -108,6 +109,7 @@ class SweepResult:
     base: ConfigTree
     points: tuple[PointResult, ...]
     cost: Cost
+    search: Mapping[str, Any] | None = None  # how many trials, over what; None of a grid
 
     @property
     def runs(self) -> list[Run]:
@@ -116,10 +118,6 @@ class SweepResult:
     @property
     def failed_runs(self) -> list[Run]:
         return [run for run in self.runs if run.state == "failed"]
-
-    @property
-    def n_elsewhere(self) -> int:
-        return sum(not run.is_here for run in self.runs)
 
     def axes(self) -> list[tuple[str, list[object]]]:
         """Every key of the grid with its values, as resolved."""
@@ -131,7 +129,8 @@ class SweepResult:
         return [(state, n) for state, n in counts if n]
 
     def maps(self) -> list[FigureMap]:
-        return figure_maps(self.points, self.keys)
+        """None of a search, whose points make no grid."""
+        return figure_maps(self.points, self.keys) if self.search is None else []
 
     def highest(self) -> HighestPoint | None:
         headlines = {point.name: Headline.of(point.numbers) for point in self.points}
@@ -156,14 +155,13 @@ class SweepResult:
             "highest": None if top is None else top.to_json(),
             "maps": [figure_map.to_json() for figure_map in self.maps()],
             "cost": self.cost.to_json(),
-            "elsewhere": self.n_elsewhere,
             "notes": list(NOTES),
+            "search": None if self.search is None else dict(self.search),
             "base": dict(self.base),
         }
 
 
 def cost(runs: Sequence[Run], *, seconds: float) -> Cost:
-    """Of the runs of this machine."""
     from_cache = {
         run.name: _served_tasks(run, [source for source in runs if source.cache_key == run.cache_key]) for run in runs
     }

@@ -1,4 +1,4 @@
-"""A reporter that looks on while a run works: what it computed, whether it starves, whether a signal has come.
+"""A reporter that looks on while a run works: what it computed, whether it is worth going on, whether a signal came.
 
 What a stage computes it shows as a task; what a cache gives it only says. So the tasks of a run are its own work.
 """
@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
+
+from trimtab import store
+from trimtab.analysis.intervals import wilson_interval
 from trimtab.analysis.regime import STARVED_BELOW
 from trimtab.progress import Advance, Figure, Reporter
 from trimtab.runtime.signals import Stop
@@ -21,11 +26,18 @@ class StarvedRun(Exception):  # noqa: N818  # no error: it ends a run that would
     """Next to no pair has a gradient any more, before half of the steps."""
 
 
+class PrunedRun(Exception):  # noqa: N818  # no error: it ends a run that others have outdone
+    """At a milestone its held-out accuracy is distinguishably below what earlier runs had there."""
+
+
 class RunProgress:
     """Passes everything on, with the run's name before it. `computed` is seconds by task."""
 
-    def __init__(self, inner: Reporter, *, name: str, stop: Stop, stop_starved: bool) -> None:
+    def __init__(
+        self, inner: Reporter, *, name: str, stop: Stop, stop_starved: bool, limits: MilestoneLimits | None = None
+    ) -> None:
         self._inner, self._name, self._stop, self._stop_starved = inner, name, stop, stop_starved
+        self._limits = limits
         self.computed: dict[str, float] = {}
 
     def say(self, line: str, /) -> None:
@@ -45,6 +57,8 @@ class RunProgress:
                     inner(n, **figures)
                     if check is not None and "active" in figures:
                         check.add(float(figures["active"]))
+                    if self._limits is not None and description == TRAINING:
+                        self._limits.check()
 
                 yield advance
         finally:
@@ -54,6 +68,26 @@ class RunProgress:
         """Between stages, where no stage listens for signals."""
         if self._stop:
             raise self._stop.error(f"{self._name} is stopped between two of its stages")
+
+
+class MilestoneLimits:
+    """Looks at a run's milestones as they appear in its folder; `limits` are shares of held-out pairs, by step."""
+
+    def __init__(self, folder: Path, limits: Mapping[str, float]) -> None:
+        self._files = {int(step): folder / "milestones" / f"step-{int(step):08d}" / "evidence.json" for step in limits}
+        self._limits = {int(step): limit for step, limit in limits.items()}
+
+    def check(self) -> None:
+        """Raises `PrunedRun` where the 95 % interval of the accuracy ends below the limit."""
+        for step in [step for step, file in self._files.items() if file.is_file()]:
+            gaps = np.array(store.read_json(self._files.pop(step))["rewards"]["reward_gaps"], dtype=np.float64)
+            accuracy, limit = float((gaps > 0).mean()), self._limits[step]
+            highest = wilson_interval(float((gaps > 0).sum()), n=len(gaps))[1]
+            if highest < limit:
+                raise PrunedRun(
+                    f"ended after step {step}: held-out accuracy {accuracy:.3f} (at most {highest:.3f}, of {len(gaps)} "
+                    f"pairs), where half of the earlier runs had {limit:.3f} or more"
+                )
 
 
 class StarvationCheck:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import StringIO
+from typing import Any
 
 from trimtab.reporting.text import MISSING, counted, duration, estimate_text, number, visible
 from trimtab.studies.sweep.maps import PointResult
@@ -18,6 +19,8 @@ def sentences(result: SweepResult) -> list[str]:
     states = ", ".join(f"{n} {state}" for state, n in result.states())
     counts = f"{counted(len(result.points), 'point')} with {counted(len(result.seeds), 'seed')} each: {states}."
     top = result.highest()
+    if result.search is not None:
+        counts = f"{_search_text(result.search, len(result.points))} {counts}"
     lines = [counts] if top is None else [_highest_sentence(top), counts]
     lines += _shrinkage_sentences(result)
     for regime in ("starved", "linear"):
@@ -25,6 +28,14 @@ def sentences(result: SweepResult) -> list[str]:
         if names:
             lines.append(f"{regime.capitalize()}: {', '.join(names)}.")
     return lines
+
+
+def _search_text(search: Mapping[str, Any], n_points: int) -> str:
+    axes = ", ".join(f"{key} ({', '.join(values)})" for key, values in search["axes"].items())
+    return (
+        f"{n_points} of {counted(search['trials'], 'trial')} were tried, proposed by {search['sampler']} over {axes}; "
+        "the highest of so many is above its own truth on average."
+    )
 
 
 def _highest_sentence(top: HighestPoint) -> str:
@@ -62,16 +73,6 @@ def cost_sentence(cost: Cost) -> str:
         f"The runs took {duration(cost.seconds)}; each alone, with nothing in the caches, they would have taken "
         f"{duration(cost.seconds_alone)}, so the sweep cost {100 * cost.share:.0f} % of that. Counted are "
         "seconds measured in this sweep; starting processes is in neither."
-    )
-
-
-def elsewhere_sentence(result: SweepResult) -> str:
-    """Where the runs of other machines are; empty without any."""
-    if not result.n_elsewhere:
-        return ""
-    return (
-        f" Not counted here: {counted(result.n_elsewhere, 'run')} of other machines. Run folders stayed where they "
-        "were made; where seeds of one point come from several machines, their figures are pooled from those of each."
     )
 
 

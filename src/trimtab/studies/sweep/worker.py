@@ -1,93 +1,99 @@
-"""A worker: takes the next run, has the pipeline of `trimtab run` make it, and writes down what came of it.
+"""A worker: a process that makes one job after another, `python -m trimtab.studies.sweep.worker`, and its other end.
 
-One works in the sweep's own process; several are processes of their own: `python -m trimtab.studies.sweep.worker`.
+Jobs come in as lines of JSON, outcomes go out as such. When the sweep that started it is gone, what it works on stops
+as if by SIGTERM, with a checkpoint.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
-import time
-import traceback
-from collections.abc import Callable
-from pathlib import Path
+import threading
+from collections.abc import Mapping
+from queue import SimpleQueue
 
-from trimtab.commands.run import main as make_run
-from trimtab.config import resolve
-from trimtab.errors import StopError, TrimtabError
-from trimtab.progress import Reporter, duration, reporter
-from trimtab.runtime.signals import Stop, stop_on_signal
-from trimtab.studies.sweep.read import read_run
-from trimtab.studies.sweep.run_progress import RunProgress, StarvedRun
-from trimtab.studies.sweep.run_table import Outcome, Run, State
-from trimtab.studies.sweep.shared_runs import Runs, open_runs
-from trimtab.studies.sweep.shared_study import StudyAddress
+from trimtab.progress import reporter
+from trimtab.runtime.signals import stop_on_signal
+from trimtab.studies.sweep.job import Job, LostJobError, Outcome, enter, make, refusal
 
 
-def work(runs: Runs, *, reporter: Reporter, stop_starved: bool, may_start: Callable[[], bool] = lambda: True) -> None:
-    """Make runs until none is left, or `may_start` says no. A run that fails does not stop the others.
+class WorkerProcess:
+    """A worker as its sweep sees it: started with its first job, and again after it died. One job at a time."""
 
-    Raises StopError once a signal has come; the run that it interrupts goes on with the next sweep.
-    """
-    with stop_on_signal() as stop:
-        while may_start():
-            if stop:
-                raise stop.error("no further run of the sweep is started")
-            run = runs.take()
-            if run is not None:
-                _make(run, runs, reporter=reporter, stop=stop, stop_starved=stop_starved)
-            elif runs.is_over():
-                return
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """variables: what its environment has beside this one's."""
+        self._variables = dict(variables)
+        self._process: subprocess.Popen[str] | None = None
+
+    def make(self, job: Job) -> Outcome:
+        """Raises LostJobError where the process ends before the job does."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._start()
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(job.to_json()) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        if line.endswith("\n"):
+            return Outcome.from_json(json.loads(line))
+        self.close()
+        raise LostJobError(f"its process ended with exit code {process.returncode}")
+
+    def stop(self) -> None:
+        """Ask for an end that loses nothing; from another thread."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+
+    def close(self) -> None:
+        """Without a job it ends at once."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.communicate()
+
+    def _start(self) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "trimtab.studies.sweep.worker"]
+        return subprocess.Popen(  # noqa: S603  # our own words; a session of its own: Ctrl-C comes through `stop`, once
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+            env=os.environ | self._variables, start_new_session=True,
+        )  # fmt: skip
+
+
+def main() -> int:
+    """The worker itself; returns its exit code."""
+    outcomes = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not stand between outcomes
+    jobs: SimpleQueue[Job | None] = SimpleQueue()
+    is_busy = threading.Event()
+
+    def read_jobs() -> None:
+        for line in sys.stdin:
+            is_busy.set()
+            jobs.put(Job.from_json(json.loads(line)))
+        jobs.put(None)
+        if is_busy.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=read_jobs, daemon=True, name="jobs").start()
+    while (job := jobs.get()) is not None:
+        with stop_on_signal() as stop:
+            if reason := refusal(job):
+                outcome = Outcome("failed", 0.0, {}, error=reason)
             else:
-                time.sleep(runs.poll_seconds)
-
-
-def _make(run: Run, runs: Runs, *, reporter: Reporter, stop: Stop, stop_starved: bool) -> None:
-    progress = RunProgress(reporter, name=run.name, stop=stop, stop_starved=stop_starved)
-    start = time.monotonic()
-
-    def finish(state: State, *, error: str | None = None, trace: str | None = None) -> None:
-        numbers = read_run(Path(run.folder)) if state in ("done", "starved") else None
-        runs.finish(run, Outcome(state, time.monotonic() - start, progress.computed, numbers, error, trace))
-
-    try:
-        make_run(resolve(run.config), reporter=progress)
-        finish("done")
-        reporter.say(f"{run.name}: done in {duration(time.monotonic() - start)}")
-    except StopError as error:
-        finish("stopped", error=error.message)
-        raise
-    except StarvedRun as reason:
-        finish("starved", error=str(reason))
-        reporter.say(f"{run.name}: starved, {reason}")
-    except (KeyboardInterrupt, SystemExit, BrokenPipeError):  # not the run's own doing
-        finish("stopped", error="interrupted")
-        raise
-    except Exception as error:
-        message = error.message if isinstance(error, TrimtabError) else f"unexpected {type(error).__name__}: {error}"
-        finish("failed", error=message, trace=traceback.format_exc())
-        reporter.say(f"{run.name}: failed: {message}")
-
-
-def main(folder: str, parent: str, *switches: str) -> int:
-    """A worker process on a sweep's folder; returns its exit code. The environment names the study, if there is one.
-
-    Where the sweep that started it (process number `parent`) is gone, it finishes its run and takes no other.
-    """
-    try:
-        with open_runs(Path(folder), StudyAddress.from_environment()) as runs:
-            work(
-                runs,
-                reporter=reporter(quiet=True),
-                stop_starved="--stop-starved" in switches,
-                may_start=lambda: os.getppid() == int(parent),
-            )
-    except TrimtabError as error:
-        if not isinstance(error, StopError):
-            reporter(quiet=True).say(f"a worker ended: {error.message}")
-        return error.exit_code
+                enter(job)
+                outcome = make(job, reporter=reporter(quiet=True), stop=stop)
+            is_busy.clear()
+            outcomes.write(json.dumps(outcome.to_json()) + "\n")
+            outcomes.flush()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())
