@@ -43,12 +43,14 @@ class Numbers:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, name: str, measurement: Measurement, *, sweep: Sweep, command: str | None = None) -> Measurement:
+        """A number of a sweep's."""
+        revision = self.revisions.get(sweep.name, "unknown")
+        return self.put(name, measurement, command=command or sweep.command, revision=revision)
+
+    def put(self, name: str, measurement: Measurement, *, command: str, revision: str) -> Measurement:
         """Write the measurement down and hand it back. A name stands once."""
         assert name not in self.entries, f"two numbers are called {name}"
-        self.entries[name] = measurement.to_json() | {
-            "command": command or sweep.command,
-            "revision": self.revisions.get(sweep.name, "unknown"),
-        }
+        self.entries[name] = measurement.to_json() | {"command": command, "revision": revision}
         return measurement
 
 

@@ -9,6 +9,7 @@ from experiments.questions import (
     margin_beta,
     noise,
     ranking,
+    real_weights,
     regimes,
     saturation,
     selection,
@@ -25,4 +26,5 @@ QUESTIONS: tuple[Question, ...] = (
     calibration.QUESTION,
     regimes.QUESTION,
     selection.QUESTION,
+    real_weights.QUESTION,
 )

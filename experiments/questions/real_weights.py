@@ -1,0 +1,203 @@
+"""The paper's methods on a real instruct model: from the JSON files that `experiments.real.runs` leaves.
+
+Seeds have training and held-out pairs of their own, so intervals are over seeds where there are several, and over the
+held-out pairs where there is one. Differences are of the same seed's pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from experiments.measurement import Measurement, holm, mean, over_seeds
+from experiments.question import Answer, Numbers, Question, Sweeps
+from experiments.real.runs import METHODS, SETS, TUNING_SET, Run, read_results, tuned_rate
+from experiments.words import join_words, number, text_of
+from trimtab.analysis import calibration
+from trimtab.analysis.intervals import FloatArray
+from trimtab.reporting.sections import Table
+
+COMMAND = "python -m experiments.real.runs --model SMOLLM2_FOLDER --shared DIR --work WORK"
+AGAINST = "dpo"
+Results = Mapping[Run, Mapping[str, Any]]
+
+# 2508.08466, Table 1: AlpacaEval win rate and length-controlled win rate, one seed of Qwen2.5-0.5B-Instruct
+PUBLISHED = {
+    "apo_hinge_zero": (36.02, 17.07), "aot": (35.92, 14.96), "dpo_hinge": (34.60, 16.37), "dpo": (34.41, 15.02),
+    "apo_hinge_softplus": (34.10, 12.67), "apo_zero": (34.02, 15.68), "exo_pair": (31.22, 13.15),
+    "margin_sigmoid": (31.11, 13.91), "untuned": (32.92, 16.39),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """A method on one set: its runs at the tuned rate, a seed each."""
+
+    source: str
+    method: str
+    rate: float
+    runs: tuple[Mapping[str, Any], ...]
+
+    def correct(self) -> list[FloatArray]:
+        """A seed: percent a held-out pair, 100 where its log-ratios are in order, 50 for a tie."""
+        ratios = [np.array(run["log_ratios"], dtype=np.float64) for run in self.runs]
+        return [50.0 * (1.0 + np.sign(part[:, 0] - part[:, 1])) for part in ratios]
+
+    def each(self, key: str) -> list[float]:
+        return [float(run[key]) for run in self.runs]
+
+    def ece(self) -> list[float]:
+        """Percent a seed, of σ(β·(r_w − r_l))."""
+        gaps = [-run["beta"] * np.diff(np.array(run["log_ratios"]))[:, 0] for run in self.runs]
+        return [100 * calibration.calibration(gap).ece for gap in gaps]
+
+    def lengthening(self) -> list[FloatArray]:
+        """A seed: tokens an answer grew by, a prompt each."""
+        return [
+            np.array(run["answers"]["after"], dtype=np.float64) - np.array(run["answers"]["before"])
+            for run in self.runs
+        ]
+
+
+def cells(results: Results) -> list[Cell]:
+    """Sets and methods of which a run at the tuned rate has ended, in the order of both."""
+    rates = {method: tuned_rate(method, results) for method in METHODS}
+    grid = []
+    for source in SETS:
+        for method in METHODS:
+            rate = rates[method]
+            runs = [
+                tree for run, tree in results.items() if (run.source, run.method, run.rate) == (source, method, rate)
+            ]
+            if rate is not None and runs:
+                grid.append(Cell(source, method, rate, tuple(sorted(runs, key=lambda tree: tree["run"]["seed"]))))
+    return grid
+
+
+def measured(values: Sequence[FloatArray], *, unit: str) -> Measurement:
+    """Over seeds where there are several, else over the rows of the one."""
+    if len(values) > 1:
+        return over_seeds([float(row.mean()) for row in values], unit=unit)
+    return mean(values[0][None, :], unit=unit)
+
+
+def difference(a: Cell, b: Cell) -> list[FloatArray]:
+    """Points of held-out accuracy, A minus B, on the pairs of the seeds that both have."""
+    rows = {
+        cell: {run["run"]["seed"]: row for run, row in zip(cell.runs, cell.correct(), strict=True)} for cell in (a, b)
+    }
+    return [rows[a][seed] - rows[b][seed] for seed in rows[a] if seed in rows[b]]
+
+
+def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
+    results = read_results()
+    grid = cells(results)
+    if not grid:
+        return Answer([f"Not run yet: `{COMMAND}`."], short="Not run yet.")
+    gaps = {cell: _less_dpo(cell, grid) for cell in grid if cell.method != AGAINST}
+    known = {cell: gap for cell, gap in gaps.items() if gap is not None}
+    adjusted = dict(zip(known, holm([gap.p_value for gap in known.values()]), strict=True))
+    rows = [_row(cell, known.get(cell), adjusted.get(cell), numbers) for cell in grid]
+    return Answer(
+        sentences=[*_verdict(known, adjusted), _forgetting(grid, numbers), _screening(grid)],
+        table=Table(
+            ("set", "method", "rate", "seeds", "held-out accuracy, %", "less DPO, points", "p (Holm)", "ECE, %",
+             "drift, nats a token", "answers, tokens longer", "active at the end, chosen / rejected, %",
+             "backward skipped, %", "training, s"),
+            rows,
+        ),
+        meaning=[_missing(results, grid), _published()],
+        limits=[
+            "One model of 135M parameters, 128 pairs a run, one epoch: what more training would do is not seen here. "
+            "No judge read the answers."
+        ],
+    )  # fmt: skip
+
+
+def _less_dpo(cell: Cell, grid: Sequence[Cell]) -> Measurement | None:
+    other = next((c for c in grid if (c.source, c.method) == (cell.source, AGAINST)), None)
+    rows = difference(cell, other) if other else []
+    return measured(rows, unit="points") if rows else None
+
+
+def _row(cell: Cell, gap: Measurement | None, p: float | None, numbers: Numbers) -> list[str]:
+    name = f"real/{cell.source}/{cell.method}"
+    revision = join_words(sorted({run["about"]["revision"] for run in cell.runs}))
+
+    def put(key: str, measurement: Measurement) -> Measurement:
+        return numbers.put(f"{name}/{key}", measurement, command=COMMAND, revision=revision)
+
+    accuracy = put("accuracy", measured(cell.correct(), unit="%"))
+    growth = put("lengthening", measured(cell.lengthening(), unit="tokens"))
+    if gap is not None:
+        put("less-dpo", gap)
+    active = [fmean(run["active"][side][-1] for run in cell.runs) for side in ("chosen", "rejected")]
+    return [
+        cell.source, cell.method, f"{cell.rate:g}", f"{len(cell.runs)}", text_of(accuracy),
+        "–" if gap is None else text_of(gap, with_sign=True), number(p, 2),
+        number(fmean(cell.ece())), number(fmean(cell.each("drift")), 3), text_of(growth, with_sign=True),
+        f"{active[0]:.0f} / {active[1]:.0f}", f"{100 * fmean(cell.each('skipped_backward')):.0f}",
+        f"{fmean(run['seconds']['train'] for run in cell.runs):.0f}",
+    ]  # fmt: skip
+
+
+def _verdict(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float | None]) -> list[str]:
+    if not gaps:
+        return ["DPO alone has been run at its tuned rate."]
+    apart = [cell for cell in gaps if (adjusted[cell] or 1.0) < 0.05]
+    sizes = [gap.detectable for gap in gaps.values() if gap.detectable]
+    power = f" (80 % power for {number(min(sizes))} to {number(max(sizes))} points before Holm)" if sizes else ""
+    if not apart:
+        return [f"Held-out accuracy: of {len(gaps)} comparisons with DPO none is apart from zero after Holm{power}."]
+    texts = [f"{cell.method} on {cell.source} ({text_of(gaps[cell], with_sign=True)})" for cell in apart]
+    return [f"Held-out accuracy apart from DPO's, points after Holm: {join_words(texts)}; the others are not{power}."]
+
+
+def _forgetting(grid: Sequence[Cell], numbers: Numbers) -> str:
+    """Over all runs: nats a token of answers to unrelated instructions, after less before."""
+    changes = [run["unrelated_nll"][1] - run["unrelated_nll"][0] for cell in grid for run in cell.runs]
+    change = numbers.put(
+        "real/unrelated-nll", over_seeds(changes, unit="nats"), command=COMMAND, revision="see the runs"
+    )
+    return (
+        f"Unrelated text (nats a token, after less before, {len(changes)} runs): {text_of(change, 3, with_sign=True)}."
+    )
+
+
+def _screening(grid: Sequence[Cell]) -> str:
+    skipped = {cell: 100 * fmean(cell.each("skipped_backward")) for cell in grid}
+    most = max(skipped, key=lambda cell: skipped[cell])
+    return (
+        f"The backward pass that screening skipped is largest under {most.method} on {most.source}: "
+        f"{skipped[most]:.0f} % of response tokens."
+    )
+
+
+def _missing(results: Results, grid: Sequence[Cell]) -> str:
+    untuned = [method for method in METHODS if tuned_rate(method, results) is None]
+    seeds = sum(len(cell.runs) for cell in grid)
+    text = f"{len(results)} runs have ended, {seeds} of them at a tuned rate (picked on {TUNING_SET} by accuracy)."
+    return text + (f" Not tuned yet: {join_words(untuned)}." if untuned else "")
+
+
+def _published() -> str:
+    rates = [f"{name} {raw:.1f} / {controlled:.1f}" for name, (raw, controlled) in PUBLISHED.items()]
+    return (
+        f"The paper's own table (AlpacaEval win rate / length-controlled, 0.5B, one seed, standard errors of about 1.7 "
+        f"points; no difference in it is significant at 5 %): {join_words(rates)}."
+    )
+
+
+QUESTION = Question(
+    title="On a real model",
+    text=(
+        "SmolLM2-135M-Instruct with LoRA on 128 real pairs a run, each method at the learning rate that tuning picked "
+        "for it; held-out pairs are under prompts that nobody trained on."
+    ),
+    needs=(),
+    answer=answer,
+)

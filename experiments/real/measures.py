@@ -1,0 +1,87 @@
+"""What is measured of a run on real weights: held-out pairs, unrelated text, answers, and what training cost.
+
+Dims: P pairs, R responses (chosen 2p, rejected 2p + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from trimtab import objectives, store
+from trimtab.engine import evaluation, models, next_token
+from trimtab.engine.scoring import Scorer
+from trimtab.records import TokenPair
+from trimtab.runtime.folder import Folder
+
+PACK_TOKENS = 1024
+QUARTERS = 4
+
+
+def measure(run: Path, *, model: Path, held_out: Path, unrelated: Path) -> dict[str, Any]:
+    """Of a finished run with an adapter; `held_out` and `unrelated` are prepared folders. fp32.
+
+    log_ratios: [chosen, rejected] a held-out pair, nats; accuracy: share of pairs whose log-ratios are in order;
+    drift: mean |log-ratio| a token of held-out responses, nats; unrelated_nll: nats a token before and after;
+    active: percent of responses with a gradient, by side and quarter of the run; skipped_backward: mean share of
+    response tokens; answers: tokens of each, before and after.
+    """
+    pairs, others = Folder(held_out).train_pairs(), Folder(unrelated).train_pairs()
+    base = models.load(str(model), dtype="float32", device="cpu", offline=True).model
+    policy = next_token.with_adapter(base, run / "model")
+    scorer = Scorer(policy)
+    after_R, other_after_R = (_sums(scorer, part) for part in (pairs, others))
+    with models.reference_mode(policy):
+        before_R, other_before_R = (_sums(scorer, part) for part in (pairs, others))
+    ratios_R, tokens_R = after_R - before_R, _tokens(pairs)
+    chosen_P, rejected_P = ratios_R[0::2], ratios_R[1::2]
+    n_other = float(_tokens(others)[0::2].sum())
+    steps = store.read_jsonl(run / "metrics.jsonl")
+    return {
+        "accuracy": float(((chosen_P > rejected_P).double() + 0.5 * (chosen_P == rejected_P).double()).mean()),
+        "beta": beta(store.read_json(run / "config.json")["objective"]),
+        "log_ratios": [[round(float(a), 4), round(float(b), 4)] for a, b in zip(chosen_P, rejected_P, strict=True)],
+        "tokens": [[int(a), int(b)] for a, b in zip(tokens_R[0::2], tokens_R[1::2], strict=True)],
+        "drift": float(ratios_R.abs().sum() / tokens_R.sum()),
+        "unrelated_nll": [-float(sums_R[0::2].sum()) / n_other for sums_R in (other_before_R, other_after_R)],
+        "active": {side: _quarters([row[f"active/{side}"] for row in steps]) for side in ("chosen", "rejected")},
+        "skipped_backward": fmean(row["skipped_backward"] for row in steps),
+        "losses": [float(f"{row['loss']:.5g}") for row in steps],
+        "answers": {name: _answer_tokens(path) for name, path in _answer_files(run).items()},
+        "seconds": {"train": steps[-1]["seconds"]},
+    }
+
+
+def beta(section: Mapping[str, Any]) -> float:
+    """The β that the objective of a configuration has, given or its own."""
+    given = {} if section["beta"] is None else {"beta": section["beta"]}
+    return float(objectives.make(section["name"], **given).parameters()["beta"] or 0.0)
+
+
+def _sums(scorer: Scorer, pairs: list[TokenPair]) -> torch.Tensor:
+    dpo = objectives.make("dpo")  # weighs every token alike
+    return evaluation.score(scorer, pairs, objective=dpo, pack_tokens=PACK_TOKENS).double()
+
+
+def _tokens(pairs: list[TokenPair]) -> torch.Tensor:
+    return torch.tensor([len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)])
+
+
+def _quarters(values: list[float]) -> list[float]:
+    n = len(values)
+    parts = [values[n * i // QUARTERS : n * (i + 1) // QUARTERS] for i in range(QUARTERS)]
+    return [round(100 * fmean(part), 1) for part in parts if part]
+
+
+def _answer_files(run: Path) -> dict[str, Path]:
+    before = sorted((run / "answers").glob("*.baseline.json"))
+    after = [path for path in (run / "answers").glob("*.json") if path not in before]
+    return {"before": before[0], "after": after[0]}
+
+
+def _answer_tokens(path: Path) -> list[int]:
+    return [int(row["n_tokens"]) for row in store.read_json(path)]

@@ -1,0 +1,86 @@
+"""The page's part on a real model, from runs whose answers are known; and the order in which runs are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from experiments.question import Numbers
+from experiments.questions import real_weights
+from experiments.real.runs import FIRST, METHODS, RATES, SEEDS, SETS, TUNING_SET, Run, next_run, tuned_rate
+
+ABOUT = {"revision": "abc", "date": "2026-01-01"}
+
+
+def result(run: Run, right: int, *, of: int = 20) -> dict[str, Any]:
+    """Numbers of a run that orders the first `right` of its held-out pairs."""
+    return {
+        "run": {"source": run.source, "method": run.method, "rate": run.rate, "seed": run.seed},
+        "about": ABOUT,
+        "accuracy": right / of,
+        "beta": 0.1,
+        "log_ratios": [[1.0, -1.0] if i < right else [-1.0, 1.0] for i in range(of)],
+        "drift": 0.02,
+        "unrelated_nll": [1.5, 1.6 + 0.01 * run.seed],
+        "active": {"chosen": [100.0, 50.0], "rejected": [100.0, 25.0]},
+        "skipped_backward": 0.4,
+        "answers": {"before": [10, 20, 30], "after": [12, 21, 33]},
+        "seconds": {"train": 60.0},
+    }
+
+
+def test_rates_come_first_then_seeds_of_the_methods_that_matter_most() -> None:
+    results: dict[Run, dict[str, Any]] = {}
+    order = []
+    while run := next_run(results):
+        order.append(run)
+        results[run] = result(run, {1e-3: 15}.get(run.rate, 12))
+    assert order[:3] == [Run(TUNING_SET, "dpo", rate, 0) for rate in RATES]
+    assert {run.method for run in order[:9]} == set(FIRST)
+    # 3 methods, 3 sets, 3 seeds less the one of tuning; then 5 methods on 2 sets
+    assert len(order) == len(set(order)) == 9 + 24 + 15 + 25
+    assert all(run.rate == 1e-3 for run in order[9:33])
+    assert tuned_rate("dpo", results) == 1e-3
+
+
+def test_of_equal_rates_the_smallest_is_taken() -> None:
+    results = {run: result(run, 12) for run in (Run(TUNING_SET, "dpo", rate, 0) for rate in RATES)}
+    assert tuned_rate("dpo", results) == RATES[0]
+    assert tuned_rate("apo_zero", results) is None
+
+
+def answer_text(monkeypatch: pytest.MonkeyPatch, results: dict[Run, dict[str, Any]]) -> tuple[str, list[list[str]]]:
+    monkeypatch.setattr(real_weights, "read_results", lambda: results)
+    answer = real_weights.answer({}, Numbers({}))
+    assert answer.table is not None
+    return " ".join([*answer.sentences, *answer.meaning]), [[str(cell) for cell in row] for row in answer.table.rows]
+
+
+def test_a_method_that_orders_more_pairs_than_dpo_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {}
+    for method, right in (("dpo", 10), ("apo_zero", 10), ("apo_hinge_zero", 16)):
+        for rate in RATES:
+            run = Run(TUNING_SET, method, rate, 0)
+            results[run] = result(run, right if rate == RATES[0] else 5)
+        for seed in SEEDS[1:]:
+            run = Run(TUNING_SET, method, RATES[0], seed)
+            results[run] = result(run, right + (seed == 1 and method != "dpo"))
+    text, rows = answer_text(monkeypatch, results)
+    # hinge: 80, 85, 80 % against 50: 30, 35, 30 points; APO-zero 0, 5, 0, whose interval holds 0
+    assert f"apo_hinge_zero on {TUNING_SET} (+31.7 [+24.5, +38.8])" in text
+    assert f"apo_zero on {TUNING_SET} (" not in text.replace("apo_hinge_zero on", "")
+    hinge = next(row for row in rows if row[1] == "apo_hinge_zero")
+    assert hinge[3:6] == ["3", "81.7 [74.5, 88.8]", "+31.7 [+24.5, +38.8]"]
+    # σ(0.2) = .550, right in .80, .85 and .80: ECE 25, 30 and 25
+    assert hinge[7] == "26.7"
+    assert hinge[8:] == ["0.020", "+2.0", "50 / 25", "40", "60"]
+    assert "after less before, 9 runs): +0.110" in text
+    assert "15 runs have ended, 9 of them at a tuned rate" in text
+    missing = [name for name in METHODS if name not in FIRST]
+    assert all(name in text.split("Not tuned yet:")[1] for name in missing)
+
+
+def test_without_runs_the_command_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_weights, "read_results", dict)
+    assert real_weights.answer({}, Numbers({})).sentences == [f"Not run yet: `{real_weights.COMMAND}`."]
+    assert set(SETS) == {"ukp-convarg1-strict", "hh-rlhf-harmless", "finegrained-rlhf"}
