@@ -115,7 +115,7 @@ def _text(model: str, data: str, objective: str, preset: _Preset, path: Path) ->
 def _lines(rows: list[Line]) -> str:
     """TOML with the comments in one column; JSON writes text and numbers as TOML reads them."""
     values = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value, _ in rows]
-    width = max(map(len, values))
+    width = min(40, max(map(len, values)))
     return "".join(f"{value:{width}}  # {row[2]}\n" for value, row in zip(values, rows, strict=True))
 
 
