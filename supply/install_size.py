@@ -42,7 +42,7 @@ def name_of(found: Distribution) -> str:
 
 def requirements(found: Distribution) -> set[str]:
     """Names that it requires without extras."""
-    lines = [line for line in found.requires or [] if "extra ==" not in line]
+    lines = [line for line in found.requires or [] if "extra ==" not in line and "sys_platform" not in line]
     return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line)[0]).lower() for line in lines}
 
 

@@ -214,8 +214,10 @@ def _processor() -> str:
 def _memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
+    except (AttributeError, ValueError, OSError):  # Windows
+        import psutil
+
+        return int(psutil.virtual_memory().total)
 
 
 def _places() -> tuple[Place, ...]:

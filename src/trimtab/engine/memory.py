@@ -387,7 +387,7 @@ def _available() -> int:
     try:
         rows = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
-    except (OSError, ValueError, StopIteration):
-        import os
+    except (OSError, ValueError, StopIteration):  # not Linux
+        import psutil
 
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return int(psutil.virtual_memory().available)
