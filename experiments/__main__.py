@@ -2,6 +2,7 @@
 
 --quick        a form in minutes, into a folder of its own and marked as such
 --page         only the page, from the runs that are there
+--real         only the page's part on a real model, from the committed runs (`python -m experiments.real.runs`)
 --check        nothing is run or written: the runs that are there against the committed numbers; exit 1 naming those
                outside their interval (to make every run again: --runs NEW --out NEW, then --runs NEW --check)
 --only NAME    one sweep (repeatable); --shared DIR: also the sweeps on real pairs; --workers N; --runs DIR; --out DIR
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 from experiments import compare_numbers, page, run_sweeps
+from experiments.questions import real_weights
 from trimtab import store
 
 NUMBERS = run_sweeps.ROOT / "experiments" / "numbers.json"
@@ -22,6 +24,9 @@ NUMBERS = run_sweeps.ROOT / "experiments" / "numbers.json"
 def main(words: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 (failed, or numbers outside their intervals), 2 (words)."""
     arguments = _parser().parse_args(words)
+    if arguments.real:
+        page.renew(real_weights.QUESTION, page=run_sweeps.ROOT / "docs" / "findings.md", numbers=NUMBERS)
+        return 0
     quick: bool = arguments.quick
     runs = Path(arguments.runs or ("runs/findings-quick" if quick else "runs/findings"))
     unknown = set(arguments.only) - {spec.name for spec in run_sweeps.SWEEPS}
@@ -61,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for switch in ("--quick", "--page", "--check"):
+    for switch in ("--quick", "--page", "--real", "--check"):
         parser.add_argument(switch, action="store_true")
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--shared", type=Path, metavar="DIR")

@@ -87,6 +87,26 @@ def write(findings: Findings, *, page: Path, numbers: Path) -> None:
     store.write_json(numbers, findings.numbers)
 
 
+def renew(question: Question, *, page: Path, numbers: Path) -> None:
+    """One question's part of a page that is there, and its numbers; the other questions' stay as they are.
+
+    For a question whose runs are committed, while those of the others are not at hand.
+    """
+    own = Numbers({})
+    answer = _answer(question, {}, own)
+    text = page.read_text(encoding="utf-8")
+    head, answers, *sections = text.split("\n## ")
+    title, last = question.title, sections.pop()  # “How it was made” stands last
+    lines = [line for line in answers.rstrip().split("\n") if not line.startswith(f"- **[{title}]")]
+    answers = "\n".join([*lines, _first(question, answer), ""])
+    part = "\n".join(_section(question, answer, {})).removeprefix("## ").rstrip() + "\n"
+    kept = [section for section in sections if not section.startswith(f"{title}\n")]
+    store.write_text(page, "\n## ".join([head, answers, *kept, part, last]))
+    tree = store.read_json(numbers)
+    others = {name: entry for name, entry in tree["numbers"].items() if not name.startswith(question.prefix)}
+    store.write_json(numbers, tree | {"numbers": others | own.entries})
+
+
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 

@@ -56,10 +56,12 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`needs`: the sweeps without which there is no answer; `optional`: those that add to it."""
+    """`needs`: the sweeps without which there is no answer; `optional`: those that add to it; `prefix`: of the names of
+    its numbers, where its runs are no sweeps."""
 
     title: str
     text: str
     needs: Sequence[str]
     answer: Callable[[Sweeps, Numbers], Answer]
     optional: Sequence[str] = ()
+    prefix: str = ""

@@ -200,4 +200,5 @@ QUESTION = Question(
     ),
     needs=(),
     answer=answer,
+    prefix="real/",
 )

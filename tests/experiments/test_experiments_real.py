@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments.question import Numbers
 from experiments.questions import real_weights
 from experiments.real.runs import FIRST, METHODS, RATES, SEEDS, SETS, TUNING_SET, Run, next_run, tuned_rate
+
+from experiments import page
+from trimtab import store
 
 ABOUT = {"revision": "abc", "date": "2026-01-01"}
 
@@ -84,3 +88,24 @@ def test_without_runs_the_command_stands_there(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(real_weights, "read_results", dict)
     assert real_weights.answer({}, Numbers({})).sentences == [f"Not run yet: `{real_weights.COMMAND}`."]
     assert set(SETS) == {"ukp-convarg1-strict", "hh-rlhf-harmless", "finegrained-rlhf"}
+
+
+def test_one_part_is_renewed_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_weights, "read_results", dict)
+    whole = page.findings(tmp_path)
+    paths = {"page": tmp_path / "docs" / "findings.md", "numbers": tmp_path / "numbers.json"}
+    page.write(whole, **paths)
+    page.renew(real_weights.QUESTION, **paths)
+    assert paths["page"].read_text(encoding="utf-8") == whole.text
+    results = {run: result(run, 12) for run in (Run(TUNING_SET, "dpo", rate, 0) for rate in RATES)}
+    monkeypatch.setattr(real_weights, "read_results", lambda: results)
+    page.renew(real_weights.QUESTION, **paths)
+    page.renew(real_weights.QUESTION, **paths)  # again, over itself
+    text = paths["page"].read_text(encoding="utf-8")
+    assert text.count("\n## On a real model\n") == text.count("- **[On a real model]") == 1
+    assert "| ukp-convarg1-strict | dpo | 0.0003 | 1 | 60.0" in text
+    before, after = (part.split("\n## ") for part in (whole.text, text))
+    assert [len(before), before[0], before[2:-2], before[-1]] == [len(after), after[0], after[2:-2], after[-1]]
+    numbers = store.read_json(paths["numbers"])["numbers"]
+    assert numbers["real/ukp-convarg1-strict/dpo/accuracy"]["value"] == 60.0
+    assert set(numbers) > set(whole.numbers["numbers"])
