@@ -3,7 +3,7 @@
     ENVIRONMENT/bin/python supply/versions.py
 
 The environment has trimtab, pytest and hypothesis. The run trains an adapter, judges and reports; the tests are those
-of objectives, statistics, data, configuration and the store, which take a minute.
+of objectives, configuration and the store, which take half a minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ["tests/objectives", "tests/analysis", "tests/data", "tests/test_config.py", "tests/test_store.py"]
+ROOMS = ["tests/objectives", "tests/test_config.py", "tests/test_store.py"]
 RUN = [
     "--adapter",
     "lora",
