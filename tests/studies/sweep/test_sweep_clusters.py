@@ -228,21 +228,23 @@ def test_slurm_gives_the_ledger_of_the_local_sweep(
 @pytest.mark.slow
 @needs_slurm
 @needs_submitit
-def test_a_job_that_slurm_kills_is_made_again_from_its_checkpoint(tmp_path: Path, slurm: dict[str, str]) -> None:
-    root = tmp_path / "long"
-    with sweep(root, *LONG, "--on", "slurm", "--workers", "2", variables=slurm) as process:
-        _wait_for_steps(root, n_runs=1, steps=6, process=process)
-        environment = os.environ | slurm
-        asked = subprocess.run(
-            ["squeue", "-h", "-t", "R", "-o", "%i"], env=environment, capture_output=True, text=True, check=True
-        )
-        jobs = asked.stdout.split()
-        subprocess.run(["scancel", "--signal=KILL", "--full", *jobs], env=environment, check=True)
+def test_a_job_that_slurm_ends_is_made_again_from_its_checkpoint(tmp_path: Path, slurm: dict[str, str]) -> None:
+    """Two jobs in training: to the first the signal before its time limit, to the second SIGKILL."""
+    root, environment = tmp_path / "long", os.environ | slurm
+    with sweep(root, *LONG, "--on", "slurm", variables=slurm) as process:
+        _wait_for_steps(root, n_runs=2, steps=5, process=process)
+        words = ["squeue", "--noheader", "--states=R", "--format=%i"]
+        first, second = subprocess.run(
+            words, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+        subprocess.run(["scancel", "--signal=USR2", first], env=environment, check=True)
+        subprocess.run(["scancel", "--signal=KILL", "--full", second], env=environment, check=True)
         _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert len(re.findall(r"lost \(SLURM's job \d+ ended without a result", err)) == len(jobs)
+    assert re.search(rf"lost \(SLURM's job {second} ended without a result, see .*\); it is made again", err)
+    assert len(re.findall(r"lost \(SIGTERM: .*\); it is made again", err)) == 1
     logs = "".join(path.read_text() for path in (root / "slurm").glob("*_log.err"))
-    assert re.search(r"train: goes on after step \d+", logs)
+    assert len(re.findall(r"train: goes on after step \d+", logs)) == 2
     whole_sweep(tmp_path / "again", *LONG)
     assert _numbers(root) == _numbers(tmp_path / "again")
 
