@@ -87,6 +87,15 @@ class Run:
         """The report. Raises ConfigError where none was written."""
         return _report(self.folder, "report")
 
+    def push(self, repo: str, *, private: bool = False, merged: bool = False) -> str:
+        """The model on the Hub as `repo` (owner/name), with its card; gives the address. As `trimtab push`."""
+        from trimtab.commands import push
+        from trimtab.progress import reporter
+
+        result = push.main(str(self.folder), repo, private=private, merged=merged, reporter=reporter(quiet=True))
+        assert result.url is not None
+        return result.url
+
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 

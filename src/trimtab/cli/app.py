@@ -177,6 +177,14 @@ COMMANDS = {
         gguf writes a file for llama.cpp and a Modelfile for Ollama; --quantize f32, f16 or q8_0.
         """,
     ),
+    "push": (
+        "results:push",
+        """Put the aligned model on the Hugging Face Hub, with its card: RUN OWNER/NAME [--private] [--merged].
+
+        --dry-run shows the files and the card, and sends nothing. The token is the Hub client's: hf auth login, or
+        $HF_TOKEN.
+        """,
+    ),
 }
 
 for _command, (_place, _help) in COMMANDS.items():

@@ -55,6 +55,21 @@ def chat(
     command.main(run_folder, temperature=temperature, system=system, seed=seed)
 
 
+def push(
+    run_folder: str,
+    repo: Annotated[str, Parameter(help="OWNER/NAME on the Hub")],
+    *,
+    private: Annotated[bool, switch("a new repository is private")] = False,
+    merged: Annotated[bool, switch("an adapter folded into its base")] = False,
+    dry_run: Annotated[bool, switch("show the files and the card; nothing is sent")] = False,
+    as_json: AsJson = False,
+) -> None:
+    from trimtab.commands import push as command
+
+    result = command.main(run_folder, repo, private=private, merged=merged, dry_run=dry_run, reporter=reporter())
+    show(result, as_json, command.lines)
+
+
 def export(
     run_folder: str,
     *,
