@@ -74,8 +74,23 @@ $(VENV)-llamacpp/.peer:
 	$(VENV)-llamacpp/bin/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549'
 	touch $@
 
-test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer chromium slurm real-model
+# a mirror of the Hub, from which models and data are read
+$(VENV)-olah/.peer:
+	test -x $(VENV)-olah/bin/python || $(PYTHON) -m venv $(VENV)-olah
+	$(VENV)-olah/bin/pip install --quiet --disable-pip-version-check 'olah==0.5.4'
+	touch $@
+
+# the trackers' libraries; trackio takes pillow below 13 only, which is not what constraints.txt has
+$(VENV)-track/.peer: pyproject.toml constraints.txt
+	test -x $(VENV)-track/bin/python || $(PYTHON) -m venv $(VENV)-track
+	grep -v '^pillow==' constraints.txt > $(VENV)-track/constraints.txt
+	$(VENV)-track/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV)-track/constraints.txt torch
+	$(VENV)-track/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV)-track/constraints.txt --editable '.[dev,track]' tensorboard
+	touch $@
+
+test-all: $(VENV)/.check $(VENV)-transformers4/.peer $(VENV)-llamacpp/.peer $(VENV)-olah/.peer $(VENV)-track/.peer chromium slurm real-model
 	$(BIN)/pytest
+	$(VENV)-track/bin/pytest tests/tracking/test_trackers_real.py
 
 # the generator of the site, in an environment of its own; where it cannot be had `make check` says so and goes on
 $(VENV)-site/.peer: supply/site.txt
@@ -167,4 +182,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-locked $(VENV)-floors $(VENV)-light $(VENV)-site $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-llamacpp $(VENV)-olah $(VENV)-track $(VENV)-locked $(VENV)-floors $(VENV)-light $(VENV)-site $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,6 +1,6 @@
 """Each tracker's real library: a run of 20 steps, stopped and gone on with, is in its own files as in metrics.jsonl.
 
-`make test-all` brings the libraries in an environment of their own (`.venv-track`); elsewhere these tests skip.
+`make test-all` runs them in an environment of their own (`.venv-track`); elsewhere they skip.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ benchmark_prompts    prompts and official texts by the benchmark's name
 answering            answers of a model, decoded here or by a server; transcript: as they grow
 judges/              the judges that a configuration names
 resuming, signals    which checkpoint a run goes on from; how it stops
+listeners, trackers  callbacks of a run in progress, and those that a configuration names
+hub_card             the model card as the Hub reads it
 milestones           the weights that a run may end with
 notices, symptom_watch, screening_summary, model_card    what is said before, while and after it trains
 """
