@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import store
-from trimtab.errors import ConfigError, DataError
+from trimtab.errors import ConfigError, DataError, require_package
 from trimtab.records import Pair, digest
 
 Row = dict[str, Any]
@@ -72,6 +72,7 @@ def _of_dataset(dataset: Any, argument: str) -> Iterator[Row]:
 
 def _of_frame(frame: Any, argument: str) -> Iterator[Row]:
     """Rows of anything that speaks Arrow; a missing cell is None. A pandas frame's index is no column."""
+    require_package("pyarrow", extra="hub", reason="a frame of rows")
     import pyarrow  # type: ignore[import-untyped]  # pyarrow publishes no types
 
     place = 0

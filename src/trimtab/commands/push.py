@@ -86,7 +86,7 @@ def main(
 
 def _commit(api: HfApi, push: Push, paths: list[Path]) -> str:
     from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # exported without saying so
 
     if not sys.stderr.isatty():  # the client's bars are made of carriage returns
         disable_progress_bars()
@@ -136,7 +136,7 @@ def _one_message(repo: str) -> Iterator[None]:
 
 def _require_name(repo: str) -> None:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported without saying so
 
     try:
         validate_repo_id(repo)

@@ -48,13 +48,14 @@ def hub_card(
     except Exception as error:  # YAML's own, or a ValueError of the library
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"the model card cannot be read: {first}", remedy="mend model/README.md") from error
-    notes, data = [], card.data
+    notes: list[str] = []
+    data: Any = card.data  # of a model, by its fields
     base, sources = str(config["model"]["name"]), _hub_sources(config)
     data.base_model = base if _is_on_hub(base) else None
     if data.base_model is None:
         notes.append(f"the card names no base model: {_shortened(base)} is not on the Hub")
     elif merged:
-        data.base_model_relation = "finetune"  # type: ignore[attr-defined]  # the card takes any field
+        data.base_model_relation = "finetune"
     if merged:
         data.library_name = "transformers"
     data.datasets = sources or None
