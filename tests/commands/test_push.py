@@ -18,6 +18,8 @@ from api_runs import KEYS, rows
 from hub_server import HubServer
 from trimtab import cli, store
 from trimtab.errors import ConfigError
+from trimtab.records import Estimate
+from trimtab.reporting.numbers.marks import MarkMeans, MarkNumbers
 from trimtab.runtime.hub_card import hub_card
 
 TOKEN = "hf_stand-in-for-a-token"
@@ -200,6 +202,23 @@ def test_a_card_names_what_is_on_the_hub_and_every_interval() -> None:
         "length-controlled win rate in % over gpt4_1106_preview, judged by gpt-x (no interval, 805 prompts)": 14.0,
     }
     assert {entry.dataset_type for entry in card.data.eval_results} == {"preference-pairs", "alpaca_eval"}
+
+
+def test_marks_have_their_interval_too() -> None:
+    marks = MarkNumbers(
+        judge="gpt-x",
+        models={"aligned": "mine"},
+        n_questions=80,
+        n_missing={"aligned": 0},
+        overall=MarkMeans({"aligned": Estimate(6.5, ci95=(6.0, 7.0), n=80, method="t")}, None),
+        groups=(),
+    )
+    benchmark = {"name": "mt_bench", "baseline": None, "judges": [], "marks": marks.to_json()}
+    report = REPORT | {"heldout": None, "benchmark": benchmark}
+    config = config_of("me/base", "me/pairs")
+    [mean] = ModelCard(hub_card(README, repo="me/m", config=config, report=report).text).data.eval_results
+    assert mean.metric_name == "mean mark of 10, by gpt-x (95 % CI 6 to 7, 80 questions)"
+    assert (mean.metric_value, mean.dataset_type) == (6.5, "mt_bench")
 
 
 def test_a_card_tells_nobody_where_things_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

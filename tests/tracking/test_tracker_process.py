@@ -15,6 +15,7 @@ import pytest
 
 import trimtab
 from api_runs import KEYS, rows
+from trimtab import cli
 from trimtab.errors import ConfigError, UserError
 from trimtab.progress import reporter
 from trimtab.tracking import follower
@@ -155,6 +156,10 @@ def test_a_library_that_is_not_there_is_refused_before_anything(
     with pytest.raises(UserError, match="track: tensorboard needs the package no_such_package"):
         train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    run = train(tmp_path / "run", track="none")
+    config = json.loads((run.folder / "config.json").read_text())
+    (run.folder / "config.json").write_text(json.dumps(config | {"track": {"to": ["tensorboard"], "project": "p"}}))
+    cli.main(["report", str(run.folder), "--quiet"])  # on a machine without the library, too
 
 
 def test_the_key() -> None:

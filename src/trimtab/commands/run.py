@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab import store
+from trimtab import store, tracking
 from trimtab.callbacks import Callback
 from trimtab.commands import doctor, plan
 from trimtab.config import Config, default_of, files, keys, to_json
@@ -79,6 +79,8 @@ def hold_run_folder(
     is, with `resume_anyway`, one whose course or cost did. `trains`: False for what only reads the trained model.
     """
     require_extras(setup.config)
+    if trains:
+        tracking.require(setup.config.track.to)
     _refuse_other_run(setup, resume_anyway=resume_anyway)
     description = _description(setup, trains=trains, reporter=reporter)
     with store.lock(setup.folder.root):

@@ -87,9 +87,11 @@ def _results(report: Mapping[str, Any], *, pairs: str | None) -> Iterator[Any]:
         where = {"kind": kind, "dataset": kind, "unit": "prompts"}
         yield from _result(judge["win_rate"], "win_rate", words, **where)
         yield from _result(judge["length_controlled"], "win_rate", f"length-controlled {words}", **where)
-    if benchmark["marks"] is not None:
-        mean = benchmark["marks"]["overall"]["means"].get("aligned")
-        yield from _result(mean, "mean_mark", "mean mark", kind=kind, dataset=kind, unit="questions")
+    if (marks := benchmark["marks"]) is not None:
+        words = f"mean mark of 10, by {marks['judge']}"
+        yield from _result(
+            marks["all"]["means"]["aligned"], "mean_mark", words, kind=kind, dataset=kind, unit="questions"
+        )
 
 
 def _result(

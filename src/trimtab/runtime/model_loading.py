@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab import endpoint, tracking, windtunnel
+from trimtab import endpoint, windtunnel
 from trimtab.config import Config
 from trimtab.data.chat import ChatTemplate
 from trimtab.engine import models, quantized, recompute, score_head
@@ -24,7 +24,6 @@ def require_extras(config: Config) -> None:
         endpoint.require_packages(f"the judge {config.judge.name}")
     if config.generate.sampler == "openai":
         endpoint.require_packages("the sampler openai")
-    tracking.require(config.track.to)
 
 
 def load_reference(setup: RunSetup) -> models.Loaded:
