@@ -64,7 +64,8 @@ def hub_card(
     if data.license is None:
         notes.append("the card names no license: write `license: …` at the head of model/README.md")
     data.model_name = repo.partition("/")[2]
-    data.eval_results = list(_results(report, pairs=sources[0] if len(sources) == 1 else None)) or None
+    task = data.pipeline_tag or "text-generation"
+    data.eval_results = list(_results(report, task, pairs=sources[0] if len(sources) == 1 else None)) or None
     text = str(card)
     for secret in (*secrets, *(os.environ.get(name, "") for name in SECRETS)):
         if len(secret) >= _LEAST_SECRET and secret in text:
@@ -72,12 +73,14 @@ def hub_card(
     return HubCard(text, tuple(notes))
 
 
-def _results(report: Mapping[str, Any], *, pairs: str | None) -> Iterator[Any]:
+def _results(report: Mapping[str, Any], task: str, *, pairs: str | None) -> Iterator[Any]:
     """The report's headline numbers, each with its interval in its name, where pages show it, and in its `args`."""
     heldout, benchmark = report.get("heldout"), report.get("benchmark")
     if heldout is not None:
         name, kind = "preference pairs held out of training", pairs or "preference-pairs"
-        yield from _result(heldout["accuracy"], "accuracy", "reward accuracy", kind=kind, dataset=name, unit="pairs")
+        yield from _result(
+            task, heldout["accuracy"], "accuracy", "reward accuracy", kind=kind, dataset=name, unit="pairs"
+        )
     if benchmark is None:
         return
     kind, baseline = benchmark["name"], benchmark["baseline"] or {}
@@ -85,17 +88,17 @@ def _results(report: Mapping[str, Any], *, pairs: str | None) -> Iterator[Any]:
     for judge in benchmark["judges"]:
         words = f"win rate in % over {other}, judged by {judge['label']}"
         where = {"kind": kind, "dataset": kind, "unit": "prompts"}
-        yield from _result(judge["win_rate"], "win_rate", words, **where)
-        yield from _result(judge["length_controlled"], "win_rate", f"length-controlled {words}", **where)
+        yield from _result(task, judge["win_rate"], "win_rate", words, **where)
+        yield from _result(task, judge["length_controlled"], "win_rate", f"length-controlled {words}", **where)
     if (marks := benchmark["marks"]) is not None:
         words = f"mean mark of 10, by {marks['judge']}"
         yield from _result(
-            marks["all"]["means"]["aligned"], "mean_mark", words, kind=kind, dataset=kind, unit="questions"
+            task, marks["all"]["means"]["aligned"], "mean_mark", words, kind=kind, dataset=kind, unit="questions"
         )
 
 
 def _result(
-    estimate: Mapping[str, Any] | None, metric: str, words: str, *, kind: str, dataset: str, unit: str
+    task: str, estimate: Mapping[str, Any] | None, metric: str, words: str, *, kind: str, dataset: str, unit: str
 ) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
@@ -104,7 +107,7 @@ def _result(
     bounds, n = estimate.get("ci95"), estimate.get("n")
     interval = "no interval" if bounds is None else f"95 % CI {bounds[0]:.4g} to {bounds[1]:.4g}"
     yield EvalResult(
-        task_type="text-generation",
+        task_type=task,
         dataset_type=kind,
         dataset_name=dataset,
         metric_type=metric,
