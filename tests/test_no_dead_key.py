@@ -249,6 +249,7 @@ CASES = {
     "base_url": Case(answering_prompts, SERVER, "http://127.0.0.1:10/v1"),
     "model.name": Case(set_up_only, HUB, "owner/other"),
     "model.reference": Case(set_up_only, HUB, "owner/reference"),
+    "model.template": Case(set_up_only, HUB, "plain"),
     "model.gguf": Case(set_up_only, HUB, "model-Q4_K_M.gguf"),
     "model.revision": Case(set_up_only, HUB, "main"),
     "model.trust_remote_code": Case(set_up_only, HUB, True),

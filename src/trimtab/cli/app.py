@@ -115,6 +115,7 @@ COMMANDS = {
 
         PROMPTS is a file of prompts or of pairs, or `windtunnel`. JUDGE is reward:DIR, openai:MODEL, FILE.py:FUNCTION,
         command:WORDS or, in the wind tunnel, oracle. The audit follows at once; stopped, the same command goes on.
+        A file of verdicts (the arena's, or any annotations file) needs neither model nor judge: its answers are paired.
         """,
     ),
     "audit": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -37,15 +38,32 @@ def pairs(
     held_back: Annotated[
         float | None, Parameter(help="share of the prompts on which rounds are compared [default: 0.1]")
     ] = None,
+    for_arena: Annotated[
+        bool, switch("write two answers to each prompt as files for `trimtab arena`, where you judge them")
+    ] = False,
     dry_run: Annotated[bool, switch("say what would be sampled and asked and what that costs, and stop")] = False,
     quiet: Annotated[bool, switch("plain lines, no bars")] = False,
     as_json: AsJson = False,
     keys: Keys = NO_KEYS,
 ) -> None:
     from trimtab.commands import pairs as command
+    from trimtab.commands import arena_answers, verdict_pairs
     from trimtab.runtime.sampled_pairs import PairingOptions
 
     flags = tree(keys)
+    if verdict_pairs.holds_verdicts(Path(prompts)) and "judge" not in flags:
+        out = flags.pop("out", None)
+        by_verdict = verdict_pairs.main(Path(prompts), flags, out=out, min_gap=min_gap)
+        show(by_verdict, as_json, verdict_pairs.VerdictPairs.lines)
+        by_verdict.audit.require_start()
+        return
+    if for_arena:
+        if "judge" in flags or rounds is not None:
+            raise ConfigError("--for-arena: you are the judge", remedy="leave --judge and --rounds out")
+        config = command.resolve_config(prompts, flags, judges=False)
+        files = arena_answers.main(config, reporter=reporter(quiet=quiet))
+        show(files, as_json, arena_answers.ArenaAnswers.lines)
+        return
     options = PairingOptions(samples, rule, min_gap, length_matched)
     config = command.resolve_config(prompts, flags, trains=rounds is not None)
     if rounds is None and (reference is not None or held_back is not None):

@@ -26,6 +26,7 @@ KINDS = {
     "gguf": "models unpacked from GGUF files; they are unpacked again",
     "merged": "adapters merged into their base; they are merged again",
     "benchmarks": "official texts; they are fetched again",
+    "templates": "links to base models with a built-in chat template; a run makes them again",
     "pairs": "pairs that Python handed over: a stopped run needs them",
     "verdicts.sqlite": "judgments; they may have been paid for",
 }

@@ -66,10 +66,11 @@ def summary_path(pairs: Path) -> Path:
     return pairs.with_name(pairs.name + ".summary.json")
 
 
-def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = False) -> Config:
+def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = False, judges: bool = True) -> Config:
     """The configuration that is meant. Of the embedded world's prompts its recipe holds, unless another model is named.
 
     trains: rounds, which train on the pairs; without them keys of training have no effect and are refused.
+    judges: False where a person will.
     """
     own = merge({}, flags)
     if "source" in own.get("data", {}):
@@ -86,8 +87,10 @@ def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = Fal
     sampler = tree.get("generate", {})
     if sampler.get("sampler") == "openai" and "served_as" not in sampler and "model" in tree:
         tree = merge(tree, {"generate": {"served_as": tree["model"]["name"]}})
+    if not judges:
+        tree = {name: section for name, section in tree.items() if name != "judge"}
     config = resolve(tree)
-    if config.judge.kind == "none":
+    if judges and config.judge.kind == "none":
         raise ConfigError("nothing ranks the answers", remedy="add --judge openai:MODEL, reward:DIR, FILE.py or oracle")
     return config
 
@@ -97,7 +100,7 @@ def main(config: Config, options: PairingOptions, *, reporter: Reporter) -> Pair
     judged is in the caches of all runs."""
     path = Path(config.out)
     require(config, options)
-    _require_own(path, config)
+    require_own(path, sources=tuple(config.data.sources))
     setup, prompts = set_up(config), prompts_of(config)
     for line in _plan_lines(setup, prompts, options):
         reporter.say(line)
@@ -194,10 +197,11 @@ def _audit_flags(config: Config) -> dict[str, Any]:
     return flags | ({"model": tree["model"]} if is_here else {})
 
 
-def _require_own(path: Path, config: Config) -> None:
+def require_own(path: Path, *, sources: tuple[str, ...]) -> None:
+    """Raises ConfigError where the file of pairs would take the place of something that this command did not write."""
     if path.is_dir():
         raise ConfigError(f"{path} is a folder", remedy="name a file with --out, such as pairs.jsonl")
-    if str(path) in config.data.sources or (path.exists() and not summary_path(path).exists()):
+    if str(path) in sources or (path.exists() and not summary_path(path).exists()):
         raise ConfigError(f"{path} holds something else already", remedy="name another file with --out")
 
 

@@ -220,7 +220,7 @@ def _run_config(config: Config, pairs: Path, model: Path, reference: Path | None
     tree["data"] = {name: value for name, value in tree["data"].items() if name not in _OF_PROMPTS}
     own = {
         "data": {"source": str(pairs)},
-        "model": {"name": str(model), "gguf": None, "revision": None},
+        "model": {"name": str(model), "gguf": None, "revision": None, "template": None},
         "out": str(pairs.parent / "run"),
     }
     parameters = {name: value for name, value in tree["objective"].items() if value is not None}

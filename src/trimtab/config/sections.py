@@ -23,6 +23,9 @@ class ModelSection(Section):
     reference: str | None = Field(
         None, description="the frozen reference, where it is not the model before training: a Hub id or a folder"
     )
+    template: Literal["chatml", "plain", "instruction"] | None = Field(
+        None, description="a built-in chat template, for a base model that has none; saved with the aligned model"
+    )
     trust_remote_code: bool = Field(False, description="run Python that the model's author put beside the weights")
 
 

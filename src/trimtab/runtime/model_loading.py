@@ -35,6 +35,8 @@ def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None
     """The unaligned model, in eval mode on its device; in the run's own precision if none is given."""
     bundle = _load(setup, setup.model_folder, precision)
     config = setup.config
+    if config.model.template is not None:
+        bundle.model.name_or_path = str(setup.source_folder)  # not the folder of links
     from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
     if from_hub and config.model.name != windtunnel.NAME:
         bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trimtab.engine import identity
 from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.runtime.precision import NoiseMeaning
@@ -23,7 +24,7 @@ def notices(
     ]
     if noise is not None and noise.precision != "float32":
         lines.append(noise.sentence)
-    if setup.model_folder != setup.source_folder:
+    if identity.is_adapter(setup.source_folder):
         lines.append(
             f"{setup.source_folder} is an adapter: the model is its base with the adapter merged in, kept in "
             f"{setup.model_folder}"

@@ -66,14 +66,19 @@ class RunSetup:
     def model_folder(self) -> Path:
         """The unaligned model's local folder: embedded, given as a path, or fetched from the Hub into its cache.
 
-        Where an adapter was named it is a plain folder with the adapter merged into its base.
+        Where an adapter was named it is a plain folder with the adapter merged into its base; where a template was, one
+        of links with the template among them.
         """
-        model, offline = self.config.model, self.config.offline
-        if not identity.is_adapter(self.source_folder):
-            return self.source_folder
-        from trimtab.engine import models
+        model, folder = self.config.model, self.source_folder
+        if identity.is_adapter(folder):
+            from trimtab.engine import models
 
-        return models.plain_folder(self.source_folder, trust_remote_code=model.trust_remote_code, offline=offline)
+            folder = models.plain_folder(folder, trust_remote_code=model.trust_remote_code, offline=self.config.offline)
+        if model.template is None:
+            return folder
+        from trimtab.runtime.templated_model import with_template
+
+        return with_template(folder, model.template, model=model.name)
 
     @cached_property
     def source_folder(self) -> Path:

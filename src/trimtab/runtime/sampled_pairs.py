@@ -172,7 +172,7 @@ def judged_pairs(
     losses, without = Counter[str](), Counter[str]()
     candidates: list[Candidates] = []
     for prompt, of_prompt in zip(prompts, answers, strict=True):
-        texts = _distinct(of_prompt, losses)
+        texts = distinct_answers(of_prompt, losses)
         losses["not answered"] += options.samples - len(of_prompt)
         if len(texts) > 1:
             candidates.append(Candidates(prompt, texts))
@@ -207,7 +207,7 @@ def judged_pairs(
     )
 
 
-def _distinct(answers: Sequence[TurnAnswer], losses: Counter[str]) -> tuple[str, ...]:
+def distinct_answers(answers: Sequence[TurnAnswer], losses: Counter[str]) -> tuple[str, ...]:
     """The different texts, in their order; white space at the edges makes no difference."""
     texts: dict[str, str] = {}
     for answer in answers:

@@ -154,4 +154,5 @@ def _row(outcome: Outcome, names: tuple[str, str], judge: str) -> dict[str, Any]
         "choice": choice.pick if choice else "identical" if match.identical else "skipped",
         "shown_left": None if choice is None else "output_1" if choice.first_on_left(match) else "output_2",
         "seconds": None if choice is None else round(choice.seconds, 3),
+        "turns": len(match.prompt),
     }
