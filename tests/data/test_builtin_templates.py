@@ -1,4 +1,4 @@
-"""Built-in chat templates on base models: what they render, where answers end, and that they are saved with the model."""
+"""Built-in chat templates on base models: what they render, where answers end, that they are saved with the model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def base(tmp_path: Path) -> Path:
         ("plain", "Be brief.\n\nUser: Hi.\n\nAssistant: Hello.{eos}\n\nUser: Bye.\n\nAssistant:"),
         (
             "instruction",
-            "Be brief.\n\n### Instruction:\nHi.\n\n### Response:\nHello.{eos}\n\n### Instruction:\nBye.\n\n### Response:\n",
+            "Be brief.\n\n### Instruction:\nHi.\n\n### Response:\nHello.{eos}\n\n"
+            "### Instruction:\nBye.\n\n### Response:\n",
         ),
     ],
 )

@@ -46,8 +46,8 @@ def pairs(
     as_json: AsJson = False,
     keys: Keys = NO_KEYS,
 ) -> None:
-    from trimtab.commands import pairs as command
     from trimtab.commands import arena_answers, verdict_pairs
+    from trimtab.commands import pairs as command
     from trimtab.runtime.sampled_pairs import PairingOptions
 
     flags = tree(keys)
