@@ -22,6 +22,8 @@ def score(prompt, answer):
     print("nor what a function prints")
     if answer == "hang":
         time.sleep(60)
+    if answer == "read":
+        input()
     if answer == "exit":
         raise SystemExit(3)
     return {"nothing": None, "words": "very good", "nan": float("nan"), "yes": True}.get(answer, len(answer) / 2)
@@ -49,6 +51,7 @@ def test_a_function_scores_and_what_is_no_number_is_a_failure_by_name(file: Path
     try:
         assert program.score(submission("four")) == 2.0
         assert program.score(submission("yes")) == 1.0
+        assert program.score(submission("read")) == VerifierFailure("failed", "EOFError: EOF when reading a line")
         assert program.score(submission("nothing")) == VerifierFailure("no number", "it gave 'None'")
         assert program.score(submission("words")) == VerifierFailure("no number", "it gave \"'very good'\"")
         assert program.score(submission("nan")) == VerifierFailure("no number", "it gave 'nan'")
@@ -84,6 +87,7 @@ def test_a_command_reads_a_line_and_prints_a_score(tmp_path: Path) -> None:
         "import json, sys, time\nline = json.loads(sys.stdin.readline())\n"
         "if line['answer'] == 'hang': time.sleep(60)\n"
         "if line['answer'] == 'fail': sys.exit('no such file')\n"
+        "while line['answer'] == 'flood': print('9' * 1000)\n"
         "print(line['row'].get('points', len(line['answer'])))\n"
     )
     program = verifier(f"command:{sys.executable} {script}", seconds=2)
@@ -92,6 +96,13 @@ def test_a_command_reads_a_line_and_prints_a_score(tmp_path: Path) -> None:
     assert program.score(submission("four", points="many")) == VerifierFailure("no number", "it gave 'many'")
     assert program.score(submission("fail")) == VerifierFailure("failed", "exit code 1: no such file")
     assert program.score(submission("hang")) == VerifierFailure("time limit", "no score within 2 s")
+    assert program.score(submission("flood")) == VerifierFailure("no number", "it printed 100,000 bytes or more")
+    assert program.score(submission("x" * 200_000)) == 200_000.0
+
+
+def test_a_program_that_reads_nothing_is_not_waited_for() -> None:
+    program = verifier("command:echo 3", seconds=5)
+    assert program.score(submission("x" * 200_000)) == 3.0
 
 
 def test_what_decides_a_score_is_in_the_digest(file: Path) -> None:

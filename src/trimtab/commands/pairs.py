@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -80,6 +81,9 @@ def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = Fal
     if set(own.get("benchmark", {})) > {"dir"}:
         raise ConfigError("benchmark has no effect here: the prompts are PROMPTS", remedy="leave it out")
     base = merge(setting("data.source", prompts), {"benchmark": prompts})
+    if not trains:
+        stem = re.sub(r"(\.\w+)?(\.gz)?$", "", Path(prompts.partition(",")[0]).name)
+        base["out"] = f"{stem}.pairs.jsonl" if judges else stem
     if prompts == windtunnel.NAME and "model" not in own:
         recipe = files.read_file(EMBEDDED_RECIPE)
         base = merge({key: recipe[key] for key in _OF_RECIPE if trains or key not in _OF_TRAINING}, base)

@@ -32,7 +32,8 @@ def load(path: Path, name: str) -> Callable[..., Any]:
 
 
 def main() -> None:
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    tasks, replies = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what the function reads and prints is not the conversation
     os.dup2(2, 1)
 
     def reply(**fields: object) -> None:
@@ -46,7 +47,7 @@ def main() -> None:
         reply(fault=_words(error))
         return
     reply(ready=True)
-    for line in sys.stdin:
+    for line in tasks:
         task = json.loads(line)
         try:
             value = function(task["prompt"], task["answer"], *([task["row"]] if takes_row else []))

@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ DEFAULT_FUNCTION = "score"
 _PYTHON = re.compile(r"(?P<file>.+\.py)(:(?P<function>\w+))?")
 _COMMAND = "command:"
 _START_SECONDS = 60.0  # for the file's imports
+_LONGEST_OUTPUT = 100_000  # bytes that a program may print
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,27 +163,55 @@ class CommandVerifier:
         return digest(["command", self.words, files])
 
     def score(self, submission: Submission) -> float | VerifierFailure:
-        process = subprocess.Popen(  # noqa: S603  # the user's own words
-            self.words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        with tempfile.TemporaryFile() as line:  # no pipe, which a program that reads nothing would let fill
+            line.write(_line(submission))
+            line.seek(0)
+            process = subprocess.Popen(  # noqa: S603  # the user's own words
+                self.words, stdin=line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            )
         try:
-            output, errors = process.communicate(_line(submission), timeout=self.seconds)
-        except subprocess.TimeoutExpired:
-            return _over(self.seconds)
+            texts = _texts(process, self.seconds)
         finally:
             _end(process)
-        text = output.decode("utf-8", "replace").strip()
+        if texts is None:
+            return _over(self.seconds)
+        output, errors = texts
+        if len(output) >= _LONGEST_OUTPUT:
+            return VerifierFailure("no number", f"it printed {_LONGEST_OUTPUT:,} bytes or more")
         if process.returncode:
-            last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
-            return VerifierFailure("failed", f"exit code {process.returncode}{last and f': {last}'}")
-        return _number(text)
+            last_line = errors.rpartition("\n")[2][:200]
+            return VerifierFailure("failed", f"exit code {process.returncode}{last_line and f': {last_line}'}")
+        return _number(output)
 
     def close(self) -> None:
         """Nothing runs between answers."""
+
+
+def _texts(process: subprocess.Popen[bytes], seconds: float) -> tuple[str, str] | None:
+    """What a program printed and complained of once it has ended, the former cut where it prints too much; None where
+    it goes on for longer."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output, errors = bytearray(), bytearray()
+    parts = {process.stdout.fileno(): output, process.stderr.fileno(): errors}
+    deadline = time.monotonic() + seconds
+    while parts and len(output) < _LONGEST_OUTPUT:
+        ready, _, _ = select.select(list(parts), [], [], max(deadline - time.monotonic(), 0.0))
+        if not ready:
+            return None
+        for pipe in ready:
+            chunk = os.read(pipe, 65536)
+            if chunk:
+                parts[pipe] += chunk
+                del errors[:-_LONGEST_OUTPUT]
+            else:
+                del parts[pipe]
+    try:
+        if not parts:
+            process.wait(max(deadline - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired:
+        return None
+    return output.decode("utf-8", "replace").strip(), errors.decode("utf-8", "replace").strip()
 
 
 def _words(name: str) -> tuple[str, ...]:
