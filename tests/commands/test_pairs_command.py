@@ -255,6 +255,8 @@ def test_prompts_that_cannot_be_asked_are_named() -> None:
         ({"judge": "oracle", "options": {"samples": 1}}, "no two answers to compare"),
         ({"judge": "oracle", "generate": {"temperature": 0.0}}, "the same answer every time"),
         ({"judge": "oracle", "train": {"epochs": 2}}, "train has no effect here"),
+        ({"judge": {"name": "oracle", "canaries": 3}}, "judge.canaries has no effect"),
+        ({"judge": "oracle", "benchmark": "mt_bench"}, "benchmark.name has no effect"),
         ({"judge": "check.py:score"}, r"there is no file check\.py"),
         ({"judge": "ok.py", "prompts": "none.jsonl"}, "no such file"),
         ({"judge": "oracle", "prompts": "taken.jsonl"}, "the oracle can judge only the embedded world"),

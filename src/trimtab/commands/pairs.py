@@ -27,6 +27,13 @@ from trimtab.runtime.sampled_pairs import PairingOptions, SampledPairs, heat_of,
 from trimtab.runtime.signals import Stop
 
 _OF_TRAINING = ("objective", "adapter", "train", "select", "seed", "seeds")
+_OF_AUDIT = ("max_rejected", "holdout", "eval")
+_UNREAD = {  # of judging a benchmark, and of the embedded world's own labels
+    "benchmark": {"name", "limit", "unaligned"},
+    "judge": {"canaries", "allow_missing"},
+    "generate": {"unaligned_served_as"},
+    "windtunnel": {"length_bias", "label_noise", "judge_length_bias", "temperature"},
+}
 _OF_RECIPE = ("model", "data", "windtunnel", "engine", "generate", "judge", "objective", "train")
 
 
@@ -78,8 +85,9 @@ def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = Fal
         raise ConfigError("the prompts are named twice: PROMPTS and --data", remedy="leave --data out")
     if not trains and (idle := [name for name in _OF_TRAINING if name in own]):
         raise ConfigError(f"{idle[0]} has no effect here: nothing is trained", remedy="leave it out, or add --rounds")
-    if set(own.get("benchmark", {})) > {"dir"}:
-        raise ConfigError("benchmark has no effect here: the prompts are PROMPTS", remedy="leave it out")
+    for section, keys in _UNREAD.items():
+        if idle := sorted(keys & set(own.get(section, {}))):
+            raise ConfigError(f"{section}.{idle[0]} has no effect on pairs of answers", remedy="leave it out")
     base = merge(setting("data.source", prompts), {"benchmark": prompts})
     if not trains:
         stem = re.sub(r"(\.\w+)?(\.gz)?$", "", Path(prompts.partition(",")[0]).name)
@@ -195,7 +203,7 @@ def write(path: Path, config: Config, account: SampledPairs, dropped_rows: tuple
 def _audit_flags(config: Config) -> dict[str, Any]:
     """Of an audit of all pairs as a run would begin on them; on tokens where the model is here."""
     tree = to_json(config)
-    data = {key: value for key, value in tree["data"].items() if key.endswith("_tokens") or key == "max_rejected"}
+    data = {key: value for key, value in tree["data"].items() if key.endswith("_tokens") or key in _OF_AUDIT}
     flags = {"data": data, "offline": config.offline}
     is_here = model_folder(set_up(config)) is not None
     return flags | ({"model": tree["model"]} if is_here else {})
