@@ -104,6 +104,7 @@ SHAPES = {
     "smollm2-135m": Shape(49_152, 576, 1536, 30, 9, 3, family="llama"),
     "qwen2.5-0.5b": Shape(151_936, 896, 4864, 24, 14, 2),
     "qwen2.5-1.5b": Shape(151_936, 1536, 8960, 28, 12, 2),
+    "qwen2.5-3b": Shape(151_936, 2048, 11_008, 36, 16, 2),
 }
 
 TokenIds = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]

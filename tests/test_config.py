@@ -37,7 +37,7 @@ def test_an_unknown_key_in_a_file_names_the_nearest_known_key(tree: dict[str, ob
         ({"train": {"epochs": 0}}, "train.epochs"),
         ({"train": {"learning_rate": float("nan")}}, "train.learning_rate"),
         ({"data": {"holdout": 1.0}}, "data.holdout"),
-        ({"engine": {"dtype": "float16"}}, "engine.dtype"),
+        ({"engine": {"dtype": "float8"}}, "engine.dtype"),
         ({"engine": {"shrinking": "on", "screening": "off"}}, "screening is off"),
         ({"engine": {"shrinking": "on"}, "objective": {"name": "dpo"}}, "no dead zone"),
         ({"engine": {"shrinking": "on"}, "adapter": {"kind": "lora", "dropout": 0.1}}, "dropout"),

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,11 @@ from scripted_server import Action, ScriptedServer, Seen, prose
 from stage_runs import align, make_config, write_model
 from trimtab import config as configuration
 from trimtab import store, windtunnel
+from trimtab.cli import pipeline
+from trimtab.commands import launch
 from trimtab.config import Config
-from trimtab.engine import checkpoint, gguf_model, identity, memory
+from trimtab.engine import checkpoint, gguf_model, identity, memory, optim
+from trimtab.engine.processes import ALONE
 from trimtab.errors import TrimtabError
 from trimtab.judging.judges import Submission
 from trimtab.judging.verdict_cache import VerdictCache
@@ -124,6 +128,23 @@ def looking_on(config: Config, _patch: Patch) -> object:
     """Whom a run tells of itself, and what it says first."""
     events = [tracker.first_event for tracker in trackers(set_up(config), reporter=SilentReporter())]
     return [{name: value for name, value in event.items() if name not in ("config", "folder")} for event in events]
+
+
+def several(config: Config, patch: Patch) -> object:
+    """What a launcher is asked for, how long its processes may wait for each other, and what they divide."""
+    calls: list[object] = []
+
+    class Recorded(optim.AdamW):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            calls.append(options["shard"])
+            super().__init__(*arguments, **options)
+
+    patch.setattr(launch, "_run", lambda command: calls.append(command[0]))
+    patch.setattr(pipeline, "join", lambda **options: calls.append(options) or ALONE)
+    patch.setattr(optim, "AdamW", Recorded)
+    with suppress(SystemExit), pipeline._processes(config, quiet=True):
+        align(config, n=6, held=4)
+    return calls
 
 
 def answering_prompts(config: Config, patch: Patch) -> object:
@@ -305,6 +326,9 @@ CASES = {
     "engine.device": Case(set_up_only, {**HUB, "engine": {"device": "cpu"}}, "cuda"),
     "engine.dtype": Case(training, {}, "bfloat16"),
     "engine.threads": Case(set_up_only, HUB, 2),
+    "engine.processes": Case(several, {}, 2),
+    "engine.shard": Case(several, {}, "optimizer"),
+    "engine.timeout": Case(several, {}, 60.0),
     "engine.pack_tokens": Case(training, {}, 128),
     "engine.checkpointing": Case(training, {}, "on"),
     "engine.packed": Case(training, {}, "off"),
@@ -385,7 +409,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _configs(key: str, model: Path) -> tuple[Config, Config]:
     case = CASES[key]
     tree: Tree = case.base
-    if case.scene is training:
+    if case.scene in (training, several):
         steps = {"train": {"epochs": 1.0, "batch_pairs": 2, "save_every": 1, "warmup": 0.1}}
         objective = {"objective": {"name": "apo_hinge_zero", "beta": 5.0, "margin": 0.1}}
         sections = configuration.merge(steps | objective, case.base)

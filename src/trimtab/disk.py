@@ -1,5 +1,5 @@
 """What the operating system refuses to write, in one sentence: the path, the bytes needed and free, a remedy; and what
-else of it differs from system to system: the lock on a file, whether a process runs."""
+else of it differs from system to system: the lock on a file, whether a process runs, who is at work on what."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,3 +114,24 @@ def _is_running_on_windows(pid: int) -> bool:
     kernel.GetExitCodeProcess(handle, ctypes.byref(exit_code))
     kernel.CloseHandle(handle)
     return exit_code.value == 259  # STILL_ACTIVE
+
+
+def writer() -> str:
+    """This process's part of the names of what it is writing: its number, and its host, for disks that hosts share."""
+    return f"{os.getpid()}@{_HOST}"
+
+
+def is_at_work(leftover: Path) -> bool:
+    """Whether the process that named this file or folder still runs (this one does not count: it is not writing here
+    now). Of a process on another host nothing is known but how old its work is."""
+    number, _, host = leftover.name.split("-", 2)[1].partition("@")
+    if host not in ("", _HOST):
+        try:
+            return time.time() - leftover.stat().st_mtime < _ABANDONED_AFTER
+        except OSError:  # gone by now
+            return True
+    return number.isdigit() and int(number) != os.getpid() and is_running(int(number))
+
+
+_HOST = socket.gethostname().replace("-", "_")
+_ABANDONED_AFTER = 86_400.0  # seconds

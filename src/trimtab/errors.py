@@ -9,6 +9,7 @@
         ├── StoreError                 1    disk, permission, a damaged artefact
         ├── NumericsError              1    non-finite numbers, step-zero guard
         ├── EndpointError              1    a server that refuses us, or is not there
+        ├── PeerError                  1    another process of this job is gone, or has told why it failed
         └── StopError                143/130  a signal, after a checkpoint
 
 A message says what, where and, in `remedy`, what to do about it. `assert` is for our own mistakes.
@@ -65,6 +66,14 @@ class NumericsError(RunError):
 
 class EndpointError(RunError):
     """A server refuses every request, or does not answer any more; what it had answered is kept."""
+
+
+class PeerError(RunError):
+    """Another process of this job failed. It has no message where that process has told its own."""
+
+    def __init__(self, exit_code: int, message: str = "") -> None:
+        super().__init__(message, remedy="the same command goes on from the last checkpoint" if message else "")
+        self.exit_code = exit_code
 
 
 class StopError(RunError):

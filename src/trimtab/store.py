@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from trimtab.disk import disk_errors, free, is_running, size, try_lock
+from trimtab.disk import disk_errors, free, is_at_work, size, try_lock, writer
 from trimtab.errors import StoreError
 
 MANIFEST = "manifest.json"
@@ -82,7 +82,7 @@ def _write_whole(
 ) -> None:
     with disk_errors(path, needs=needs):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        temporary = path.with_name(f".tmp-{writer()}-{path.name}")
         try:
             with cast(IO[Any], temporary.open(mode, **options)) as file:  # type: ignore[call-overload]  # mode is a variable
                 write(file)
@@ -162,8 +162,8 @@ def commit_folder(target: Path, write: Callable[[Path], None], *, needs: int | N
     with disk_errors(target, needs=needs):
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(target.parent)
-        temporary = target.parent / f".tmp-{os.getpid()}-{target.name}"
-        old = target.parent / f".old-{os.getpid()}-{target.name}"
+        temporary = target.parent / f".tmp-{writer()}-{target.name}"
+        old = target.parent / f".old-{writer()}-{target.name}"
         temporary.mkdir()
         try:
             write(temporary)
@@ -337,13 +337,13 @@ def _seal(folder: Path) -> None:
 def _clear_leftovers(parent: Path) -> None:
     """What a killed writer left: half-written folders and files go; a folder only just set aside comes back."""
     for leftover in parent.glob(".tmp-*-*"):
-        if not _alive(leftover):
+        if not is_at_work(leftover):
             remove(leftover)
     for folder in parent.glob(".old-*-*"):
         name = folder.name.split("-", 2)[2]
-        if not _alive(folder) and not (parent / name).exists():
+        if not is_at_work(folder) and not (parent / name).exists():
             folder.rename(parent / name)
-        elif not _alive(folder):
+        elif not is_at_work(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -351,12 +351,6 @@ def _remove_empty(folders: Iterable[Path]) -> None:
     with suppress(OSError):  # at the first that is not empty
         for folder in folders:
             folder.rmdir()
-
-
-def _alive(folder: Path) -> bool:
-    """Whether the process that named this folder still runs (this one does not count: it is not writing here now)."""
-    number = folder.name.split("-", 2)[1]
-    return number.isdigit() and int(number) != os.getpid() and is_running(int(number))
 
 
 def _umask() -> int:

@@ -15,7 +15,9 @@ from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.gradient import accumulate, weighted_sums
 from trimtab.engine.models import attach_lora, reference_mode
 from trimtab.engine.packing import Group
+from trimtab.engine.processes import Processes
 from trimtab.engine.scoring import Scorer
+from trimtab.engine.share import Share
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import (
     Aot,
@@ -260,20 +262,21 @@ def test_all_inactive_gives_zeros_not_none(way: str) -> None:
         assert not parameter.grad.any()
 
 
-def test_gradients_add_up_over_calls_with_a_shared_normaliser() -> None:
-    """Two processes with half a batch each, or two calls: 2 × 4 pairs at normaliser 8 are 1 × 8."""
+def test_gradients_of_shares_add_up() -> None:
+    """Two processes with half a batch each: 2 × 4 pairs, divided by 8, are 1 × 8."""
     batch = pairs(8)
     reference_R = _reference(batch, Dpo(), noise=2.0)
     _, whole = _run(batch, Dpo(), reference_R)
     scorer = Scorer(build("Qwen2"))
-    for half in (slice(0, 4), slice(4, 8)):
+    for rank in (0, 1):
+        share = Share(Processes(rank=rank, size=2), ((0, 3, 4, 7), (1, 2, 5, 6)))
         accumulate(
             scorer,
-            batch[half],
+            share.pick(batch),
             objective=Dpo(),
-            reference_logps_R=reference_R[2 * half.start : 2 * half.stop],
+            reference_logps_R=share.pick_R(reference_R),
             pack_tokens=64,
-            normaliser=8,
+            share=share,
         )
     assert gradient_gap(gradients(scorer.model), whole) <= 2e-6
 

@@ -91,6 +91,17 @@ _OF_THE_SYSTEM = "the system refused that: check the name, its length, its permi
 
 def _call(words: list[str]) -> None:
     """Find the command, read its flags and call it; parameters that are not parsed get the words themselves."""
+    if "RANK" in os.environ:
+        from trimtab.commands import launch
+
+        with launch.one_of_several() as is_wanted:
+            if is_wanted(words):
+                _call_command(words)
+    else:
+        _call_command(words)
+
+
+def _call_command(words: list[str]) -> None:
     flags = words
     if any(word.lower() in ("true", "false") for word in words):
         from trimtab.config.flags import join_booleans
@@ -109,6 +120,8 @@ def _code_of(error: OSError) -> int:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         raise  # noqa: PLE0704  # called from an except block only: the traceback is what was asked for
+    if not message:  # another process has spoken
+        sys.exit(code)
     from trimtab.progress import printable
 
     print("trimtab: " + "\n".join(printable(line) for line in message.split("\n")), file=sys.stderr)

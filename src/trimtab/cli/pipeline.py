@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -12,14 +15,19 @@ from trimtab import config as configuration
 from trimtab.cli.app import AsJson, switch
 from trimtab.cli.configuration import NO_KEYS, Source, base_tree, read
 from trimtab.cli.terminal import reporter, show
+from trimtab.commands import launch
 from trimtab.config import Config
 from trimtab.config.flags import Keys, tree
+from trimtab.engine.processes import ALONE, Processes, is_started, join
 from trimtab.errors import ConfigError
+from trimtab.progress import Reporter
 
 if TYPE_CHECKING:
+    from trimtab.runtime import RunSetup
     from trimtab.runtime.folder import Folder
 
 Quiet = Annotated[bool, switch("plain lines, no bars")]
+SHARED_STAGES = frozenset({"reference", "train", "generate"})  # whose work several processes divide
 ResumeAnyway = Annotated[bool, switch("train on also where length, learning rate or schedule of the training changed")]
 DryRun = Annotated[bool, switch("say what the judge would be asked and what that costs, and stop")]
 
@@ -41,7 +49,8 @@ def run(
         return
     from trimtab.commands import run as command
 
-    command.main(config, reporter=reporter(quiet=quiet), resume=resume, resume_anyway=resume_anyway)
+    with _processes(config, quiet=quiet) as (processes, own):
+        command.main(config, reporter=own, resume=resume, resume_anyway=resume_anyway, processes=processes)
 
 
 def reward(
@@ -116,27 +125,50 @@ def judge(
         _run_stage("judge", config, quiet=quiet)
 
 
+@contextmanager
+def _processes(config: Config, *, quiet: bool, shares: bool = True) -> Iterator[tuple[Processes, Reporter]]:
+    """The processes that a launcher has started for this command, and what this one may show. Where none has, and more
+    than one is wanted, they are started, and this process ends with them. `shares`: whether there is work to share;
+    where there is none the first process is alone (`launch.one_of_several` has sent the others home)."""
+    if shares and not is_started():
+        launch.start_if_several(config.engine, say=reporter(quiet=quiet).say)
+    processes = join(timeout=config.engine.timeout, device=config.engine.device) if shares else ALONE
+    with processes.one_message():
+        yield processes, reporter(quiet=quiet, silent=not processes.is_first)
+
+
 def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = False) -> None:
     _require_work(name, config)
     from trimtab.runtime import set_up
 
     runner, stage = import_module("trimtab.commands.run"), import_module(f"trimtab.stages.{name}")
-    own, setup = reporter(quiet=quiet), set_up(config)
-    if name == "judge":  # before the folder is told of another judge
-        runner.judge_setup.require(setup)
     options = {"resume_anyway": True} if resume_anyway else {}  # of train alone
     trains = name in ("prepare", "reference", "train")
-    with runner.hold_run_folder(setup, reporter=own, trains=trains, **options):
-        for single in runner.seeds(setup, reporter=own, trains=trains):
-            for earlier in _missing_before(name, single.folder):
-                import_module(f"trimtab.stages.{earlier}").main(single, reporter=own)
-            audience = runner.trackers(single, reporter=own) if name == "train" else []
-            with runner.listeners.until_the_end(single, audience):
-                stage.main(single, reporter=own, **options, **({"callbacks": audience} if audience else {}))
-            if name == "judge":
-                stage.refuse_if_incomplete(single)
-        if name == "report" and config.seeds > 1:
-            stage.main(setup, reporter=own)
+    with _processes(config, quiet=quiet, shares=name in SHARED_STAGES) as (processes, own):
+        setup = set_up(config, processes=processes)
+        if name == "judge":  # before the folder is told of another judge
+            runner.judge_setup.require(setup)
+        with runner.hold_run_folder(setup, reporter=own, trains=trains, **options):
+            for single in runner.seeds(setup, reporter=own, trains=trains):
+                for earlier in processes.first(partial(_missing_before, name, single.folder)):
+                    _call_stage(earlier, single, own)
+                audience = runner.trackers(single, reporter=own) if name == "train" and processes.is_first else []
+                with runner.listeners.until_the_end(single, audience):
+                    _call_stage(name, single, own, **options, **({"callbacks": audience} if audience else {}))
+                if name == "judge":
+                    stage.refuse_if_incomplete(single)
+            if name == "report" and config.seeds > 1:
+                stage.main(setup, reporter=own)
+
+
+def _call_stage(name: str, setup: RunSetup, reporter: Reporter, **options: Any) -> None:
+    """On all processes where they share its work, else on the first."""
+    stage = import_module(f"trimtab.stages.{name}")
+    if name in SHARED_STAGES:
+        import_module("trimtab.runtime.preflight").agree(setup)
+        stage.main(setup, reporter=reporter, **options)
+    else:
+        setup.processes.first(partial(stage.main, setup.apart, reporter=reporter))
 
 
 def _require_work(name: str, config: Config) -> None:

@@ -11,6 +11,7 @@ from trimtab.cli.app import AsJson
 from trimtab.cli.configuration import NO_KEYS
 from trimtab.cli.terminal import show
 from trimtab.config.flags import DataKeys, tree
+from trimtab.engine.processes import START_SECONDS, is_started, join
 
 
 def keys(*, as_json: AsJson = False) -> None:
@@ -37,7 +38,16 @@ def objectives(*, as_json: AsJson = False) -> None:
 def doctor(*, as_json: AsJson = False) -> None:
     from trimtab.commands import doctor as command
 
-    show(command.main(), as_json, command.lines)
+    if not is_started():
+        show(command.main(), as_json, command.lines)
+        return
+    from trimtab.commands import dry_start
+
+    processes = join(timeout=START_SECONDS)
+    with processes.one_message():
+        result = dry_start.main(command.main(), processes)
+        if processes.is_first:
+            show(result, as_json, lambda _: command.lines(result.diagnosis) + dry_start.lines(result))
 
 
 def _objective_lines(rows: list[dict[str, Any]]) -> list[str]:

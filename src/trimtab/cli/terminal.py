@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from trimtab.progress import Reporter, printable
+from trimtab.progress import Reporter, SilentReporter, printable
 from trimtab.progress import reporter as progress_reporter
 
 T = TypeVar("T")
@@ -25,9 +25,9 @@ class _ReporterHandler(logging.Handler):
         self._reporter.say(record.getMessage())
 
 
-def reporter(*, quiet: bool = False) -> Reporter:
-    """A command's own reporter, which shows the engine's warnings too."""
-    own = progress_reporter(quiet=quiet)
+def reporter(*, quiet: bool = False, silent: bool = False) -> Reporter:
+    """A command's own reporter, which shows the engine's warnings too. `silent`: another process reports."""
+    own = SilentReporter() if silent else progress_reporter(quiet=quiet)
     logger = logging.getLogger("trimtab")
     logger.handlers, logger.propagate = [_ReporterHandler(own)], False
     return own

@@ -14,8 +14,9 @@ from typing import Any
 from trimtab import windtunnel
 from trimtab.analysis.outlook import Outlook
 from trimtab.disk import size
-from trimtab.engine import memory, recompute
+from trimtab.engine import communication, memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
+from trimtab.engine.communication import ProcessPlan
 from trimtab.engine.gguf_file import GgufSource
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
@@ -58,6 +59,7 @@ class EnginePlan:
     predicted_peak_bytes: int
     predicted_training_seconds: float
     leaner: Leaner | None  # half of the memory, if that can be had
+    processes: ProcessPlan | None  # of several processes, where `engine.processes` is a number
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"adapter": None if self.adapter is None else self.adapter.to_json()}
@@ -251,7 +253,27 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
         leaner=memory_fit.leaner(
             setup, fit, pairs=pairs, response_share=response_share, base=base, peak=prediction.peak
         ),
+        processes=_process_plan(
+            setup, prediction, tokens_a_step=_trained_tokens(train_plan) / train_plan.steps, alone=seconds
+        ),
     )
+
+
+def _process_plan(
+    setup: RunSetup, prediction: memory.Prediction, *, tokens_a_step: float, alone: float
+) -> ProcessPlan | None:
+    """What each of several processes does; None for one. `alone`: seconds of training by one."""
+    engine, trainable = setup.config.engine, setup.memory_shape.trainable
+    size = engine.processes
+    if size == "auto" or size < 2:
+        return None
+    weights = trainable * (4 if setup.config.adapter.kind == "lora" else setup.dtype.itemsize)
+    relief = communication.saved_bytes(
+        engine.shard, optimizer=prediction.optimizer, gradients=prediction.gradients, weights=weights, size=size
+    )
+    gradients = prediction.gradients if engine.shard == "gradients" else 4 * trainable  # an all-reduce is in fp32
+    traffic = communication.sent_bytes(engine.shard, gradients=gradients, weights=weights, size=size)
+    return ProcessPlan(size, engine.shard, tokens_a_step / size, traffic, prediction.peak - relief, alone / size)
 
 
 def _trained_tokens(train_plan: TrainPlan) -> float:
@@ -314,6 +336,7 @@ def lines(plan: Plan) -> list[str]:
         f"attention  {engine.attention}",
         f"predicted  peak memory {engine.predicted_peak_bytes / 1e9:.2f} GB, "
         f"training {duration(engine.predicted_training_seconds)}{each_seed}",
+        *_process_lines(engine.processes),
         *_leaner_lines(engine),
         f"disk       {size(plan.disk.peak)} while it trains ({plan.disk.n_checkpoints} checkpoints of "
         f"{size(plan.disk.checkpoint)}), {size(plan.disk.finished)} afterwards{each_seed}",
@@ -331,6 +354,16 @@ def _outlook_lines(plan: Plan) -> list[str]:
     if plan.outlook is None:
         return []
     return [f"outlook    {heading(plan.outlook, plan.objective, learning_rate=plan.train.learning_rate)}"]
+
+
+def _process_lines(process: ProcessPlan | None) -> list[str]:
+    if process is None:
+        return []
+    return [
+        f"processes  {process.size}, engine.shard {process.shard}; each: {process.tokens_a_step:,.0f} tokens a step, "
+        f"{size(process.bytes_a_step)} sent a step, peak memory {process.peak_bytes / 1e9:.2f} GB; "
+        f"training {duration(process.seconds)} and what the links take"
+    ]
 
 
 def _leaner_lines(engine: EnginePlan) -> list[str]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trimtab import store, tracking
 from trimtab.callbacks import Callback
 from trimtab.commands import doctor, plan
 from trimtab.config import Config, default_of, files, keys, to_json
+from trimtab.engine.processes import ALONE, Processes
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter, SilentReporter
-from trimtab.runtime import listeners, resuming, training_inputs
+from trimtab.runtime import listeners, preflight, resuming, training_inputs
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import judge_setup
 from trimtab.runtime.model_loading import require_extras
@@ -25,7 +27,9 @@ from trimtab.runtime.trackers import trackers
 from trimtab.stages import generate, judge, prepare, reference, report, train
 
 # keys that change where and how fast a run is computed, not what it is
-INCIDENTAL = frozenset({"out", "offline", "base_url", "engine.threads", "track.to", "track.project"})
+INCIDENTAL = frozenset({"out", "offline", "base_url", "track.to", "track.project"}) | {
+    f"engine.{name}" for name in ("threads", "processes", "shard", "timeout")
+}
 # what is asked of a model after training: stages make it anew where it changed
 EVALUATION = ("generate.", "benchmark.", "judge.")
 
@@ -37,22 +41,24 @@ def main(
     resume: bool = False,
     resume_anyway: bool = False,
     callbacks: Sequence[Callback] = (),
+    processes: Processes = ALONE,
 ) -> Folder:
     """Run every stage; returns the folder that holds the report."""
-    setup = set_up(config)
+    setup = set_up(config, processes=processes)
     folder = setup.folder
     if (resume or resume_anyway) and not folder.config.is_file():
         raise ConfigError(f"there is no run to resume in {folder.root}", remedy="leave --resume out to start one")
-    judge_setup.require(setup)
+    if processes.is_first:
+        judge_setup.require(setup)
     with hold_run_folder(setup, reporter=reporter, resume_anyway=resume_anyway):
         for single in seeds(setup, reporter=reporter):
-            everybody = [*callbacks, *trackers(single, reporter=reporter)]
+            everybody = [*callbacks, *trackers(single, reporter=reporter)] if processes.is_first else []
             with listeners.until_the_end(single, everybody):
                 _pipeline(single, reporter, resume_anyway, everybody)
-        if config.seeds > 1:
-            report.main(setup, reporter=reporter)
+        if config.seeds > 1 and processes.is_first:
+            report.main(setup.apart, reporter=reporter)
     reporter.say(f"report: {folder.report('html')}")
-    for single in setup.each_seed():
+    for single in setup.each_seed() if processes.is_first else ():
         judge.refuse_if_incomplete(single)
     return folder
 
@@ -77,17 +83,23 @@ def hold_run_folder(
     The plan is made first: what cannot be run leaves no folder behind. A folder that holds another run is refused, and
     one that was trained before its data, tokenizer or weights changed. One whose evaluation changed is planned anew; so
     is, with `resume_anyway`, one whose course or cost did. `trains`: False for what only reads the trained model.
+    Of several processes the first holds the folder, and the others wait until it is described.
     """
+    if not setup.processes.is_first:
+        setup.processes.follow()
+        yield
+        return
     require_extras(setup.config)
     if trains:
         tracking.require(setup.config.track.to)
     _refuse_other_run(setup, resume_anyway=resume_anyway)
-    description = _description(setup, trains=trains, reporter=reporter)
+    description = _description(setup.apart, trains=trains, reporter=reporter)
     with store.lock(setup.folder.root):
         _refuse_other_run(setup, resume_anyway=resume_anyway)  # another may have begun while this one was planned
         description.write()
         for line in description.lines():
             reporter.say(line)
+        setup.processes.follow()
         yield
 
 
@@ -96,8 +108,12 @@ def seeds(setup: RunSetup, *, reporter: Reporter, trains: bool = True) -> Iterat
     for single in setup.each_seed():
         if setup.config.seeds > 1:
             reporter.say(f"seed {single.config.seed}")
-            _description(single, trains=trains, reporter=SilentReporter()).write()
+            setup.processes.first(partial(_describe, single, trains=trains))
         yield single
+
+
+def _describe(setup: RunSetup, *, trains: bool) -> None:
+    _description(setup.apart, trains=trains, reporter=SilentReporter()).write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +198,12 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _pipeline(setup: RunSetup, reporter: Reporter, resume_anyway: bool, callbacks: Sequence[Callback]) -> None:
-    prepare.main(setup, reporter=reporter)
+    processes, apart = setup.processes, setup.apart
+    processes.first(lambda: prepare.main(apart, reporter=reporter))
+    preflight.agree(setup)
     reference.main(setup, reporter=reporter)
     train.main(setup, reporter=reporter, resume_anyway=resume_anyway, callbacks=callbacks)
     generate.main(setup, reporter=reporter)
-    judge.main(setup, reporter=reporter)
-    report.main(setup, reporter=reporter)
+    if processes.is_first:
+        judge.main(apart, reporter=reporter)
+        report.main(apart, reporter=reporter)

@@ -27,6 +27,8 @@ def disagreement(config: Sections) -> str:
         return "a reward model answers nothing: --benchmark none; a later run takes it as --judge reward:FOLDER"
     if reason := _impossible(config):
         return reason
+    if config.engine.shard != "none" and config.train.optimizer != "adamw":
+        return f"engine.shard = {config.engine.shard} divides torch's own AdamW: use train.optimizer adamw"
     if config.engine.shrinking == "on" and (reason := _cannot_shrink(config)):
         return f"engine.shrinking = on has no effect here: {reason}"
     return next((f"{key} has no effect here: {reason}" for key, reason in _idle(config)), "")

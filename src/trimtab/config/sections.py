@@ -4,7 +4,7 @@ other is in `rules`."""
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
@@ -263,12 +263,24 @@ class SelectSection(Section):
 
 class EngineSection(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: the fastest there is")
-    dtype: Literal["auto", "float32", "mixed", "bfloat16"] = Field(
+    dtype: Literal["auto", "float32", "mixed", "bfloat16", "float16"] = Field(
         "auto",
         description="mixed: fp32 but for the matrix products, which are of bfloat16 numbers; bfloat16: weights too; "
+        "float16: as mixed, for GPUs without units for bfloat16; "
         "auto: the fastest whose noise, measured on the model, does not matter to the objective",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default all that this process may use")
+    processes: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="that train together, started by `trimtab run` and `train` themselves: a number, or auto: one for "
+        "each GPU, one on a CPU; torchrun and its like may start them instead",
+    )
+    shard: Literal["none", "optimizer", "gradients"] = Field(
+        "none",
+        description="what several processes divide among them: nothing, the optimizer's moments, or gradients and "
+        "weights between steps too",
+    )
+    timeout: float = Field(1800.0, gt=0, description="seconds that processes wait for each other in a step")
     pack_tokens: int | None = Field(None, ge=16, description="tokens a forward pass; sets the peak of memory")
     checkpointing: Literal["auto", "off", "selective", "on"] = Field(
         "auto",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trimtab.objectives import LogRatios
+from trimtab.records import TokenPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,13 @@ class BatchResult:
         is_first_R = self.first_R == torch.arange(len(self.first_R))
         lengths_R = self.lengths_R[is_first_R]
         return int(lengths_R[any_of_equal(mask_R, self.first_R)[is_first_R]].sum()) / int(lengths_R.sum())
+
+
+def first_of_equal(pairs: Sequence[TokenPair]) -> Tensor:
+    """Of each response of these pairs [2P] the first with the same prompt and tokens."""
+    responses = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    first = {response: key for key, response in reversed(list(enumerate(responses)))}
+    return torch.tensor([first[response] for response in responses], dtype=torch.long)
 
 
 def any_of_equal(mask_R: Tensor, first_R: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def bytes_needed(optimizer: AdamW) -> int:
     return size(
         weights_bytes=sum(p.numel() * p.element_size() for p in optimizer.parameters.values()),
         values=sum(p.numel() for p in optimizer.parameters.values()),
-        fp32_copies=sum(p.numel() for p in optimizer.masters.values()),
+        fp32_copies=sum(optimizer.parameters[name].numel() for name in optimizer.masters),
     )
 
 
@@ -67,26 +67,31 @@ def save(
     identity: Mapping[str, Any],
     extra: Mapping[str, Any],
     keep: int = 2,
+    writes: bool = True,
 ) -> Path:
     """Commit the state after `step` updates to `parent/step-XXXXXXXX`, then prune to the newest `keep` valid ones.
 
     `identity` names, key by key, what the trajectory depends on; `extra` is small JSON handed back by `resume`.
-    Raises NumericsError, and commits nothing, where a weight or a moment is not finite.
+    `writes`: whether it is this process that does; all take part. Raises NumericsError, and commits nothing, where a
+    weight or a moment is not finite.
     """
+    target, moments = parent / f"{PREFIX}{step:08d}", optimizer.state()
+    if not writes:
+        return target
     finite.refuse(
-        [*optimizer.parameters.items(), *optimizer.state().items()],
+        [*optimizer.parameters.items(), *moments.items()],
         subject=f"step {step}: what its update left",
         remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
     )
 
     def write(folder: Path) -> None:
         save_file(_plain(optimizer.parameters), folder / "weights.safetensors")
-        save_file(_plain(optimizer.state()), folder / "optimizer.safetensors")
+        save_file(_plain(moments), folder / "optimizer.safetensors")
         save_file(_generators(), folder / "rng.safetensors")
         state = {"format": FORMAT, "step": step, "identity": dict(identity), "extra": dict(extra)}
         store.write_json(folder / "state.json", state)
 
-    folder = store.commit_folder(parent / f"{PREFIX}{step:08d}", write, needs=bytes_needed(optimizer))
+    folder = store.commit_folder(target, write, needs=bytes_needed(optimizer))
     store.prune(parent, PREFIX, keep=keep, valid_name=folder.name)
     return folder
 
@@ -136,9 +141,7 @@ def load(checkpoint: SavedCheckpoint, optimizer: AdamW) -> None:
             f"{checkpoint.folder} holds other trainable parameters than the model, {odd[0]!r} first",
             remedy="the model or its adapter changed: give the new run another --out",
         )
-    with torch.no_grad():
-        for name, parameter in optimizer.parameters.items():
-            parameter.copy_(weights[name])
+    optimizer.put(weights)
     optimizer.load_state(_read(checkpoint.folder / "optimizer.safetensors"))
     _set_generators(_read(checkpoint.folder / "rng.safetensors"))
 

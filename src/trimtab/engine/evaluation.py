@@ -17,6 +17,7 @@ from trimtab.engine.finite import name_list, not_finite
 from trimtab.engine.gradient import weighted_sums
 from trimtab.engine.noise import SURE, Noise
 from trimtab.engine.packing import Group
+from trimtab.engine.processes import ALONE, Processes, deal
 from trimtab.engine.reference import Reference
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError
@@ -55,31 +56,49 @@ def score(
     objective: Objective,
     pack_tokens: int,
     advance: Callable[[int], None] = lambda _responses: None,
+    processes: Processes = ALONE,
 ) -> Tensor:
-    """Sums of log-probabilities [2P] under the model as it is (nats), weighted as the objective weighs tokens.
+    """Sums of log-probabilities [2P] under the model as it is (nats), weighted as the objective weighs tokens. Each
+    process computes a part, and all have all.
 
     Raises NumericsError naming the pair whose numbers are not finite.
     """
-    return weighted_sums(_by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance), pairs, objective)
+    rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance, processes=processes)
+    return weighted_sums(rows, pairs, objective)
 
 
 def _by_token(
-    scorer: Scorer, pairs: Sequence[TokenPair], *, pack_tokens: int, advance: Callable[[int], None]
+    scorer: Scorer,
+    pairs: Sequence[TokenPair],
+    *,
+    pack_tokens: int,
+    advance: Callable[[int], None],
+    processes: Processes,
 ) -> list[Tensor]:
     """Per-token log-probabilities of 2P responses under the model as it is, nats."""
-    groups = [Group.of_pair(pair, index) for index, pair in enumerate(pairs)]
-    rows: dict[int, Tensor] = {}
-    for key, row in scorer.by_key(groups, pack_tokens=pack_tokens):
-        if not torch.isfinite(row).all():
-            weights = not_finite(scorer.model.named_parameters())
-            raise NumericsError(
-                f"a log-probability is not finite for {pairs[key // 2].id}"
-                + (f"; nor are the weights of {name_list(weights)}" if weights else ""),
-                remedy="The checkpoints before are whole. Lower train.learning_rate, or use engine.dtype = float32.",
-            )
-        rows[key] = row
-        advance(1)
+    own = deal([pair.n_tokens for pair in pairs], processes.size)[processes.rank]
+
+    def compute() -> dict[int, Tensor]:
+        rows: dict[int, Tensor] = {}
+        groups = [Group.of_pair(pairs[index], index) for index in own]
+        for key, row in scorer.by_key(groups, pack_tokens=pack_tokens) if groups else ():
+            if not torch.isfinite(row).all():
+                raise _not_finite(scorer, pairs[key // 2])
+            rows[key] = row
+            advance(1)
+        return rows
+
+    rows = {key: row for part in processes.together(compute) for key, row in part.items()}
     return [rows[key] for key in range(2 * len(pairs))]
+
+
+def _not_finite(scorer: Scorer, pair: TokenPair) -> NumericsError:
+    weights = not_finite(scorer.model.named_parameters())
+    return NumericsError(
+        f"a log-probability is not finite for {pair.id}"
+        + (f"; nor are the weights of {name_list(weights)}" if weights else ""),
+        remedy="The checkpoints before are whole. Lower train.learning_rate, or use engine.dtype = float32.",
+    )
 
 
 def rewards(objective: Objective, ratios: LogRatios) -> dict[str, Any]:
@@ -104,6 +123,7 @@ def heldout(
     pack_tokens: int,
     untrained: bool = False,
     advance: Callable[[int], None] = lambda _responses: None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any] | None:
     """`rewards` of pairs kept out of training, with their `losses`; None without pairs. An untrained policy is the
     reference: no pass."""
@@ -113,7 +133,9 @@ def heldout(
     if untrained and reference_R is not None:
         policy_R = reference_R
     else:
-        policy_R = score(scorer, pairs, objective=objective, pack_tokens=pack_tokens, advance=advance)
+        policy_R = score(
+            scorer, pairs, objective=objective, pack_tokens=pack_tokens, advance=advance, processes=processes
+        )
     ratios = log_ratios(policy_R, reference_R, pairs)
     return rewards(objective, ratios) | {"losses": objective.loss(ratios).double().tolist()}
 
@@ -126,6 +148,7 @@ def evidence(
     reference: Reference | None,
     pack_tokens: int,
     advance: Callable[[int], None] = lambda _responses: None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """What pairs kept out of training say of the policy as it is, for a choice between several: plain numbers.
 
@@ -136,7 +159,7 @@ def evidence(
     pass of its own. Tokens are weighed equally here, whatever the objective does. Raises NumericsError, naming the
     pair, for a log-probability that is not finite.
     """
-    rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance)
+    rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance, processes=processes)
     reference_logps = None if reference is None else reference.of_pairs(pairs)
     reference_R = None if reference_logps is None else weighted_sums(reference_logps, pairs, objective)
     ratios = log_ratios(weighted_sums(rows, pairs, objective), reference_R, pairs)

@@ -20,16 +20,18 @@ Dims: P pairs of the batch, R = 2P responses (chosen 2p, rejected 2p + 1), N res
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from trimtab.engine import head
-from trimtab.engine.batch_result import BatchResult, any_of_equal
+from trimtab.engine.batch_result import BatchResult, any_of_equal, first_of_equal
 from trimtab.engine.finite import name_list
 from trimtab.engine.packing import Group, Pack, Span, Unit, lay_out
 from trimtab.engine.response_sums import rows_and_owners, sum_by_response
 from trimtab.engine.scoring import Scorer
+from trimtab.engine.share import Share
 from trimtab.engine.states import PromptStates, States
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
@@ -52,7 +54,7 @@ def accumulate(
     pack_tokens: int,
     screen_R: Tensor | None = None,
     stale_sums_R: Tensor | None = None,
-    normaliser: int | None = None,
+    share: Share | None = None,
     on_pack: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Adds the gradient of the batch's mean loss to `.grad` of every trainable parameter.
@@ -60,19 +62,20 @@ def accumulate(
     `reference_logps_R`: the reference's sums [2P] in nats, weighted with `objective.token_weights` as the policy's are
     (`weighted_sums` does it); None only for objectives that need none. `screen_R`: True [2P] for responses to look at
     without gradient first; None for none. Whatever it says, the gradient is the same to rounding. `stale_sums_R`: for
-    responses that are not to be computed, their last known (weighted) sums; NaN for all others. `normaliser`: what the
-    sum of losses is divided by, if not P: the pairs of all processes together. `on_pack` is called after each pack, for
-    signals and progress.
+    responses that are not to be computed, their last known (weighted) sums; NaN for all others. `share`: the pairs are
+    one process's part of this batch; the sum of losses is then divided by the batch's pairs, and a batch-coupled
+    objective reads the log-ratios of all. `on_pack` is called after each pack, for signals and progress.
     Parameters that got no gradient have zeros afterwards, never None, so that an optimizer step is the same
     whatever was skipped. Raises NumericsError naming the pairs whose numbers are not finite; the gradient is then of
     no use. Raises ConfigError where two passes are asked for under adapter dropout, or screening of a batch-coupled
     objective.
     """
-    assert pairs, "an optimizer batch has at least one pair"
-    batch = _Batch(scorer, pairs, objective, reference_logps_R, normaliser or len(pairs), pack_tokens, on_pack)
+    assert pairs or share is not None, "an optimizer batch has at least one pair"
+    batch = _Batch(scorer, pairs, objective, reference_logps_R, share, pack_tokens, on_pack)
     batch.refuse_not_finite(batch.reference_R, range(2 * len(pairs)), "the reference's log-probability", _REFERENCE)
     groups = [Group.of_pair(pair, index) for index, pair in enumerate(pairs)]
-    scorer.prepare(groups)
+    if groups:
+        scorer.prepare(groups)
     if objective.batch_coupled:
         assert screen_R is stale_sums_R is None, "every pair of a batch-coupled objective depends on all others"
         batch.accumulate_together(groups)
@@ -116,21 +119,21 @@ class _Batch:
         pairs: Sequence[TokenPair],
         objective: Objective,
         reference_logps_R: Tensor | None,
-        normaliser: int,
+        share: Share | None,
         pack_tokens: int,
         on_pack: Callable[[], None],
     ) -> None:
         n = 2 * len(pairs)
         self.scorer, self.pairs, self.objective = scorer, pairs, objective
-        self.normaliser, self.pack_tokens, self.on_pack = normaliser, pack_tokens, on_pack
+        self.share, self.pack_tokens, self.on_pack = share, pack_tokens, on_pack
+        self.normaliser = len(pairs) if share is None else sum(map(len, share.positions))
         assert reference_logps_R is not None or not objective.needs_reference, f"{objective.name} needs a reference"
         self.reference_R = torch.zeros(n) if reference_logps_R is None else reference_logps_R.detach().float().cpu()
         assert self.reference_R.shape == (n,), f"reference_logps_R is [{n}], got {tuple(self.reference_R.shape)}"
         self.weights = _weights(pairs, objective)
-        responses = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-        first = {response: key for key, response in reversed(list(enumerate(responses)))}
-        self.first_R = torch.tensor([first[response] for response in responses])
-        self.lengths_R = torch.tensor([len(ids) for _, ids in responses])
+        self.first_R = first_of_equal(pairs)
+        lengths = [len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+        self.lengths_R = torch.tensor(lengths, dtype=torch.long)
         self.logps_R, self.weighted_R = torch.full((n,), torch.nan), torch.full((n,), torch.nan)
         self.loss_P, self.coefficients_R = torch.full((n // 2,), torch.nan), torch.zeros(n)
         self.backward_R, self.screened_R, self.promoted_R, self.stale_R = torch.zeros(4, n, dtype=torch.bool)
@@ -188,10 +191,11 @@ class _Batch:
     def accumulate_together(self, groups: Sequence[Group]) -> None:
         """Objectives that need all log-probabilities of the batch before any coefficient."""
         packs = self._packs(groups)
-        if len(packs) == 1:
+        if len(packs) == 1:  # with other processes too: each asks for the others' numbers once, whatever way it goes
             self._live(packs[0], [], together=True)
             return
-        self._refuse_dropout(f"{self.objective.name} needs the whole batch before its gradient")
+        if packs:
+            self._refuse_dropout(f"{self.objective.name} needs the whole batch before its gradient")
         for pack in packs:
             self._screen(pack)
         self._solve(range(len(self.lengths_R)))
@@ -215,7 +219,7 @@ class _Batch:
         )
 
     def _packs(self, groups: Sequence[Group]) -> tuple[Pack, ...]:
-        return self.scorer.packs(groups, pack_tokens=self.pack_tokens)
+        return self.scorer.packs(groups, pack_tokens=self.pack_tokens) if groups else ()
 
     def _pairs_to_solve(self) -> list[int]:
         return self.loss_P.isnan().nonzero()[:, 0].tolist()
@@ -231,7 +235,9 @@ class _Batch:
             for companion_pack in self._packs(companions):
                 self._screen(companion_pack, behind=pack, prompt_states=states.prompt_states)
             own = {group.pair for group in pack.groups}
-            self._solve([2 * group.pair + side for group in companions if group.pair not in own for side in (0, 1)])
+            if companions:
+                beside = [group.pair for group in companions if group.pair not in own]
+                self._solve([2 * pair + side for pair in beside for side in (0, 1)])
             roots = [self._root(pack, states, is_solved=False, together=together)]
             if states.prompt_states is not None and (promoted_groups := self._promotions(pack, companions)):
                 promoted_pack = lay_out(promoted_groups, behind=pack)
@@ -302,19 +308,30 @@ class _Batch:
         self.refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
 
     def _solve(self, keys: Sequence[int]) -> None:
-        """Losses and coefficients of the pairs with these keys (chosen, rejected, chosen, …)."""
-        if not keys:
+        """Losses and coefficients of the pairs with these keys (chosen, rejected, chosen, …): all, if batch-coupled."""
+        together = self.objective.batch_coupled and self.share is not None
+        if not keys and not together:
             return
-        at = torch.tensor(keys)
-        leaf_R = self.weighted_R[at].requires_grad_()
-        with torch.enable_grad():
-            loss_P = self.objective.loss(self._log_ratios(leaf_R, at))
-            assert loss_P.shape == (len(at) // 2,), "an objective gives one loss a pair and does not average"
-            self.loss_P[at[0::2] // 2] = loss_P.detach()
-            if loss_P.requires_grad:
-                (self.coefficients_R[at],) = torch.autograd.grad(loss_P.sum() / self.normaliser, leaf_R)
+        at = torch.tensor(keys, dtype=torch.long)
+        ratios = self._log_ratios(self.weighted_R[at], at)
+        loss_P, slopes_R = self._slopes(self.share.whole(ratios) if together and self.share else ratios)
+        if together and self.share:
+            own = list(self.share.own)
+            loss_P, slopes_R = loss_P[own], slopes_R.view(-1, 2)[own].flatten()
+        self.loss_P[at[0::2] // 2], self.coefficients_R[at] = loss_P, slopes_R
         self.refuse_not_finite(self.loss_P.repeat_interleave(2), keys, "loss")
         self.refuse_not_finite(self.coefficients_R, keys, "gradient of the loss")
+
+    def _slopes(self, ratios: LogRatios) -> tuple[Tensor, Tensor]:
+        """Losses [P] and d(mean loss)/d(logps) [2P] of these pairs."""
+        leaf_R = torch.stack([ratios.policy_chosen, ratios.policy_rejected], 1).flatten().requires_grad_()
+        with torch.enable_grad():
+            loss_P = self.objective.loss(replace(ratios, policy_chosen=leaf_R[0::2], policy_rejected=leaf_R[1::2]))
+            assert loss_P.shape == ratios.chosen.shape, "an objective gives one loss a pair and does not average"
+            if not loss_P.requires_grad:
+                return loss_P.detach(), torch.zeros_like(leaf_R.detach())
+            (slopes_R,) = torch.autograd.grad(loss_P.sum() / self.normaliser, leaf_R)
+        return loss_P.detach(), slopes_R
 
     def _row_coefficients(self, unit: Unit) -> Tensor:
         """d(loss)/d(logp) of every row of a unit: of each response that it belongs to, the response's coefficient times
@@ -355,7 +372,7 @@ class _Batch:
 
     def refuse_not_finite(self, values_R: Tensor, keys: Sequence[int], subject: str, remedy: str = _OBJECTIVE) -> None:
         """Raises NumericsError naming the pairs of these keys whose values are not finite."""
-        finite = values_R[torch.as_tensor(keys)].isfinite()
+        finite = values_R[torch.as_tensor(keys, dtype=torch.long)].isfinite()
         if not finite.all():
             bad = [self.pairs[key // 2].id for key, good in zip(keys, finite.tolist(), strict=True) if not good]
             raise NumericsError(

@@ -24,8 +24,9 @@ from trimtab.errors import ModelError
 from trimtab.records import digest
 from trimtab.tokenizer_files import load_tokenizer, save_tokenizer
 
-Precision = Literal["float32", "mixed", "bfloat16"]
-"""Of weights and products; mixed: fp32 weights, products of bfloat16 numbers (`engine.mixed`)."""
+Precision = Literal["float32", "mixed", "bfloat16", "float16"]
+"""Of weights and products; mixed: fp32 weights, products of bfloat16 numbers (`engine.mixed`); float16: fp32 weights,
+products of float16 numbers (`engine.half`)."""
 DtypeName = Literal["auto"] | Precision
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 LEAST_PARAMETERS = 10_000_000  # below, products are too small for the units to show
@@ -58,9 +59,9 @@ def pick_device(device: DeviceName = "auto") -> torch.device:
 
 def pick_dtype(dtype: DtypeName, device: torch.device) -> torch.dtype:
     """Of the weights. `auto`, where nobody measures (a run does, `runtime.precision`), is bfloat16 on CUDA hardware
-    with bfloat16 units, float32 on CPU and MPS; `mixed` is a way to multiply fp32 weights."""
+    with bfloat16 units, float32 on CPU and MPS; `mixed` and `float16` are ways to multiply fp32 weights."""
     match dtype:
-        case "float32" | "mixed":
+        case "float32" | "mixed" | "float16":
             return torch.float32
         case "bfloat16":
             return torch.bfloat16

@@ -55,13 +55,14 @@ def of_gradient(
     objective: Objective,
     step: int,
     pack_tokens: int,
+    tensors: Sequence[str],
 ) -> NumericsError:
-    """What to say of a batch whose gradient has no finite norm; the gradients are of no use afterwards.
+    """What to say of a batch whose gradient has no finite norm, and is not finite in `tensors`; the gradients are of no
+    use afterwards.
 
     Names the pairs whose own gradient is not finite. Where there is none, the sum overflowed, or the fault did not come
     again (faulty memory, a kernel that is not deterministic): then the whole batch is named, and that is said.
     """
-    tensors = not_finite((name, p.grad) for name, p in scorer.model.named_parameters() if p.grad is not None)
     place = f" (in {name_list(tensors)})" if tensors else " (its numbers are, their norm is not)"
     bad = [
         pair.id

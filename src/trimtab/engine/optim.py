@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.engine import quantized
+from trimtab.engine.finite import not_finite
 from trimtab.engine.order import started_steps
+from trimtab.engine.processes import ALONE, Processes, Shard
+
+if TYPE_CHECKING:
+    from trimtab.engine.sharding import Slices
 
 Kind = Literal["adamw", "adamw_8bit"]
+_Inner = Literal["adamw", "adamw_8bit", "adamw_sharded"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -75,16 +81,24 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         kind: Kind = "adamw",
+        processes: Processes = ALONE,
+        shard: Shard = "none",
     ) -> None:
         decay_names = decays(model)
+        self._processes = processes
+        self._slices: Slices | None = None
+        if shard == "gradients" and not processes.alone:
+            from trimtab.engine.sharding import Slices  # torch's engines for several processes take a second to load
+
+            self._slices = Slices(model, processes)
         self.parameters: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in model.named_parameters() if name in decay_names
         }
         assert self.parameters, "nothing to train"
-        self.masters: dict[str, Tensor] = {
-            name: p.detach().float() for name, p in self.parameters.items() if p.dtype != torch.float32
-        }
-        self._stepped: dict[str, Tensor] = {**self.parameters, **self.masters}
+        # what is updated: the parameters themselves, or this process's slices of them
+        self._kept: Mapping[str, Tensor] = self._slices.own if self._slices else self.parameters
+        self.masters: dict[str, Tensor] = {name: p.detach().float() for name, p in self._kept.items() if p.itemsize < 4}
+        self._stepped: dict[str, Tensor] = {**self._kept, **self.masters}
         self._inner = [
             (
                 names,
@@ -95,7 +109,7 @@ class AdamW:
                     ],
                     betas=betas,
                     eps=eps,
-                    kind=kind,
+                    kind="adamw_sharded" if shard == "optimizer" and not processes.alone else kind,
                 ),
             )
             for names in self._bundles()
@@ -110,20 +124,35 @@ class AdamW:
             else:
                 parameter.grad.zero_()
 
+    def sum_gradients(self) -> None:
+        """Each process's gradients become the sum of all processes', or its slices of that."""
+        if self._slices is not None:
+            self._slices.reduce()
+        else:
+            self._processes.sum_into([p.grad for p in self.parameters.values() if p.grad is not None])
+
     def clip(self, max_norm: float) -> float:
         """Scale the gradients to a global 2-norm of at most `max_norm`; return the norm before.
 
         A norm that is not finite is returned as it is and nothing is scaled.
         """
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        gradients = [tensor.grad for tensor in self._kept.values() if tensor.grad is not None]
         if self.masters:  # a norm in fp32 of what is not; get_total_norm would want copies
             norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
             norm = torch.linalg.vector_norm(torch.stack(norms))
         else:
             norm = torch.nn.utils.get_total_norm(gradients)
+        if self._slices is not None:
+            norm = self._slices.norm(norm)
         if torch.isfinite(norm):
-            torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), max_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(list(self._kept.values()), max_norm, norm)
         return float(norm)
+
+    def not_finite_gradients(self) -> list[str]:
+        """Names of the parameters whose gradients, in whichever process, are not finite."""
+        own = not_finite((name, t.grad) for name, t in self._kept.items() if t.grad is not None)
+        anywhere = frozenset().union(*self._processes.gather(own))
+        return [name for name in self.parameters if name in anywhere]
 
     def step(self, *, learning_rate: float) -> None:
         """One update with the gradients as they are."""
@@ -137,14 +166,30 @@ class AdamW:
             with torch.no_grad():
                 for name in names:
                     if name in self.masters:
-                        self.parameters[name].copy_(self.masters[name])
+                        self._kept[name].copy_(self.masters[name])
                         self.masters[name].grad = None
+        if self._slices is not None:
+            self._gather(self._slices)
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """The parameters become these. fp32 copies come with `load_state`."""
+        with torch.no_grad():
+            for name, tensor in self._kept.items():
+                tensor.copy_(self._slices.part(weights[name]) if self._slices else weights[name])
+        if self._slices is not None:
+            self._gather(self._slices)
+
+    def _gather(self, slices: Slices) -> None:
+        slices.gather()
+        for tensor in self._kept.values():
+            tensor.grad = None
+        torch.autograd.graph.increment_version(list(self.parameters.values()))  # gathering writes past autograd too
 
     def _widen(self, names: Sequence[str]) -> None:
         """The gradients of those that are stepped in fp32 copies."""
         for name in names:
             if name in self.masters:
-                gradient = self.parameters[name].grad
+                gradient = self._kept[name].grad
                 assert gradient is not None, "zero_gradients() comes before backward"
                 self.masters[name].grad = gradient.float()
 
@@ -162,35 +207,72 @@ class AdamW:
             yield bundle
 
     def state(self) -> dict[str, Tensor]:
-        """Moments, step counts and fp32 copies by `<parameter name>.<which>`; a parameter not stepped yet has none."""
-        tensors = {f"{name}.master": master for name, master in self.masters.items()}
-        for names, inner in self._inner:
-            for name in names:
-                state = inner.state.get(self._stepped[name], {})
-                # the tables of the 8-bit numbers are one tensor for all parameters; what is saved has its own
-                values = {part: value.clone() if part.startswith("qmap") else value for part, value in state.items()}
-                tensors |= {f"{name}.{part}": torch.as_tensor(value) for part, value in values.items()}
+        """Moments, step counts and fp32 copies by `<parameter name>.<which>`; a parameter not stepped yet has none.
+
+        Of the whole model, however many processes keep it; all must ask, and the first alone is told.
+        """
+        tensors: dict[str, Tensor] = {}
+        for name in self.parameters:
+            parts = self._processes.gather_to_first(self._state_of(name)) if self._is_shared else [self._state_of(name)]
+            state = parts[0] if len(parts) == 1 else _union(parts)
+            tensors |= {f"{name}.{part}": value for part, value in state.items()}
         return tensors
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether this process has a part of the state only."""
+        return self._slices is not None or any(_own(inner) is not inner for _, inner in self._inner)
+
+    def _state_of(self, name: str) -> dict[str, Tensor]:
+        """What this process has of one parameter's state."""
+        target = self._stepped[name]
+        inner = next(_own(inner) for names, inner in self._inner if name in names)
+        master = {"master": self.masters[name]} if name in self.masters and self._owns(inner, target) else {}
+        # the tables of the 8-bit numbers are one tensor for all parameters; what is saved has its own
+        values = {k: v.clone() if k.startswith("qmap") else v for k, v in inner.state.get(target, {}).items()}
+        return master | {part: torch.as_tensor(value) for part, value in values.items()}
+
+    def _owns(self, inner: torch.optim.Optimizer, target: Tensor) -> bool:
+        return any(target is parameter for group in inner.param_groups for parameter in group["params"])
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave. Raises KeyError when a master copy is missing."""
         with torch.no_grad():
             for name, master in self.masters.items():
-                master.copy_(tensors[f"{name}.master"])
+                master.copy_(self._part(tensors[f"{name}.master"]))
         moments: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, part = key.rpartition(".")
             if part != "master":
-                moments.setdefault(name, {})[part] = value
-        for names, inner in self._inner:
+                moments.setdefault(name, {})[part] = self._part(value)
+        for names, whole in self._inner:
+            inner = _own(whole)
             inner.state.clear()
             for name in names:
-                if name in moments:
-                    inner.state[self._stepped[name]] = _placed(moments[name], self._stepped[name].device)
+                target = self._stepped[name]
+                if name in moments and self._owns(inner, target):
+                    inner.state[target] = _placed(moments[name], target.device)
+
+    def _part(self, whole: Tensor) -> Tensor:
+        """What this process keeps of a tensor of the state."""
+        return whole if self._slices is None or whole.ndim == 0 else self._slices.part(whole)
+
+
+def _own(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """That part of an optimizer which lies in this process: of `ZeroRedundancyOptimizer` its `optim`."""
+    part: torch.optim.Optimizer = getattr(optimizer, "optim", optimizer)
+    return part
+
+
+def _union(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What several processes have of one parameter's state: slices one behind the other, and whole what one has."""
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    tensors = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: of[0] if len(of) == 1 or of[0].ndim == 0 else torch.cat(of) for name, of in tensors.items()}
 
 
 def _inner(
-    groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float, kind: Kind
+    groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float, kind: _Inner
 ) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if kind == "adamw_8bit":
@@ -198,6 +280,10 @@ def _inner(
         return inner
     # fused: one pass over the state, no temporaries; torch has it for these three devices
     use_fused = groups[0]["params"][0].device.type in {"cpu", "cuda", "mps"}
+    if kind == "adamw_sharded":
+        from trimtab.engine.sharding import sharded_optimizer
+
+        return sharded_optimizer(groups, betas=betas, eps=eps, fused=use_fused)
     return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=use_fused)
 
 

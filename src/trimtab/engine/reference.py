@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,6 +97,10 @@ class Reference:
                 remedy="run `trimtab reference` again; it computes what is missing",
             )
         return row
+
+    def without(self, digests: Container[bytes]) -> Reference:
+        """The rows that these do not name."""
+        return replace(self, rows={name: row for name, row in self.rows.items() if name not in digests})
 
     def of_pairs(self, pairs: Iterable[TokenPair]) -> list[Tensor]:
         """Per-token log-probabilities of the responses, chosen of pair p at 2p and rejected at 2p + 1."""

@@ -34,6 +34,7 @@ from trimtab.engine.attention import (
     why_no_gradient,
 )
 from trimtab.engine.fused import Fusion
+from trimtab.engine.half import half_linears
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
 from trimtab.engine.mixed import exact_weights, mixed_linears
@@ -52,7 +53,7 @@ logger = logging.getLogger("trimtab")
 class Scorer:
     """Scores packs with one model. `reason` says in one line why the packed path is not used; empty while it is.
 
-    `mixed`: products of an fp32 model in bfloat16 (`engine.mixed`).
+    `mixed`: products of an fp32 model in bfloat16 (`engine.mixed`); `half`: in float16 (`engine.half`).
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Scorer:
         packed: Literal["auto", "on", "off"] = "auto",
         checkpointing: recompute.Mode = "off",
         mixed: bool = False,
+        half: bool = False,
     ) -> None:
-        self.model, self.mixed = model, mixed
+        self.model, self.mixed, self.half = model, mixed, half
         self.reason = "turned off by configuration" if packed == "off" else ""
         self.head: Head | OwnLogits | ScoreHead = OwnLogits()
         self.shares_prompts = False
@@ -141,6 +143,8 @@ class Scorer:
             yield
 
     def _linears(self) -> AbstractContextManager[None]:
+        if self.half:
+            return half_linears(self._exact)
         return mixed_linears(self._exact) if self.mixed else faster_linears()
 
     def states(self, pack: Pack, *, keep: bool = False) -> States:
@@ -275,12 +279,12 @@ class Scorer:
         """Settles layout, head and attention. Whether a way is right shows in fp32; what mixed products add to it is
         measured after that."""
         self.model.eval()
-        mixed, self.mixed = self.mixed, False
+        narrow, self.mixed, self.half = (self.mixed, self.half), False, False
         try:
             truth_N = self._one_at_a_time(pack)
             self._settle(pack, truth_N)
         finally:
-            self.mixed = mixed
+            self.mixed, self.half = narrow
         if self.dtype == torch.bfloat16:
             truth_N = in_fp32(self._base, lambda: self._one_at_a_time(pack), otherwise=truth_N)
         with self.attention():

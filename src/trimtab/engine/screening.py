@@ -126,6 +126,19 @@ class Forecast:
         passes = 1 + self._costs.step * (1 - none_promoted)
         return screen_R if saving > self._costs.a_pass * passes else None
 
+    def costs(self, indices: Sequence[int], pairs: Sequence[TokenPair], screen_R: Tensor | None) -> list[float]:
+        """What each pair is expected to take on these ways, in forward passes of one token, its prompt for itself."""
+        ways = torch.zeros(2 * len(pairs), dtype=torch.bool) if screen_R is None else screen_R
+        return [
+            self._costs.expected_cost(
+                tuple(way),
+                len(pair.prompt_ids),
+                [len(pair.chosen_ids), len(pair.rejected_ids)],
+                [self._rate(2 * index + side) for side in _SIDES],
+            )
+            for index, pair, way in zip(indices, pairs, ways.view(-1, 2).tolist(), strict=True)
+        ]
+
     def _rate(self, key: int) -> float:
         return self._rates[key % 2, self._last[key]]
 

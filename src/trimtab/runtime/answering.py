@@ -19,14 +19,15 @@ from trimtab.data.chat import ChatTemplate
 from trimtab.data.loading import generation_end_ids
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
+from trimtab.engine.processes import Interruption, Processes, deal
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
 from trimtab.records import Message, digest
 from trimtab.runtime.answer_forecast import AnswerForecast
 from trimtab.runtime.model_loading import chat_template
 from trimtab.runtime.run_setup import RunSetup
-from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
-from trimtab.runtime.transcript import Transcript, TurnAnswer, open_transcript
+from trimtab.runtime.signals import Stop, stop_on_signal
+from trimtab.runtime.transcript import Transcript, TurnAnswer, logs_of, open_transcript
 from trimtab.sampling import Sampled, lay_for_decoding, sample
 from trimtab.sampling.remote import remote_turn
 
@@ -59,6 +60,7 @@ def answer_turns(
     A conversation whose turn got no answer ends there, so its list is shorter: nothing is made up. The reporter says
     which. Raises StopError once a signal has come, and what loading, decoding and asking raise.
     """
+    processes = setup.processes
     contexts = contexts or {}
     key = _key(
         folder,
@@ -70,29 +72,53 @@ def answer_turns(
         contexts=contexts,
     )
     cache_file = store.home() / "answers" / f"{key}.json"
-    if cache_file.is_file():
+    if processes.first(cache_file.is_file):
         reporter.say(f"{description}: {len(conversations)} answers from the cache")
         return [[TurnAnswer(**answer) for answer in turns] for turns in store.read_json(cache_file)]
-    log = cache_file.with_suffix(".jsonl")
+    own = _share(conversations, processes, asks=endpoint is not None)
+    name = f".{processes.rank}" if processes.rank else ""  # of a log that no other process writes
     with open_transcript(
-        log, conversations, contexts=contexts, reporter=reporter, description=description
+        cache_file,
+        conversations,
+        own,
+        contexts=contexts,
+        reporter=reporter,
+        description=description,
+        name=name,
     ) as transcript:
-        with stop_on_signal() as stop:
-            if endpoint is None:
-                assert folder is not None, "a model that decodes here has a folder"
-                model = _LocalModel.load(folder, setup, decoding, temperatures)
-                _decode(transcript, model, reporter=reporter, stop=stop)
-            else:
-                _ask(transcript, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
-                for note in endpoint.notes:
-                    reporter.say(f"{description}: {note}")
+        with stop_on_signal(processes) as stop:
+
+            def work() -> tuple[dict[int, list[TurnAnswer]], dict[int, str], int | None]:
+                if endpoint is not None:
+                    _ask(transcript, endpoint, temperatures=temperatures, decoding=decoding, stop=stop)
+                elif own:
+                    assert folder is not None, "a model that decodes here has a folder"
+                    model = _LocalModel.load(folder, setup, decoding, temperatures)
+                    _decode(transcript, model, reporter=reporter, stop=stop)
+                return {number: transcript.answers[number] for number in own}, transcript.missing, stop.signal
+
+            for answers, missing, signal in processes.together(work):
+                transcript.take(answers, missing)
+                stop.agree([signal])
+            for note in () if endpoint is None else endpoint.notes:
+                reporter.say(f"{description}: {note}")
         if stop:
             raise stop.error(f"{description}: {transcript.n_answers} of {transcript.n_turns} answers are kept")
     transcript.report_missing(reporter, description)
-    if transcript.n_answers == transcript.n_turns:
+    if processes.is_first and transcript.n_answers == transcript.n_turns:
         store.write_json(cache_file, [[asdict(answer) for answer in turns] for turns in transcript.answers])
-        store.remove(log)
+        for log in logs_of(cache_file):
+            store.remove(log)
     return transcript.answers
+
+
+def _share(conversations: Sequence[tuple[str, ...]], processes: Processes, *, asks: bool) -> frozenset[int]:
+    """Which conversations this process answers: what it has to read is what is known of their length. The first asks
+    a server alone."""
+    if asks:
+        return frozenset(range(len(conversations)) if processes.is_first else ())
+    shares = deal([sum(map(len, turns)) + 1 for turns in conversations], processes.size)
+    return frozenset(shares[processes.rank])
 
 
 def _key(
@@ -165,7 +191,7 @@ def _decode(transcript: Transcript, model: _LocalModel, *, reporter: Reporter, s
             transcript.show(**{"tokens/s": round(forecast.tokens_per_second), "seconds_left": left})
         stop.check()
 
-    with faster_products(model.model), suppress(Interrupted):
+    with faster_products(model.model), suppress(Interruption):
         for turn in range(transcript.longest):
             prompts = model.prompts(transcript, turn)
             while prompts:

@@ -211,7 +211,8 @@ class Folder:
                 )
 
     def _notes(self) -> list[_Note]:
-        return [_Note.read(path) for path in sorted((self.root / ".stages").glob("*.json"))]
+        paths = sorted((self.root / ".stages").glob("[!.]*.json"))  # a process may be at work on a hidden one
+        return [_Note.read(path) for path in paths]
 
     def _note_path(self, stage: str) -> Path:
         return self.root / ".stages" / f"{stage}.json"

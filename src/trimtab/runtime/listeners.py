@@ -21,7 +21,9 @@ def tell_step(training: TrainingState, row: Mapping[str, float | int]) -> None:
 def end_on_time(training: TrainingState) -> None:
     """End a run whose steps have taken `train.max_minutes`: the step that is done is its last."""
     minutes = training.setup.config.train.max_minutes
-    if minutes is not None and training.seconds >= 60 * minutes and training.step < training.milestones.last:
+    if minutes is None or training.step >= training.milestones.last:
+        return
+    if training.setup.processes.first(lambda: training.seconds >= 60 * minutes):  # by one clock
         training.milestones = training.milestones.end_at(training.step, by="train.max_minutes")
 
 
@@ -43,15 +45,25 @@ def tell_milestone(training: TrainingState, evidence: Mapping[str, Any]) -> None
 
 
 def _tell(training: TrainingState, call: Callable[[Callback], bool | None]) -> None:
+    if training.has_listeners:
+        end = training.setup.processes.first(lambda: _answer(training, call))
+        if end is not None:
+            training.milestones = training.milestones.end_at(training.step, by=end)
+
+
+def _answer(training: TrainingState, call: Callable[[Callback], bool | None]) -> str | None:
+    """Who wants the run to end here, if anyone does."""
+    end = None
     for callback in training.callbacks:
         try:
             is_enough = call(callback)
         except Exception:  # the step is done and sound, and nothing of it is lost
-            if training.checkpoint_step != training.step:
+            if training.checkpoint_step != training.step and training.setup.processes.alone:
                 training.save()
             raise
         if is_enough is True and training.step < training.milestones.last:
-            training.milestones = training.milestones.end_at(training.step, by=type(callback).__qualname__)
+            end = end or type(callback).__qualname__
+    return end
 
 
 @contextmanager

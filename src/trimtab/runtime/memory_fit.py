@@ -11,8 +11,8 @@ from trimtab.runtime.run_setup import RunSetup
 
 
 def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
-    """Tokens a pack and checkpointing."""
-    engine = setup.config.engine
+    """Tokens a pack and checkpointing. Processes on one host share its memory, but for that of GPUs."""
+    engine, sharers = setup.config.engine, 1 if setup.device.type == "cuda" else setup.processes.local_size
     mode = engine.checkpointing
     if mode == "auto" and not setup.memory_shape.layers_rerun:
         mode = "off"
@@ -26,6 +26,7 @@ def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
         longest_group=max(pair.n_tokens for pair in pairs),
         pack_tokens=engine.pack_tokens,
         checkpointing=None if mode == "auto" else mode,
+        free=memory.free_bytes(setup.device) // sharers,
     )
 
 

@@ -91,8 +91,14 @@ def checked_scorer(
 ) -> Scorer:
     """A scorer that has checked itself on the first of `pairs` and goes about memory as `checkpointing` says; in the
     run's own precision if none is given."""
-    mixed = (precision or setup.precision) == "mixed"
-    scorer = Scorer(model, packed=setup.config.engine.packed, checkpointing=checkpointing, mixed=mixed)
+    precision = precision or setup.precision
+    scorer = Scorer(
+        model,
+        packed=setup.config.engine.packed,
+        checkpointing=checkpointing,
+        mixed=precision == "mixed",
+        half=precision == "float16",
+    )
     scorer.prepare([Group.of_pair(pair, 0) for pair in pairs[:3]])
     if (module := score_head.module_of(model)) is not None:
         scorer.read_scores(module)

@@ -22,6 +22,10 @@ def notices(
         *objective.notices(),
         f"{path}, up to {pack_tokens:,} tokens each, {setup.precision} on {machine}, {attention}",
     ]
+    if not setup.processes.alone:
+        lines.append(
+            f"{setup.processes.size} processes, engine.shard {engine.shard}: the pairs of a batch are dealt out"
+        )
     if noise is not None and noise.precision != "float32":
         lines.append(noise.sentence)
     if identity.is_adapter(setup.source_folder):

@@ -7,7 +7,7 @@ the model's folder or the network is worked out when it is first asked for, so t
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab import store, windtunnel
 from trimtab.config import Config
 from trimtab.engine import gguf_file, identity
+from trimtab.engine.processes import ALONE, Processes
 from trimtab.errors import ConfigError
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.official import Name
@@ -49,6 +50,8 @@ class RunSetup:
     """Under which answers and verdicts are filed; None when nothing is asked."""
     official_benchmark: Name | None
     """The benchmark, where it is one that is known by name."""
+    processes: Processes = ALONE
+    """Those that make this run together."""
 
     def each_seed(self) -> list[RunSetup]:
         """The runs that a configuration with several seeds stands for, each in a folder of its own below `out`."""
@@ -56,9 +59,17 @@ class RunSetup:
         if config.seeds == 1:
             return [self]
         return [
-            set_up(config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"}))
+            set_up(
+                config.model_copy(update={"seed": seed, "seeds": 1, "out": f"{config.out}/seed-{seed}"}),
+                processes=self.processes,
+            )
             for seed in range(config.seed, config.seed + config.seeds)
         ]
+
+    @property
+    def apart(self) -> RunSetup:
+        """The same run for work that one of several processes does alone."""
+        return self if self.processes.alone else replace(self, processes=self.processes.apart)
 
     # --- the model ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +181,7 @@ class RunSetup:
     @property
     def precision(self) -> Precision:
         """As configured, or as it was settled for this run; until then the likeliest."""
-        from trimtab.engine import mixed, models
+        from trimtab.engine import half, mixed, models
 
         configured, has_units = self.config.engine.dtype, mixed.has_units(self.device.type)
         if configured != "auto":
@@ -186,6 +197,11 @@ class RunSetup:
                 f"engine.dtype is mixed, but this {self.device.type} has no units that multiply bfloat16 numbers",
                 remedy="Use engine.dtype float32, or auto in a new run, which takes what this machine has.",
             )
+        if precision == "float16" and not half.has_units(self.device.type):
+            raise ConfigError(
+                f"engine.dtype is float16, but this {self.device.type} has no units that multiply float16 numbers",
+                remedy="Use engine.dtype auto, which takes what this machine has.",
+            )
         return precision
 
     @property
@@ -198,14 +214,15 @@ class RunSetup:
 
     @cached_property
     def threads(self) -> int:
-        """CPU threads: as configured, else all that this process may run on."""
+        """CPU threads: as configured, else all that this process may run on, or its part where several share them."""
         import torch
 
         if self.config.engine.threads is not None:
             return self.config.engine.threads
         if "OMP_NUM_THREADS" in os.environ:
             return torch.get_num_threads()  # set by whoever shares this machine out
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, threads // self.processes.local_size)
 
     def use_threads(self) -> None:
         """This process computes with `threads` threads from here on."""
@@ -241,8 +258,8 @@ class RunSetup:
         return benchmark_prompts.texts_source(self.config)
 
 
-def set_up(config: Config) -> RunSetup:
-    """The run that a configuration describes. Nothing is loaded, fetched or written yet."""
+def set_up(config: Config, *, processes: Processes = ALONE) -> RunSetup:
+    """The run that a configuration describes, made by these processes. Nothing is loaded, fetched or written yet."""
     train, objective = config.train, config.objective.value()
     return RunSetup(
         config=config,
@@ -251,6 +268,7 @@ def set_up(config: Config) -> RunSetup:
         peak_learning_rate=train.learning_rate or _default_rate(config.adapter.kind, on_scores=objective.on_scores),
         benchmark_name=benchmark_prompts.file_name(config.benchmark),
         official_benchmark=benchmark_prompts.official_name(config.benchmark),
+        processes=processes,
     )
 
 

@@ -17,7 +17,7 @@ from trimtab.errors import ModelError
 from trimtab.runtime.training_state import TrainingState
 
 PROBES = 4  # pairs that a saved reward model is asked of
-_GAP: Mapping[Precision, float] = {"float32": 1e-3, "mixed": 0.1, "bfloat16": 0.25}
+_GAP: Mapping[Precision, float] = {"float32": 1e-3, "mixed": 0.1, "bfloat16": 0.25, "float16": 0.1}
 """What rounding, of packs and of merging, may change a reward gap by: nats, and share of one that is larger."""
 
 

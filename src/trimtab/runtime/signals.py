@@ -9,30 +9,38 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from trimtab.engine.processes import ALONE, Interruption, Processes
 from trimtab.errors import StopError
 
 
-class Interrupted(Exception):  # noqa: N818  # no error: it unwinds a step that will be done again
-    """Raised by `Stop.check` to leave a half-done step."""
-
-
 class Stop:
-    """Whether a signal has asked for an end."""
+    """Whether a signal has asked for an end. `signal`: the one that came to this process; `number`: the one by which
+    all processes end. To one alone they are the same; several agree on it (`agree`), so that all end at one place."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self.signal: int | None = None
+        self._agreed: int | None = None
+        self._alone = processes.alone
+
+    @property
+    def number(self) -> int | None:
+        return self.signal if self._alone else self._agreed
 
     def __bool__(self) -> bool:
         return self.number is not None
 
     def check(self) -> None:
-        """Raise `Interrupted` once a signal has come."""
-        if self:
-            raise Interrupted
+        """Raise `Interruption` once a signal has come to this process."""
+        if self.signal is not None:
+            raise Interruption(self.signal)
+
+    def agree(self, signals: Iterable[int | None]) -> None:
+        """All processes take the first of the signals that came to any of them, in order of rank."""
+        self._agreed = next((number for number in signals if number is not None), self._agreed)
 
     def error(self, message: str) -> StopError:
         """The error with which a stage ends after it has saved its work."""
@@ -42,17 +50,18 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Stop]:
+def stop_on_signal(processes: Processes = ALONE) -> Iterator[Stop]:
     """Within, SIGTERM and SIGINT only mark the `Stop`. Outside the main thread signals stay with whoever has them."""
-    stop = Stop()
+    stop = Stop(processes)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def note(number: int, _frame: FrameType | None) -> None:
-        stop.number = number
+        stop.signal = number
         signal.signal(number, signal.SIG_DFL)
-        if number == signal.SIGINT:  # a step may take minutes; and no buffer, which the signal may have found half full
+        # a step may take minutes; and no buffer, which the signal may have found half full
+        if number == signal.SIGINT and processes.is_first:
             os.write(2, b"stopping where nothing is lost; Ctrl-C once more ends at once\n")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -48,6 +48,7 @@ class TrainingState:
     seconds: float
     checkpoint_step: int
     callbacks: Sequence[Callback] = ()
+    has_listeners: bool = False  # callbacks, of the first process
 
     @property
     def objective(self) -> Objective:
@@ -74,7 +75,7 @@ class TrainingState:
         write(self.model, self.tokenizer, into)
 
     def save(self) -> None:
-        """Commit a checkpoint, and prune older ones."""
+        """Commit a checkpoint, and prune older ones: the first process does, all take part."""
         checkpoint.save(
             self.setup.folder.checkpoints,
             step=self.step,
@@ -88,6 +89,7 @@ class TrainingState:
                 "before": self.heldout_before,
             },
             keep=self.setup.config.train.keep_checkpoints,
+            writes=self.setup.processes.is_first,
         )
         self.checkpoint_step = self.step
 
@@ -95,5 +97,6 @@ class TrainingState:
         """After a step that failed on its numbers: what was trained before it."""
         if self.checkpoint_step == self.step or self.scorer.has_dropout:
             return  # dropout has drawn from its generator by then: such a checkpoint would go on elsewhere
-        if not finite.not_finite(self.optimizer.parameters.items()):
+        is_sound = not finite.not_finite(self.optimizer.parameters.items())
+        if all(self.setup.processes.gather(is_sound)):
             self.save()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,17 +25,21 @@ class TurnAnswer:
 
 
 class Transcript:
-    """The answers so far. Every answer goes to the log first, so memory never knows more than the disk."""
+    """The answers so far. Every answer goes to the log first, so memory never knows more than the disk.
+
+    `own`: the conversations that this process answers.
+    """
 
     def __init__(
         self,
         conversations: Sequence[tuple[str, ...]],
+        own: Collection[int],
         *,
         log: store.JsonLines,
         before: Sequence[Mapping[str, Any]],
         contexts: Mapping[int, tuple[Message, ...]],
     ) -> None:
-        self.conversations, self.log, self.contexts = conversations, log, contexts
+        self.conversations, self.own, self.log, self.contexts = conversations, own, log, contexts
         self.answers: list[list[TurnAnswer]] = [[] for _ in conversations]
         self.missing: dict[int, str] = {}  # conversation → why its next turn has no answer
         self.advance: Advance | None = None
@@ -57,12 +61,12 @@ class Transcript:
         return {
             number: self._prompt(number)
             for number, turns in enumerate(self.conversations)
-            if len(turns) > turn == len(self.answers[number]) and number not in self.missing
+            if len(turns) > turn == len(self.answers[number]) and number in self.own and number not in self.missing
         }
 
     def n_after(self, turn: int) -> int:
         """Turns behind this one, of conversations that go on."""
-        goes_on = (turns for number, turns in enumerate(self.conversations) if number not in self.missing)
+        goes_on = (self.conversations[number] for number in self.own if number not in self.missing)
         return sum(max(0, len(turns) - turn - 1) for turns in goes_on)
 
     def _prompt(self, number: int) -> tuple[Message, ...]:
@@ -84,6 +88,12 @@ class Transcript:
         if self.advance is not None:
             self.advance(0, **figures)
 
+    def take(self, answers: Mapping[int, list[TurnAnswer]], missing: Mapping[int, str]) -> None:
+        """What another process has of its conversations."""
+        self.missing |= missing
+        for number, turns in answers.items():
+            self.answers[number] = turns
+
     def leave_out(self, number: int, reason: str) -> None:
         """The conversation ends here: what comes next in it has no answer."""
         self.missing[number] = reason
@@ -99,20 +109,30 @@ class Transcript:
             )
 
 
+def logs_of(answers: Path) -> list[Path]:
+    """The logs of answers on their way to this file: one of each process that was at work on them."""
+    return sorted(answers.parent.glob(f"{answers.stem}*.jsonl"))
+
+
 @contextmanager
 def open_transcript(
-    log: Path,
+    answers: Path,
     conversations: Sequence[tuple[str, ...]],
+    own: Collection[int],
     *,
     contexts: Mapping[int, tuple[Message, ...]],
     reporter: Reporter,
     description: str,
+    name: str = "",
 ) -> Iterator[Transcript]:
-    """The transcript with what an earlier, stopped run has in the log. `contexts`: what comes before a conversation's
-    first turn, by its place; nothing where there is no entry."""
-    before = store.read_jsonl(log) if log.is_file() else []
-    with store.JsonLines(log, keep=lambda _row: True) as lines:
-        transcript = Transcript(conversations, log=lines, before=before, contexts=contexts)
-        total, n_answers = transcript.n_turns, transcript.n_answers
+    """The transcript with what an earlier, stopped run has in its logs, of however many processes. `answers`: where
+    they will be; `name`: of this process's log, where there are several; `contexts`: what comes before a conversation's
+    first turn, by its place, nothing where there is no entry."""
+    rows = [row for log in logs_of(answers) for row in store.read_jsonl(log)]
+    before = sorted(rows, key=lambda row: (row["conversation"], row["turn"]))
+    with store.JsonLines(answers.with_suffix(f"{name}.jsonl"), keep=lambda _row: True) as lines:
+        transcript = Transcript(conversations, own, log=lines, before=before, contexts=contexts)
+        total = sum(len(conversations[number]) for number in own)
+        n_answers = sum(len(transcript.answers[number]) for number in own)
         with reporter.track(description, total=total, unit="answers", n_done=n_answers) as transcript.advance:
             yield transcript

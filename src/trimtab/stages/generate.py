@@ -37,12 +37,15 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     benchmark = setup.benchmark
     keys = config_digest(setup.config, "generate", "benchmark", "model", "base_url")
     inputs = digest([asdict(identity.identify(str(aligned))), benchmark.digest, _temperatures(setup), keys])
-    if folder.is_done("generate", inputs):
+    processes = setup.processes
+    if processes.first(lambda: folder.is_done("generate", inputs)):
         reporter.say(f"generate: {name} is answered already")
         return
     sides = {_aligned_path(setup, name): aligned, _unaligned_path(setup, name): None}
     counts = {path: _answer(setup, path, model, reporter=reporter) for path, model in sides.items() if path is not None}
     outputs = list(counts)
+    if not processes.is_first:
+        return
     if benchmark.has_baseline and not benchmark.multi_turn:
         baseline = [prompt.baseline_answer().to_json() for prompt in benchmark.prompts]
         store.write_json(folder.baseline_answers(name), baseline)
@@ -71,12 +74,14 @@ def _unaligned_path(setup: RunSetup, name: str) -> Path | None:
     path = folder.unaligned_answers(name, turns=benchmark.multi_turn)
     if setup.config.benchmark.unaligned == "on":
         return path
-    store.remove(path)
+    if setup.processes.is_first:
+        store.remove(path)
     return None
 
 
 def _answer(setup: RunSetup, path: Path, aligned: Path | None, *, reporter: Reporter) -> int:
-    """Have one of the two models answer, write its answers and count them; `aligned` None: the unaligned one."""
+    """Have one of the two models answer, write its answers and count them; `aligned` None: the unaligned one. All
+    processes answer, and the first writes."""
     config, benchmark = setup.config, setup.benchmark
     answers = answer_turns(
         aligned or setup.model_folder,
@@ -89,6 +94,8 @@ def _answer(setup: RunSetup, path: Path, aligned: Path | None, *, reporter: Repo
         endpoint=_server(setup, aligned=aligned is not None),
     )
     generator = f"{config.model.name} aligned" if aligned else config.model.name
+    if not setup.processes.is_first:
+        return 0
     if benchmark.multi_turn:
         conversations = _conversations(benchmark, answers, generator)
         store.write_jsonl(path, fastchat_rows(conversations, tstamp=time.time()))

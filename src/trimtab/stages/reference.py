@@ -6,10 +6,12 @@ What the global cache already has costs no forward pass, and then the model is n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trimtab import disk, store
 from trimtab.engine import reference
+from trimtab.engine.packing import Group
+from trimtab.engine.processes import Processes, deal
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
@@ -49,23 +51,29 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
         return
     if not setup.begins_at_reference:
         _require_same_tokens(setup)
-    precision.settle(setup, reporter=reporter)
+    processes = setup.processes
+    processes.first(lambda: precision.settle(setup.apart, reporter=reporter))
     pairs = folder.train_pairs() + folder.heldout_pairs()
     key = reference_key(setup)
     cache = reference.read(key, pairs)
-    for shard, damage in cache.damaged_shards:
+    for shard, damage in cache.damaged_shards if processes.is_first else ():
         reporter.say(f"reference: {damage}; its rows are computed again")
         store.remove(shard)
     missing = reference.missing(cache, pairs)
+    if not missing.digests:
+        reporter.say(f"reference: all {len(cache.rows):,} rows are in the cache")
+    if not processes.alone:  # what one of them misses all deal out alike, whatever another job adds meanwhile
+        absent = frozenset().union(*processes.gather(missing.digests))
+        missing = reference.missing(cache.without(absent), pairs)
     if missing.digests:
         _compute(setup, key, missing, pairs, reporter)
-    else:
-        reporter.say(f"reference: all {len(cache.rows):,} rows are in the cache")
-    counts = {"rows": 2 * len(pairs), "computed": len(missing.digests)}
-    store.write_json(
-        folder.reference, {"key": key.to_json(), "digest": key.digest, **counts, "folder": str(key.folder)}
-    )
-    folder.finish("reference", key.digest, [folder.reference])
+    if processes.is_first:
+        counts = {"rows": 2 * len(pairs), "computed": len(missing.digests)}
+        store.write_json(
+            folder.reference, {"key": key.to_json(), "digest": key.digest, **counts, "folder": str(key.folder)}
+        )
+        folder.finish("reference", key.digest, [folder.reference])
+    processes.follow()  # what comes next asks for the file
 
 
 def _require_same_tokens(setup: RunSetup) -> None:
@@ -86,17 +94,46 @@ def _compute(
     pairs: Sequence[TokenPair],
     reporter: Reporter,
 ) -> None:
+    """Each process computes and keeps rows that no other does."""
+    processes = setup.processes
     # 4 bytes a token; twice, for what names short rows
     disk.require_space(key.folder, 2 * sum(4 * len(r) for group in missing.groups for r in group.responses))
     setup.use_threads()
     pack_tokens = memory_fit.pack_tokens(setup, pairs=pairs)
-    scorer = Scorer(load_reference(setup).model, packed=setup.config.engine.packed, mixed=setup.precision == "mixed")
+    share = _share(missing.groups, processes)
+    scorer = Scorer(
+        load_reference(setup).model,
+        packed=setup.config.engine.packed,
+        mixed=setup.precision == "mixed",
+        half=setup.precision == "float16",
+    )
     with (
-        stop_on_signal() as stop,
-        reporter.track("reference", total=len(missing.digests), unit="responses") as advance,
+        stop_on_signal(processes) as stop,
+        reporter.track("reference", total=sum(len(group.keys) for group in share), unit="responses") as advance,
     ):
-        is_complete = reference.compute(
-            missing, key=key, scorer=scorer, pack_tokens=pack_tokens, advance=advance, should_stop=lambda: bool(stop)
-        )
-    if not is_complete:
+
+        def compute() -> int | None:
+            reference.compute(
+                replace(missing, groups=tuple(share)),
+                key=key,
+                scorer=scorer,
+                pack_tokens=pack_tokens,
+                advance=advance,
+                should_stop=lambda: stop.signal is not None,
+            )
+            return stop.signal
+
+        signals = processes.together(compute)
+        stop.agree(signals)
+    if any(signals):
         raise stop.error("the reference rows computed so far are in the cache")
+
+
+def _share(groups: Sequence[Group], processes: Processes) -> list[Group]:
+    """What this process computes of them: prompts whole."""
+    prompts: dict[tuple[int, ...], list[Group]] = {}
+    for group in groups:
+        prompts.setdefault(group.prompt_ids, []).append(group)
+    families = list(prompts.values())
+    own = deal([sum(group.n_tokens for group in family) for family in families], processes.size)[processes.rank]
+    return [group for number in own for group in families[number]]

@@ -25,23 +25,20 @@ from trimtab.callbacks import Callback
 from trimtab.engine import (
     checkpoint,
     evaluation,
-    gradient,
     grouping,
     memory,
     metrics,
     models,
-    nonfinite_pairs,
     optim,
     reference,
 )  # fmt: skip
 from trimtab.engine.allocation import give_back, settle_allocation
-from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.order import Order, started_steps
+from trimtab.engine.processes import Interruption
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
 from trimtab.engine.shrinking import Shrinking
 from trimtab.errors import NumericsError
-from trimtab.objectives import Objective
 from trimtab.progress import Reporter
 from trimtab.records import TokenPair, digest
 from trimtab.runtime import (
@@ -49,21 +46,20 @@ from trimtab.runtime import (
     memory_fit,
     milestones,
     model_card,
-    outlook_watch,
     precision,
     resuming,
     saved_model,
     screening_summary,
 )  # fmt: skip
+from trimtab.runtime.batch_gradient import Batch, batch_gradient
 from trimtab.runtime.disk_use import checkpoints_after_success, disk_use
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.model_loading import checked_scorer, load_trainable
 from trimtab.runtime.notices import notices
-from trimtab.runtime.other_work import OtherWork
 from trimtab.runtime.run_identity import reference_key, run_identity
 from trimtab.runtime.run_setup import RunSetup
-from trimtab.runtime.signals import Interrupted, Stop, stop_on_signal
-from trimtab.runtime.symptom_watch import watch_from
+from trimtab.runtime.signals import Stop, stop_on_signal
+from trimtab.runtime.training_log import training_log
 from trimtab.runtime.training_state import TrainingState
 
 CHECKPOINTS_A_RUN = 10  # of 2.5 s beside steps of 19 s: .1 to 3.2 % of the time (`benchmarks/checkpoints.py`)
@@ -125,37 +121,42 @@ def main(
     `checkpoints/`. Goes on from the newest valid checkpoint; `resume_anyway`: also where its course has changed (see
     `resuming`). `until`: stop after so many steps, with a checkpoint and without a model.
     """
-    folder = setup.folder
+    folder, processes = setup.folder, setup.processes
     folder.require(folder.data, "prepare")
     if setup.objective.needs_reference:
         folder.require(folder.reference, "reference")
-    precision.settle(setup, reporter=reporter)
+    processes.first(lambda: precision.settle(setup.apart, reporter=reporter))
     identity = run_identity(setup)
     inputs = digest(identity | {"select.by": setup.config.select.by})
-    if folder.is_done("train", inputs):
+    if processes.first(lambda: folder.is_done("train", inputs)):
         reporter.say("train: this model is trained already")
         return
     setup.use_threads()
     training = _load(setup, identity, reporter=reporter, resume_anyway=resume_anyway)
     training.callbacks = callbacks
+    training.has_listeners = processes.first(lambda: bool(callbacks))
     noise = precision.harmless_noise(setup, training.scorer, training.pairs)
     for line in notices(setup, training.scorer, training.order, noise=noise, pack_tokens=training.pack_tokens):
         reporter.say(f"train: {line}")
-    if folder.versions.is_file():
+    if processes.is_first and folder.versions.is_file():
         checked = {"attention": training.scorer.attention_name, "noise": None if noise is None else noise.to_json()}
         store.write_json(folder.versions, store.read_json(folder.versions) | checked)
-    with stop_on_signal() as stop:
+    with stop_on_signal(processes) as stop:
         _steps(training, stop, reporter, until=until)
     last = training.milestones.last
     if until is not None and not stop and training.step < last:
         return
-    if training.step < last or training.milestones.due(training.step):
+    if training.step < last or _is_due(training):
         raise stop.error(f"stopped after step {training.step} of {training.order.steps} with a checkpoint")
-    _finish(training, reporter)
-    outputs = [folder.model, folder.metrics, folder.visits, folder.heldout, folder.selection]
-    outputs += [path for path in (folder.screening, folder.outlook) if path.is_file()]
-    folder.finish("train", inputs, outputs)
-    training.milestones.clear()  # after the note: without it the next life picks among them again
+
+    def finish() -> None:
+        _finish(training, reporter)
+        outputs = [folder.model, folder.metrics, folder.visits, folder.heldout, folder.selection]
+        outputs += [path for path in (folder.screening, folder.outlook) if path.is_file()]
+        folder.finish("train", inputs, outputs)
+        training.milestones.clear()  # after the note: without it the next life picks among them again
+
+    processes.first(finish)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -166,21 +167,31 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     config, folder, objective = setup.config, setup.folder, setup.objective
     pairs, heldout = folder.train_pairs(), folder.heldout_pairs()
     order = setup.training_order(pairs)
-    latest = resuming.find(folder, identity, anyway=resume_anyway, steps=order.steps, reporter=reporter)
+    processes = setup.processes
+    latest = processes.first(
+        lambda: resuming.find(folder, identity, anyway=resume_anyway, steps=order.steps, reporter=reporter)
+    )
     state = latest.extra if latest else {}
     rows = None
     if objective.needs_reference:
         rows = reference.read(reference_key(setup), [*pairs, *heldout])
         rows.require([*pairs, *heldout])
-    fit = memory_fit.fit(setup, pairs=pairs)
+    fit = min(processes.gather(memory_fit.fit(setup, pairs=pairs)), key=lambda fit: fit.pack_tokens)
     # what an out-of-memory error left of the packs, a resumed run keeps: the same packs give the same bits
     pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or fit.pack_tokens
     settle_allocation(lean=fit.checkpointing != "off")
     if fit.checkpointing != "off":
         reporter.say(f"train: activation checkpointing is {fit.checkpointing}: less memory, more time")
-    disk.require_space(folder.checkpoints, int(1.2 * disk_use(setup, pairs=pairs, n_heldout=len(heldout)).peak))
+    if processes.is_first:
+        disk.require_space(folder.checkpoints, int(1.2 * disk_use(setup, pairs=pairs, n_heldout=len(heldout)).peak))
     model, tokenizer = load_trainable(setup)
-    optimizer = optim.AdamW(model, weight_decay=config.train.weight_decay, kind=config.train.optimizer)
+    optimizer = optim.AdamW(
+        model,
+        weight_decay=config.train.weight_decay,
+        kind=config.train.optimizer,
+        processes=processes,
+        shard=config.engine.shard,
+    )
     models.lean_embedding(model)
     scorer = checked_scorer(model, setup, checkpointing=fit.checkpointing, pairs=pairs)
     if latest:
@@ -196,10 +207,11 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
             reference=rows,
             pack_tokens=pack_tokens,
             untrained=setup.begins_at_reference,
+            processes=processes,
         )
     step = latest.step if latest else 0
     run_milestones = Milestones(setup, order, heldout)
-    run_milestones.begin(step)
+    processes.first(lambda: run_milestones.begin(step))
     return TrainingState(
         setup=setup,
         identity=identity,
@@ -236,21 +248,17 @@ def _forecast(setup: RunSetup, scorer: Scorer, *, n_pairs: int, state: dict[str,
 
 def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: int | None) -> None:
     """Optimizer steps until the run is done or a signal has come; the last thing is always a checkpoint."""
-    setup, folder, steps = training.setup, training.setup.folder, training.order.steps
-    save_every, first = _save_every(setup, training.order), training.step
-    with (
-        store.JsonLines(folder.metrics, keep=lambda row: resuming.until(row, first)) as metrics_log,
-        store.JsonLines(folder.visits, keep=lambda row: resuming.until(row, first)) as visits_log,
-        reporter.track("training", total=steps, unit="steps", n_done=first) as advance,
-    ):
-        watch, others = watch_from(setup, steps=steps, dtype=training.scorer.dtype), OtherWork()
-        outlook = outlook_watch.watch_from(setup, training.order, training.pairs)
+    steps = training.order.steps
+    save_every = _save_every(training.setup, training.order)
+    with training_log(training, reporter) as log:
         _take_milestone(training, stop)  # one that a signal or a kill left out
         while training.step < min(training.milestones.last, until or steps) and not stop:
             start = time.perf_counter()
+            training.setup.processes.at(f"step {training.step + 1}")
             try:
-                batch = _gradient(training, stop)
-            except Interrupted:  # in the middle of a step, of which nothing counts: the next life does it whole
+                batch = batch_gradient(training, stop)
+            except Interruption as interruption:  # in the middle of a step, of which nothing counts: the next life
+                stop.agree([interruption.number])  # does it whole
                 break
             except NumericsError:
                 training.save_if_sound()
@@ -259,13 +267,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
                 training.halve_packs(error, reporter)  # the gradient begins at zero again: the step is repeated
                 continue
             row, visit = _update(training, batch, start=start)
-            metrics_log.append(row)
-            visits_log.append(visit)
-            for symptom in watch.check(row):
-                reporter.say(f"train: {symptom.sentence}")
-            outlook_watch.look(outlook, row, visit, setup=setup, reporter=reporter)
-            figures = {"loss": row["loss"], "accuracy": row["rewards/accuracies"], "active": row["active/pair"]}
-            advance(1, **figures, **others.words())
+            log(row, visit)
             listeners.tell_step(training, row)
             listeners.end_on_time(training)
             _take_milestone(training, stop)
@@ -277,58 +279,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             training.save()
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """One batch whose gradient is in the parameters, clipped; `norm` is from before the clip."""
-
-    indices: tuple[int, ...]
-    pairs: list[TokenPair]
-    objective: Objective
-    result: BatchResult
-    norm: float
-
-
-def _gradient(training: TrainingState, stop: Stop) -> _Batch:
-    """The next batch's gradient; at the first step, with the guard.
-
-    May leave by `Interrupted`. Raises NumericsError, naming the pairs, when any number is not finite.
-    """
-    indices, objective = training.order.batch(training.step).indices, training.objective
-    pairs, scorer, pack_tokens = [training.pairs[i] for i in indices], training.scorer, training.pack_tokens
-    reference_R = training.reference_sums(pairs)
-    stale_sums_R = None
-    if training.shrinking is not None:
-        without_policy = evaluation.log_ratios(torch.zeros(2 * len(pairs)), reference_R, pairs)
-        stale_sums_R = training.shrinking.stale_sums_R(indices, without_policy, objective=objective)
-    training.optimizer.zero_gradients()  # zero and not None, so that a batch without any active response steps too
-    try:
-        result = gradient.accumulate(
-            scorer,
-            pairs,
-            objective=objective,
-            reference_logps_R=reference_R,
-            pack_tokens=pack_tokens,
-            screen_R=None if training.forecast is None else training.forecast.screen_R(indices, pairs),
-            stale_sums_R=stale_sums_R,
-            # dropout has drawn from its generator by then: such a step is finished, not left
-            on_pack=(lambda: None) if scorer.has_dropout else stop.check,
-        )
-    except NumericsError as error:
-        at = training.step + 1
-        raise nonfinite_pairs.of_forward(error, scorer, pairs, step=at, pack_tokens=pack_tokens) from error
-    if training.step == 0 and training.setup.begins_at_reference:
-        evaluation.guard_first_batch(
-            scorer, result, objective=objective, reference_R=reference_R, pairs=pairs, pack_tokens=pack_tokens
-        )
-    norm = training.optimizer.clip(training.setup.config.train.max_grad_norm)
-    if not math.isfinite(norm):
-        raise nonfinite_pairs.of_gradient(
-            scorer, pairs, result, objective=objective, step=training.step + 1, pack_tokens=pack_tokens
-        )
-    return _Batch(indices, pairs, objective, result, norm)
-
-
-def _update(training: TrainingState, batch: _Batch, *, start: float) -> tuple[dict[str, float | int], dict[str, Any]]:
+def _update(training: TrainingState, batch: Batch, *, start: float) -> tuple[dict[str, float | int], dict[str, Any]]:
     """Step the weights; the rows of `metrics.jsonl` and `visits.jsonl`. `start`: when the step began, in seconds."""
     setup, order, result = training.setup, training.order, batch.result
     rate = optim.learning_rate(
@@ -364,7 +315,7 @@ def _update(training: TrainingState, batch: _Batch, *, start: float) -> tuple[di
 
 def _take_milestone(training: TrainingState, stop: Stop) -> None:
     """Where one is due: held-out pairs under the weights of now, and these. A signal leaves it to the next life."""
-    if stop or not training.milestones.due(training.step):
+    if stop or not _is_due(training):
         return
     try:
         evidence = evaluation.evidence(
@@ -374,11 +325,20 @@ def _take_milestone(training: TrainingState, stop: Stop) -> None:
             reference=training.reference,
             pack_tokens=training.pack_tokens,
             advance=lambda _responses: stop.check(),
+            processes=training.setup.processes,
         )
-    except Interrupted:
+    except Interruption as interruption:
+        stop.agree([interruption.number])
         return
-    training.milestones.take(training.step, evidence=evidence, save=training.save_parts)
+    if training.setup.processes.is_first:
+        training.milestones.take(training.step, evidence=evidence, save=training.save_parts)
     listeners.tell_milestone(training, evidence)
+
+
+def _is_due(training: TrainingState) -> bool:
+    """Whether the policy of now is a milestone that is not on disk yet."""
+    at_hand = training.step in training.milestones.steps
+    return at_hand and training.setup.processes.first(lambda: training.milestones.due(training.step))
 
 
 def _save_every(setup: RunSetup, order: Order) -> int:

@@ -236,7 +236,7 @@ def test_tasks_are_counted_as_work_and_a_signal_counts_between_them() -> None:
         advance(1)
     progress.say("from the cache")
     assert list(progress.computed) == ["reference"]
-    stop.number = signal.SIGTERM
+    stop.signal = signal.SIGTERM
     with pytest.raises(Exception, match="between two of its stages"):
         progress.say("next")
 

@@ -128,7 +128,7 @@ def make(job: Job, *, reporter: Reporter, stop: Stop) -> Outcome:
         pipeline.main(config.resolve(job.config), reporter=progress)
         return outcome("done")
     except StopError as error:
-        stop.number = error.exit_code - 128  # the signal came to a stage, which listens itself
+        stop.signal = error.exit_code - 128  # the signal came to a stage, which listens itself
         return outcome("stopped", error.message)
     except StarvedRun as reason:
         return outcome("starved", str(reason))

@@ -1,0 +1,66 @@
+"""One of several processes that train a tiny model in float64: `process_child.py FOLDER SIZE SHARD CASE…`.
+
+A case is `full` or `lora`, and `dense`, `screened` or `aot`, as in `lora-aot`; each trains 20 steps into FOLDER/CASE.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stage_runs import make_config, make_pairs, prepare, write_model
+from trimtab.config import Config
+from trimtab.engine import models
+from trimtab.engine.processes import join
+from trimtab.progress import SilentReporter
+from trimtab.runtime import set_up
+from trimtab.stages import reference, train
+
+WAYS: dict[str, dict[str, Any]] = {
+    "dense": {"objective": {"name": "apo_hinge_zero", "beta": 2.0, "margin": 1.0}, "engine": {"screening": "off"}},
+    "screened": {"objective": {"name": "apo_hinge_zero", "beta": 2.0, "margin": 1.0}, "engine": {"screening": "on"}},
+    "aot": {"objective": {"name": "aot", "beta": 0.5, "margin": None}},
+}
+
+
+def config_of(folder: Path, case: str, *, shard: str) -> Config:
+    """20 steps of 6 pairs over some epochs, at a rate that empties the dead zone on the way."""
+    adapter, way = case.split("-")
+    settings = {
+        "train": {"epochs": 5, "batch_pairs": 6, "learning_rate": 3e-4, "save_every": 100},
+        "adapter": {"kind": "lora", "rank": 4, "alpha": 8.0} if adapter == "lora" else {},
+        "objective": WAYS[way]["objective"],
+        "engine": {"pack_tokens": 64} | WAYS[way].get("engine", {}) | ({} if shard == "none" else {"shard": shard}),
+    }
+    return make_config(folder / case, folder.parent / "model", **settings)
+
+
+def main(folder: Path, size: int, shard: str, cases: list[str]) -> None:
+    load = models.load
+
+    def in_float64(*arguments: Any, **options: Any) -> models.Loaded:
+        bundle = load(*arguments, **options)
+        bundle.model.double()
+        return bundle
+
+    models.load = in_float64
+    torch.set_num_threads(1)
+    processes = join(timeout=60.0, device="cpu")
+    assert processes.size == size
+    for case in cases:
+        config = config_of(folder, case, shard=shard)
+        setup = set_up(config, processes=processes)
+        processes.first(partial(prepare, config, make_pairs(24), make_pairs(4, seed=1, name="held")))
+        reference.main(setup, reporter=SilentReporter())
+        train.main(setup, reporter=SilentReporter())
+    processes.follow()
+
+
+if __name__ == "__main__":
+    if not (Path(sys.argv[1]).parent / "model").exists():
+        write_model(Path(sys.argv[1]).parent / "model")
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -1,0 +1,95 @@
+"""However many processes make a run, and whatever they keep of it, it is the run of one.
+
+In float64 on a tiny model, so that what rounding explains lies far below what an error would: every weight after 20
+steps within 1e-9. The reference of all is one cache; the child computes it with whatever processes come first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from process_runs import TESTS, run
+from stage_runs import write_model
+from trimtab import store
+
+ADAPTERS, WAYS = ("full", "lora"), ("dense", "screened", "aot")
+CASES = [f"{adapter}-{way}" for adapter in ADAPTERS for way in WAYS]
+QUICK = ["full-screened", "lora-aot"]
+CLOSE = 1e-9
+CLOCK = {"seconds", "step_seconds", "tokens_per_second", "peak_memory_bytes"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the model, the caches, and every run of one process."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_model(folder / "model")
+    _train(folder, "alone", QUICK, size=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_folder(folder: Path) -> Path:
+    """With all cases."""
+    _train(folder, "alone", [case for case in CASES if case not in QUICK], size=1)
+    return folder
+
+
+def _train(folder: Path, name: str, cases: list[str], *, size: int, shard: str = "none") -> Path:
+    words = [str(TESTS / "process_child.py"), str(folder / name), str(size), shard, *cases]
+    result = run(words, size=size, home=folder / "home")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder / name
+
+
+def _apart(one: Path, other: Path) -> float:
+    """Largest difference of two numbers in the newest checkpoints."""
+    newest = [sorted((run / "checkpoints").glob("step-*"))[-1] for run in (one, other)]
+    assert [path.name for path in newest] == ["step-00000020"] * 2
+    a, b = (load_file(path / "weights.safetensors") for path in newest)
+    assert a.keys() == b.keys()
+    assert all(tensor.itemsize == 8 for tensor in a.values()), "float64"
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("shard", ["none", "optimizer", "gradients"])
+def test_weights_are_those_of_one_process(shard: str, folder: Path) -> None:
+    runs = _train(folder, f"quick-{shard}", QUICK, size=2, shard=shard)
+    _compare(folder / "alone", runs, QUICK)
+    assert _moved(folder / "alone" / "full-screened") > 1e-3, "the steps did something"
+    rows = store.read_jsonl(runs / "full-screened" / "metrics.jsonl")
+    assert sum(row["skipped_backward"] for row in rows) > 1, "something was skipped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["none", "optimizer", "gradients"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_every_case_under_every_way_to_divide_it(size: int, shard: str, whole_folder: Path) -> None:
+    runs = _train(whole_folder, f"{shard}-{size}", CASES, size=size, shard=shard)
+    _compare(whole_folder / "alone", runs, CASES)
+
+
+def test_the_same_number_of_processes_gives_the_same_bits(folder: Path) -> None:
+    first, second = (_train(folder, f"bits-{n}", ["lora-aot"], size=2) for n in range(2))
+    assert _apart(first / "lora-aot", second / "lora-aot") == 0.0
+
+
+def _compare(alone: Path, runs: Path, cases: list[str]) -> None:
+    """Weights, and metrics to four significant digits."""
+    gaps = {case: _apart(alone / case, runs / case) for case in cases}
+    assert max(gaps.values()) <= CLOSE, gaps
+    for case in cases:
+        rows, others = (store.read_jsonl(folder / case / "metrics.jsonl") for folder in (alone, runs))
+        for row, other in zip(rows, others, strict=True):
+            for name in row.keys() - CLOCK:
+                assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (case, row["step"], name)
+
+
+def _moved(run: Path) -> float:
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    before = load_file(run.parents[1] / "model" / "model.safetensors")
+    after = load_file(newest / "weights.safetensors")
+    return max(float((after[name] - before[name]).abs().max()) for name in after if name in before)
