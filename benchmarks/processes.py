@@ -54,7 +54,9 @@ def _measure(told: argparse.Namespace, size: int) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"{size} processes: {result['seconds']:.2f} s a step", flush=True)
+    print(
+        f"{size} processes: {result['seconds']:.2f} s a step, {result['computing']:.2f} of them computing", flush=True
+    )
     return result
 
 
@@ -63,7 +65,7 @@ def _work(told: argparse.Namespace) -> None:
     import torch
 
     from trimtab import objectives
-    from trimtab.engine import gradient, memory, models
+    from trimtab.engine import allocation, gradient, memory, models
     from trimtab.engine.optim import AdamW
     from trimtab.engine.processes import join
     from trimtab.engine.scoring import Scorer
@@ -85,7 +87,8 @@ def _work(told: argparse.Namespace) -> None:
     rows = make_pairs(told.pairs, lengths="ultrafeedback", vocabulary=shape.vocabulary)
     pairs = [TokenPair(f"row {n}", *row) for n, row in enumerate(rows)]
 
-    def step(pairs: list[TokenPair]) -> tuple[float, Share]:
+    def step(pairs: list[TokenPair]) -> tuple[float, float, Share]:
+        """Seconds, those of computing the own share, and the shares."""
         start = time.perf_counter()
         share = Share.of(processes, pairs, [pair.n_tokens for pair in pairs])
         optimizer.zero_gradients()
@@ -97,14 +100,16 @@ def _work(told: argparse.Namespace) -> None:
             pack_tokens=2048,
             share=share,
         )
+        compute = time.perf_counter() - start
         share.join(processes.gather(own), pairs)
         optimizer.sum_gradients()
         optimizer.clip(1.0)
         optimizer.step(learning_rate=1e-6)
-        return time.perf_counter() - start, share
+        return time.perf_counter() - start, compute, share
 
     step([TokenPair(p.id, p.prompt_ids[:8], p.chosen_ids[-8:], p.rejected_ids[-8:]) for p in pairs])  # checks, connects
-    seconds, shares = zip(*(step(pairs) for _ in range(told.steps)), strict=True)
+    allocation.settle_allocation(lean=False)
+    seconds, compute, shares = zip(*(step(pairs) for _ in range(told.steps)), strict=True)
     share = shares[0]
     loads = [sum(pairs[p].n_tokens for p in positions) for positions in share.positions]
     if processes.is_first:
@@ -112,7 +117,8 @@ def _work(told: argparse.Namespace) -> None:
         median = statistics.median(seconds)
         speed = shape.training_operations(rows) / median
         product = memory.matmul_speed(scorer.device, torch.float32)  # of one process, while the others wait
-        print(json.dumps({"seconds": median, "imbalance": imbalance, "of_products": speed / processes.size / product}))
+        numbers = {"seconds": median, "computing": statistics.median(compute), "imbalance": imbalance}
+        print(json.dumps(numbers | {"of_products": speed / processes.size / product}))
     processes.follow()
 
 
