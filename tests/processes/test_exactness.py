@@ -20,6 +20,7 @@ CASES = [f"{adapter}-{way}" for adapter in ADAPTERS for way in WAYS]
 QUICK = ["full-screened", "lora-aot"]
 CLOSE = 1e-9
 CLOCK = {"seconds", "step_seconds", "tokens_per_second", "peak_memory_bytes"}
+OF_PACKS = {"skipped_backward"}  # of a pack either all responses take a backward pass or none: packs are others
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def _compare(alone: Path, runs: Path, cases: list[str]) -> None:
     for case in cases:
         rows, others = (store.read_jsonl(folder / case / "metrics.jsonl") for folder in (alone, runs))
         for row, other in zip(rows, others, strict=True):
-            for name in row.keys() - CLOCK:
+            for name in row.keys() - CLOCK - OF_PACKS:
                 assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (case, row["step"], name)
 
 
