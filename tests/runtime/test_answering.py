@@ -342,7 +342,8 @@ def test_other_stop_ids_are_other_answers(tmp_path: Path) -> None:
     for ends in (2, [2, 0], None):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
         decoding = setup.config.generate
-        keys.add(answering._key(folder, [("Hi",)], temperatures=[0.0], decoding=decoding, setup=setup, endpoint=None))
+        options = {"temperatures": [0.0], "decoding": decoding, "setup": setup, "endpoint": None, "contexts": {}}
+        keys.add(answering._key(folder, [("Hi",)], **options))
     assert len(keys) == 3
 
 
