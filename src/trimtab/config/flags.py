@@ -77,7 +77,7 @@ def _parameter(key_name: str, names: Iterable[str]) -> Any:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     default = default_of(key_name)
     # cyclopts shows no default of a TypedDict's field: it stands in the text
-    ending = "" if default in (None, "", "required") else f" [default: {_word(default)}]"
+    ending = "" if default in (None, "", (), "required") else f" [default: {_word(default)}]"
     return Annotated[
         bool if kind is bool else str,
         Parameter(

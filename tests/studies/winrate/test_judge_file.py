@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import trimtab
 from scripted_server import Action, ScriptedServer, Seen, ok, preferring
 from trial_runs import call, rows_of
 
@@ -66,6 +67,24 @@ def test_an_alpaca_eval_file_is_judged_once_and_summarised(
     assert Path(numbers["file"]) == Path("runs/model_outputs-judged/verdicts/alpaca_eval.json")
     assert call(told, capsys)[0] == 0
     assert len(server.requests) == N
+
+
+def test_rows_in_memory_are_judged_as_their_file_is(
+    tmp_path: Path, scripted_server: Callable[[Any], ScriptedServer]
+) -> None:
+    server = scripted_server(longer)
+    answers = json.loads(outputs(tmp_path / "model_outputs.json").read_text())
+    keys: dict[str, Any] = {
+        "benchmark": {"name": "alpaca_eval", "dir": "texts"},
+        "judge": {"name": "openai:j", "canaries": 0},
+        "base_url": server.url,
+    }
+    numbers = trimtab.judge(iter(answers), **keys)
+    assert (numbers["model"], numbers["n_total"]) == ("mine", N)
+    assert numbers["win_rate"] == pytest.approx(100 * (2 * 0.9 + 10 * 0.1) / 12)
+    file = trimtab.judge(tmp_path / "model_outputs.json", **keys)
+    assert {**file, "file": numbers["file"]} == numbers
+    assert len(server.requests) == N  # the verdicts on the rows hold for the file
 
 
 def test_a_canarys_alarm_stands_above_the_numbers(
