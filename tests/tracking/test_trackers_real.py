@@ -18,7 +18,7 @@ import trimtab
 from api_runs import KEYS, rows
 from trimtab.tracking import PACKAGES, follower
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The ``noload``")]  # mlflow, of SQLAlchemy
 PROJECT = "trimtab-test"
 Losses = list[tuple[int, float]]
 
