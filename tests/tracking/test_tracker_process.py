@@ -164,11 +164,14 @@ def test_a_library_that_is_not_there_is_refused_before_anything(
 
 def test_the_key() -> None:
     from trimtab.config import resolve
+    from trimtab.config.flags import as_words
 
     base = {"model": "windtunnel", "data": "windtunnel"}
     config = resolve(base | {"track": "wandb, mlflow"})
     assert config.track.to == ("wandb", "mlflow")
     assert config.out == resolve(base).out  # who looks on makes no other run
+    assert "--track wandb,mlflow" in " ".join(as_words(config) or [])
+    assert "--track" not in (as_words(resolve(base)) or ["--track"])
     with pytest.raises(ConfigError, match=r"track\.to"):
         resolve(base | {"track": "comet"})
     with pytest.raises(ConfigError, match=r"track\.project has no effect"):

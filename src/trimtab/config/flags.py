@@ -261,7 +261,7 @@ def as_words(config: Config) -> list[str] | None:
     for key_name in keys():
         section, _, key = key_name.rpartition(".")
         value = values[section][key] if section else values[key]
-        if value is not None and value != default_of(key_name):
+        if value not in (None, []) and value != default_of(key_name):
             words += [f"--{flag_name(key_name)}", _word(value)]
     try:
         copy = resolve(parse(words)[1])
