@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trimtab.engine import processes
 from trimtab.engine.batch_result import first_of_equal
-from trimtab.engine.processes import ALONE, Processes, deal, is_started, join
+from trimtab.engine.processes import ALONE, Processes, deal, has_launcher, is_started, join
 from trimtab.engine.screening import Costs, Forecast
 from trimtab.engine.share import Share
 from trimtab.errors import ConfigError
@@ -101,5 +101,6 @@ def test_a_head_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_a_launcher_has_set() -> None:
     variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     assert is_started(variables)
-    assert not is_started(variables | {"WORLD_SIZE": "1"})  # torchrun with one process: nobody to talk to
+    assert not is_started(variables | {"WORLD_SIZE": "1"})  # torchrun with one process: nobody to talk to,
+    assert has_launcher(variables | {"WORLD_SIZE": "1"})  # and it is not for trimtab to start others
     assert not is_started({"WORLD_SIZE": "2"})  # some images set it for no reason

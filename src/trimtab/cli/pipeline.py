@@ -18,7 +18,7 @@ from trimtab.cli.terminal import reporter, show
 from trimtab.commands import launch
 from trimtab.config import Config
 from trimtab.config.flags import Keys, tree
-from trimtab.engine.processes import ALONE, Processes, is_started, join
+from trimtab.engine.processes import ALONE, Processes, has_launcher, join
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
 
@@ -130,7 +130,7 @@ def _processes(config: Config, *, quiet: bool, shares: bool = True) -> Iterator[
     """The processes that a launcher has started for this command, and what this one may show. Where none has, and more
     than one is wanted, they are started, and this process ends with them. `shares`: whether there is work to share;
     where there is none the first process is alone (`launch.one_of_several` has sent the others home)."""
-    if shares and not is_started():
+    if shares and not has_launcher():
         launch.start_if_several(config.engine, say=reporter(quiet=quiet).say)
     processes = join(timeout=config.engine.timeout, device=config.engine.device) if shares else ALONE
     with processes.one_message():

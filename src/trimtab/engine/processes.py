@@ -245,9 +245,14 @@ class Processes:
 ALONE = Processes()
 
 
+def has_launcher(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher has started this process, alone or with others."""
+    return all(name in environment for name in VARIABLES)
+
+
 def is_started(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher has started this process as one of several."""
-    return all(name in environment for name in VARIABLES) and environment["WORLD_SIZE"] != "1"
+    return has_launcher(environment) and environment["WORLD_SIZE"] != "1"
 
 
 def join(*, timeout: float, device: str = "auto", environment: Mapping[str, str] = os.environ) -> Processes:
