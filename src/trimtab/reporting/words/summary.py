@@ -53,10 +53,10 @@ def _brief(sentence: Sentence) -> Sentence:
     return replace(sentence, text=f"{text}{'**' * (text.count('**') % 2)} … (in full below)")
 
 
-def certainty(n_seeds: int, sample: str) -> str:
-    """What the page's intervals speak of."""
+def certainty(n_seeds: int, sample: str, *, single: str = "One training run") -> str:
+    """What the page's intervals speak of; `single` names the runs where there is one seed."""
     if n_seeds == 1:
-        return f"One training run: the 95 % intervals say what other {sample} would give, not what another seed would."
+        return f"{single}: the 95 % intervals say what other {sample} would give, not what another seed would."
     return f"{n_seeds} seeds: the 95 % intervals speak of other {sample} and of other seeds."
 
 

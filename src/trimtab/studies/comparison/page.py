@@ -86,7 +86,9 @@ def _summary(numbers: ComparisonNumbers, warnings: list[Sentence]) -> list[Summa
             text += f"; with length controlled it is {_text(fit, numbers.unit)} ahead"
         entries.append(SummaryEntry("Is it length?", [sentence(f"{text}.")]))
     test = test_text(whole)
-    sure = certainty(whole.n_seeds, "prompts") + (f" {test[0].upper()}{test[1:]}." if test else "")
+    sure = certainty(whole.n_seeds, "prompts", single="One training run a side") + (
+        f" {test[0].upper()}{test[1:]}." if test else ""
+    )
     return [*entries, SummaryEntry("How sure?", [sentence(sure), *warning_count(warnings)])]
 
 
