@@ -36,6 +36,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.copytree(windtunnel.model_folder(), model)
     data.mkdir(parents=True)
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
+    (data / "README.md").write_text("---\nlicense: mit\n---\n")  # olah knows a data set by it
     for folder in (model, data):
         for words in (("init", "-qb", "main"), ("add", "-A"), ("commit", "-qm", "all")):
             author = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
