@@ -72,7 +72,7 @@ def main(
         merged=merged,
         secrets=(token or "",),
     )
-    with _weights(model, merged=merged) as source:
+    with _weights(run_folder, model, merged=merged) as source:
         paths = [path for path in sorted(source.iterdir()) if path.is_file() and path.name != store.MANIFEST]
         sizes = {path.name: path.stat().st_size for path in paths} | {MODEL_CARD: len(card.text.encode())}
         push = Push(repo, private, None, sizes, card.notes, card.text)
@@ -102,7 +102,7 @@ def _commit(api: HfApi, push: Push, paths: list[Path]) -> str:
 
 
 @contextmanager
-def _weights(model: Path, *, merged: bool) -> Iterator[Path]:
+def _weights(run_folder: str, model: Path, *, merged: bool) -> Iterator[Path]:
     """The folder whose files go; a merged one lasts as long as the push."""
     if not merged:
         yield model
@@ -110,7 +110,7 @@ def _weights(model: Path, *, merged: bool) -> Iterator[Path]:
     from trimtab.commands import export  # with torch
 
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".push-") as place:
-        yield export.main(str(model), format="merged", to=str(Path(place) / "merged")).folder
+        yield export.main(run_folder, format="merged", to=str(Path(place) / "merged")).folder
 
 
 @contextmanager
