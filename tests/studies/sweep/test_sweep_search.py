@@ -179,6 +179,18 @@ def test_limits_are_the_medians_of_the_runs_that_have_been_there(tmp_path: Path)
         assert again.sweep.points[5].settings != source.sweep.points[4].settings
 
 
+def test_a_search_for_nothing_ends_with_a_remedy(tmp_path: Path) -> None:
+    """Two trials without a judge and without held-out pairs would all be alike."""
+    tree = config.merge(files.read_file(config.EMBEDDED_RECIPE), {"out": str(tmp_path)})
+    plan = command.expand_search(tree, {}, axes=[read_axis("objective.beta=0.1..3")], n_trials=9)
+    with store.database(tmp_path / FILE_NAME) as connection:
+        source = SearchSource(plan.search, plan.sweep, plan.tree, RunTable(connection))
+        (run,) = source.next_runs()
+        source.table.finish(run, Outcome("done", 1.0, {}, numbers()))
+        with pytest.raises(ConfigError, match=r"nothing to search for\n  → add a benchmark with a judge"):
+            source.next_runs()
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 

@@ -48,10 +48,10 @@ class RayPlace:
         # a run that was promised no GPU sees none, whatever Ray leaves visible
         variables = {"OMP_NUM_THREADS": str(self.cpus)} | ({} if self.gpus else {GPU_VARIABLE: ""})
         remote = cast(Any, ray.remote(Runner))
-        self.actor = remote.options(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_concurrency=2, scheduling_strategy="SPREAD"
-        ).remote(variables)
         try:
+            self.actor = remote.options(
+                num_cpus=self.cpus, num_gpus=self.gpus, max_concurrency=2, scheduling_strategy="SPREAD"
+            ).remote(variables)
             return Outcome.from_json(ray.get(self.actor.make.remote(job.to_json())))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, LostJobError):

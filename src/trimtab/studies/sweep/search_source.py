@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import median
 
 from trimtab import store
+from trimtab.errors import ConfigError
 from trimtab.runtime.folder import Folder
 from trimtab.studies.sweep import grid
 from trimtab.studies.sweep.plan_runs import planned_runs
 from trimtab.studies.sweep.run_table import Run, RunTable
-from trimtab.studies.sweep.search import Search, Texts, Trial
+from trimtab.studies.sweep.search import Search, Texts, Trial, objective
 from trimtab.studies.sweep.sweep_file import text_of
 
 LEAST_RUNS = 5  # that have been at a milestone before another is measured by them
@@ -47,8 +48,16 @@ class SearchSource:
             self._add(replace(point, name=run.point, config=config), texts)
 
     def next_runs(self) -> Sequence[Run]:
-        """The seeds of the next point, written into the ledger; empty after the last trial."""
+        """The seeds of the next point, written into the ledger; empty after the last trial.
+
+        Raises ConfigError where a run came to nothing that could be searched for.
+        """
         runs = self.table.runs()
+        if blind := next((run for run in runs if run.state == "done" and objective(run.numbers) is None), None):
+            raise ConfigError(
+                f"{blind.name} has neither a win rate nor held-out pairs: there is nothing to search for",
+                remedy="add a benchmark with a judge, or hold pairs out with --data.holdout 0.1",
+            )
         trials = [
             Trial.of(self._texts[point.name], [run for run in runs if run.point == point.name])
             for point in self.sweep.points
