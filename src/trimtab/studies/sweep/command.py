@@ -154,6 +154,9 @@ def _work(
     connect(resources)
     with stop_on_signal() as stop:
         executor = open_executor(resources, n_jobs=n_jobs, sweep_folder=str(root), reporter=reporter, stop=stop)
+        if executor.n_slots > 1:
+            place = "here" if resources.cluster == "local" else f"on {resources.cluster}"
+            reporter.say(f"sweep: up to {executor.n_slots} runs at once {place}")
         dispatcher = Dispatcher(
             table, executor, folder=root, stop_starved=stop_starved, reporter=reporter, stop=stop, source=source
         )
