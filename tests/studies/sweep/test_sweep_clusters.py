@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -238,7 +239,8 @@ def test_a_job_that_slurm_ends_is_made_again_from_its_checkpoint(tmp_path: Path,
             words, env=environment, capture_output=True, text=True, check=True
         ).stdout.split()
         subprocess.run(["scancel", "--signal=USR2", first], env=environment, check=True)
-        subprocess.run(["scancel", "--signal=KILL", "--full", second], env=environment, check=True)
+        (number,) = _processes_of(second)  # scancel would send SIGTERM before SIGKILL
+        os.kill(number, signal.SIGKILL)
         _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert re.search(rf"lost \(SLURM's job {second} ended without a result, see .*\); it is made again", err)
@@ -247,6 +249,17 @@ def test_a_job_that_slurm_ends_is_made_again_from_its_checkpoint(tmp_path: Path,
     assert len(re.findall(r"train: goes on after step \d+", logs)) == 2
     whole_sweep(tmp_path / "again", *LONG)
     assert _numbers(root) == _numbers(tmp_path / "again")
+
+
+def _processes_of(job: str) -> list[int]:
+    """The Python processes of a SLURM job."""
+    return [
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if b"submitit.core._submit" in (folder / "cmdline").read_bytes()
+        and b"/python" in (folder / "cmdline").read_bytes().split(b"\0")[0]
+        and f"SLURM_JOB_ID={job}".encode() in (folder / "environ").read_bytes().split(b"\0")
+    ]
 
 
 @pytest.mark.slow
