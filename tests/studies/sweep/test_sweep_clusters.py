@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -253,13 +253,18 @@ def test_a_job_that_slurm_ends_is_made_again_from_its_checkpoint(tmp_path: Path,
 
 def _processes_of(job: str) -> list[int]:
     """The Python processes of a SLURM job."""
-    return [
-        int(folder.name)
-        for folder in Path("/proc").glob("[0-9]*")
-        if b"submitit.core._submit" in (folder / "cmdline").read_bytes()
-        and b"/python" in (folder / "cmdline").read_bytes().split(b"\0")[0]
-        and f"SLURM_JOB_ID={job}".encode() in (folder / "environ").read_bytes().split(b"\0")
-    ]
+    numbers = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if (
+                b"python" in words[0]
+                and b"submitit.core._submit" in words
+                and f"SLURM_JOB_ID={job}".encode() in variables
+            ):
+                numbers.append(int(folder.name))
+    return numbers
 
 
 @pytest.mark.slow
