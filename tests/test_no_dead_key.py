@@ -37,7 +37,7 @@ from trimtab.judging.judges import Submission
 from trimtab.judging.verdict_cache import VerdictCache
 from trimtab.progress import SilentReporter
 from trimtab.records import Message, TokenPair
-from trimtab.runtime import answering, set_up
+from trimtab.runtime import answering, set_up, templated_model
 from trimtab.runtime.judges.verifier_judge import VerifierJudge
 from trimtab.runtime.model_loading import require_extras
 from trimtab.runtime.signals import Stop
@@ -60,6 +60,7 @@ def set_up_only(config: Config, patch: Patch) -> object:
     patch.setattr(identity, "folder_of", lambda name, **options: Path(f"{name} {sorted(options.items())}"))
     patch.setattr(gguf_model, "fetch", lambda name, file, **options: Path(f"{name} {file} {sorted(options.items())}"))
     patch.setattr(gguf_model, "plain_folder", lambda path: path)
+    patch.setattr(templated_model, "with_template", lambda folder, name, **_: Path(f"{folder} {name}"))
     patch.setattr(memory.Shape, "of_folder", lambda _folder, **options: options)
     setup = set_up(config)
     order = setup.training_order([TokenPair(f"{n}", (n % 2,) * 90, (n,), (n + 1,)) for n in range(12)])

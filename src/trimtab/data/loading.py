@@ -22,7 +22,7 @@ def load_chat_template(
     Runs no code from the model. Raises `ModelError` when there is no such model, it has no tokenizer, or its chat
     template cannot be used.
     """
-    tokenizer = _load_tokenizer(model, revision=revision, offline=offline)
+    tokenizer = tokenizer_of(model, revision=revision, offline=offline)
     ends = generation_end_ids(model, revision=revision, offline=offline)
     try:
         return ChatTemplate.of(tokenizer, generation_end_ids=ends, embedding_rows=embedding_rows)
@@ -30,7 +30,8 @@ def load_chat_template(
         raise ModelError(f"{model}: {error.message}", remedy=error.remedy) from None
 
 
-def _load_tokenizer(model: str, *, revision: str | None, offline: bool) -> PreTrainedTokenizerBase:
+def tokenizer_of(model: str, *, revision: str | None = None, offline: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub model. Raises ModelError, naming the model, where it cannot be loaded."""
     folder = Path(model).expanduser()
     if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise ModelError(f"{model}: there is no such folder", remedy="check the path, or name a model as owner/name")

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from trimtab import store
 from trimtab.data.builtin_templates import TemplateName, builtin_template
+from trimtab.data.loading import tokenizer_of
 from trimtab.engine import identity
 from trimtab.records import digest
-from trimtab.tokenizer_files import load_tokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"
 
 
 def with_template(folder: Path, name: TemplateName, *, model: str) -> Path:
     """The folder's files and the template's. Raises ConfigError where the template does not fit the tokenizer."""
-    text = builtin_template(name, load_tokenizer(str(folder), offline=True), model=model)
+    text = builtin_template(name, tokenizer_of(str(folder), offline=True), model=model)
     files = identity.identify(str(folder))
     target = store.home() / "templates" / digest([files.weights, files.tokenizer, str(folder.resolve()), text])[:16]
     if not (target / TEMPLATE_FILE).is_file():
