@@ -48,7 +48,7 @@ _TEKKEN = _CASED.replace("{0}", "") + rf"|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*
 _GPT4O = _CASED.replace("{0}", f"{_ENGLISH}?") + rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
 _GPT2, _DIGITS = "gpt2", "digits"  # the library has these two itself
 _SPLITS = {
-    _GPT2: "gpt-2 gpt2 mpt olmo jais phi-2 trillion granite-docling",
+    _GPT2: "gpt-2 mpt olmo jais phi-2 trillion granite-docling",
     _DIGITS: "smollm starcoder refact command-r codeshell exaone minerva-7b",
     _LLAMA3: "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 dbrx smaug-bpe",
     _QWEN2: "qwen2 stablelm2 deepseek-r1-qwen kormo megrez",
