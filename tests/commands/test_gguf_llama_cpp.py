@@ -110,13 +110,30 @@ def test_log_probs_of_other_families_survive_the_way_out(real_folder: Path, tmp_
     file = tmp_path / "out" / f"{family}-f32.gguf"
     with torch.no_grad():
         expected = model(ids).logits[:, -1].log_softmax(-1)
+        if family == "gemma3":
+            for layer in model.model.layers:
+                layer.mlp.act_fn = HalfGelu(layer.mlp.act_fn)
+        theirs = model(ids).logits[:, -1].log_softmax(-1)
     with llama_cpp.serving(file) as server:
-        for row, logprobs in zip(ids.tolist(), expected, strict=True):
+        for row, logprobs in zip(ids.tolist(), theirs, strict=True):
             for token, value in server.next_logprobs(row, 50).items():
                 assert float(logprobs[token]) == pytest.approx(value, abs=1e-3)
     back = models.load(str(gguf_model.plain_folder(file)), dtype="float32", device="cpu", offline=True).model
     with torch.no_grad():
         torch.testing.assert_close(back(ids).logits[:, -1].log_softmax(-1), expected, rtol=0, atol=1e-5)
+
+
+class HalfGelu(torch.nn.Module):
+    """GELU as llama.cpp has it on a CPU: looked up in a table of half-precision numbers, whatever the file's are. Tiny
+    Gemma-3 is 1.05e-3 nats away without it and 5.6e-4 with it (means 3.2e-4 and 8.4e-5)."""
+
+    def __init__(self, exact: torch.nn.Module) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = self.exact(x.half().float()).half().float()
+        return torch.where(x <= -10, 0.0, torch.where(x >= 10, x, values))
 
 
 def tiny(family: str) -> Any:
