@@ -63,7 +63,10 @@ def set_up_only(config: Config, patch: Patch) -> object:
     patch.setattr(templated_model, "with_template", lambda folder, name, **_: Path(f"{folder} {name}"))
     patch.setattr(memory.Shape, "of_folder", lambda _folder, **options: options)
     setup = set_up(config)
-    order = setup.training_order([TokenPair(f"{n}", (n % 2,) * 90, (n,), (n + 1,)) for n in range(12)])
+    pairs = [TokenPair(f"{n}", (n % 2,) * 90, (n,), (n + 1,)) for n in range(12)]
+    if setup.objective.is_unpaired:
+        pairs = [TokenPair(f"{n}", (n,), *((n,), ())[:: 1 if n % 2 else -1]) for n in range(1, 13)]
+    order = setup.training_order(pairs)
     return [
         [str(single.folder.root) for single in setup.each_seed()],
         [order.batch(step).indices for step in range(order.steps)],
@@ -85,6 +88,10 @@ def rows(config: Config, _patch: Patch) -> object:
         pairs += [{"prompt": "Well?", "chosen": "", "rejected": "x"}]
         pairs = [row | {"better": row["rejected"], "worse": row["chosen"]} for row in pairs]
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    ranked = [
+        {"prompt": f"Is {n} even?", "completions": ["yes", "no", "maybe"], "scores": [3, 1, 0]} for n in range(12)
+    ]
+    Path("ranked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ranked))
     prepare.main(set_up(config), reporter=SilentReporter())
     return contents(f"{config.out}/data")
 
@@ -278,6 +285,8 @@ CASES = {
     "data.source": Case(rows, ROWS, "other.jsonl"),
     "data.split": Case(rows, ROWS, "test"),
     "data.columns": Case(rows, ROWS, {"prompt": "prompt", "chosen": "better", "rejected": "worse"}),
+    "data.pairs": Case(rows, {**ROWS, "data": {**ROWS["data"], "source": "ranked.jsonl"}}, "adjacent"),
+    "data.least_gap": Case(rows, {**ROWS, "data": {**ROWS["data"], "source": "ranked.jsonl"}}, 2.0),
     "data.limit": Case(rows, ROWS, 5),
     "data.sample": Case(rows, {**ROWS, "data": {**ROWS["data"], "limit": 5}}, "first"),
     "data.seed": Case(rows, {**ROWS, "data": {**ROWS["data"], "limit": 5}}, 1),
@@ -299,6 +308,9 @@ CASES = {
     "objective.length_normalize": _objective("dpo", True),
     "objective.ld_alpha": _objective("dpo", 0.5),
     "objective.sft_weight": _objective("dpo", 0.1),
+    "objective.alpha": _objective("odpo", 2.0),
+    "objective.desirable_weight": _objective("apo_hinge_zero_unpaired", 2.0),
+    "objective.undesirable_weight": _objective("apo_hinge_zero_unpaired", 2.0),
     "adapter.kind": Case(training, {}, "lora"),
     "adapter.rank": Case(training, LORA, 2),
     "adapter.alpha": Case(training, LORA, 8.0),

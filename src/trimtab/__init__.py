@@ -27,7 +27,9 @@ __all__ = [
     "ApoDown",
     "ApoHingeSoftplus",
     "ApoHingeZero",
+    "ApoHingeZeroUnpaired",
     "ApoZero",
+    "ApoZeroUnpaired",
     "BcoPair",
     "Callback",
     "Discopop",
@@ -37,6 +39,7 @@ __all__ = [
     "End",
     "ExoPair",
     "Ipo",
+    "Kto",
     "MarginSigmoid",
     "Message",
     "Milestone",
@@ -44,6 +47,7 @@ __all__ = [
     "Modified",
     "NcaPair",
     "Objective",
+    "Odpo",
     "Orpo",
     "Pair",
     "Repo",
@@ -58,6 +62,7 @@ __all__ = [
     "Sweep",
     "TokenPair",
     "TrimtabError",
+    "Unpaired",
     "Verdict",
     "compare",
     "judge",
@@ -68,7 +73,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Answer", "Message", "Pair", "TokenPair", "Verdict"), "trimtab.records"),
+    **dict.fromkeys(("Answer", "Message", "Pair", "TokenPair", "Unpaired", "Verdict"), "trimtab.records"),
     **dict.fromkeys(("Callback", "End", "Milestone", "Step"), "trimtab.callbacks"),
     **dict.fromkeys(("Report", "Run", "Sweep", "compare", "judge", "run", "sweep", "train", "winrate"), "trimtab.api"),
     "TrimtabError": "trimtab.errors",
@@ -84,7 +89,9 @@ if TYPE_CHECKING:
         ApoDown,
         ApoHingeSoftplus,
         ApoHingeZero,
+        ApoHingeZeroUnpaired,
         ApoZero,
+        ApoZeroUnpaired,
         BcoPair,
         Discopop,
         Dpo,
@@ -92,11 +99,13 @@ if TYPE_CHECKING:
         Dpop,
         ExoPair,
         Ipo,
+        Kto,
         MarginSigmoid,
         Mixture,
         Modified,
         NcaPair,
         Objective,
+        Odpo,
         Orpo,
         Repo,
         Robust,
@@ -105,7 +114,7 @@ if TYPE_CHECKING:
         Simpo,
         SppoHard,
     )
-    from trimtab.records import Answer, Message, Pair, TokenPair, Verdict
+    from trimtab.records import Answer, Message, Pair, TokenPair, Unpaired, Verdict
 
 
 def __getattr__(name: str) -> Any:

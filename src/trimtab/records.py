@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -60,7 +60,8 @@ class Pair:
     `id` names the row for people (file and row number); `meta` is carried along and never read by training.
     `plain` marks a prompt that was published as raw text to be continued, not as a conversation. `chosen_extras` and
     `rejected_extras` are the responses' `Message.extras`; `template_arguments` is a JSON object of what the chat
-    template is given for this pair (`tools`, and variables such as `enable_thinking`), or empty.
+    template is given for this pair (`tools`, and variables such as `enable_thinking`), or empty. `score_gap` is how
+    much higher the chosen response was scored, in the judge's own unit, above 0; None where nobody scored them.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Pair:
     chosen_extras: str = ""
     rejected_extras: str = ""
     template_arguments: str = ""
+    score_gap: float | None = None
 
     @property
     def responses(self) -> tuple[Message, Message]:
@@ -82,8 +84,8 @@ class Pair:
         )
 
     def to_json(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("chosen_extras", "rejected_extras", "template_arguments")}
-        return {name: text for name, text in parts.items() if text} | {
+        names = ("chosen_extras", "rejected_extras", "template_arguments", "score_gap")
+        return {name: part for name in names if (part := getattr(self, name))} | {
             "id": self.id,
             "prompt": [m.to_json() for m in self.prompt],
             "chosen": self.chosen,
@@ -104,6 +106,83 @@ class Pair:
             chosen_extras=row.get("chosen_extras", ""),
             rejected_extras=row.get("rejected_extras", ""),
             template_arguments=row.get("template_arguments", ""),
+            score_gap=row.get("score_gap"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A prompt and several assistant responses to it, each with a score (higher is better; NaN: none). Pairs are made
+    of it by rule, and it is stored nowhere. The rest is as in `Pair`."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[Message, ...]
+    scores: tuple[float, ...]
+    plain: bool = False
+    meta: tuple[tuple[str, str], ...] = ()
+    template_arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """A prompt and one assistant response to it that was found good (`label` true) or bad. The rest is as in `Pair`."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: str
+    label: bool
+    plain: bool = False
+    meta: tuple[tuple[str, str], ...] = ()
+    completion_extras: str = ""
+    template_arguments: str = ""
+
+    @property
+    def responses(self) -> tuple[Message]:
+        """The completion as a message of the assistant."""
+        return (Message("assistant", self.completion, self.completion_extras),)
+
+    @classmethod
+    def of_pair(cls, pair: Pair) -> tuple[Unpaired, Unpaired]:
+        """The chosen response as a good one, the rejected one as a bad one."""
+        sides = zip(("good", "bad"), pair.responses, strict=True)
+        good, bad = (
+            cls(
+                f"{pair.id}/{name}",
+                pair.prompt,
+                response.content,
+                label=name == "good",
+                plain=pair.plain,
+                meta=pair.meta,
+                completion_extras=response.extras,
+                template_arguments=pair.template_arguments,
+            )
+            for name, response in sides
+        )
+        return good, bad
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in ("completion_extras", "template_arguments")}
+        return {name: text for name, text in parts.items() if text} | {
+            "id": self.id,
+            "prompt": [m.to_json() for m in self.prompt],
+            "completion": self.completion,
+            "label": self.label,
+            "plain": self.plain,
+            "meta": dict(self.meta),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Unpaired:
+        return cls(
+            id=row["id"],
+            prompt=tuple(map(Message.from_json, row["prompt"])),
+            completion=row["completion"],
+            label=row["label"],
+            plain=row.get("plain", False),
+            meta=tuple(sorted(row.get("meta", {}).items())),
+            completion_extras=row.get("completion_extras", ""),
+            template_arguments=row.get("template_arguments", ""),
         )
 
 
@@ -111,7 +190,8 @@ class Pair:
 class TokenPair:
     """A pair as the model sees it: ids of the prompt (with the assistant header) and of each response.
 
-    A response ends with exactly one end-of-turn id unless it was cut at the limit.
+    A response ends with exactly one end-of-turn id unless it was cut at the limit. An unpaired row has one of the two:
+    a good completion is a chosen response with nothing beside it, a bad one a rejected response; the other has no ids.
     """
 
     id: str
@@ -120,6 +200,26 @@ class TokenPair:
     rejected_ids: tuple[int, ...]
     chosen_cut: bool = False
     rejected_cut: bool = False
+    score_gap: float | None = None
+
+    @classmethod
+    def of(
+        cls, row: Pair | Unpaired, prompt_ids: tuple[int, ...], responses: Sequence[tuple[int, ...]], *, room: int
+    ) -> TokenPair:
+        """The row with the ids of its prompt and of its responses, each cut to `room` tokens."""
+        if isinstance(row, Unpaired):
+            responses, gap = ([*responses, ()] if row.label else [(), *responses]), None
+        else:
+            gap = row.score_gap
+        chosen, rejected = responses
+        return cls(
+            row.id, prompt_ids, chosen[:room], rejected[:room], len(chosen) > room, len(rejected) > room, score_gap=gap
+        )
+
+    @property
+    def sides(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """The responses that are there, each with its side: 0 for chosen, 1 for rejected."""
+        return tuple((side, ids) for side, ids in enumerate((self.chosen_ids, self.rejected_ids)) if ids)
 
     @property
     def n_tokens(self) -> int:
@@ -134,7 +234,7 @@ class TokenPair:
             "rejected_ids": list(self.rejected_ids),
             "chosen_cut": self.chosen_cut,
             "rejected_cut": self.rejected_cut,
-        }
+        } | ({} if self.score_gap is None else {"score_gap": self.score_gap})
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> TokenPair:
@@ -145,6 +245,7 @@ class TokenPair:
             rejected_ids=tuple(row["rejected_ids"]),
             chosen_cut=row.get("chosen_cut", False),
             rejected_cut=row.get("rejected_cut", False),
+            score_gap=row.get("score_gap"),
         )
 
 

@@ -208,7 +208,7 @@ def test_the_json_form_and_the_sentences() -> None:
     assert found.lines() == [
         "4 rows: 2 kept, 2 dropped (50.0%)",
         "  1 empty_response: a response is empty or only white space (first: p:3, 'chosen' is empty)",
-        "  1 malformed: could not be read as a pair (first: p:4, no text)",
+        "  1 malformed: could not be read (first: p:4, no text)",
         "characters, median (95th percentile): prompt 6 (6), chosen 4 (6), rejected 2 (2)",
         "tokens, median (95th percentile): prompt 3 (3), chosen 3 (3), rejected 2 (2)",
         "length bias in characters: chosen longer in 100.0% of pairs, equal in 0.0%, Cohen's d +1.67, "
@@ -230,7 +230,7 @@ def test_nothing_kept_and_nothing_seen_are_no_errors() -> None:
 
 
 def test_an_id_names_one_row() -> None:
-    with pytest.raises(DataError, match="two pairs have the id 'p:1'"):
+    with pytest.raises(DataError, match="two rows have the id 'p:1'"):
         audit([pair(1), pair(1, "other")])
 
 

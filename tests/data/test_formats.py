@@ -25,7 +25,7 @@ def system(text: str) -> dict[str, str]:
 
 
 def read(row: dict[str, Any], **columns: str) -> Pair | RowProblem:
-    return detect_format([row], source="pairs.jsonl", columns=columns or None).to_pair("pairs.jsonl:1", row)
+    return detect_format([row], source="pairs.jsonl", columns=columns or None).to_record("pairs.jsonl:1", row)
 
 
 def shape(row: dict[str, Any], **columns: str) -> str:
@@ -310,7 +310,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
 @pytest.mark.parametrize("name", ROWS)
 def test_a_bad_row_is_a_value_with_its_reason(name: str) -> None:
     good, bad, reason, detail = ROWS[name]
-    outcome = detect_format([good], source="pairs.jsonl").to_pair("pairs.jsonl:17", bad)
+    outcome = detect_format([good], source="pairs.jsonl").to_record("pairs.jsonl:17", bad)
     assert isinstance(outcome, RowProblem), outcome
     assert (outcome.id, outcome.reason) == ("pairs.jsonl:17", reason)
     assert detail in outcome.detail
@@ -420,8 +420,8 @@ def test_the_accepted_shapes_are_listed() -> None:
 def test_the_shape_is_told_from_the_first_row_that_has_both_sides() -> None:
     rows = [{"prompt": "a", "chosen": None, "rejected": None}, {"prompt": "Why?", "chosen": "yes", "rejected": "no"}]
     found = detect_format(rows, source="pairs.jsonl")
-    assert isinstance(found.to_pair("x", rows[0]), RowProblem)
-    assert isinstance(found.to_pair("x", rows[1]), Pair)
+    assert isinstance(found.to_record("x", rows[0]), RowProblem)
+    assert isinstance(found.to_record("x", rows[1]), Pair)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_a_filled_column_that_changes_the_prompt_is_refused_unless_left_out_by_h
     assert isinstance(outcome, RowProblem)
     assert (outcome.reason, f"'{column}' is filled" in outcome.detail) == (Reason.NOT_READ, True)
     by_hand = detect_format([row], source="x", columns={"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"})
-    assert isinstance(by_hand.to_pair("x", row), Pair)
+    assert isinstance(by_hand.to_record("x", row), Pair)
     assert by_hand.notes == [f"columns not read: {column}"]
     for empty in (None, [], "", [{"path": None, "bytes": None}]):
         assert isinstance(read({**row, column: empty}), Pair), "null and nothing but null count as absent"
@@ -481,7 +481,7 @@ def test_what_was_not_read_is_named_once_all_rows_were_read() -> None:
     ]
     found = detect_format(rows, source="x")
     assert found.notes == []
-    assert all(isinstance(found.to_pair("x", row), Pair) for row in rows)
+    assert all(isinstance(found.to_record("x", row), Pair) for row in rows)
     assert found.notes == ["columns not read: score, messages, id, prompt.weight"]
 
 
@@ -509,6 +509,6 @@ def test_a_faulty_first_row_is_one_faulty_row(name: str) -> None:
     """transformers PR#45422, axolotl#3217: the first row was the sample, and its fault the file's."""
     bad, good = FIRST_ROWS[name]
     found = detect_format([bad, good, good], source="pairs.jsonl")
-    assert isinstance(found.to_pair("x:1", bad), RowProblem)
-    assert isinstance(found.to_pair("x:2", good), Pair)
-    assert isinstance(detect_format([good, good, bad], source="x").to_pair("x:3", bad), RowProblem)
+    assert isinstance(found.to_record("x:1", bad), RowProblem)
+    assert isinstance(found.to_record("x:2", good), Pair)
+    assert isinstance(detect_format([good, good, bad], source="x").to_record("x:3", bad), RowProblem)

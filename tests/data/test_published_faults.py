@@ -9,7 +9,8 @@ import chat_families
 import pytest
 import tool_templates
 
-from trimtab.data.audit import Audit, audit
+from trimtab.data.audit import audit
+from trimtab.data.audit_result import Audit
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import Format, detect_format
 from trimtab.data.problems import Reason, RowProblem
@@ -44,7 +45,7 @@ CASES: dict[str, tuple[int, int, dict[str, int], str]] = {
 def formatted(path: Path) -> tuple[Format, list[Pair], Audit]:
     rows = read_rows(str(path))
     shape = detect_format(rows.head, source=rows.source)
-    outcomes = [shape.to_pair(row_id, row) for row_id, row in rows]
+    outcomes = [shape.to_record(row_id, row) for row_id, row in rows]
     return shape, [pair for pair in outcomes if isinstance(pair, Pair)], audit(outcomes, notes=lambda: shape.notes)
 
 

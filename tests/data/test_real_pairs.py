@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.data.audit import Audit, Auditor, audit
+from trimtab.data.audit import Auditor, audit
+from trimtab.data.audit_result import Audit
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.formats import detect_format
 from trimtab.data.loading import load_chat_template
@@ -34,7 +35,7 @@ def test_every_row_of_a_real_set_is_accounted_for(name: str, shared_data: Path) 
     shape, n_rows, dropped, longer = SETS[name]
     rows = read_rows(str(shared_data / "pairs" / name))
     found_shape = detect_format(rows.head, source=rows.source)
-    found = audit(found_shape.to_pair(row_id, row) for row_id, row in rows)
+    found = audit(found_shape.to_record(row_id, row) for row_id, row in rows)
     assert found_shape.name == shape
     assert found.n_rows == n_rows
     assert {reason.value: count for reason, count in found.dropped_by_reason.items()} == dropped
@@ -63,7 +64,7 @@ def test_real_sets_with_real_tokenizers(name: str, model: tuple[str, ChatTemplat
     shape = detect_format(rows.head, source=rows.source)
     auditor, kept = Auditor(), []
     for row_id, row in rows:
-        pair = auditor.see(shape.to_pair(row_id, row))
+        pair = auditor.see(shape.to_record(row_id, row))
         if pair is None:
             continue
         outcome = template.tokenize_pair(
@@ -99,7 +100,7 @@ def _check(kept: list[TokenPair], found: Audit, *, end: int, window: int) -> Non
 def test_the_first_row_as_real_models_see_it(model: tuple[str, ChatTemplate], shared_data: Path) -> None:
     name, template = model
     rows = read_rows(str(shared_data / "pairs" / "ukp-convarg1-strict" / "pairs.jsonl"), limit=1)
-    pair = detect_format(rows.head, source=rows.source).to_pair("pairs.jsonl:1", rows.head[0])
+    pair = detect_format(rows.head, source=rows.source).to_record("pairs.jsonl:1", rows.head[0])
     found = audit(
         [pair],
         tokenize=lambda one: template.tokenize_pair(one, max_prompt_tokens=200, max_response_tokens=300),

@@ -54,7 +54,7 @@ AFTER = {
 
 
 def read(row: dict[str, Any]) -> Pair | RowProblem:
-    return detect_format([row], source="x").to_pair("row 1", row)
+    return detect_format([row], source="x").to_record("row 1", row)
 
 
 def ids(row: dict[str, Any], template: ChatTemplate) -> TokenPair | RowProblem:
@@ -293,7 +293,7 @@ def test_calls_count_in_what_is_the_same() -> None:
     same = {**ROW, "rejected": ROW["chosen"]}
     other_tools = {**ROW, "tools": [WEATHER, {"name": "get_time"}]}
     shape = detect_format([ROW], source="x")
-    pairs = [shape.to_pair(str(number), row) for number, row in enumerate((ROW, ROW, same, other_tools))]
+    pairs = [shape.to_record(str(number), row) for number, row in enumerate((ROW, ROW, same, other_tools))]
     found = audit(pairs)
     assert [(row.id, row.reason) for row in found.dropped_rows] == [("1", Reason.DUPLICATE), ("2", Reason.IDENTICAL)]
 

@@ -82,6 +82,8 @@ BY_HAND = [
     ("repo", {"gamma": 1.5}, 0.5),
     # the chosen response is above its reference, so nothing is added to DPO
     ("dpop", {}, 0.201413),
+    # without scores there is no offset
+    ("odpo", {}, 0.201413),
     # ln odds: −2 − ln(1 − e^−2) = −2 + 0.145413 and −3 − ln(1 − e^−3) = −3 + 0.051069; 2 + 0.1·−ln σ(1.094344)
     ("orpo", {}, 2.028875),
     # 2·0.201413 + 0.5·0.646482
@@ -103,7 +105,23 @@ def test_loss_of_pair_a(name: str, parameters: dict[str, float], expected: float
 
 
 def test_every_objective_is_worked_by_hand() -> None:
-    assert {name for name, _, _ in BY_HAND if ":" not in name} == set(objectives.NAMES)
+    """Those of single responses in test_objectives_unpaired.py."""
+    assert {name for name, _, _ in BY_HAND if ":" not in name} == {
+        n for n in objectives.NAMES if not make(n).is_unpaired
+    }
+
+
+def test_odpo_wants_more_of_a_wider_score_gap() -> None:
+    """z = 1.5. Score gaps e, 1 and 1/e: offsets α, 0 and −α; at α = 1 softplus(−0.5), softplus(−1.5), softplus(−2.5);
+    at α = 0.5 softplus(−1), softplus(−1.5), softplus(−2). softplus(−2.5) = 0.078889, softplus(−2) = 0.126928."""
+    sums = [side.repeat(3) for side in (PAIR_A.policy_chosen, PAIR_A.policy_rejected)]
+    references = [side.repeat(3) for side in (PAIR_A.reference_chosen, PAIR_A.reference_rejected)]
+    lengths = [side.repeat(3) for side in (PAIR_A.chosen_lengths, PAIR_A.rejected_lengths)]
+    ratios = LogRatios(*sums, *references, *lengths, score_gaps=torch.tensor([math.e, 1.0, 1 / math.e]))
+    assert make("odpo").loss(ratios).tolist() == pytest.approx([0.474077, 0.201413, 0.078889], abs=2e-6)
+    assert make("odpo", alpha=0.5).loss(ratios).tolist() == pytest.approx([0.313262, 0.201413, 0.126928], abs=2e-6)
+    assert make("odpo", alpha=0).loss(ratios).tolist() == pytest.approx([0.201413] * 3, abs=2e-6)
+    assert ratios.per_token().score_gaps is ratios.score_gaps
 
 
 def test_dpop_lifts_a_chosen_response_that_fell() -> None:
@@ -195,6 +213,7 @@ STEP_ZERO = [
     ("repo", {}, None),
     ("dpop", {}, math.log(2)),
     ("orpo", {}, None),
+    ("odpo", {}, None),
     ("dpo:2,apo_zero:0.5", {}, 1.886294),  # 2·ln 2 + 0.5
     ("apo_zero:1,sft:0.2", {}, None),
     ("dpo", {"sft_weight": 0.1}, None),
@@ -215,7 +234,9 @@ def test_step_zero_constant_is_the_loss_at_policy_equal_to_reference(
 
 
 def test_every_objective_has_a_step_zero_case() -> None:
-    assert {name for name, _, _ in STEP_ZERO if ":" not in name} == set(objectives.NAMES)
+    assert {name for name, _, _ in STEP_ZERO if ":" not in name} == {
+        n for n in objectives.NAMES if not make(n).is_unpaired
+    }
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ ZONES = [
     # M = (r_w − 20)/4 − (r_l − 30)/6 = r_w/4 − r_l/6, and γ = 0.6
     ("repo", {}, (2.401, 0.0), (2.399, 0.0), (True, True)),
     ("repo", {}, (0.0, -3.601), (0.0, -3.599), (True, True)),
+    ("apo_hinge_zero_unpaired", {}, (10.001, -9.0), (9.999, -9.0), (True, False)),
     # a token: r_w/4 ≥ m/β = 0.5
     ("apo_hinge_zero", {"beta": 2.0, "length_normalize": True}, (2.001, 0.0), (1.999, 0.0), (True, False)),
 ]

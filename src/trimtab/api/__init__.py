@@ -56,7 +56,7 @@ def train(
 
     `model`: a Hub id, a folder, or a loaded transformers or PEFT model with its `tokenizer`. A loaded one is not
     changed: a copy of its weights (a PEFT model's merged) goes into the global cache, and is the frozen reference too.
-    `pairs`: a source that `trimtab audit` reads, or rows in any of its forms: dicts, `Pair` values, a
+    `pairs`: a source that `trimtab audit` reads, or rows in any of its forms: dicts, `Pair` or `Unpaired` values, a
     `datasets.Dataset`, a pandas or polars frame, an iterator, which is read to its end. They go into a file in the
     global cache that is named by their content: with the same `out` and the same rows a stopped run goes on from its
     newest checkpoint, and other rows are refused. `objective`: a value such as

@@ -14,11 +14,11 @@ from typing import Any
 
 from trimtab import store
 from trimtab.errors import ConfigError, DataError, require_package
-from trimtab.records import Pair, digest
+from trimtab.records import Pair, Unpaired, digest
 
 Row = dict[str, Any]
 Rows = Callable[[], Iterator[Row]]
-FORMS = "a path, a Hub data set, or rows: dicts, Pair values, a datasets.Dataset, a pandas or polars frame"
+FORMS = "a path, a Hub data set, or rows: dicts, Pair or Unpaired values, a datasets.Dataset, a pandas or polars frame"
 
 
 def pair_source(pairs: Any) -> str:
@@ -84,7 +84,7 @@ def _of_frame(frame: Any, argument: str) -> Iterator[Row]:
 
 
 def _as_row(value: Any, place: int, argument: str) -> Row:
-    if isinstance(value, Pair):
+    if isinstance(value, Pair | Unpaired):
         return {"prompt": [m.to_json() for m in value.prompt]} | _responses(value) | _template_columns(value)
     if not isinstance(value, Mapping):
         raise DataError(f"{argument}[{place}] is a {type(value).__name__}", remedy=f"give {FORMS}")
@@ -98,15 +98,18 @@ def _as_row(value: Any, place: int, argument: str) -> Row:
     return row
 
 
-def _responses(pair: Pair) -> dict[str, object]:
+def _responses(row: Pair | Unpaired) -> dict[str, object]:
     """As texts, or as messages where one of them is more than its text."""
-    chosen, rejected = pair.responses
-    if not chosen.extras + rejected.extras:
-        return {"chosen": pair.chosen, "rejected": pair.rejected}
-    return {"chosen": [chosen.to_json()], "rejected": [rejected.to_json()]}
+    names = ("chosen", "rejected") if isinstance(row, Pair) else ("completion",)
+    is_text = not any(response.extras for response in row.responses)
+    sides: dict[str, object] = {
+        name: response.content if is_text else [response.to_json()]
+        for name, response in zip(names, row.responses, strict=True)
+    }
+    return sides if isinstance(row, Pair) else sides | {"label": row.label}
 
 
-def _template_columns(pair: Pair) -> dict[str, object]:
+def _template_columns(pair: Pair | Unpaired) -> dict[str, object]:
     arguments = json.loads(pair.template_arguments or "{}")
     tools = {"tools": arguments.pop("tools")} if "tools" in arguments else {}
     return tools | ({"chat_template_kwargs": arguments} if arguments else {})

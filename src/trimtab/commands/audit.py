@@ -10,12 +10,13 @@ from trimtab import windtunnel
 from trimtab.config import Config, DataSection, ModelSection, section
 from trimtab.config.flags import setting
 from trimtab.data import audit as auditing
+from trimtab.data.audit_result import Audit
 from trimtab.data.heldout import Split, SplitCounts
 from trimtab.data.problems import RowProblem
 from trimtab.errors import DataError, RunError
-from trimtab.records import Pair, TokenPair
+from trimtab.records import Pair, TokenPair, Unpaired
 from trimtab.runtime import set_up
-from trimtab.runtime.pair_source import PairSource, evaluation_rows, mixture, pair_source
+from trimtab.runtime.pair_source import Outcome, PairSource, evaluation_rows, mixture, pair_source, refuse_idle
 from trimtab.stages import prepare
 
 
@@ -28,7 +29,7 @@ class SourceAudit:
 
     source: str
     format: str
-    audit: auditing.Audit
+    audit: Audit
     split: SplitCounts
     refusal: DataError | None
     template: str | None = None
@@ -68,16 +69,17 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     data = section(DataSection, "data", {**flags.get("data", {}), "source": sources})
     assert isinstance(data, DataSection)
     offline = str(flags.get("offline", "false")).lower() == "true"
-    pairs = pair_source(mixture(data, offline=offline), columns=data.columns)
+    pairs = pair_source(mixture(data, offline=offline), data)
+    refuse_idle(data, pairs)
     split = Split(data.holdout, evaluation=data.eval)
     if (held := evaluation_rows(data, offline=offline)) is not None:
-        for outcome in pair_source([held], columns=data.columns).outcomes():
-            if isinstance(outcome, Pair):
+        for outcome in pair_source([held], data).outcomes():
+            if not isinstance(outcome, RowProblem):
                 split.hold(outcome)
 
-    def outcomes() -> Iterator[Pair | RowProblem]:
+    def outcomes() -> Iterator[Outcome]:
         for outcome in pairs.outcomes():
-            if isinstance(outcome, Pair):
+            if not isinstance(outcome, RowProblem):
                 split.side(outcome)
             yield outcome
 
@@ -88,7 +90,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     assert isinstance(model, ModelSection)
     template, limits = prepare.template_of(set_up(Config(model=model, data=data, offline=offline)))
 
-    def tokenize(pair: Pair) -> TokenPair | RowProblem:
+    def tokenize(pair: Pair | Unpaired) -> TokenPair | RowProblem:
         return template.tokenize_pair(pair, **limits)
 
     audit = auditing.audit(
@@ -98,16 +100,17 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
 
 
 def _result(
-    source: str, pairs: PairSource, audit: auditing.Audit, data: DataSection, split: Split, template: str | None = None
+    source: str, pairs: PairSource, audit: Audit, data: DataSection, split: Split, template: str | None = None
 ) -> SourceAudit:
     counts = split.counts(audit.dropped_ids, sources=pairs.names)
     return SourceAudit(source, pairs.format, audit, counts, _refusal(audit, data, counts), template=template)
 
 
-def _refusal(audit: auditing.Audit, data: DataSection, counts: SplitCounts) -> DataError | None:
+def _refusal(audit: Audit, data: DataSection, counts: SplitCounts) -> DataError | None:
     """What the stage `prepare` would stop with."""
     try:
         prepare.refuse_if_bad(audit, max_rejected=data.max_rejected)
+        prepare.refuse_one_kind(audit, label=data.label)
         prepare.refuse_without_training(counts)
     except DataError as error:
         return error
@@ -121,7 +124,6 @@ def lines(result: SourceAudit) -> list[str]:
         text += [
             f"first kept row ({sample.id}) as the model sees it:",
             f"  prompt   {sample.prompt!r}",
-            f"  chosen   {sample.chosen!r}",
-            f"  rejected {sample.rejected!r}",
+            *(f"  {side:<8} {text!r}" for side, text in sample.responses.items()),
         ]
     return [*text, "a run would start on these data"] if result.refusal is None else text

@@ -25,6 +25,9 @@ def disagreement(config: Sections) -> str:
     """Why a configuration cannot be run as it is written; empty when it can."""
     if config.objective.value().on_scores and config.benchmark.name != "none":
         return "a reward model answers nothing: --benchmark none; a later run takes it as --judge reward:FOLDER"
+    if config.objective.value().is_unpaired and config.train.group_by == "prompt":
+        name = config.objective.name
+        return f"train.group_by is prompt, but {name} mixes good and bad rows in every batch: leave it out"
     if reason := _impossible(config):
         return reason
     if config.engine.shard != "none" and config.train.optimizer != "adamw":

@@ -36,6 +36,12 @@ class DataSection(Section):
     )
     split: str = Field("train", description="split of a Hub or saved dataset")
     columns: dict[str, str] | None = Field(None, description="prompt=…,chosen=…,rejected=… when the names are others")
+    pairs: Literal["all", "best_worst", "adjacent"] | None = Field(
+        None,
+        description="of several scored responses to a prompt: which two are a pair; by default all, and for "
+        "unpaired objectives the best and the worst",
+    )
+    least_gap: float | None = Field(None, ge=0, description="of scores: nearer ones are ties, and no pair")
     limit: int | None = Field(None, ge=1, description="read only N rows, of all sources together")
     sample: Literal["random", "first"] = Field(
         "random", description="which rows limit leaves: drawn from the whole source with data.seed, or the first"
@@ -117,6 +123,9 @@ class ObjectiveSection(Section):
     delta_warmup: float | None = Field(None, description="epochs over which delta rises from zero")
     penalty: float | None = Field(None, description="of dpop: weight of a chosen response's fall below the reference")
     label_smoothing: float | None = Field(None, description="share of labels taken to be wrong")
+    alpha: float | None = Field(None, description="of odpo: reward gap wanted for each e-fold of the score gap")
+    desirable_weight: float | None = Field(None, description="of unpaired objectives: weight of a good response's loss")
+    undesirable_weight: float | None = Field(None, description="the same of a bad response")
     gamma: float | None = Field(None, description="margin of the mean log-probs, of reference-free objectives")
     length_normalize: bool | None = Field(None, description="divide each log-ratio by its response's length")
     ld_alpha: float | None = Field(

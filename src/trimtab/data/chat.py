@@ -36,7 +36,7 @@ from trimtab.data.tokenizer_identity import first_ids, tokenizer_identity
 from trimtab.data.tools import is_written, refuse_unwritten, refuse_unwritten_tools
 from trimtab.data.turn_end import TurnEnd, find_turn_end
 from trimtab.errors import DataError, ModelError
-from trimtab.records import Message, Pair, TokenPair, digest
+from trimtab.records import Message, Pair, TokenPair, Unpaired, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -138,7 +138,7 @@ class ChatTemplate:
 
     def tokenize_pair(
         self,
-        pair: Pair,
+        pair: Pair | Unpaired,
         *,
         max_prompt_tokens: int,
         max_response_tokens: int,
@@ -156,19 +156,19 @@ class ChatTemplate:
         try:
             prompt = self._fit_with_room(pair, max_prompt_tokens, window, min_response_tokens)
             losses = self._loss_of_prompt(prompt)
-            chosen, rejected = self._responses(prompt, pair.responses, losses=losses)
+            responses = self._responses(prompt, pair.responses, losses=losses)
         except RowFaultError as fault:
             return fault.at(pair.id)
         n_characters = sum(size(message.text) for message in (*prompt.messages, *pair.responses))
         self.loss.add(pair.id, losses, n_characters=n_characters)
         room = min(max_response_tokens, window - len(prompt.ids))
-        if room < min_response_tokens and max(len(chosen), len(rejected)) > room:
+        if room < min_response_tokens and max(map(len, responses)) > room:
             detail = f"the prompt takes {len(prompt.ids)} of {window} tokens, which leaves {room} for a response"
             return RowProblem(pair.id, Reason.CUT_BELOW_MINIMUM, detail)
-        return TokenPair(pair.id, prompt.ids, chosen[:room], rejected[:room], len(chosen) > room, len(rejected) > room)
+        return TokenPair.of(pair, prompt.ids, responses, room=room)
 
     def _fit_with_room(
-        self, pair: Pair, max_prompt_tokens: int, window: int, min_response_tokens: int
+        self, pair: Pair | Unpaired, max_prompt_tokens: int, window: int, min_response_tokens: int
     ) -> _RenderedPrompt:
         """Leave out turns until a response of the least length fits; if it never does, until the prompt fits."""
         arguments = json.loads(pair.template_arguments or "{}")

@@ -1,4 +1,4 @@
-"""Which of the published shapes of preference data a source has, and how a row of it becomes a `Pair`.
+"""Which of the published shapes of preference data a source has, and how a row of it becomes a record.
 
     shape          columns                                    prompt                      responses
     explicit       prompt, chosen, rejected                   text or messages            text or one message
@@ -8,6 +8,12 @@
     sharegpt       conversations (or messages), chosen, …     from/value or role/content  one message or text
     instruction    instruction (, input, history), chosen, …  text behind earlier turns   text or one message
     orca           (system,) question, chosen, rejected       text                        text or one message
+    unpaired       prompt, completion, label                  text or messages            text or one message
+    unpaired       conversations (or messages), label         all but the last message    the last message
+    unpaired       instruction (, input, history), output, …  text behind earlier turns   text
+    ranked         see `data.ranked`: several responses to a prompt, or one a row, each with a score or a rank
+
+A label is true or false; LLaMA-Factory's name for its column is `kto_tag`.
 
 `conversations` covers TRL's implicit prompt and UltraFeedback-binarized as published, where the prompt column repeats
 one message of the conversation and is not read. A `system` column is put before any prompt that has no system message.
@@ -23,6 +29,7 @@ it (documents, images) is refused, unless the columns were chosen by hand. The c
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +47,7 @@ from trimtab.data.messages import (
     unread_keys,
 )
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
+from trimtab.data.ranked import RANKED_COLUMNS, reader_of_ranked
 from trimtab.data.readers import (
     TURN_COLUMNS,
     Reader,
@@ -54,13 +62,21 @@ from trimtab.data.readers import (
     with_system,
 )
 from trimtab.data.tools import template_arguments, tools_of
+from trimtab.data.unpaired import LABEL_COLUMNS, reader_of_unpaired
 from trimtab.errors import DataError
-from trimtab.records import Message, Pair, compact_json
+from trimtab.records import Message, Pair, Ranked, Unpaired, compact_json
 
-FormatName = Literal["explicit", "conversations", "transcript", "sharegpt", "instruction", "orca"]
+FormatName = Literal["explicit", "conversations", "transcript", "sharegpt", "instruction", "orca", "unpaired", "ranked"]
 Shape = Literal["text", "message", "conversation", "nothing", "other"]
 
 COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
+_ROLES_OF: dict[tuple[str, str], str] = {  # what must be named, and what rows then hold; prompt and system may be
+    ("chosen", "rejected"): "a pair",
+    ("completion", "label"): "a single response",
+    ("completion", "score"): "a scored response",
+    ("completions", "scores"): "ranked responses",
+    ("completions", "ranks"): "ranked responses",
+}
 _COLUMNS_READ: dict[FormatName, tuple[str, ...]] = {
     "explicit": COLUMN_ROLES,
     "conversations": COLUMN_ROLES,
@@ -68,7 +84,11 @@ _COLUMNS_READ: dict[FormatName, tuple[str, ...]] = {
     "sharegpt": (*TURN_COLUMNS, "chosen", "rejected", "system"),
     "instruction": ("instruction", "input", "history", "chosen", "rejected", "system"),
     "orca": ("question", "chosen", "rejected", "system"),
-}
+    "unpaired": (
+        "prompt", "completion", *TURN_COLUMNS, "instruction", "input", "history", "output", *LABEL_COLUMNS, "system",
+    ),
+    "ranked": ("prompt", "instruction", "input", "history", "question", *TURN_COLUMNS, *RANKED_COLUMNS, "system"),
+}  # fmt: skip
 # Filled, these change what the prompt says; a pair without them would be another one.
 _NEVER_LEFT_OUT = (
     "documents", "history",
@@ -82,8 +102,14 @@ _ACCEPTED_SHAPES = """accepted shapes:
     chosen, rejected                         transcripts with '\\n\\nHuman:' and '\\n\\nAssistant:' (HH-RLHF)
     conversations, chosen, rejected          ShareGPT turns (from, value)
     instruction, input, chosen, rejected     LLaMA-Factory (and history, system)
-    system, question, chosen, rejected       Orca"""
-_REMEDY = "say which columns they are: --columns prompt=…,chosen=…,rejected=… (and system=… if there is one)"
+    system, question, chosen, rejected       Orca
+    prompt, completion, label                single responses, each good or bad (true or false)
+    conversations, kto_tag                   LLaMA-Factory's form of these
+    prompt, completions, scores (or ranks)   several responses (UltraFeedback, Nectar, HelpSteer2, RewardBench 2)"""
+_REMEDY = (
+    "say which columns they are: --columns prompt=…,chosen=…,rejected=… (and system=… if there is one), "
+    "or prompt=…,completion=…,label=… (or score=…), or prompt=…,completions=…,scores=… (or ranks=…)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +125,36 @@ class Format:
     _by_hand: bool = False
     unread_columns: dict[str, None] = field(default_factory=dict)
 
-    def to_pair(self, row_id: str, row: Row) -> Pair | RowProblem:
+    def to_record(self, row_id: str, row: Row) -> Pair | Unpaired | Ranked | RowProblem:
         """Read one row. What is wrong with a row is a value, not an exception, so that every row can be counted."""
         self.unread_columns.update(dict.fromkeys(self._unread_in(row)))
         cells = _rename(row, self.columns)
         try:
-            prompt, chosen, rejected = self._read(cells)
-            prompt = with_system(prompt, cells)
+            parts = self._read(cells)
+            prompt = with_system(parts.prompt, cells)
             self._refuse_what_is_left_out(row)
-            arguments = self._template_arguments(row, (*prompt, chosen, rejected))
+            arguments = self._template_arguments(row, (*prompt, *parts.responses))
         except RowFaultError as fault:
             return fault.at(row_id)
-        plain = self.name == "explicit" and len(prompt) == 1 and isinstance(cells["prompt"], str)
+        is_text = self.name in ("explicit", "unpaired", "ranked") and len(prompt) == 1
+        plain, meta = is_text and cells.get("prompt") == prompt[0].content, _meta(row, read=set(self.columns))
+        if parts.scores:
+            return Ranked(row_id, prompt, parts.responses, parts.scores, plain, meta, arguments)
+        first, *others = parts.responses
+        if parts.label is not None:
+            return Unpaired(row_id, prompt, first.content, parts.label, plain, meta, first.extras, arguments)
+        (second,) = others
         return Pair(
             row_id,
             prompt,
-            chosen.content,
-            rejected.content,
+            first.content,
+            second.content,
             plain=plain,
-            meta=_meta(row, read=set(self.columns)),
-            chosen_extras=chosen.extras,
-            rejected_extras=rejected.extras,
+            meta=meta,
+            chosen_extras=first.extras,
+            rejected_extras=second.extras,
             template_arguments=arguments,
+            score_gap=_score_gap(row),
         )
 
     def _template_arguments(self, row: Row, messages: Sequence[Message]) -> str:
@@ -159,16 +193,20 @@ class Format:
 def detect_format(head: Sequence[Row], *, source: str, columns: Mapping[str, str] | None = None) -> Format:
     """Tell the shape of a source from its first rows: the one that most of them have.
 
-    `columns` maps `prompt`, `chosen`, `rejected` and `system` to the names in the file; columns it does not name are
-    not read. Raises `DataError`, with the columns found and the accepted shapes, when the rows have none of them.
+    `columns` maps `prompt`, `chosen`, `rejected` and `system`, or the parts of single, scored or ranked responses, to
+    the names in the file; columns it does not name are not read. Raises `DataError`, with the columns found and the
+    accepted shapes, when the rows have none of them.
     """
     present = list(dict.fromkeys(name for row in head for name in row))
     names = _checked_mapping(columns, present=present, source=source) if columns else {name: name for name in present}
     rows = [_rename(row, names) for row in head]
-    if fault := _missing_side(rows):
+    of_scores = reader_of_ranked(rows)
+    reader = of_scores or reader_of_unpaired(rows)
+    if reader is None and (fault := _missing_side(rows)):
         raise _shape_error(source, present, fault)
     _refuse_messages_as_text(rows, source=source)
-    shape = _commonest_shape(rows)
+    shape: tuple[FormatName, Reader] | str
+    shape = _commonest_shape(rows) if reader is None else ("unpaired" if of_scores is None else "ranked", reader)
     if isinstance(shape, str):
         raise _shape_error(source, present, shape)
     name, read = shape
@@ -228,7 +266,7 @@ def _has_both_sides(row: Row) -> bool:
 
 
 def _refuse_messages_as_text(rows: Sequence[Row], *, source: str) -> None:
-    for column in ("chosen", "rejected", "prompt", *TURN_COLUMNS):
+    for column in ("chosen", "rejected", "prompt", "completion", *TURN_COLUMNS):
         cells = [row[column] for row in rows if is_filled(row.get(column))]
         if cells and 2 * sum(map(messages_as_text, cells)) > len(cells):
             raise DataError(
@@ -263,10 +301,13 @@ def _shape_words(shape: Shape) -> str:
 
 def _checked_mapping(columns: Mapping[str, str], *, present: list[str], source: str) -> dict[str, str]:
     """The names in the file by what they stand for, after each was found there."""
-    unknown = [role for role in columns if role not in COLUMN_ROLES]
-    if unknown or not {"chosen", "rejected"} <= set(columns):
+    required = max(_ROLES_OF, key=lambda roles: len(set(roles) & set(columns)))
+    unknown = [role for role in columns if role not in (*required, "prompt", "system")]
+    if unknown or not set(required) <= set(columns):
         fault = (
-            f"'{unknown[0]}' is none of the parts of a pair" if unknown else "both chosen and rejected must be named"
+            f"'{unknown[0]}' is none of the parts of {_ROLES_OF[required]}"
+            if unknown
+            else f"both {required[0]} and {required[1]} must be named"
         )
         raise DataError(f"--columns: {fault}", remedy=_REMEDY)
     for role, name in columns.items():
@@ -277,7 +318,7 @@ def _checked_mapping(columns: Mapping[str, str], *, present: list[str], source: 
                 remedy=f"did you mean {role}={close[0]}?" if close else f"name one of the columns found for {role}",
             )
     if len(set(columns.values())) < len(columns):
-        raise DataError("--columns: one column cannot stand for two parts of a pair", remedy=_REMEDY)
+        raise DataError("--columns: one column cannot stand for two parts of a row", remedy=_REMEDY)
     return {name: role for role, name in columns.items()}
 
 
@@ -287,6 +328,15 @@ def _shape_error(source: str, present: list[str], fault: str) -> DataError:
 
 def _names(columns: list[str]) -> str:
     return ", ".join(columns) or "none"
+
+
+def _score_gap(row: Row) -> float | None:
+    """From the columns `score_chosen` and `score_rejected`, where the former is the higher."""
+    scores = row.get("score_chosen"), row.get("score_rejected")
+    if not all(isinstance(score, int | float) for score in scores):
+        return None
+    gap = float(scores[0]) - float(scores[1])  # type: ignore[arg-type]  # numbers, by the line above
+    return gap if 0 < gap < math.inf else None
 
 
 def _rename(row: Row, names: Mapping[str, str]) -> dict[str, object]:

@@ -14,18 +14,18 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from trimtab.data.audit import normalise_prompt
-from trimtab.records import Pair, digest
+from trimtab.records import Pair, Unpaired, digest
 
 Side = Literal["train", "heldout", "leaked"]
 SIDES: tuple[Side, ...] = ("train", "heldout", "leaked")
 
 
-def is_heldout(pair: Pair, *, share: float) -> bool:
+def is_heldout(pair: Pair | Unpaired, *, share: float) -> bool:
     """Whether a pair's prompt is among the `share` of prompts that are held out of training."""
     return int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32 < share
 
 
-def prompt_key(pair: Pair) -> bytes:
+def prompt_key(pair: Pair | Unpaired) -> bytes:
     """Of the whole prompt; case and white space do not count."""
     whole = blake2b(digest_size=8)
     for message in pair.prompt:
@@ -131,18 +131,18 @@ class Split:
         """Pairs so far, of all sides."""
         return len(self._pairs)
 
-    def hold(self, pair: Pair) -> None:
+    def hold(self, pair: Pair | Unpaired) -> None:
         """A pair of the held-out set."""
         self._note(pair, "heldout")
         self._held_keys.add(self._pairs[-1][2])
 
-    def side(self, pair: Pair) -> Side:
+    def side(self, pair: Pair | Unpaired) -> Side:
         """Of a pair of the sources."""
         if self._evaluation is None:
             return self._note(pair, "heldout" if is_heldout(pair, share=self._share) else "train")
         return self._note(pair, "leaked" if prompt_key(pair) in self._held_keys else "train")
 
-    def _note(self, pair: Pair, side: Side) -> Side:
+    def _note(self, pair: Pair | Unpaired, side: Side) -> Side:
         self._pairs.append((pair.id, side, prompt_key(pair)))
         return side
 

@@ -28,14 +28,15 @@ class LengthSummary:
 class LengthBias:
     """How chosen and rejected differ in length.
 
-    `chosen_longer` and `same_length` are shares of pairs. `cohens_d` is (mean chosen − mean rejected) over the pooled
-    standard deviation √((s₁² + s₂²)/2), ddof 1; `auc` is the chance that a chosen response, drawn at random, is longer
-    than a rejected one drawn at random, ties counted half (Mann–Whitney). Without bias: ½ and 0 and ½.
-    `cohens_d` is None where it is not defined (fewer than two pairs, or no spread in lengths).
+    `chosen_longer` and `same_length` are shares of pairs, None of unpaired rows, whose good ones count as chosen.
+    `cohens_d` is (mean chosen − mean rejected) over the pooled standard deviation √((s₁² + s₂²)/2), ddof 1; `auc` is
+    the chance that a chosen response, drawn at random, is longer than a rejected one, ties counted half
+    (Mann–Whitney). Without bias: ½ and 0 and ½. `cohens_d` is None where it is not defined (fewer than two responses on
+    a side, or no spread in lengths).
     """
 
-    chosen_longer: float
-    same_length: float
+    chosen_longer: float | None
+    same_length: float | None
     cohens_d: float | None
     auc: float
 
@@ -51,14 +52,17 @@ def summarise(lengths: Sequence[int] | Lengths) -> LengthSummary:
     )
 
 
-def length_bias(chosen: Sequence[int] | Lengths, rejected: Sequence[int] | Lengths) -> LengthBias:
-    """Bias of at least one pair; the two lists are parallel."""
+def length_bias(
+    chosen: Sequence[int] | Lengths, rejected: Sequence[int] | Lengths, *, paired: bool = True
+) -> LengthBias:
+    """Bias of at least one pair, the two lists parallel; or of at least one good and one bad row."""
     c, r = np.asarray(chosen, dtype=np.int64), np.asarray(rejected, dtype=np.int64)
-    return LengthBias(float((c > r).mean()), float((c == r).mean()), _cohens_d(c, r), _auc(c, r))
+    longer, same = (float((c > r).mean()), float((c == r).mean())) if paired else (None, None)
+    return LengthBias(longer, same, _cohens_d(c, r), _auc(c, r))
 
 
 def _cohens_d(c: Lengths, r: Lengths) -> float | None:
-    if len(c) < 2:
+    if min(len(c), len(r)) < 2:
         return None
     pooled_deviation = float(np.sqrt((c.var(ddof=1) + r.var(ddof=1)) / 2))
     return float(c.mean() - r.mean()) / pooled_deviation if pooled_deviation > 0 else None

@@ -12,6 +12,9 @@ class Reason(StrEnum):
     UNREADABLE = "malformed"
     PROMPT_MISMATCH = "prompt_mismatch"
     WRONG_ROLES = "wrong_roles"
+    NO_LABEL = "no_label"
+    ONE_RESPONSE = "one_response"
+    NO_PREFERENCE = "no_preference"
     EMPTY_PROMPT = "empty_prompt"
     EMPTY_RESPONSE = "empty_response"
     IDENTICAL = "identical_responses"
@@ -33,14 +36,17 @@ class Reason(StrEnum):
 
 
 _SENTENCES: dict[Reason, str] = {
-    Reason.UNREADABLE: "could not be read as a pair",
+    Reason.UNREADABLE: "could not be read",
     Reason.PROMPT_MISMATCH: "chosen and rejected do not answer the same prompt",
     Reason.WRONG_ROLES: "speakers are not (system,) user, assistant, …, user and then one assistant response",
+    Reason.NO_LABEL: "the label is neither true nor false",
+    Reason.ONE_RESPONSE: "fewer than two scored responses",
+    Reason.NO_PREFERENCE: "its scores prefer none of its responses",
     Reason.EMPTY_PROMPT: "the last message of the prompt is empty",
     Reason.EMPTY_RESPONSE: "a response is empty or only white space",
     Reason.IDENTICAL: "chosen and rejected are the same text",
-    Reason.DUPLICATE: "the same pair as an earlier row (the first one is kept)",
-    Reason.CONTRADICTORY: "another row prefers the opposite (neither is kept)",
+    Reason.DUPLICATE: "the same as an earlier row (the first one is kept)",
+    Reason.CONTRADICTORY: "another row says the opposite (neither is kept)",
     Reason.NOT_READ: "holds a part that trimtab does not read, and would mean something else without it",
     Reason.CONTROL_TOKEN: "the text spells one of the model's control tokens",
     Reason.TEMPLATE_REFUSED: "the chat template does not render this conversation",

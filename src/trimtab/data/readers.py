@@ -1,4 +1,4 @@
-"""How the columns of one row become a prompt and two responses: a reader for each published shape.
+"""How the columns of one row become a prompt and its responses: a reader for each published shape.
 
 Readers find columns by their canonical names. What is wrong with a row is a `RowFaultError`.
 """
@@ -6,25 +6,40 @@ Readers find columns by their canonical names. What is wrong with a row is a `Ro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from trimtab.data.messages import is_filled, is_transcript_prompt, parse_transcript, to_conversation, to_text
 from trimtab.data.problems import Reason, RowFaultError
 from trimtab.records import Message
 
 Row = Mapping[str, object]
-Parts = tuple[tuple[Message, ...], Message, Message]
-Reader = Callable[[Row], Parts]
 
 TURN_COLUMNS = ("conversations", "messages")
 
 
-def read_explicit(row: Row) -> Parts:
+class Parts(NamedTuple):
+    """What a row holds: chosen and rejected; one response with its label; or responses with their scores (NaN for
+    none)."""
+
+    prompt: tuple[Message, ...]
+    responses: tuple[Message, ...]
+    label: bool | None = None
+    scores: tuple[float, ...] = ()
+
+
+Reader = Callable[[Row], Parts]
+
+
+def prompt_of(row: Row) -> tuple[Message, ...]:
+    """The column `prompt`, text or messages."""
     prompt = row.get("prompt")
     if isinstance(prompt, str):
-        messages: tuple[Message, ...] = (Message("user", to_text(prompt, column="prompt")),)
-    else:
-        messages = to_conversation(prompt, column="prompt")
-    return messages, _response(row, "chosen"), _response(row, "rejected")
+        return (Message("user", to_text(prompt, column="prompt")),)
+    return to_conversation(prompt, column="prompt")
+
+
+def read_explicit(row: Row) -> Parts:
+    return Parts(prompt_of(row), _both(row))
 
 
 def read_conversations(row: Row) -> Parts:
@@ -33,7 +48,7 @@ def read_conversations(row: Row) -> Parts:
         return read_explicit(row)
     if chosen[:-1] != rejected[:-1]:
         raise RowFaultError(Reason.PROMPT_MISMATCH, _first_difference(chosen[:-1], rejected[:-1]))
-    return chosen[:-1], _answer(chosen[-1], "chosen"), _answer(rejected[-1], "rejected")
+    return Parts(chosen[:-1], (answer_of(chosen[-1], "chosen"), answer_of(rejected[-1], "rejected")))
 
 
 def read_transcripts(row: Row) -> Parts:
@@ -45,35 +60,39 @@ def read_transcripts(row: Row) -> Parts:
             raise RowFaultError(Reason.WRONG_ROLES, f"the transcript in '{side}' ends with the human")
     if chosen[:-1] != rejected[:-1]:
         raise RowFaultError(Reason.PROMPT_MISMATCH, _first_difference(chosen[:-1], rejected[:-1]))
-    return chosen[:-1], chosen[-1], rejected[-1]
+    return Parts(chosen[:-1], (chosen[-1], rejected[-1]))
 
 
 def read_transcript_prompt(row: Row) -> Parts:
     turns = parse_transcript(to_text(row.get("prompt"), column="prompt"), column="prompt")
     if turns[-1] != Message("assistant", ""):
         raise RowFaultError(Reason.WRONG_ROLES, "the transcript in 'prompt' does not stop where the assistant speaks")
-    chosen, rejected = (Message("assistant", _response(row, side).content.strip()) for side in ("chosen", "rejected"))
-    return turns[:-1], chosen, rejected
+    return Parts(turns[:-1], tuple(Message("assistant", response.content.strip()) for response in _both(row)))
 
 
 def read_sharegpt(row: Row) -> Parts:
-    column = next((name for name in TURN_COLUMNS if row.get(name)), TURN_COLUMNS[0])
-    return to_conversation(row.get(column), column=column), _response(row, "chosen"), _response(row, "rejected")
+    return Parts(turns_before(row), _both(row))
 
 
 def read_instruction(row: Row) -> Parts:
     """LLaMA-Factory's and Alpaca's instruction files: earlier turns, then the instruction and its input."""
-    return _instruction_prompt(row), _response(row, "chosen"), _response(row, "rejected")
+    return Parts(instruction_of(row), _both(row))
 
 
-def _instruction_prompt(row: Row) -> tuple[Message, ...]:
+def instruction_of(row: Row) -> tuple[Message, ...]:
+    """Earlier turns, the instruction and its input."""
     parts = [to_text(row[name], column=name) for name in ("instruction", "input") if is_filled(row.get(name))]
     return (*_history(row.get("history")), Message("user", "\n".join(parts)))
 
 
+def turns_before(row: Row) -> tuple[Message, ...]:
+    """The conversation in whichever column has it."""
+    column = next((name for name in TURN_COLUMNS if row.get(name)), TURN_COLUMNS[0])
+    return to_conversation(row.get(column), column=column)
+
+
 def read_orca(row: Row) -> Parts:
-    prompt = (Message("user", to_text(row.get("question"), column="question")),)
-    return prompt, _response(row, "chosen"), _response(row, "rejected")
+    return Parts((Message("user", to_text(row.get("question"), column="question")),), _both(row))
 
 
 def read_prompt(row: Row) -> tuple[Message, ...]:
@@ -82,9 +101,9 @@ def read_prompt(row: Row) -> tuple[Message, ...]:
     if is_transcript_prompt(prompt := row.get("prompt")):
         messages = parse_transcript(to_text(prompt, column="prompt"), column="prompt")[:-1]
     elif isinstance(prompt, str):
-        messages = (Message("user", to_text(prompt, column="prompt")),)
+        messages = prompt_of(row)
     elif is_filled(row.get("instruction")):
-        messages = _instruction_prompt(row)
+        messages = instruction_of(row)
     elif is_filled(row.get("question")):
         messages = (Message("user", to_text(row["question"], column="question")),)
     elif isinstance(turns := row.get("turns"), list) and turns:
@@ -126,7 +145,11 @@ def _history(turns: object) -> tuple[Message, ...]:
     )
 
 
-def _response(row: Row, side: str) -> Message:
+def _both(row: Row) -> tuple[Message, Message]:
+    return response_of(row, "chosen"), response_of(row, "rejected")
+
+
+def response_of(row: Row, side: str) -> Message:
     """One response: a text, an assistant message, or a list with that one message."""
     value = row.get(side)
     if value is None or isinstance(value, str):
@@ -136,10 +159,10 @@ def _response(row: Row, side: str) -> Message:
         raise RowFaultError(
             Reason.WRONG_ROLES, f"'{side}' holds {len(messages)} messages where one response was expected"
         )
-    return _answer(messages[0], side)
+    return answer_of(messages[0], side)
 
 
-def _answer(message: Message, side: str) -> Message:
+def answer_of(message: Message, side: str) -> Message:
     if message.role != "assistant":
         raise RowFaultError(Reason.WRONG_ROLES, f"the response in '{side}' is from the {message.role}")
     return message

@@ -37,6 +37,11 @@ class BatchResult:
     forward_tokens: int
 
     @property
+    def present_R(self) -> Tensor:
+        """False for the side that an unpaired row does not have."""
+        return self.lengths_R > 0
+
+    @property
     def response_tokens(self) -> int:
         return int(self.lengths_R.sum())
 
@@ -72,10 +77,10 @@ class BatchResult:
 
 
 def first_of_equal(pairs: Sequence[TokenPair]) -> Tensor:
-    """Of each response of these pairs [2P] the first with the same prompt and tokens."""
+    """Of each response of these pairs [2P] the first with the same prompt and tokens; an absent one is its own."""
     responses = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     first = {response: key for key, response in reversed(list(enumerate(responses)))}
-    return torch.tensor([first[response] for response in responses], dtype=torch.long)
+    return torch.tensor([first[of] if of[1] else key for key, of in enumerate(responses)], dtype=torch.long)
 
 
 def any_of_equal(mask_R: Tensor, first_R: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from trimtab.engine.noise import SURE, Noise
 from trimtab.engine.packing import Group
 from trimtab.engine.processes import ALONE, Processes, deal
 from trimtab.engine.reference import Reference
+from trimtab.engine.response_sums import score_gaps
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError
 from trimtab.objectives import LogRatios, Objective
@@ -46,6 +47,7 @@ def log_ratios(policy_R: Tensor, reference_R: Tensor | None, pairs: Sequence[Tok
         reference_rejected=reference_R[1::2],
         chosen_lengths=lengths_R[0::2],
         rejected_lengths=lengths_R[1::2],
+        score_gaps=score_gaps(pairs),
     )
 
 
@@ -63,17 +65,17 @@ def score(
 
     Raises NumericsError naming the pair whose numbers are not finite.
     """
-    rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance, processes=processes)
+    rows = by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance, processes=processes)
     return weighted_sums(rows, pairs, objective)
 
 
-def _by_token(
+def by_token(
     scorer: Scorer,
     pairs: Sequence[TokenPair],
     *,
     pack_tokens: int,
-    advance: Callable[[int], None],
-    processes: Processes,
+    advance: Callable[[int], None] = lambda _responses: None,
+    processes: Processes = ALONE,
 ) -> list[Tensor]:
     """Per-token log-probabilities of 2P responses under the model as it is, nats."""
     own = deal([pair.n_tokens for pair in pairs], processes.size)[processes.rank]
@@ -89,7 +91,7 @@ def _by_token(
         return rows
 
     rows = {key: row for part in processes.together(compute) for key, row in part.items()}
-    return [rows[key] for key in range(2 * len(pairs))]
+    return [rows.get(key, torch.zeros(0)) for key in range(2 * len(pairs))]  # an absent side has no tokens
 
 
 def _not_finite(scorer: Scorer, pair: TokenPair) -> NumericsError:
@@ -102,16 +104,22 @@ def _not_finite(scorer: Scorer, pair: TokenPair) -> NumericsError:
 
 
 def rewards(objective: Objective, ratios: LogRatios) -> dict[str, Any]:
-    """Means over pairs: `accuracy` (a tie counts half), `reward_gap`, and each pair's gap in `reward_gaps`."""
+    """Means over pairs: `accuracy` (a tie counts half), `reward_gap`, and each pair's gap in `reward_gaps`.
+
+    The side that an unpaired row lacks has the reward 0: its gap is the reward of a good response and that of a bad one
+    with the sign turned, and it is right where the reward is on the label's side of the reference. Such rows have
+    `labels` too: whether each is good.
+    """
     chosen_P, rejected_P = objective.rewards(ratios)
     gap_P = (chosen_P - rejected_P).double()
+    has_chosen_P, has_rejected_P = ratios.chosen_lengths > 0, ratios.rejected_lengths > 0
     return {
         "accuracy": float(((gap_P > 0).double() + 0.5 * (gap_P == 0).double()).mean()),
         "reward_gap": float(gap_P.mean()),
-        "rewards_chosen": float(chosen_P.double().mean()),
-        "rewards_rejected": float(rejected_P.double().mean()),
+        "rewards_chosen": float(chosen_P[has_chosen_P].double().mean()),
+        "rewards_rejected": float(rejected_P[has_rejected_P].double().mean()),
         "reward_gaps": gap_P.tolist(),
-    }
+    } | ({} if (has_chosen_P & has_rejected_P).all() else {"labels": has_chosen_P.tolist()})
 
 
 def heldout(
@@ -159,7 +167,7 @@ def evidence(
     pass of its own. Tokens are weighed equally here, whatever the objective does. Raises NumericsError, naming the
     pair, for a log-probability that is not finite.
     """
-    rows = _by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance, processes=processes)
+    rows = by_token(scorer, pairs, pack_tokens=pack_tokens, advance=advance, processes=processes)
     reference_logps = None if reference is None else reference.of_pairs(pairs)
     reference_R = None if reference_logps is None else weighted_sums(reference_logps, pairs, objective)
     ratios = log_ratios(weighted_sums(rows, pairs, objective), reference_R, pairs)

@@ -14,7 +14,8 @@ A response takes one of three ways, and each active one gets its gradient whiche
 Batch-coupled objectives need all log-probabilities before any coefficient: a forward pass without gradient over the
 whole batch, then forward and backward over the responses whose coefficient is not exactly zero, packed anew.
 
-Dims: P pairs of the batch, R = 2P responses (chosen 2p, rejected 2p + 1), N response tokens of a pack.
+Dims: P pairs of the batch, R = 2P responses (chosen 2p, rejected 2p + 1), N response tokens of a pack. Of an unpaired
+row one of the two is absent: it has length 0, log-probability 0, coefficient 0, and no place in a pack.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from trimtab.engine import head
 from trimtab.engine.batch_result import BatchResult, any_of_equal, first_of_equal
 from trimtab.engine.finite import name_list
 from trimtab.engine.packing import Group, Pack, Span, Unit, lay_out
-from trimtab.engine.response_sums import rows_and_owners, sum_by_response
+from trimtab.engine.response_sums import rows_and_owners, score_gaps, sum_by_response
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.share import Share
 from trimtab.engine.states import PromptStates, States
@@ -134,7 +135,9 @@ class _Batch:
         self.first_R = first_of_equal(pairs)
         lengths = [len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
         self.lengths_R = torch.tensor(lengths, dtype=torch.long)
-        self.logps_R, self.weighted_R = torch.full((n,), torch.nan), torch.full((n,), torch.nan)
+        self.score_gaps_P = score_gaps(pairs)
+        unknown_R = torch.where(self.lengths_R > 0, torch.nan, 0.0)  # a side that is absent stays at 0
+        self.logps_R, self.weighted_R = unknown_R, unknown_R.clone()
         self.loss_P, self.coefficients_R = torch.full((n // 2,), torch.nan), torch.zeros(n)
         self.backward_R, self.screened_R, self.promoted_R, self.stale_R = torch.zeros(4, n, dtype=torch.bool)
         self.forward_tokens = 0
@@ -351,6 +354,7 @@ class _Batch:
             reference_rejected=self.reference_R[rejected],
             chosen_lengths=self.lengths_R[chosen],
             rejected_lengths=self.lengths_R[rejected],
+            score_gaps=None if self.score_gaps_P is None else self.score_gaps_P[chosen // 2],
         )
 
     def _count(self, pack: Pack) -> None:

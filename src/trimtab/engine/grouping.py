@@ -12,6 +12,7 @@ from typing import Literal
 
 from trimtab.engine.order import Order
 from trimtab.engine.packing import Group, lay_out
+from trimtab.errors import ConfigError
 from trimtab.records import TokenPair
 
 GroupBy = Literal["prompt", "none", "auto"]
@@ -32,12 +33,28 @@ def order_by(group_by: GroupBy, order: Order, pairs: Sequence[TokenPair]) -> Ord
     return order
 
 
+def order_of_unpaired(order: Order, rows: Sequence[TokenPair]) -> Order:
+    """`order` with good and bad rows in every batch. Raises ConfigError where a batch is too small for that."""
+    labels = tuple(bool(row.chosen_ids) for row in rows)
+    by_label = replace(order, labels=labels)
+    if by_label.is_mixed:
+        return by_label
+    n_good = sum(labels)
+    assert 0 < n_good < len(rows), "`prepare` refuses rows of one kind"
+    rare, n_rare = ("good", n_good) if 2 * n_good < len(rows) else ("bad", len(rows) - n_good)
+    enough = next(n for n in range(len(rows) // n_rare, len(rows) + 1) if replace(by_label, batch_pairs=n).is_mixed)
+    raise ConfigError(
+        f"{n_rare:,} of {len(rows):,} training rows are {rare}: some batches of {order.batch_pairs} would have none",
+        remedy=f"set train.batch_pairs to {enough}, or bring more rows that are {rare}",
+    )
+
+
 def _texts(order: Order, pairs: Sequence[TokenPair]) -> int:
     """Tokens of the first epoch's distinct prompts and responses, batch by batch."""
     n_tokens = 0
     for step in range(order.steps_per_epoch):
         batch = [pairs[i] for i in order.batch(step).indices]
-        responses = {(pair.prompt_ids, ids) for pair in batch for ids in (pair.chosen_ids, pair.rejected_ids)}
+        responses = {(pair.prompt_ids, ids) for pair in batch for _, ids in pair.sides}
         n_tokens += sum(map(len, {pair.prompt_ids for pair in batch})) + sum(len(ids) for _, ids in responses)
     return n_tokens
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,8 @@ def row(
     whose coefficients fade instead of vanishing. Only where there is a reference.
     """
     chosen_P, rejected_P = (side.double() for side in objective.rewards(result.log_ratios))
+    of_chosen, of_rejected = (partial(_mean_of, present_P=result.present_R[side::2]) for side in (0, 1))
+    chosen_reward, rejected_reward = of_chosen(chosen_P), of_rejected(rejected_P)
     active_R = result.active_R
     chosen_active, rejected_active = active_R[0::2], active_R[1::2]
     row: dict[str, float | int] = {
@@ -46,14 +49,14 @@ def row(
         "loss": result.loss,
         "grad_norm": grad_norm,
         "learning_rate": learning_rate,
-        "rewards/chosen": _mean(chosen_P),
-        "rewards/rejected": _mean(rejected_P),
+        "rewards/chosen": chosen_reward,
+        "rewards/rejected": rejected_reward,
         "rewards/accuracies": _mean(chosen_P > rejected_P),
-        "rewards/margins": _mean(chosen_P - rejected_P),
-        "logps/chosen": _mean(result.logps_R[0::2]),
-        "logps/rejected": _mean(result.logps_R[1::2]),
-        "active/chosen": _mean(chosen_active),
-        "active/rejected": _mean(rejected_active),
+        "rewards/margins": chosen_reward - rejected_reward,
+        "logps/chosen": of_chosen(result.logps_R[0::2]),
+        "logps/rejected": of_rejected(result.logps_R[1::2]),
+        "active/chosen": of_chosen(chosen_active),
+        "active/rejected": of_rejected(rejected_active),
         "active/pair": _mean(chosen_active | rejected_active),
         "skipped_backward": result.skipped_backward,
         "skipped_forward": result.skipped_forward,
@@ -66,7 +69,7 @@ def row(
         del row["logps/chosen"], row["logps/rejected"]  # the scores, which are the rewards
     if objective.needs_reference:
         pull_R = pull(objective, result.log_ratios, result.coefficients_R)
-        row |= {"pull/chosen": _mean(pull_R[0::2]), "pull/rejected": _mean(pull_R[1::2])}
+        row |= {"pull/chosen": of_chosen(pull_R[0::2]), "pull/rejected": of_rejected(pull_R[1::2])}
     return row
 
 
@@ -91,6 +94,11 @@ def visit(result: BatchResult, *, step: int, indices: Sequence[int]) -> dict[str
 def _single(value: float) -> float:
     """Nine significant digits name a single-precision number."""
     return float(f"{value:.9g}")
+
+
+def _mean_of(values_P: Tensor, present_P: Tensor) -> float:
+    """Over the rows that have such a response; 0 where none has."""
+    return _mean(values_P[present_P]) if present_P.any() else 0.0
 
 
 def _mean(values: Tensor) -> float:

@@ -9,6 +9,9 @@ the next step; the world size does not enter.
 Where pairs go by prompt, those of a prompt (in the order of their keys) are cut into pieces of a batch, and the pieces
 fill the batches of the epoch: the largest first, each into a batch drawn at random among those that it fits best. Only
 what fits nowhere is cut again. So a prompt with more pairs than a batch holds is spread over the whole epoch.
+
+Unpaired rows are good or bad, and every batch has both in the proportion of the whole, to one row: each kind in the
+order of its keys, row k of n at (k + ½)/n of the epoch.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class Order:
     """The order of a whole run. `pairs` and `batch_pairs` are at least 1; `epochs` may be a fraction.
 
     `prompts`: a number for each pair's prompt, the same for the same prompt; None where pairs do not go by prompt.
+    `labels`: whether each row is a good one; None where rows are pairs.
     """
 
     pairs: int
@@ -45,6 +49,7 @@ class Order:
     seed: int
     max_steps: int | None = None
     prompts: tuple[int, ...] | None = None
+    labels: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
         assert self.pairs >= 1, "an order of no pairs"
@@ -67,7 +72,15 @@ class Order:
         if self.prompts is not None:
             return Batch(epoch, by_prompt(self.prompts, self.steps_per_epoch, seed=self.seed, epoch=epoch)[position])
         start, stop = _bounds(self.pairs, self.steps_per_epoch, position)
+        if self.labels is not None:
+            return Batch(epoch, tuple(by_label(self.labels, seed=self.seed, epoch=epoch)[start:stop].tolist()))
         return Batch(epoch, tuple(int(i) for i in permutation(self.pairs, seed=self.seed, epoch=epoch)[start:stop]))
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether every batch has rows of both kinds; with one seed and epoch it is so with all."""
+        labels = self.labels or ()
+        return all(len({labels[i] for i in self.batch(step).indices}) == 2 for step in range(self.steps_per_epoch))
 
     def pairs_seen(self, step: int) -> int:
         """Pairs visited once `step` optimizer steps are done."""
@@ -104,6 +117,16 @@ def _draw(n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.uint6
     key = np.array([seed % 2**64, epoch], dtype=np.uint64)
     keys: np.ndarray[Any, np.dtype[np.uint64]] = np.random.Philox(key=key).random_raw(n)
     return keys
+
+
+@lru_cache(maxsize=2)
+def by_label(labels: tuple[bool, ...], *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The order of one epoch's unpaired rows, good and bad evenly among each other."""
+    order = permutation(len(labels), seed=seed, epoch=epoch)
+    is_good = np.array(labels)[order]
+    place = np.where(is_good, np.cumsum(is_good), np.cumsum(~is_good)) - 0.5
+    share = place / np.where(is_good, is_good.sum(), (~is_good).sum())
+    return order[np.lexsort((is_good, share))]
 
 
 @lru_cache(maxsize=2)

@@ -57,8 +57,9 @@ class Group:
 
     @classmethod
     def of_pair(cls, pair: TokenPair, index: int) -> Group:
-        """The pair number `index` of an optimizer batch: chosen has key 2·index, rejected 2·index + 1."""
-        return cls(pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids), (2 * index, 2 * index + 1))
+        """The pair number `index` of an optimizer batch: chosen has key 2·index, rejected 2·index + 1; those it has."""
+        keys = tuple(2 * index + side for side, _ in pair.sides)
+        return cls(pair.prompt_ids, tuple(ids for _, ids in pair.sides), keys)
 
     def only(self, keys: Container[int]) -> Group | None:
         """The prompt with those of its responses that are among `keys`; None where none is."""

@@ -89,7 +89,10 @@ class Reference:
     damaged_shards: tuple[tuple[Path, str], ...] = ()
 
     def tokens(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> Tensor:
-        """Per-token log-probabilities of one response, fp32 [len(response_ids)], nats. A missing row is an error."""
+        """Per-token log-probabilities of one response, fp32 [len(response_ids)], nats. A missing row is an error; an
+        absent response has none."""
+        if not response_ids:
+            return torch.zeros(0)
         row = self.rows.get(row_digest(prompt_ids, response_ids))
         if row is None or len(row) != len(response_ids):
             raise StoreError(
@@ -132,7 +135,7 @@ def missing(reference: Reference, pairs: Iterable[TokenPair]) -> Missing:
     rows: dict[bytes, str] = {}
     for pair in pairs:
         new: dict[bytes, tuple[int, ...]] = {}
-        for ids in (pair.chosen_ids, pair.rejected_ids):
+        for _, ids in pair.sides:
             name = row_digest(pair.prompt_ids, ids)
             if name not in reference.rows and name not in rows:
                 new[name] = ids
@@ -145,7 +148,7 @@ def missing(reference: Reference, pairs: Iterable[TokenPair]) -> Missing:
 
 def read(key: ReferenceKey, pairs: Iterable[TokenPair]) -> Reference:
     """The rows of `pairs` that the cache has. Every byte is verified; what does not verify counts as not there."""
-    pair_ids = {row_digest(p.prompt_ids, ids): p.id for p in pairs for ids in (p.chosen_ids, p.rejected_ids)}
+    pair_ids = {row_digest(p.prompt_ids, ids): p.id for p in pairs for _, ids in p.sides}
     rows: dict[bytes, Tensor] = {}
     damaged_shards: list[tuple[Path, str]] = []
     for shard in _shards(key):

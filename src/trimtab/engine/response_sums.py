@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trimtab.engine.packing import Span
+from trimtab.records import TokenPair
 
 
 def sum_by_response(
@@ -32,3 +33,9 @@ def rows_and_owners(spans: Sequence[Span], *, device: torch.device | str) -> tup
     rows = torch.tensor([row for span in spans for row in span.rows], device=device)
     lengths = torch.tensor([len(span.rows) for span in spans], device=device)
     return rows, torch.arange(len(spans), device=device).repeat_interleave(lengths)
+
+
+def score_gaps(pairs: Sequence[TokenPair]) -> Tensor | None:
+    """[P], fp32, in the unit of whoever scored the responses; None where a pair has none."""
+    gaps = [pair.score_gap for pair in pairs if pair.score_gap is not None]
+    return torch.tensor(gaps) if len(gaps) == len(pairs) else None

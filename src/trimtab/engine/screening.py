@@ -164,6 +164,6 @@ def _by_prompt(pairs: Sequence[TokenPair]) -> dict[tuple[int, ...], dict[tuple[i
     prompts: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
     for p, pair in enumerate(pairs):
         responses = prompts.setdefault(pair.prompt_ids, {})
-        for side, ids in enumerate((pair.chosen_ids, pair.rejected_ids)):
+        for side, ids in pair.sides:
             responses.setdefault(ids, []).append(2 * p + side)
     return prompts

@@ -7,7 +7,7 @@ a pure function of the batch and the forecast. Dims: P pairs of the batch, R = 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -54,7 +54,7 @@ class Share:
         """The batch's log-ratios from each process's own."""
         parts = self.processes.gather(ratios)
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(LogRatios)}
-        return LogRatios(**{name: self._merge(parts) for name, parts in columns.items()})
+        return self._log_ratios(columns)
 
     def join(self, parts: Sequence[BatchResult], pairs: Sequence[TokenPair]) -> BatchResult:
         """What the whole batch did. `pairs`: all of them; `parts`: what each process found, in order of rank."""
@@ -65,10 +65,16 @@ class Share:
         ratios = {field.name: [getattr(part.log_ratios, field.name) for part in parts] for field in fields(LogRatios)}
         return BatchResult(
             **{name: self._merge([getattr(part, name) for part in parts]) for name in vectors},
-            log_ratios=LogRatios(**{name: self._merge(parts) for name, parts in ratios.items()}),
+            log_ratios=self._log_ratios(ratios),
             first_R=first_of_equal(pairs),
             forward_tokens=sum(part.forward_tokens for part in parts),
         )
+
+    def _log_ratios(self, columns: Mapping[str, Sequence[Tensor | None]]) -> LogRatios:
+        """Of the parts of each field; what one process does not know of its pairs (score gaps) nobody does."""
+        tensors = {name: [part for part in parts if part is not None] for name, parts in columns.items()}
+        names = [name for name, parts in columns.items() if len(tensors[name]) == len(parts)]
+        return LogRatios(**{name: self._merge(tensors[name]) for name in names})
 
     def _merge(self, parts: Sequence[Tensor]) -> Tensor:
         """One number a pair, or two, from each process in the order of the batch."""

@@ -62,6 +62,7 @@ class Shrinking:
         free = torch.tensor(
             [self._inactive[k] and self._skips[k] < MOST_SKIPS and reach[k % 2] < math.inf for k in keys]
         )
+        free &= _lengths(ratios) > 0
         if not free.any():
             return None
         sums_R = torch.tensor([self._sums[k] for k in keys])
@@ -73,9 +74,12 @@ class Shrinking:
     def record(self, indices: Sequence[int], ratios: LogRatios, *, active_R: Tensor, stale_R: Tensor) -> None:
         """What a visit of these pairs found; `stale_R` is True where a response was passed over."""
         sums_R = torch.stack([ratios.policy_chosen, ratios.policy_rejected], 1).flatten().tolist()
-        rows = zip(itertools.product(indices, (0, 1)), sums_R, active_R.tolist(), stale_R.tolist(), strict=True)
-        for (i, side), weighted_sum, is_active, is_stale in rows:
+        sides = zip(itertools.product(indices, (0, 1)), _lengths(ratios).tolist(), strict=True)
+        rows = zip(sides, sums_R, active_R.tolist(), stale_R.tolist(), strict=True)
+        for ((i, side), length), weighted_sum, is_active, is_stale in rows:
             key = 2 * i + side
+            if not length:
+                continue
             if is_stale:
                 self._skips[key] += 1
                 self.skipped += 1
@@ -142,6 +146,11 @@ def active(objective: Objective, ratios: LogRatios) -> Tensor:
         return torch.zeros(len(leaf_R), dtype=torch.bool)
     (slope_R,) = torch.autograd.grad(loss_P.sum(), leaf_R)
     return slope_R != 0
+
+
+def _lengths(ratios: LogRatios) -> Tensor:
+    """[2P], tokens; 0 for a side that is absent."""
+    return torch.stack([ratios.chosen_lengths, ratios.rejected_lengths], 1).flatten()
 
 
 def _with_policy(ratios: LogRatios, policy_R: Tensor) -> LogRatios:

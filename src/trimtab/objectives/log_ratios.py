@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class LogRatios:
     """Log-probs of the responses of P pairs (each [P], nats, summed over response tokens, fp32 or fp64).
 
-    `chosen_lengths` and `rejected_lengths` ([P], tokens, at least 1) count all response tokens, the end of turn
-    included, whatever weights an `ld_alpha` gave them in the sums.
+    `chosen_lengths` and `rejected_lengths` ([P], tokens) count all response tokens, the end of turn included, whatever
+    weights an `ld_alpha` gave them in the sums. An unpaired row has one response: the length of the absent one is 0,
+    and so are its log-probs, as if it stood at the reference. `score_gaps` ([P], a judge's own unit, above 0) is how
+    much higher the chosen response was scored; None where pairs have no scores.
     """
 
     policy_chosen: Tensor
@@ -27,6 +29,7 @@ class LogRatios:
     reference_rejected: Tensor
     chosen_lengths: Tensor
     rejected_lengths: Tensor
+    score_gaps: Tensor | None = None
 
     def __post_init__(self) -> None:
         logps = (self.policy_chosen, self.policy_rejected, self.reference_chosen, self.reference_rejected)
@@ -48,13 +51,15 @@ class LogRatios:
 
     def per_token(self) -> LogRatios:
         """The same pairs with every log-prob divided by the length of its response (nats a token)."""
+        chosen, rejected = self.chosen_lengths.clamp_min(1), self.rejected_lengths.clamp_min(1)
         return LogRatios(
-            policy_chosen=self.policy_chosen / self.chosen_lengths,
-            policy_rejected=self.policy_rejected / self.rejected_lengths,
-            reference_chosen=self.reference_chosen / self.chosen_lengths,
-            reference_rejected=self.reference_rejected / self.rejected_lengths,
+            policy_chosen=self.policy_chosen / chosen,
+            policy_rejected=self.policy_rejected / rejected,
+            reference_chosen=self.reference_chosen / chosen,
+            reference_rejected=self.reference_rejected / rejected,
             chosen_lengths=self.chosen_lengths,
             rejected_lengths=self.rejected_lengths,
+            score_gaps=self.score_gaps,
         )
 
 

@@ -30,6 +30,11 @@ class Mixture(Objective):
     is_elementary = False
 
     def __post_init__(self) -> None:
+        if len({objective.is_unpaired for objective, _ in self.components if objective.name != "sft"}) > 1:
+            raise ConfigError(
+                "a mixture of objectives of which some read pairs, and some single responses with a label",
+                remedy="mix objectives of one kind (sft goes with both)",
+            )
         names = [objective.name for objective, _ in self.components]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ConfigError(
@@ -57,6 +62,9 @@ class Mixture(Objective):
             "needs_reference": any(objective.needs_reference for objective, _ in parts),
             "batch_coupled": any(objective.batch_coupled for objective, _ in parts),
             "per_token": self._leading.per_token,
+            "is_unpaired": any(objective.is_unpaired for objective, _ in parts),
+            "needs_score_gaps": any(objective.needs_score_gaps for objective, _ in parts),
+            "needs_kl": any(objective.needs_kl for objective, _ in parts),
         }.items():
             object.__setattr__(self, key, value)
 
@@ -111,6 +119,9 @@ class Mixture(Objective):
     def at(self, progress_epochs: float) -> Mixture:
         in_force = tuple((objective.at(progress_epochs), weight) for objective, weight in self.components)
         return self if in_force == self.components else replace(self, components=in_force)
+
+    def with_kl(self, kl: float) -> Mixture:
+        return replace(self, components=tuple((objective.with_kl(kl), weight) for objective, weight in self.components))
 
     def parameters(self) -> dict[str, Value]:
         return {key: value for objective, _ in self.components for key, value in objective.parameters().items()}

@@ -56,6 +56,9 @@ class Modified(Objective):
         self._set(
             needs_reference=inner.needs_reference,
             batch_coupled=inner.batch_coupled,
+            is_unpaired=inner.is_unpaired,
+            needs_kl=inner.needs_kl,
+            needs_score_gaps=inner.needs_score_gaps,
             per_token=inner.per_token or self.length_normalize,
         )
 
@@ -83,6 +86,16 @@ class Modified(Objective):
                 f"ld_alpha does not apply to {' and '.join(plain)}, which reads no log-ratios",
                 remedy="leave ld_alpha out, or choose an objective that uses the reference",
             )
+        if self.ld_alpha is not None and self.objective.is_unpaired:
+            raise ConfigError(
+                f"ld_alpha does not apply to {name}: a single response has no partner whose length it could be held to",
+                remedy="leave ld_alpha out",
+            )
+        if self.length_normalize and self.objective.needs_kl:
+            raise ConfigError(
+                f"length_normalize does not apply to {name}, whose KL is of whole responses",
+                remedy="leave length_normalize out, or choose apo_zero_unpaired",
+            )
         if self.ld_alpha is not None and self.sft_weight:
             raise ConfigError(
                 "ld_alpha and sft_weight do not go together: the likelihood would be that of a response with a "
@@ -108,7 +121,7 @@ class Modified(Objective):
         loss_P = self.objective.loss(self._read(log_ratios))
         if not self.sft_weight:
             return loss_P
-        return loss_P - self.sft_weight * log_ratios.policy_chosen / log_ratios.chosen_lengths
+        return loss_P - self.sft_weight * log_ratios.per_token().policy_chosen
 
     def step_zero(self) -> float | None:
         return None if self.sft_weight else self.objective.step_zero()
@@ -128,6 +141,9 @@ class Modified(Objective):
 
     def at(self, progress_epochs: float) -> Modified:
         return replace(self, objective=self.objective.at(progress_epochs))
+
+    def with_kl(self, kl: float) -> Modified:
+        return replace(self, objective=self.objective.with_kl(kl))
 
     def parameters(self) -> dict[str, Value]:
         parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "objective"}

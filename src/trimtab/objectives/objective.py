@@ -61,8 +61,9 @@ class Objective:
     never taken from its base, whose loss it may have changed); `needs_reference` (False: reference log-probs are
     not read); `per_token` (True: r is divided by the response's length); `batch_coupled` (True: the loss of a pair
     depends on the others, so `loss` must see the whole optimizer batch at once); `ld_alpha` (see `token_weights`);
-    `on_scores` (True: it reads the scores of a reward model, not log-probs);
-    `is_elementary` (False: made of other objectives).
+    `on_scores` (True: it reads the scores of a reward model, not log-probs); `is_unpaired` (True: its rows are single
+    responses with a label, not pairs); `needs_kl` (True: it wants `with_kl` before each batch); `needs_score_gaps`
+    (True: its pairs were scored); `is_elementary` (False: made of other objectives).
     """
 
     name: str
@@ -74,6 +75,9 @@ class Objective:
     is_elementary: bool = True
     ld_alpha: float | None = None
     on_scores: bool = False
+    is_unpaired: bool = False
+    needs_kl: bool = False
+    needs_score_gaps: bool = False
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -138,6 +142,10 @@ class Objective:
 
     def at(self, progress_epochs: float) -> Objective:  # noqa: ARG002  # constant, unless an objective has a schedule
         """The objective in force after that many epochs. Ask the configured value each time, not the last answer."""
+        return self
+
+    def with_kl(self, kl: float) -> Objective:  # noqa: ARG002  # read by those that need it
+        """The objective where the policy's divergence from the reference, in nats a response, is estimated as `kl`."""
         return self
 
     def parameters(self) -> dict[str, Value]:

@@ -43,6 +43,28 @@ class Dpo(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Odpo(Objective):
+    """ODPO: DPO that wants a larger reward gap where the scores lie further apart.
+
+    Pairs with a score gap of 1, and pairs of which the gap is not known, have no offset; nearer ones a negative one.
+    """
+
+    beta: float = parameter(0.1, POSITIVE)
+    alpha: float = parameter(1.0, NOT_NEGATIVE)
+
+    name = "odpo"
+    formula = "−ln σ(z − α·ln(s_w − s_l))   with s the score of a response"
+    source = "arXiv 2402.10571, with f = ln"
+    needs_score_gaps = True
+
+    def loss(self, log_ratios: LogRatios) -> Tensor:
+        gap_P = self.reward_gap(log_ratios)
+        if log_ratios.score_gaps is None:
+            return softplus(-gap_P)
+        return softplus(self.alpha * log_ratios.score_gaps.to(gap_P.dtype).log() - gap_P)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DpoHinge(Objective):
     """Hinge on the reward gap. At margin 1 this is TRL's `hinge`."""
 

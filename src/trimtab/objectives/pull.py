@@ -32,6 +32,6 @@ def pull(objective: Objective, ratios: LogRatios, coefficients_R: Tensor) -> Ten
     import torch
 
     at_start = replace(ratios, policy_chosen=ratios.reference_chosen, policy_rejected=ratios.reference_rejected)
-    start_R = coefficients(objective, at_start)
+    start_R = coefficients(objective.with_kl(0.0), at_start)
     ratio_R = coefficients_R.abs() / start_R.abs().clamp_min(torch.finfo(torch.float32).tiny)
     return ratio_R.clamp_max(1.0)

@@ -15,15 +15,28 @@ from trimtab.objectives.mixture import Mixture
 from trimtab.objectives.modified import Modified
 from trimtab.objectives.objective import Objective, Value
 from trimtab.objectives.on_scores import BradleyTerry
-from trimtab.objectives.pairwise import Discopop, Dpo, DpoHinge, Dpop, ExoPair, Ipo, MarginSigmoid, Robust, SigmoidNorm
+from trimtab.objectives.pairwise import (
+    Discopop,
+    Dpo,
+    DpoHinge,
+    Dpop,
+    ExoPair,
+    Ipo,
+    MarginSigmoid,
+    Odpo,
+    Robust,
+    SigmoidNorm,
+)
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
 from trimtab.objectives.reference_free import Orpo, Repo, Simpo
+from trimtab.objectives.unpaired import ApoHingeZeroUnpaired, ApoZeroUnpaired, Kto
 
 _CLASSES: dict[str, type[Objective]] = {
     cls.name: cls
     for cls in (
         Dpo, DpoHinge, ApoZero, ApoDown, ApoHingeZero, ApoHingeSoftplus, MarginSigmoid, ExoPair, Aot, AotUnpaired, Ipo,
-        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo, Dpop, Orpo,
+        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo, Dpop, Orpo, Odpo,
+        Kto, ApoZeroUnpaired, ApoHingeZeroUnpaired,
     )
 }  # fmt: skip
 
@@ -139,9 +152,10 @@ def _class(name: str) -> Callable[..., Objective]:
 # what people ask for, and why it is not here
 _ELSEWHERE = {
     **dict.fromkeys(
-        ("grpo", "ppo", "rloo", "reinforce"), "it samples answers while it trains, and trimtab learns from pairs"
+        ("grpo", "ppo", "rloo", "reinforce"),
+        "it samples answers while it trains, and trimtab learns from answers that are there",
     ),
-    **dict.fromkeys(("kto", "cpo"), "apo_zero, and simpo with sft_weight, are what comes nearest"),
+    "cpo": "simpo with sft_weight is what comes nearest",
 }
 
 

@@ -59,10 +59,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Heldout:
-    """Reward gaps in nats by id of the held-out pair, before training (None: not known) and after."""
+    """Reward gaps in nats by id of the held-out pair, before training (None: not known) and after. Of unpaired rows
+    `labels` says which are good, and a gap is the reward, with its sign turned for a bad one; None of pairs."""
 
     before: Mapping[str, float] | None
     after: Mapping[str, float]
+    labels: Mapping[str, bool] | None = None
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Heldout | None:
@@ -71,7 +73,11 @@ class Heldout:
             phase: None if tree.get(phase) is None else dict(zip(tree["ids"], tree[phase]["reward_gaps"], strict=True))
             for phase in ("before", "after")
         }
-        return None if gaps["after"] is None else cls(gaps["before"], gaps["after"])
+        if gaps["after"] is None:
+            return None
+        labels = tree["after"].get("labels")
+        by_id = None if labels is None else dict(zip(tree["ids"], labels, strict=True))
+        return cls(gaps["before"], gaps["after"], by_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,15 @@ from trimtab.runtime.training_state import TrainingState
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch whose gradient is in the parameters, clipped; `norm` is from before the clip."""
+    """One batch whose gradient is in the parameters, clipped; `norm` is from before the clip. `kl`: see
+    `Objective.with_kl`."""
 
     indices: tuple[int, ...]
     pairs: list[TokenPair]
     objective: Objective
     result: BatchResult
     norm: float
+    kl: float | None
 
 
 def batch_gradient(training: TrainingState, stop: Stop) -> Batch:
@@ -43,6 +45,9 @@ def batch_gradient(training: TrainingState, stop: Stop) -> Batch:
     indices, objective = training.order.batch(training.step).indices, training.objective
     processes = training.setup.processes
     pairs, scorer, pack_tokens = [training.pairs[i] for i in indices], training.scorer, training.pack_tokens
+    divergence = training.kl([training.kl_rows[i] for i in indices] if training.kl_rows else [])
+    if divergence is not None:
+        objective = objective.with_kl(divergence)
     reference_R = training.reference_sums(pairs)
     stale_sums_R = None
     if training.shrinking is not None:
@@ -93,7 +98,7 @@ def batch_gradient(training: TrainingState, stop: Stop) -> Batch:
             pack_tokens=pack_tokens,
             tensors=training.optimizer.not_finite_gradients(),
         )
-    return Batch(indices, pairs, objective, result, norm)
+    return Batch(indices, pairs, objective, result, norm, divergence)
 
 
 def _costs(

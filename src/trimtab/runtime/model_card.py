@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
+from trimtab.analysis.auc import auc_estimate
 from trimtab.analysis.calibration import score_gaps
 from trimtab.analysis.intervals import rate_interval
 from trimtab.analysis.selection import MIN_PAIRS
@@ -109,6 +112,15 @@ def _heldout_figures(heldout: Mapping[str, Any]) -> list[str]:
     if len(scores.right) < MIN_PAIRS:
         return [f"- Held-out pairs: {len(scores.right)}, too few to say how many are ranked right"]
     low, high = rate_interval(scores.right)
+    if "labels" in after:
+        gaps, good = np.array(after["reward_gaps"]), np.array(after["labels"])
+        area = auc_estimate(np.where(good, gaps, -gaps)[None], good)
+        bounds = "" if area.ci95 is None else f" (95 % CI {area.ci95[0]:.3f} to {area.ci95[1]:.3f}, .5 is chance)"
+        value = "unknown" if area.value is None else f"{area.value:.3f}"
+        return [
+            f"- Held-out rows ({heldout['n']}): AUC of the reward, good against bad, {value}{bounds}; reward on the "
+            f"label's side of the reference in {after['accuracy']:.1%}"
+        ]
     return [
         f"- Held-out pairs ({heldout['n']}): reward accuracy {after['accuracy']:.3f} (95 % CI {low:.3f} to {high:.3f}, "
         f"ties as half; .5 is chance), gap {after['reward_gap']:.3f}"

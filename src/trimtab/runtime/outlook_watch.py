@@ -13,6 +13,7 @@ from trimtab import store
 from trimtab.analysis.outlook import LEAST_PAIRS, EarlyVisits, Outlook, Shares, outlook, tries
 from trimtab.engine import optim
 from trimtab.engine.order import Order
+from trimtab.engine.response_sums import score_gaps
 from trimtab.objectives import LogRatios, Objective
 from trimtab.objectives.pull import coefficients, pull
 from trimtab.progress import Reporter
@@ -124,20 +125,37 @@ def early_visits(
         chosen_V=chosen_V,
         rejected_V=rejected_V,
         sides_K=np.array(sides),
-        shares=_shares(objective, torch.from_numpy(chosen_V), torch.from_numpy(rejected_V), lengths_V2),
+        shares=_shares(
+            objective,
+            torch.from_numpy(chosen_V),
+            torch.from_numpy(rejected_V),
+            lengths_V2,
+            score_gaps([pairs[i] for i in indices]),
+        ),
         reach=_reach(objective),
         has_dead_zone=objective.has_dead_zone,
     )
 
 
-def _shares(objective: Objective, chosen_V: torch.Tensor, rejected_V: torch.Tensor, lengths_V2: torch.Tensor) -> Shares:
+def _shares(
+    objective: Objective,
+    chosen_V: torch.Tensor,
+    rejected_V: torch.Tensor,
+    lengths_V2: torch.Tensor,
+    score_gaps_V: torch.Tensor | None = None,
+) -> Shares:
+    present_R = lengths_V2.flatten() > 0
+
     def shares(factors_V: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
         scale_V = torch.from_numpy(factors_V)
         zero_V = torch.zeros_like(chosen_V)
-        ratios = LogRatios(scale_V * chosen_V, scale_V * rejected_V, zero_V, zero_V, lengths_V2[:, 0], lengths_V2[:, 1])
+        sums = scale_V * chosen_V, scale_V * rejected_V, zero_V, zero_V
+        ratios = LogRatios(*sums, lengths_V2[:, 0], lengths_V2[:, 1], score_gaps_V)
         slope_R = coefficients(objective, ratios)
         share_R = (slope_R != 0).double() if objective.has_dead_zone else pull(objective, ratios, slope_R)
-        return float(share_R[0::2].mean()), float(share_R[1::2].mean())
+        sides = (share_R[side::2][present_R[side::2]] for side in (0, 1))
+        chosen, rejected = (float(share_S.mean()) for share_S in sides)
+        return chosen, rejected
 
     return shares
 

@@ -1,28 +1,36 @@
-"""Where a run's pairs come from: its sources as pairs or problems, and the set that is held out of training."""
+"""Where a run's rows come from: its sources as records or problems, and the set that is held out of training.
+
+An objective reads pairs, or single responses with a label. Pairs are read as the latter too, two rows each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimtab.config import DataSection
 from trimtab.data.formats import detect_format
 from trimtab.data.mixture import read_mixture
+from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import RowProblem
+from trimtab.data.ranked import PairMaker, gather
 from trimtab.data.sources import Rows, read_rows
 from trimtab.errors import ConfigError, DataError
-from trimtab.records import Pair, digest
+from trimtab.objectives import Objective
+from trimtab.records import Pair, Ranked, Unpaired, digest
+
+Outcome = Pair | Unpaired | RowProblem
 
 
 @dataclass(frozen=True, slots=True)
 class PairSource:
-    """Rows as pairs or problems, from the first again each time; `total` is their number where that is known.
+    """Rows as records or problems, from the first again each time; `total` is their number where that is known.
 
     `names`: of the sources, as they stand in row ids; `format`: how their rows were read, in words.
     """
 
-    outcomes: Callable[[], Iterator[Pair | RowProblem]]
+    outcomes: Callable[[], Iterator[Outcome]]
     total: int | None
     names: tuple[str, ...] = ()
     format: str = ""
@@ -59,22 +67,63 @@ def digest_of(data: DataSection, *, offline: bool) -> str:
     return digest([digests, None if held is None else held.digest])
 
 
-def pair_source(mixture: Sequence[Rows], *, columns: dict[str, str] | None) -> PairSource:
-    """Each source in its own format."""
-    formats = [detect_format(rows.head, source=rows.source, columns=columns) for rows in mixture]
+def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all") -> PairSource:
+    """Each source in its own format. Ranked rows are made pairs by `data.pairs`, by `rule` where that is not set."""
+    formats = [detect_format(rows.head, source=rows.source, columns=data.columns) for rows in mixture]
+    is_ranked = any(shape.name == "ranked" for shape in formats)
+    maker = PairMaker(data.pairs or rule, data.least_gap or 0.0)
 
-    def outcomes() -> Iterator[Pair | RowProblem]:
+    def outcomes() -> Iterator[Outcome]:
+        maker.counts.clear()
         for rows, shape in zip(mixture, formats, strict=True):
-            yield from (shape.to_pair(row_id, row) for row_id, row in rows)
+            for record in gather(shape.to_record(row_id, row) for row_id, row in rows):
+                if isinstance(record, Ranked):
+                    yield from maker.pairs(record)
+                else:
+                    yield record
 
-    totals = [rows.total for rows in mixture]
+    totals = [None if is_ranked else rows.total for rows in mixture]
     return PairSource(
         outcomes,
         None if None in totals else sum(total or 0 for total in totals),
         tuple(rows.name for rows in mixture),
         ", ".join(dict.fromkeys(shape.name for shape in formats)),
-        lambda: list(dict.fromkeys(note for shape in formats for note in shape.notes)),
+        lambda: [*dict.fromkeys(note for shape in formats for note in shape.notes), *maker.counts.notes(maker.rule)],
     )
+
+
+def refuse_idle(data: DataSection, source: PairSource) -> None:
+    """Raises ConfigError where a key of ranked rows is set and these sources have none."""
+    for key in ("pairs", "least_gap"):
+        if getattr(data, key) is not None and "ranked" not in source.format:
+            raise ConfigError(
+                f"data.{key} has no effect here: no source has several scored responses to a prompt",
+                remedy=f"leave data.{key} out",
+            )
+
+
+def read_for(objective: Objective, source: PairSource) -> PairSource:
+    """The rows as the objective reads them; a single response where pairs are wanted raises DataError."""
+
+    def outcomes() -> Iterator[Outcome]:
+        for outcome in source.outcomes():
+            if objective.is_unpaired and isinstance(outcome, Pair):
+                yield from Unpaired.of_pair(outcome)
+            elif isinstance(outcome, Unpaired) and not objective.is_unpaired:
+                raise DataError(
+                    f"{outcome.id} is a single response with a label, and {objective.name} reads pairs",
+                    remedy="choose an objective for such rows: --objective apo_hinge_zero_unpaired, "
+                    "apo_zero_unpaired or kto",
+                )
+            elif objective.needs_score_gaps and isinstance(outcome, Pair) and outcome.score_gap is None:
+                raise DataError(
+                    f"{outcome.id} has no scores, and {objective.name} reads how far they lie apart",
+                    remedy="bring columns score_chosen and score_rejected, or ranked rows with scores; or choose dpo",
+                )
+            else:
+                yield outcome
+
+    return replace(source, outcomes=outcomes)
 
 
 def _split(data: DataSection) -> str | None:

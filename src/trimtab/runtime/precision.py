@@ -48,7 +48,8 @@ class NoiseMeaning:
 
     @classmethod
     def of(cls, precision: Precision, noise: Noise, objective: Objective, pairs: Sequence[TokenPair]) -> NoiseMeaning:
-        tokens = sum(len(ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)) / (2 * len(pairs))
+        lengths = [len(ids) for pair in pairs for _, ids in pair.sides]
+        tokens = sum(lengths) / len(lengths)
         nats = noise.of_log_ratio(tokens) / (tokens if objective.per_token else 1)
         margin = objective.reach()
         reach = 1 / objective.beta if margin is None else margin

@@ -20,7 +20,7 @@ from trimtab.data.sources import Rows, draw
 from trimtab.errors import DataError
 from trimtab.judging.benchmarks import read_benchmark
 from trimtab.judging.judges import Submission
-from trimtab.records import Message, Pair
+from trimtab.records import Message
 from trimtab.runtime.pair_source import mixture
 
 
@@ -98,8 +98,8 @@ def _prompt_of(row_id: str, row: Mapping[str, Any], shape: Format | None) -> tup
             return read_prompt(row)
         except RowFaultError as fault:
             return fault.at(row_id)
-    outcome = shape.to_pair(row_id, row)
-    if not isinstance(outcome, Pair):
+    outcome = shape.to_record(row_id, row)
+    if isinstance(outcome, RowProblem):
         return outcome
     if outcome.template_arguments:
         return RowProblem(row_id, Reason.NOT_READ, "answers that may call tools are not sampled")

@@ -233,10 +233,14 @@ class RunSetup:
     # --- training ----------------------------------------------------------------------------------------------------
 
     def training_order(self, pairs: Sequence[TokenPair]) -> Order:
-        """Which of these training pairs make up each optimizer step."""
-        from trimtab.engine.grouping import order_by
+        """Which of these training pairs make up each optimizer step. Raises ConfigError where unpaired rows of one kind
+        would be alone in a batch."""
+        from trimtab.engine.grouping import order_by, order_of_unpaired
 
-        return order_by(self.config.train.group_by, self.order(len(pairs)), pairs)
+        order = self.order(len(pairs))
+        if self.objective.is_unpaired:
+            return order_of_unpaired(order, pairs)
+        return order_by(self.config.train.group_by, order, pairs)
 
     def order(self, n_pairs: int) -> Order:
         """How many steps and epochs `n_pairs` training pairs make; which pairs meet in a step is not asked."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trimtab.callbacks import Callback
-from trimtab.engine import checkpoint, finite, gradient, memory, models, optim, reference, score_head
+from trimtab.engine import checkpoint, finite, gradient, kl, memory, models, optim, reference, score_head
 from trimtab.engine.order import Order
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Forecast
@@ -26,6 +26,7 @@ from trimtab.runtime.run_setup import RunSetup
 class TrainingState:
     """Model, data and all that changes with the steps; the latter stands last, and comes back from a checkpoint.
 
+    `kl_rows`, `kl_heldout`: mismatched rows beside both, where the objective needs them (`engine.kl`); else empty.
     `step`: updates so far; `seconds`: spent on them; `checkpoint_step`: updates in the newest checkpoint.
     """
 
@@ -33,6 +34,8 @@ class TrainingState:
     identity: dict[str, Any]
     pairs: list[TokenPair]
     heldout: list[TokenPair]
+    kl_rows: list[TokenPair]
+    kl_heldout: list[TokenPair]
     order: Order
     reference: reference.Reference | None
     model: Any
@@ -54,6 +57,19 @@ class TrainingState:
     def objective(self) -> Objective:
         """As it is in force at the next step."""
         return self.setup.objective.at(self.order.epochs_done(self.step))
+
+    def kl(self, rows: Sequence[TokenPair]) -> float | None:
+        """The policy's divergence on these mismatched rows, nats, not below 0; None where there are none."""
+        if self.reference is None or not rows:
+            return None
+        log_ratio = kl.estimate(
+            self.scorer,
+            rows,
+            reference=self.reference,
+            pack_tokens=self.pack_tokens,
+            processes=self.setup.processes,
+        )
+        return max(0.0, log_ratio)
 
     def reference_sums(self, pairs: Sequence[TokenPair]) -> torch.Tensor | None:
         """[2P], nats, weighted as the objective weighs tokens; None where no reference is needed."""

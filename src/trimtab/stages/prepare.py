@@ -13,17 +13,28 @@ from typing import TypedDict
 
 from trimtab import store, windtunnel
 from trimtab.config import GenerateSection, config_digest
-from trimtab.data.audit import Audit, Auditor, audit, normalise_prompt
+from trimtab.data.audit import Auditor, audit, normalise_prompt
+from trimtab.data.audit_result import Audit
 from trimtab.data.chat import ChatTemplate
 from trimtab.data.heldout import SIDES, Side, Split, SplitCounts
 from trimtab.data.loading import load_chat_template
+from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import Reason, RowProblem
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
-from trimtab.records import Pair, TokenPair, digest
+from trimtab.records import Pair, TokenPair, Unpaired, digest
 from trimtab.runtime.answering import answer_turns
-from trimtab.runtime.pair_source import PairSource, digest_of, evaluation_rows, mixture, pair_source
+from trimtab.runtime.pair_source import (
+    Outcome,
+    PairSource,
+    digest_of,
+    evaluation_rows,
+    mixture,
+    pair_source,
+    read_for,
+    refuse_idle,
+)
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.training_inputs import TrainingInputs
 
@@ -33,7 +44,8 @@ ANSWER_TOKENS = 64  # of the embedded model's own answers, at most; its sentence
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Digests of what a run's pairs are made from. `keys`: of the configuration; `rows`: of the source's, None where
-    the embedded world samples them; `benchmark`: of the prompts that pairs are compared with, None without one."""
+    the embedded world samples them; `benchmark`: of the prompts that pairs are compared with, None without one;
+    `is_unpaired`: whether rows are single responses."""
 
     keys: tuple[str, ...]
     benchmark: str | None
@@ -41,13 +53,14 @@ class Inputs:
     weights: str
     adapter: str | None
     rows: str | None
+    is_unpaired: bool
 
     @property
     def digest(self) -> str:
         """Names what `main` writes. Weights count only where the model itself answers."""
         data, *world = self.keys
         source = [self.rows] if self.rows is not None else [*world, self.weights]
-        return digest([data, self.benchmark, self.tokenizer, *source])
+        return digest([data, self.benchmark, self.tokenizer, *source, *(["unpaired"] if self.is_unpaired else [])])
 
     @property
     def training(self) -> TrainingInputs:
@@ -68,6 +81,7 @@ def inputs(setup: RunSetup) -> Inputs:
         weights=model.weights,
         adapter=model.adapter,
         rows=None if is_embedded else digest_of(config.data, offline=config.offline),
+        is_unpaired=setup.objective.is_unpaired,
     )
 
 
@@ -122,6 +136,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
         if split.n_pairs != report.n_kept + n_held_apart:
             raise DataError(f"{data.label} changed while it was read", remedy="run the same command again")
         refuse_if_bad(report, max_rejected=data.max_rejected)
+        refuse_one_kind(report, label=data.label)
         for row in report.dropped_rows + (() if evaluation is None else evaluation.audit.dropped_rows):
             rejected.append(row.to_json())
     counts = split.counts(report.dropped_ids, sources=source.names)
@@ -141,7 +156,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
 class PairsInMemory:
     """Sound pairs with their tokens, in the order of the source, and the account of the rest."""
 
-    sound: list[tuple[Pair, TokenPair]]
+    sound: list[tuple[Pair | Unpaired, TokenPair]]
     audit: Audit
 
 
@@ -169,6 +184,7 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
         sides["heldout"].append(tokens)
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
     refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
+    refuse_one_kind(pairs.audit, label=data.label)
     for pair, tokens in pairs.sound:
         sides[split.side(pair)].append(tokens)
     counts = split.counts(pairs.audit.dropped_ids, sources=source.names)
@@ -194,7 +210,8 @@ def _evaluation_set(
     rows = evaluation_rows(data, offline=setup.config.offline)
     if rows is None:
         return None
-    pairs = _in_memory(pair_source([rows], columns=data.columns), setup, template, limits, reporter=reporter)
+    source = read_for(setup.objective, pair_source([rows], data, rule=_rule(setup)))
+    pairs = _in_memory(source, setup, template, limits, reporter=reporter)
     try:
         refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
     except DataError as error:
@@ -202,7 +219,7 @@ def _evaluation_set(
     return pairs
 
 
-def _leak(pair: Pair, evaluation: str | None) -> RowProblem:
+def _leak(pair: Pair | Unpaired, evaluation: str | None) -> RowProblem:
     return RowProblem(pair.id, Reason.HELD_OUT, f"its prompt is one of {evaluation}")
 
 
@@ -220,6 +237,19 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
             remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
             f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",
         )
+
+
+def refuse_one_kind(audit: Audit, *, label: str) -> None:
+    """Raises DataError where every unpaired row has the same label: there is nothing to tell apart."""
+    labels = audit.labels
+    if labels is None or (labels.good and labels.bad):
+        return
+    kind = "good (label true)" if labels.good else "bad (label false)"
+    first = "" if audit.sample is None else f" (first: {audit.sample.id})"
+    raise DataError(
+        f"{label}: all {labels.good + labels.bad:,} rows are {kind}{first}, so there is nothing to tell apart",
+        remedy="bring rows of both labels",
+    )
 
 
 def refuse_without_training(counts: SplitCounts) -> None:
@@ -246,7 +276,7 @@ def count(setup: RunSetup) -> int:
     return sum(min(rows.size, rows.limit or rows.size) for rows in sources)
 
 
-def _outcomes(source: PairSource, description: str, *, reporter: Reporter) -> Iterator[Pair | RowProblem]:
+def _outcomes(source: PairSource, description: str, *, reporter: Reporter) -> Iterator[Outcome]:
     with reporter.track(description, total=source.total, unit="rows") as advance:
         for outcome in source.outcomes():
             advance(1)
@@ -261,7 +291,7 @@ def _sound_pairs(
     limits: TokenLimits,
     *,
     reporter: Reporter,
-) -> Iterator[tuple[Pair, TokenPair]]:
+) -> Iterator[tuple[Pair | Unpaired, TokenPair]]:
     """Pairs in which the auditor finds nothing wrong, with their tokens; a later row may still contradict one."""
     on_scores = setup.objective.on_scores
     for outcome in _outcomes(source, "reading and tokenising pairs", reporter=reporter):
@@ -278,9 +308,16 @@ def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> PairSo
     if config.data.source == windtunnel.NAME:
         n = min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
         pairs = embedded_pairs(setup, n, reporter=reporter)
-        return PairSource(lambda: iter(pairs), len(pairs))
+        return read_for(setup.objective, PairSource(lambda: iter(pairs), len(pairs)))
     rows = mixture(config.data, limit=limit, offline=config.offline)
-    return pair_source(rows, columns=config.data.columns)
+    source = pair_source(rows, config.data, rule=_rule(setup))
+    refuse_idle(config.data, source)
+    return read_for(setup.objective, source)
+
+
+def _rule(setup: RunSetup) -> Rule:
+    """A response between best and worst would be good in one pair and bad in the next."""
+    return "best_worst" if setup.objective.is_unpaired else "all"
 
 
 def embedded_pairs(setup: RunSetup, n: int, *, reporter: Reporter) -> list[Pair]:

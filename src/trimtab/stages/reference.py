@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trimtab import disk, store
-from trimtab.engine import reference
+from trimtab.engine import kl, reference
 from trimtab.engine.packing import Group
 from trimtab.engine.processes import Processes, deal
 from trimtab.engine.scoring import Scorer
@@ -37,7 +37,7 @@ def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> ReferencePlan:
     """Of these pairs."""
     if not setup.objective.needs_reference:
         return ReferencePlan(needed=False, rows=0, tokens=0)
-    rows = {(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)}
+    rows = {(pair.prompt_ids, ids) for pair in pairs for _, ids in pair.sides}
     prompts = {pair.prompt_ids for pair in pairs}
     return ReferencePlan(needed=True, rows=len(rows), tokens=sum(map(len, prompts)) + sum(len(ids) for _, ids in rows))
 
@@ -53,7 +53,8 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
         _require_same_tokens(setup)
     processes = setup.processes
     processes.first(lambda: precision.settle(setup.apart, reporter=reporter))
-    pairs = folder.train_pairs() + folder.heldout_pairs()
+    sets = folder.train_pairs(), folder.heldout_pairs()
+    pairs = [row for rows in sets for row in (*rows, *kl.rows_for(setup.objective, rows))]
     key = reference_key(setup)
     cache = reference.read(key, pairs)
     for shard, damage in cache.damaged_shards if processes.is_first else ():
@@ -68,7 +69,7 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     if missing.digests:
         _compute(setup, key, missing, pairs, reporter)
     if processes.is_first:
-        counts = {"rows": 2 * len(pairs), "computed": len(missing.digests)}
+        counts = {"rows": sum(len(pair.sides) for pair in pairs), "computed": len(missing.digests)}
         store.write_json(
             folder.reference, {"key": key.to_json(), "digest": key.digest, **counts, "folder": str(key.folder)}
         )

@@ -26,6 +26,7 @@ from trimtab.engine import (
     checkpoint,
     evaluation,
     grouping,
+    kl,
     memory,
     metrics,
     models,
@@ -166,6 +167,7 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     """Everything that trains, and put back to where the newest valid checkpoint was, if there is one."""
     config, folder, objective = setup.config, setup.folder, setup.objective
     pairs, heldout = folder.train_pairs(), folder.heldout_pairs()
+    kl_rows, kl_heldout = kl.rows_for(objective, pairs), kl.rows_for(objective, heldout)
     order = setup.training_order(pairs)
     processes = setup.processes
     latest = processes.first(
@@ -174,8 +176,9 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
     state = latest.extra if latest else {}
     rows = None
     if objective.needs_reference:
-        rows = reference.read(reference_key(setup), [*pairs, *heldout])
-        rows.require([*pairs, *heldout])
+        needed = [*pairs, *heldout, *kl_rows, *kl_heldout]
+        rows = reference.read(reference_key(setup), needed)
+        rows.require(needed)
     fit = min(processes.gather(memory_fit.fit(setup, pairs=pairs)), key=lambda fit: fit.pack_tokens)
     # what an out-of-memory error left of the packs, a resumed run keeps: the same packs give the same bits
     pack_tokens = config.engine.pack_tokens or state.get("pack_tokens") or fit.pack_tokens
@@ -217,6 +220,8 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
         identity=identity,
         pairs=pairs,
         heldout=heldout,
+        kl_rows=kl_rows,
+        kl_heldout=kl_heldout,
         order=order,
         reference=rows,
         model=model,
@@ -295,7 +300,8 @@ def _update(training: TrainingState, batch: Batch, *, start: float) -> tuple[dic
     training.seconds += step_seconds
     # what this visit of these pairs says about their next one
     if training.forecast is not None:
-        training.forecast.record(batch.indices, result.active_R, screened_R=result.screened_R, stale_R=result.stale_R)
+        not_visited_R = result.stale_R | ~result.present_R
+        training.forecast.record(batch.indices, result.active_R, screened_R=result.screened_R, stale_R=not_visited_R)
     if training.shrinking is not None:
         training.shrinking.record(batch.indices, result.log_ratios, active_R=result.active_R, stale_R=result.stale_R)
     row = metrics.row(
@@ -310,6 +316,8 @@ def _update(training: TrainingState, batch: Batch, *, start: float) -> tuple[dic
         tokens=sum(pair.n_tokens for pair in batch.pairs),
         peak_memory_bytes=memory.peak_bytes(training.scorer.device),
     )
+    if batch.kl is not None:
+        row["kl"] = batch.kl
     return row, metrics.visit(result, step=training.step, indices=batch.indices)
 
 
@@ -321,7 +329,7 @@ def _take_milestone(training: TrainingState, stop: Stop) -> None:
         evidence = evaluation.evidence(
             training.scorer,
             training.heldout,
-            objective=training.setup.objective,
+            objective=training.setup.objective.with_kl(training.kl(training.kl_heldout) or 0.0),
             reference=training.reference,
             pack_tokens=training.pack_tokens,
             advance=lambda _responses: stop.check(),

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from trimtab.analysis import estimates, regime
+from trimtab.analysis.auc import auc_estimate
 from trimtab.analysis.calibration import Calibration, calibration
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.symptoms import Symptom, symptoms
@@ -179,12 +181,17 @@ def _symptoms(run: Run, objective: Objective, config: Config) -> tuple[Symptom, 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutSide:
-    """Reward accuracy (a share, ties counted as half), reward gap in nats, what a gap means; `n_ties` gaps are 0."""
+    """Reward accuracy (a share, ties counted as half), reward gap in nats, what a gap means; `n_ties` gaps are 0.
+
+    Of unpaired rows: the share whose reward has its label's sign, the mean reward with a bad row's sign turned, and
+    `auc`, the chance that a good row has a higher reward than a bad one; None of pairs.
+    """
 
     accuracy: Estimate
     reward_gap: Estimate
     calibration: Calibration
     n_ties: int
+    auc: Estimate | None = None
 
     @property
     def ranks_nothing(self) -> bool:
@@ -192,17 +199,20 @@ class HeldoutSide:
         return self.n_ties == self.calibration.n
 
     @classmethod
-    def of(cls, gaps_KP: FloatArray) -> HeldoutSide:
+    def of(cls, gaps_KP: FloatArray, good_P: npt.NDArray[np.bool_] | None = None) -> HeldoutSide:
+        """`good_P`: the labels of unpaired rows."""
         right_KP = np.where(gaps_KP > 0, 1.0, np.where(gaps_KP < 0, 0.0, 0.5))  # a tie is half right
+        rows = "pairs" if good_P is None else "rows"
         return cls(
-            estimates.rate(right_KP, rows="pairs"),
-            estimates.mean(gaps_KP, unit="nats", rows="pairs"),
+            estimates.rate(right_KP, rows=rows),
+            estimates.mean(gaps_KP, unit="nats", rows=rows),
             calibration(gaps_KP.ravel().tolist()),
             int((gaps_KP == 0).sum()),
+            None if good_P is None else auc_estimate(np.where(good_P, gaps_KP, -gaps_KP), good_P),
         )
 
     def to_json(self) -> dict[str, object]:
-        return fields_form(self, "calibration", "n_ties")
+        return fields_form(self, "calibration", "n_ties", *(["auc"] if self.auc is None else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,22 +246,29 @@ def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
     afters = [heldout.after for heldout in heldouts]
     befores = [heldout.before for heldout in heldouts if heldout.before is not None]
     pairs = [pair for pair in afters[0] if all(pair in after for after in afters)]
-    after_KP = _table(afters, pairs)
+    labels, after_KP = heldouts[0].labels, _table(afters, pairs)
+    good_P = _good(labels, pairs)
     return HeldoutNumbers(
-        before=HeldoutSide.of(_table(befores, pairs)) if len(befores) == len(runs) else None,
-        after=HeldoutSide.of(after_KP),
-        by_seed={run.seed: HeldoutSide.of(after_KP[k : k + 1]) for k, run in enumerate(runs)},
-        by_source=_by_source(afters, pairs),
+        before=HeldoutSide.of(_table(befores, pairs), good_P) if len(befores) == len(runs) else None,
+        after=HeldoutSide.of(after_KP, good_P),
+        by_seed={run.seed: HeldoutSide.of(after_KP[k : k + 1], good_P) for k, run in enumerate(runs)},
+        by_source=_by_source(afters, pairs, labels),
     )
 
 
-def _by_source(afters: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> dict[str, HeldoutSide]:
+def _good(labels: Mapping[str, bool] | None, rows: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    return None if labels is None else np.array([labels[row] for row in rows])
+
+
+def _by_source(
+    afters: Sequence[Mapping[str, float]], pairs: Sequence[str], labels: Mapping[str, bool] | None
+) -> dict[str, HeldoutSide]:
     by_source: dict[str, list[str]] = {}
     for pair in pairs:
         by_source.setdefault(source_of(pair), []).append(pair)
     if len(by_source) < 2:
         return {}
-    return {source: HeldoutSide.of(_table(afters, of_source)) for source, of_source in by_source.items()}
+    return {source: HeldoutSide.of(_table(afters, of), _good(labels, of)) for source, of in by_source.items()}
 
 
 def _table(gaps: Sequence[Mapping[str, float]], pairs: Sequence[str]) -> FloatArray:

@@ -65,8 +65,11 @@ def _lead(audit: Mapping[str, Any]) -> str:
     n_rows, n_kept, n_dropped = (number(audit.get(key)) for key in ("rows", "kept", "dropped"))
     lead = f"{n_rows} rows read, {n_kept} kept, {n_dropped} dropped."
     if audit.get("train") is not None:
-        lead += f" {number(audit['train'])} pairs were trained on, {number(audit.get('heldout'))} held out"
+        noun = "rows" if "labels" in audit else "pairs"
+        lead += f" {number(audit['train'])} {noun} were trained on, {number(audit.get('heldout'))} held out"
         lead += "." if (held := audit.get("evaluation")) is None else f", from {held}."
+        if labels := audit.get("labels"):
+            lead += f" {number(labels['good'])} are good, {number(labels['bad'])} bad."
         if audit.get("leaked"):
             lead += f" {number(audit['leaked'])} pairs have a prompt of the held-out set and were left out of training."
     overlap = audit.get("overlap_with_evaluation")
@@ -76,8 +79,14 @@ def _lead(audit: Mapping[str, Any]) -> str:
 
 
 def _bias(unit: str, bias: Mapping[str, Any]) -> str:
+    if (longer := bias["chosen_longer"]) is None:
+        start, sides = "", "good from bad responses"
+    else:
+        start, sides = (
+            f"the chosen response is the longer one in {number(100 * longer)} % of the pairs; ",
+            "chosen from rejected",
+        )
     return (
-        f"In {unit}: the chosen response is the longer one in {number(100 * bias['chosen_longer'])} % of the pairs; "
-        f"length alone tells chosen from rejected with an AUC of {number(bias['auc'], digits=2)} "
+        f"In {unit}: {start}length alone tells {sides} with an AUC of {number(bias['auc'], digits=2)} "
         f"(0.5 is no information), Cohen's d {number(bias['cohens_d'], digits=2)}."
     )

@@ -127,26 +127,43 @@ def heldout(heldout: HeldoutNumbers | None) -> Section | None:
     if len(sides) > 1:
         sides.append(("Pooled", after))
     sides += heldout.by_source.items()
+    is_unpaired = after.auc is not None
+    noun = "rows" if is_unpaired else "pairs"
     rows = [
-        ForestRow(name, side.accuracy.scaled(100), f"{number(side.accuracy.n)} pairs", "truth") for name, side in sides
+        ForestRow(name, (side.auc or side.accuracy).scaled(100), f"{number(side.accuracy.n)} {noun}", "truth")
+        for name, side in sides
     ]
     started_even = before is not None and before.ranks_nothing
     lead = (
-        "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
+        "How well the model's own reward tells good from bad responses kept out of training: the chance, in "
+        "percent, that a good one drawn at random has a higher reward than a bad one (AUC); 50 is chance. In the "
+        "table, beside it, the share whose reward has its label's sign, for which 0 is the reference; all rewards "
+        f"sinking together lowers that share and not the AUC. Intervals: {after.auc.method}; of shares: "
+        f"{after.accuracy.method}."
+        if after.auc is not None
+        else "Share of preference pairs, kept out of training, whose chosen response the model's own reward puts "
         "above the rejected one, in percent, ties counted as half; 50 is chance."
         + (" Before training every reward gap is zero, so there was nothing to rank." if started_even else "")
         + f" Intervals: {after.accuracy.method}."
     )
     blocks: list[Block] = [
         Text(lead, "lead"),
-        Forest(rows, "Held-out reward accuracy", EVEN),
+        Forest(rows, "Held-out AUC" if is_unpaired else "Held-out reward accuracy", EVEN),
         _heldout_table(sides if before is None else [("before training", before), *sides]),
         *_reliability(None if started_even else before, after),
     ]
-    return Section("heldout", "Held-out", "Held-out reward accuracy", blocks)
+    title = "Held-out rows told apart" if is_unpaired else "Held-out reward accuracy"
+    return Section("heldout", "Held-out", title, blocks)
 
 
 def _heldout_table(sides: Sequence[tuple[str, HeldoutSide]]) -> Table:
+    if any(side.auc for _, side in sides):
+        columns = [(name, side.auc or side.accuracy, side.accuracy, side.reward_gap) for name, side in sides]
+        text = [
+            [name, *(estimate_text(of, digits=3) for of in estimates), number(estimates[1].n)]
+            for name, *estimates in columns
+        ]
+        return Table(["", "AUC", "share right", "reward toward the label (nats)", "n"], text, title="held-out rows")
     rows = [
         [
             name,

@@ -58,7 +58,7 @@ def _of_heldout(report: Report) -> Iterator[str]:
                 f"{number(audit.get('train_prompts'))} prompts none was held out."
             )
         return
-    accuracy = heldout.after.accuracy
+    accuracy = heldout.after.auc or heldout.after.accuracy
     if accuracy.n < MIN_PAIRS:
         yield f"Hold more pairs out (--data.holdout, --data.eval): {number(accuracy.n)} say next to nothing."
     elif accuracy.ci95 is not None and accuracy.ci95[0] <= 0.5 <= accuracy.ci95[1]:

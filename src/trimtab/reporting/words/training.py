@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.analysis.selection import MIN_PAIRS
+from trimtab.records import Estimate
 from trimtab.reporting.numbers.training import HeldoutNumbers, MilestoneNumbers, RegimeNumbers, TrainingNumbers
 from trimtab.reporting.sections import Sentence, Tone, sentence
 from trimtab.reporting.text import interval, number
@@ -117,6 +118,8 @@ def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
     """How many held-out pairs the model's reward ranks as their labels do."""
     if numbers is None or numbers.after.accuracy.value is None:
         return []
+    if numbers.after.auc is not None:
+        return [_told_apart(numbers.after.auc)]
     after, accuracy = numbers.after, numbers.after.accuracy.scaled(100)
     pairs = f"{number(accuracy.n)} preference pair{'' if accuracy.n == 1 else 's'} kept out of training"
     if after.ranks_nothing:
@@ -136,3 +139,15 @@ def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
             f"(95 % CI {interval(accuracy.ci95)}{ties}; {start})."
         )
     ]
+
+
+def _told_apart(auc: Estimate) -> Sentence:
+    """Of unpaired rows."""
+    rows = f"{number(auc.n)} response{'' if auc.n == 1 else 's'} kept out of training"
+    if auc.value is None or auc.n < MIN_PAIRS:
+        return sentence(f"{rows} {'is' if auc.n == 1 else 'are'} too few, or of one label: no telling them apart.")
+    area = auc.scaled(100)
+    return sentence(
+        f"Of {rows} a good one has a higher reward than a bad one in **{number(area.value)} %** of draws (AUC; 95 % CI "
+        f"{interval(area.ci95)}; 50 % is chance)."
+    )

@@ -85,6 +85,11 @@ def find(run_folder: str, *, trust_remote_code: bool) -> HeldoutRun:
             f"{root} holds a reward model, which predicts no next token",
             remedy="`trimtab report` has the calibration of its rewards",
         )
+    if setup.objective.is_unpaired:
+        raise ConfigError(
+            f"{root} was trained with {setup.objective.name} on single responses, and a reward gap is one of pairs",
+            remedy="`trimtab report` has the reliability of their rewards",
+        )
     seed_setups = setup.each_seed()
     pairs = [_heldout_pairs(seed_setup) for seed_setup in seed_setups]
     if any(seed_pairs != pairs[0] for seed_pairs in pairs):

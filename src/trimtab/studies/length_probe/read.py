@@ -21,6 +21,7 @@ from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.length_probe import BoolArray, IntArray
 from trimtab.config import Config, files
 from trimtab.engine import gradient, reference
+from trimtab.engine.response_sums import score_gaps
 from trimtab.errors import ConfigError, DataError, StoreError, UserError
 from trimtab.objectives import LogRatios, Objective, pull
 from trimtab.records import TokenPair
@@ -99,11 +100,18 @@ class TrainedRun:
 def read(run_folder: str) -> TrainedRun:
     """Everything there is. Raises UserError where a file is missing or the seeds did not train on the same pairs."""
     setups = _seed_setups(run_folder)
+    if setups[0].objective.is_unpaired:
+        raise ConfigError(
+            f"{run_folder} was trained with {setups[0].objective.name} on single responses, and the probe asks "
+            "what the lengths of a pair do",
+            remedy="`trimtab report` has its regime, AUC and shares; `trimtab audit` the label's length bias",
+        )
     pairs_digest, first = _pairs_digest(run_folder, setups), setups[0]
     pairs = first.folder.train_pairs()
     reference_PS, sums_R = _reference(first, pairs)
     length_PS = np.array([(len(p.chosen_ids), len(p.rejected_ids)) for p in pairs], dtype=np.float64)
-    by_seed = [_replay(setup, length_PS, sums_R) for setup in setups]
+    gaps_P = score_gaps(pairs)
+    by_seed = [_replay(setup, length_PS, sums_R, gaps_P) for setup in setups]
     counts_N = np.min([np.bincount(visits.pair_W, minlength=len(pairs)) for visits in by_seed], axis=0)
     # as often as nine pairs in ten were visited, and at least once: a part of an epoch is no visit of all
     n_visits = max(1, int(np.quantile(counts_N, 0.1, method="lower")))
@@ -225,10 +233,12 @@ def _reference(setup: RunSetup, pairs: Sequence[TokenPair]) -> tuple[FloatArray 
 # --- replaying -------------------------------------------------------------------------------------------------------
 
 
-def _replay(setup: RunSetup, length_PS: FloatArray, reference_R: torch.Tensor | None) -> Visits:
+def _replay(
+    setup: RunSetup, length_PS: FloatArray, reference_R: torch.Tensor | None, score_gaps_P: torch.Tensor | None
+) -> Visits:
     """All visits of one seed in the order in which they came."""
     folder, order = setup.folder, setup.order(len(length_PS))
-    replay = _Replay(setup.objective, torch.from_numpy(length_PS), reference_R)
+    replay = _Replay(setup.objective, torch.from_numpy(length_PS), reference_R, score_gaps_P)
     batches: list[Visits] = []
     for row in store.iter_jsonl(folder.visits):
         try:
@@ -249,8 +259,14 @@ def _replay(setup: RunSetup, length_PS: FloatArray, reference_R: torch.Tensor | 
 class _Replay:
     """The objective's coefficients at every visit, from log-ratios alone."""
 
-    def __init__(self, objective: Objective, length_PS: torch.Tensor, reference_R: torch.Tensor | None) -> None:
-        self._objective = objective
+    def __init__(
+        self,
+        objective: Objective,
+        length_PS: torch.Tensor,
+        reference_R: torch.Tensor | None,
+        score_gaps_P: torch.Tensor | None,
+    ) -> None:
+        self._objective, self._score_gaps_P = objective, score_gaps_P
         self._length_PS = length_PS
         self._reference_PS = None
         # elsewhere it cancels: left out, what was stored is what the objective saw, to the last bit
@@ -270,6 +286,7 @@ class _Replay:
             reference_rejected=start_BS[:, 1],
             chosen_lengths=self._length_PS[at, 0],
             rejected_lengths=self._length_PS[at, 1],
+            score_gaps=None if self._score_gaps_P is None else self._score_gaps_P[at],
         )
         slope_R = pull.coefficients(objective, ratios)
         if objective.needs_reference:
