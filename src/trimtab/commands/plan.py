@@ -139,9 +139,10 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     rows = prepare.count(setup)
     # only sampling takes long enough to be shown
     sampling_reporter = reporter if config.data.source == windtunnel.NAME else SilentReporter()
-    sample = prepare.prepare(setup, reporter=sampling_reporter, limit=_sample_size(setup, rows))
+    limit = _sample_size(setup, rows)
+    sample, n_read = prepare.prepare(setup, reporter=sampling_reporter, limit=limit), prepare.count(setup, limit=limit)
     training, heldout = sample.train, sample.heldout
-    scale = rows / max(1, sample.audit.n_rows)
+    scale = rows / max(1, n_read)
     # lengths repeat those of the sample; exact when that is everything
     pairs = list(itertools.islice(_repeated(training), max(1, round(len(training) * scale))))
     train_plan = train.plan(setup, pairs)
@@ -150,11 +151,11 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     heldout_tokens = heldout_scale * sum(pair.n_tokens for pair in heldout)
     return Plan(
         rows=rows,
-        lengths_from=sample.audit.n_rows,
+        lengths_from=n_read,
         heldout_pairs=round(len(heldout) * heldout_scale),
         leaked_pairs=round(sample.counts.leaked * scale),
         evaluation=config.data.eval,
-        warning=sample.counts.warning if sample.audit.n_rows >= rows else None,
+        warning=sample.counts.warning if n_read >= rows else None,
         gguf=setup.gguf_source,
         objective=setup.objective,
         step_zero=setup.objective.step_zero() if setup.begins_at_reference else None,

@@ -116,8 +116,8 @@ def rewards(objective: Objective, ratios: LogRatios) -> dict[str, Any]:
     return {
         "accuracy": float(((gap_P > 0).double() + 0.5 * (gap_P == 0).double()).mean()),
         "reward_gap": float(gap_P.mean()),
-        "rewards_chosen": float(chosen_P[has_chosen_P].double().mean()),
-        "rewards_rejected": float(rejected_P[has_rejected_P].double().mean()),
+        "rewards_chosen": float(chosen_P[has_chosen_P].double().mean()) if has_chosen_P.any() else None,
+        "rewards_rejected": float(rejected_P[has_rejected_P].double().mean()) if has_rejected_P.any() else None,
         "reward_gaps": gap_P.tolist(),
     } | ({} if (has_chosen_P & has_rejected_P).all() else {"labels": has_chosen_P.tolist()})
 

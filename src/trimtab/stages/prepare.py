@@ -267,12 +267,12 @@ def refuse_without_training(counts: SplitCounts) -> None:
     )
 
 
-def count(setup: RunSetup) -> int:
-    """Rows that `main` will read."""
+def count(setup: RunSetup, *, limit: int | None = None) -> int:
+    """Rows that `main` will read, or `prepare` with this `limit`. Pairs may be more, or fewer."""
     config = setup.config
     if config.data.source == windtunnel.NAME:
-        return min(config.windtunnel.pairs, config.data.limit or config.windtunnel.pairs)
-    sources = mixture(config.data, offline=config.offline)
+        return min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
+    sources = mixture(config.data, limit=limit, offline=config.offline)
     return sum(min(rows.size, rows.limit or rows.size) for rows in sources)
 
 
