@@ -50,8 +50,7 @@ def measure(folder: Path, arm: str, keys: Mapping[str, Any], seed: int) -> dict[
     """One arm with one seed, which also draws the pairs: the oracle's verdict on every prompt, 1 where the aligned
     model wins and ½ for a tie, and mean true scores."""
     out = folder / f"{arm}-{seed}"
-    world = {"windtunnel": {"seed": 100 + seed}, "generate": {"seed": seed}}
-    run = trimtab.run({**world, "seed": seed, "out": str(out), **keys})
+    run = trimtab.run(windtunnel={"seed": 100 + seed}, generate={"seed": seed}, seed=seed, out=str(out), **keys)
     verdicts = store.read_json(run.folder / "verdicts" / "windtunnel.oracle.json")
     scores = store.read_json(run.folder / "verdicts" / "windtunnel.scores.json")
     rows = store.read_jsonl(run.folder / "metrics.jsonl")
