@@ -103,14 +103,17 @@ def _result(
     source: str, pairs: PairSource, audit: Audit, data: DataSection, split: Split, template: str | None = None
 ) -> SourceAudit:
     counts = split.counts(audit.dropped_ids, sources=pairs.names)
-    return SourceAudit(source, pairs.format, audit, counts, _refusal(audit, data, counts), template=template)
+    imitates = "demonstrations" in pairs.format
+    refusal = _refusal(audit, data, counts, imitates=imitates)
+    return SourceAudit(source, pairs.format, audit, counts, refusal, template=template)
 
 
-def _refusal(audit: Audit, data: DataSection, counts: SplitCounts) -> DataError | None:
+def _refusal(audit: Audit, data: DataSection, counts: SplitCounts, *, imitates: bool) -> DataError | None:
     """What the stage `prepare` would stop with."""
     try:
         prepare.refuse_if_bad(audit, max_rejected=data.max_rejected)
-        prepare.refuse_one_kind(audit, label=data.label)
+        if not imitates:
+            prepare.refuse_one_kind(audit, label=data.label)
         prepare.refuse_without_training(counts)
     except DataError as error:
         return error

@@ -13,7 +13,8 @@
     unpaired       instruction (, input, history), output, …  text behind earlier turns   text
     ranked         see `data.ranked`: several responses to a prompt, or one a row, each with a score or a rank
 
-A label is true or false; LLaMA-Factory's name for its column is `kto_tag`.
+A label is true or false; LLaMA-Factory's name for its column is `kto_tag`. Rows of these forms without a label are
+`demonstrations`, to be imitated.
 
 `conversations` covers TRL's implicit prompt and UltraFeedback-binarized as published, where the prompt column repeats
 one message of the conversation and is not read. A `system` column is put before any prompt that has no system message.
@@ -62,14 +63,25 @@ from trimtab.data.readers import (
     with_system,
 )
 from trimtab.data.tools import template_arguments, tools_of
-from trimtab.data.unpaired import LABEL_COLUMNS, reader_of_unpaired
+from trimtab.data.unpaired import LABEL_COLUMNS, reader_of_demonstrations, reader_of_unpaired
 from trimtab.errors import DataError
 from trimtab.records import Message, Pair, Ranked, Unpaired, compact_json
 
-FormatName = Literal["explicit", "conversations", "transcript", "sharegpt", "instruction", "orca", "unpaired", "ranked"]
+FormatName = Literal[
+    "explicit",
+    "conversations",
+    "transcript",
+    "sharegpt",
+    "instruction",
+    "orca",
+    "unpaired",
+    "ranked",
+    "demonstrations",
+]
 Shape = Literal["text", "message", "conversation", "nothing", "other"]
 
 COLUMN_ROLES = ("prompt", "chosen", "rejected", "system")
+_ONE_RESPONSE = ("prompt", "completion", *TURN_COLUMNS, "instruction", "input", "history", "output", "system")
 _ROLES_OF: dict[tuple[str, str], str] = {  # what must be named, and what rows then hold; prompt and system may be
     ("chosen", "rejected"): "a pair",
     ("completion", "label"): "a single response",
@@ -84,11 +96,10 @@ _COLUMNS_READ: dict[FormatName, tuple[str, ...]] = {
     "sharegpt": (*TURN_COLUMNS, "chosen", "rejected", "system"),
     "instruction": ("instruction", "input", "history", "chosen", "rejected", "system"),
     "orca": ("question", "chosen", "rejected", "system"),
-    "unpaired": (
-        "prompt", "completion", *TURN_COLUMNS, "instruction", "input", "history", "output", *LABEL_COLUMNS, "system",
-    ),
+    "unpaired": (*_ONE_RESPONSE, *LABEL_COLUMNS),
+    "demonstrations": _ONE_RESPONSE,
     "ranked": ("prompt", "instruction", "input", "history", "question", *TURN_COLUMNS, *RANKED_COLUMNS, "system"),
-}  # fmt: skip
+}
 # Filled, these change what the prompt says; a pair without them would be another one.
 _NEVER_LEFT_OUT = (
     "documents", "history",
@@ -105,7 +116,8 @@ _ACCEPTED_SHAPES = """accepted shapes:
     system, question, chosen, rejected       Orca
     prompt, completion, label                single responses, each good or bad (true or false)
     conversations, kto_tag                   LLaMA-Factory's form of these
-    prompt, completions, scores (or ranks)   several responses (UltraFeedback, Nectar, HelpSteer2, RewardBench 2)"""
+    prompt, completions, scores (or ranks)   several responses (UltraFeedback, Nectar, HelpSteer2, RewardBench 2)
+    prompt, completion                       demonstrations, for --objective sft"""
 _REMEDY = (
     "say which columns they are: --columns prompt=…,chosen=…,rejected=… (and system=… if there is one), "
     "or prompt=…,completion=…,label=… (or score=…), or prompt=…,completions=…,scores=… (or ranks=…)"
@@ -136,7 +148,7 @@ class Format:
             arguments = self._template_arguments(row, (*prompt, *parts.responses))
         except RowFaultError as fault:
             return fault.at(row_id)
-        is_text = self.name in ("explicit", "unpaired", "ranked") and len(prompt) == 1
+        is_text = self.name in ("explicit", "unpaired", "demonstrations", "ranked") and len(prompt) == 1
         plain, meta = is_text and cells.get("prompt") == prompt[0].content, _meta(row, read=set(self.columns))
         if parts.scores:
             return Ranked(row_id, prompt, parts.responses, parts.scores, plain, meta, arguments)
@@ -200,13 +212,16 @@ def detect_format(head: Sequence[Row], *, source: str, columns: Mapping[str, str
     present = list(dict.fromkeys(name for row in head for name in row))
     names = _checked_mapping(columns, present=present, source=source) if columns else {name: name for name in present}
     rows = [_rename(row, names) for row in head]
-    of_scores = reader_of_ranked(rows)
-    reader = of_scores or reader_of_unpaired(rows)
-    if reader is None and (fault := _missing_side(rows)):
+    readers: dict[FormatName, Reader | None] = {
+        "ranked": reader_of_ranked(rows),
+        "unpaired": reader_of_unpaired(rows),
+        "demonstrations": reader_of_demonstrations(rows),
+    }
+    shapes = [(name, reader) for name, reader in readers.items() if reader is not None]
+    if not shapes and (fault := _missing_side(rows)):
         raise _shape_error(source, present, fault)
     _refuse_messages_as_text(rows, source=source)
-    shape: tuple[FormatName, Reader] | str
-    shape = _commonest_shape(rows) if reader is None else ("unpaired" if of_scores is None else "ranked", reader)
+    shape: tuple[FormatName, Reader] | str = shapes[0] if shapes else _commonest_shape(rows)
     if isinstance(shape, str):
         raise _shape_error(source, present, shape)
     name, read = shape

@@ -1,16 +1,17 @@
-"""Rows with one response and a label, which says whether it was good: how they are told and read.
+"""Rows with one response: with a label, which says whether it was good, or without one, as demonstrations to imitate.
 
     prompt, completion, label          TRL, and logs of single answers with a verdict
     conversations (messages), label    the last message is the response
     instruction, output, label         Alpaca's columns
 
-LLaMA-Factory calls the label `kto_tag`.
+LLaMA-Factory calls the label `kto_tag`. The same without the label are demonstrations, and count as good.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from trimtab.data.messages import is_conversation, is_filled, kind_of
 from trimtab.data.problems import Reason, RowFaultError
@@ -38,6 +39,19 @@ def reader_of_unpaired(rows: Sequence[Row]) -> Reader | None:
         return None
     readers = Counter(reader for row in rows if (reader := _reader_of(row)) is not None)
     return readers.most_common(1)[0][0] if readers else None
+
+
+def reader_of_demonstrations(rows: Sequence[Row]) -> Reader | None:
+    """The reader that fits most of these rows, which have no label; None where they are pairs, labelled or prompts."""
+    label_names = ("chosen", "rejected", *LABEL_COLUMNS)
+    if any(is_filled(row.get(name)) for row in rows for name in label_names):
+        return None
+    readers = Counter(reader for row in rows if (reader := _reader_of(row)) is not None)
+    return partial(_read_demonstration, readers.most_common(1)[0][0]) if readers else None
+
+
+def _read_demonstration(reader: Reader, row: Row) -> Parts:
+    return reader({**row, LABEL_COLUMNS[0]: True})
 
 
 def _reader_of(row: Row) -> Reader | None:

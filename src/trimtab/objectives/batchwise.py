@@ -70,6 +70,7 @@ class Sft(Objective):
     source = "as TRL 1.16"
     needs_reference = False
     batch_coupled = True
+    imitates = True
 
     def loss(self, log_ratios: LogRatios) -> Tensor:
         return -log_ratios.policy_chosen / log_ratios.chosen_lengths.to(log_ratios.policy_chosen.dtype).mean()

@@ -65,6 +65,8 @@ class Heldout:
     before: Mapping[str, float] | None
     after: Mapping[str, float]
     labels: Mapping[str, bool] | None = None
+    losses: Mapping[str, Mapping[str, float]] | None = None
+    """By phase, `before` and `after`: each row's loss. None where the record has none."""
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Heldout | None:
@@ -77,7 +79,9 @@ class Heldout:
             return None
         labels = tree["after"].get("labels")
         by_id = None if labels is None else dict(zip(tree["ids"], labels, strict=True))
-        return cls(gaps["before"], gaps["after"], by_id)
+        phases = [phase for phase in ("before", "after") if "losses" in (tree.get(phase) or {})]
+        losses = {phase: dict(zip(tree["ids"], tree[phase]["losses"], strict=True)) for phase in phases}
+        return cls(gaps["before"], gaps["after"], by_id, losses if len(losses) == 2 else None)
 
 
 @dataclass(frozen=True, slots=True)

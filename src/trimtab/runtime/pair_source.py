@@ -103,11 +103,20 @@ def refuse_idle(data: DataSection, source: PairSource) -> None:
 
 
 def read_for(objective: Objective, source: PairSource) -> PairSource:
-    """The rows as the objective reads them; a single response where pairs are wanted raises DataError."""
+    """The rows as the objective reads them; a single response where pairs are wanted raises DataError, and so does one
+    without a label where labels are, or one that is labelled bad where responses are imitated."""
 
     def outcomes() -> Iterator[Outcome]:
         for outcome in source.outcomes():
-            if objective.is_unpaired and isinstance(outcome, Pair):
+            if isinstance(outcome, Unpaired) and objective.imitates:
+                yield _demonstration(outcome, objective)
+            elif isinstance(outcome, Unpaired) and "demonstrations" in source.format:
+                raise DataError(
+                    f"{outcome.id} is a response without a label or another one to compare it with, and "
+                    f"{objective.name} learns from preferences",
+                    remedy="write --objective sft to imitate such rows, or bring pairs or labels",
+                )
+            elif objective.is_unpaired and isinstance(outcome, Pair):
                 yield from Unpaired.of_pair(outcome)
             elif isinstance(outcome, Unpaired) and not objective.is_unpaired:
                 raise DataError(
@@ -124,6 +133,15 @@ def read_for(objective: Objective, source: PairSource) -> PairSource:
                 yield outcome
 
     return replace(source, outcomes=outcomes)
+
+
+def _demonstration(row: Unpaired, objective: Objective) -> Unpaired:
+    if row.label:
+        return row
+    raise DataError(
+        f"{row.id} is labelled as a bad response, and {objective.name} imitates every row",
+        remedy="leave such rows out, or choose an objective for labels: --objective apo_hinge_zero_unpaired",
+    )
 
 
 def _split(data: DataSection) -> str | None:

@@ -136,7 +136,8 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
         if split.n_pairs != report.n_kept + n_held_apart:
             raise DataError(f"{data.label} changed while it was read", remedy="run the same command again")
         refuse_if_bad(report, max_rejected=data.max_rejected)
-        refuse_one_kind(report, label=data.label)
+        if not setup.objective.imitates:
+            refuse_one_kind(report, label=data.label)
         for row in report.dropped_rows + (() if evaluation is None else evaluation.audit.dropped_rows):
             rejected.append(row.to_json())
     counts = split.counts(report.dropped_ids, sources=source.names)
@@ -184,7 +185,8 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
         sides["heldout"].append(tokens)
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
     refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
-    refuse_one_kind(pairs.audit, label=data.label)
+    if not setup.objective.imitates:
+        refuse_one_kind(pairs.audit, label=data.label)
     for pair, tokens in pairs.sound:
         sides[split.side(pair)].append(tokens)
     counts = split.counts(pairs.audit.dropped_ids, sources=source.names)

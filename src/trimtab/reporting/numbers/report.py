@@ -107,7 +107,7 @@ def report_of(runs: Sequence[Run], setup: RunSetup, *, check: CheckNumbers | Non
         benchmark=benchmark,
         training=training_numbers(runs, objective, config),
         compute_saved=saved_numbers(runs),
-        heldout=heldout_numbers(runs),
+        heldout=heldout_numbers(runs, imitates=objective.imitates),
         milestones=milestone_numbers(runs),
         reward=reward_numbers(runs),
         check=check,

@@ -216,6 +216,25 @@ class HeldoutSide:
 
 
 @dataclass(frozen=True, slots=True)
+class ImitationNumbers:
+    """Mean negative log-likelihood of held-out responses, nats a token, before and after, and the paired change."""
+
+    before: float
+    after: float
+    change: Estimate
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], rows: Sequence[str]) -> ImitationNumbers | None:
+        """None where a seed has no losses. A row's loss is its share of the mean over tokens (objective `sft`)."""
+        losses = [run.heldout.losses for run in runs if run.heldout is not None and run.heldout.losses is not None]
+        if len(losses) < len(runs) or not rows:
+            return None
+        before_KP, after_KP = (_table([of_run[phase] for of_run in losses], rows) for phase in ("before", "after"))
+        change = estimates.paired(after_KP - before_KP, unit="nats", rows="rows")
+        return cls(float(before_KP.mean()), float(after_KP.mean()), change)
+
+
+@dataclass(frozen=True, slots=True)
 class HeldoutNumbers:
     """Over all seeds, before training (None: not known) and after it: every seed holds out the same pairs, which are
     pooled as prompts are. `by_seed` is after training, and so is `by_source`, of all seeds: empty where the held-out
@@ -226,6 +245,7 @@ class HeldoutNumbers:
     after: HeldoutSide
     by_seed: Mapping[int, HeldoutSide]
     by_source: Mapping[str, HeldoutSide]
+    imitation: ImitationNumbers | None = None
 
     def to_json(self) -> dict[str, object]:
         before = self.before
@@ -235,11 +255,12 @@ class HeldoutNumbers:
             "calibration": {"before": None if before is None else before.calibration, "after": self.after.calibration},
             "by_seed": [{"seed": seed} | side.to_json() for seed, side in self.by_seed.items()],
             "by_source": [{"source": source} | side.to_json() for source, side in self.by_source.items()],
+            **({} if self.imitation is None else {"imitation": fields_form(self.imitation)}),
         }
 
 
-def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
-    """None where a seed did not look at pairs kept out of training."""
+def heldout_numbers(runs: Sequence[Run], *, imitates: bool = False) -> HeldoutNumbers | None:
+    """None where a seed did not look at pairs kept out of training. `imitates`: of the objective."""
     heldouts = [run.heldout for run in runs if run.heldout is not None]
     if len(heldouts) < len(runs):
         return None
@@ -253,6 +274,7 @@ def heldout_numbers(runs: Sequence[Run]) -> HeldoutNumbers | None:
         after=HeldoutSide.of(after_KP, good_P),
         by_seed={run.seed: HeldoutSide.of(after_KP[k : k + 1], good_P) for k, run in enumerate(runs)},
         by_source=_by_source(afters, pairs, labels),
+        imitation=ImitationNumbers.of(runs, pairs) if imitates and labels is not None else None,
     )
 
 

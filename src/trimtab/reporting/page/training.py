@@ -14,6 +14,7 @@ from trimtab.reporting.numbers.training import (
     SIDES,
     HeldoutNumbers,
     HeldoutSide,
+    ImitationNumbers,
     NoiseNumbers,
     SeedTrainingNumbers,
     TrainingNumbers,
@@ -122,6 +123,8 @@ def heldout(heldout: HeldoutNumbers | None) -> Section | None:
     """Reward accuracy and calibration after training, each seed and pooled."""
     if heldout is None:
         return None
+    if heldout.imitation is not None:
+        return _imitation(heldout.imitation)
     before, after = heldout.before, heldout.after
     sides = [(f"Seed {seed}", side) for seed, side in heldout.by_seed.items()]
     if len(sides) > 1:
@@ -154,6 +157,22 @@ def heldout(heldout: HeldoutNumbers | None) -> Section | None:
     ]
     title = "Held-out rows told apart" if is_unpaired else "Held-out reward accuracy"
     return Section("heldout", "Held-out", title, blocks)
+
+
+def _imitation(numbers: ImitationNumbers) -> Section:
+    lead = (
+        "Mean negative log-likelihood of responses kept out of training, in nats a token: how well the model predicts "
+        f"what it was to imitate. Interval of the change: {numbers.change.method}."
+    )
+    figures = [
+        number(numbers.before, digits=3),
+        number(numbers.after, digits=3),
+        estimate_text(numbers.change, digits=3),
+    ]
+    table = Table(
+        ["before", "after", "change", "n"], [[*figures, number(numbers.change.n)]], title="held-out responses"
+    )
+    return Section("heldout", "Held-out", "Held-out responses predicted", [Text(lead, "lead"), table])
 
 
 def _heldout_table(sides: Sequence[tuple[str, HeldoutSide]]) -> Table:

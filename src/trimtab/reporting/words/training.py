@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from trimtab.analysis.selection import MIN_PAIRS
 from trimtab.records import Estimate
-from trimtab.reporting.numbers.training import HeldoutNumbers, MilestoneNumbers, RegimeNumbers, TrainingNumbers
+from trimtab.reporting.numbers.training import (
+    HeldoutNumbers,
+    ImitationNumbers,
+    MilestoneNumbers,
+    RegimeNumbers,
+    TrainingNumbers,
+)
 from trimtab.reporting.sections import Sentence, Tone, sentence
 from trimtab.reporting.text import interval, number
 
@@ -118,6 +124,8 @@ def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
     """How many held-out pairs the model's reward ranks as their labels do."""
     if numbers is None or numbers.after.accuracy.value is None:
         return []
+    if numbers.imitation is not None:
+        return [_imitation(numbers.imitation)]
     if numbers.after.auc is not None:
         return [_told_apart(numbers.after.auc)]
     after, accuracy = numbers.after, numbers.after.accuracy.scaled(100)
@@ -139,6 +147,16 @@ def heldout(numbers: HeldoutNumbers | None) -> list[Sentence]:
             f"(95 % CI {interval(accuracy.ci95)}{ties}; {start})."
         )
     ]
+
+
+def _imitation(numbers: ImitationNumbers) -> Sentence:
+    change = numbers.change
+    rows = f"{number(change.n)} response{'' if change.n == 1 else 's'} kept out of training"
+    return sentence(
+        f"On {rows} the negative log-likelihood went from {number(numbers.before, digits=3)} to "
+        f"**{number(numbers.after, digits=3)} nats a token** (change {number(change.value, digits=3)}, 95 % CI "
+        f"{interval(change.ci95, digits=3)})."
+    )
 
 
 def _told_apart(auc: Estimate) -> Sentence:
