@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 from trimtab.data.audit_result import Audit, Labels, Sample
 from trimtab.data.control_tokens import template_mark
-from trimtab.data.lengths import Lengths, length_bias, summarise
+from trimtab.data.lengths import LengthBias, Lengths, length_bias, summarise
 from trimtab.data.messages import roles_fault
-from trimtab.data.problems import Reason, RowProblem
+from trimtab.data.problems import Reason, RowProblem, source_of
 from trimtab.errors import DataError
 from trimtab.records import Message, Pair, TokenPair, Unpaired
 
@@ -122,7 +122,18 @@ class Auditor:
             ),
             notes=tuple(notes),
             labels=self._labels(alive & is_single),
+            bias_by_source=self._bias_by_source(alive & ~is_single),
         )
+
+    def _bias_by_source(self, rows: npt.NDArray[np.bool_]) -> dict[str, LengthBias]:
+        """In characters, of these pairs by source; nothing where there is one source."""
+        places: dict[str, list[int]] = {}
+        for place in np.flatnonzero(rows):
+            places.setdefault(source_of(self._ids[place]), []).append(int(place))
+        if len(places) < 2:
+            return {}
+        chosen, rejected = (_column(self._lengths["characters"][side]) for side in ("chosen", "rejected"))
+        return {source: length_bias(chosen[at], rejected[at]) for source, at in places.items()}
 
     def _labels(self, rows: npt.NDArray[np.bool_]) -> Labels | None:
         n_good = int(_flags(self._has["chosen"])[rows].sum())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -69,7 +70,7 @@ class Audit:
     with a user message that is an evaluation prompt (None when there was nothing to compare with). `template_marks` are
     kept rows whose text holds a mark of some chat template, with the mark: (row id, mark). `notes` are further
     sentences: what was left out where rows were read and tokenised. `labels` counts good and bad rows that were kept;
-    None where they are pairs.
+    None where they are pairs. `bias_by_source` is in characters, and empty where all pairs are of one source.
     """
 
     n_rows: int
@@ -82,6 +83,7 @@ class Audit:
     template_marks: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     labels: Labels | None = None
+    bias_by_source: Mapping[str, LengthBias] = field(default_factory=dict)
 
     @property
     def n_kept(self) -> int:
@@ -121,6 +123,7 @@ class Audit:
                 for unit, parts in self.lengths.items()
             },
             "length_bias": {unit: bias.to_json() for unit, bias in self.bias.items()},
+            "length_bias_by_source": {source: bias.to_json() for source, bias in self.bias_by_source.items()},
             "cut": dict(self.cut_shares),
             "overlap_with_evaluation": None
             if self.overlap is None
@@ -147,6 +150,7 @@ class Audit:
             medians = ", ".join(f"{part} {summary.median:,.0f} ({summary.p95:,.0f})" for part, summary in parts.items())
             lines.append(f"{unit}, median (95th percentile): {medians}")
         lines.extend(_bias_line(unit, bias) for unit, bias in self.bias.items())
+        lines.extend(_bias_line(f"characters, {source}", bias) for source, bias in self.bias_by_source.items())
         if self.cut_shares:
             shares = ", ".join(f"{share:.1%} of {side}" for side, share in self.cut_shares.items())
             lines.append(f"cut at the limit: {shares}")

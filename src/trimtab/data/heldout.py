@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from trimtab.data.audit import normalise_prompt
+from trimtab.data.problems import source_of
 from trimtab.records import Pair, Unpaired, digest
 
 Side = Literal["train", "heldout", "leaked"]
@@ -31,11 +32,6 @@ def prompt_key(pair: Pair | Unpaired) -> bytes:
     for message in pair.prompt:
         whole.update(f"{message.role}\0{normalise_prompt(message.content)}\0".encode("utf-8", "surrogatepass"))
     return whole.digest()
-
-
-def source_of(pair_id: str) -> str:
-    """The name of the source in a row's id, which is `name:row`."""
-    return pair_id.rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,11 @@ _SENTENCES: dict[Reason, str] = {
 }
 
 
+def source_of(row_id: str) -> str:
+    """The name of the source in a row's id, which is `name:row`."""
+    return row_id.rpartition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class RowProblem:
     """A row that is no usable pair. `id` names the row, `detail` says what was found there."""

@@ -18,7 +18,7 @@ from trimtab.analysis.calibration import Calibration, calibration
 from trimtab.analysis.intervals import FloatArray, finite
 from trimtab.analysis.symptoms import Symptom, symptoms
 from trimtab.config import Config
-from trimtab.data.heldout import source_of
+from trimtab.data.problems import source_of
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.errors import DataError
 from trimtab.objectives import Objective
