@@ -51,8 +51,12 @@ def _lengths(audit: Mapping[str, Any]) -> list[Block]:
     if not rows:
         return []
     bias = " ".join(_bias(unit, of_unit) for unit, of_unit in audit.get("length_bias", {}).items())
+    by_source = [
+        Text(_bias(f"characters, of {source} alone", row), "note")
+        for source, row in audit.get("length_bias_by_source", {}).items()
+    ]
     heading = Heading("Lengths of the pairs and what they give away")
-    return [heading, Table(["", *_COLUMNS.values()], rows), Text(bias, "note")]
+    return [heading, Table(["", *_COLUMNS.values()], rows), Text(bias, "note"), *by_source]
 
 
 def _first_pair(sample: Mapping[str, Any]) -> list[Block]:
