@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
+Ranges = tuple[tuple[int, int], ...]
 
 
 def compact_json(value: object) -> str:
@@ -31,7 +32,8 @@ class Message:
     """One turn of a conversation.
 
     `extras` is a JSON object of what it holds beside its content (`tool_calls`, `name`, `reasoning_content`, …); empty
-    where it holds nothing else.
+    where it holds nothing else. A response that calls tools on its way has the messages before its last one, calls and
+    results, in `steps` there.
     """
 
     role: Role
@@ -42,6 +44,15 @@ class Message:
     def text(self) -> str:
         """All that it says, for comparisons and sizes."""
         return self.content + self.extras
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The messages that a response consists of: itself alone, unless it has steps."""
+        extras = json.loads(self.extras) if '"steps"' in self.extras else {}
+        steps = extras.pop("steps", [])
+        if not steps:
+            return (self,)
+        return (*map(Message.from_json, steps), replace(self, extras=compact_json(extras) if extras else ""))
 
     def to_json(self) -> dict[str, Any]:
         plain = {"role": self.role, "content": self.content}
@@ -190,7 +201,9 @@ class Unpaired:
 class TokenPair:
     """A pair as the model sees it: ids of the prompt (with the assistant header) and of each response.
 
-    A response ends with exactly one end-of-turn id unless it was cut at the limit. An unpaired row has one of the two:
+    A response ends with exactly one end-of-turn id unless it was cut at the limit. `chosen_foreign` and
+    `rejected_foreign` are half-open ranges of its ids that the assistant did not write (results of tools on its way):
+    they are read, and neither scored nor learnt. An unpaired row has one of the two:
     a good completion is a chosen response with nothing beside it, a bad one a rejected response; the other has no ids.
     """
 
@@ -201,19 +214,35 @@ class TokenPair:
     chosen_cut: bool = False
     rejected_cut: bool = False
     score_gap: float | None = None
+    chosen_foreign: Ranges = ()
+    rejected_foreign: Ranges = ()
 
     @classmethod
     def of(
-        cls, row: Pair | Unpaired, prompt_ids: tuple[int, ...], responses: Sequence[tuple[int, ...]], *, room: int
+        cls,
+        row: Pair | Unpaired,
+        prompt_ids: tuple[int, ...],
+        responses: Sequence[tuple[int, ...]],
+        *,
+        room: int,
+        foreign: Sequence[Ranges] = ((), ()),
     ) -> TokenPair:
         """The row with the ids of its prompt and of its responses, each cut to `room` tokens."""
+        gap = None if isinstance(row, Unpaired) else row.score_gap
         if isinstance(row, Unpaired):
-            responses, gap = ([*responses, ()] if row.label else [(), *responses]), None
-        else:
-            gap = row.score_gap
+            responses = [*responses, ()] if row.label else [(), *responses]
+            foreign = [foreign[0], ()] if row.label else [(), foreign[0]]
         chosen, rejected = responses
-        return cls(
-            row.id, prompt_ids, chosen[:room], rejected[:room], len(chosen) > room, len(rejected) > room, score_gap=gap
+        ranges = [tuple((start, min(end, room)) for start, end in of if start < room) for of in foreign]
+        cuts = len(chosen) > room, len(rejected) > room
+        return cls(row.id, prompt_ids, chosen[:room], rejected[:room], *cuts, gap, *ranges)
+
+    @property
+    def own_lengths(self) -> tuple[int, int]:
+        """Tokens of each response that the assistant wrote."""
+        return (
+            len(self.chosen_ids) - sum(end - start for start, end in self.chosen_foreign),
+            len(self.rejected_ids) - sum(end - start for start, end in self.rejected_foreign),
         )
 
     @property
@@ -234,7 +263,12 @@ class TokenPair:
             "rejected_ids": list(self.rejected_ids),
             "chosen_cut": self.chosen_cut,
             "rejected_cut": self.rejected_cut,
+            **{f"{side}_foreign": ranges for side, ranges in self._foreign.items() if ranges},
         } | ({} if self.score_gap is None else {"score_gap": self.score_gap})
+
+    @property
+    def _foreign(self) -> dict[str, Ranges]:
+        return {"chosen": self.chosen_foreign, "rejected": self.rejected_foreign}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> TokenPair:
@@ -246,7 +280,13 @@ class TokenPair:
             chosen_cut=row.get("chosen_cut", False),
             rejected_cut=row.get("rejected_cut", False),
             score_gap=row.get("score_gap"),
+            chosen_foreign=_ranges(row.get("chosen_foreign", ())),
+            rejected_foreign=_ranges(row.get("rejected_foreign", ())),
         )
+
+
+def _ranges(pairs: Iterable[Sequence[int]]) -> Ranges:
+    return tuple((start, end) for start, end in pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def _responses(row: Pair | Unpaired) -> dict[str, object]:
     names = ("chosen", "rejected") if isinstance(row, Pair) else ("completion",)
     is_text = not any(response.extras for response in row.responses)
     sides: dict[str, object] = {
-        name: response.content if is_text else [response.to_json()]
+        name: response.content if is_text else [message.to_json() for message in response.turns]
         for name, response in zip(names, row.responses, strict=True)
     }
     return sides if isinstance(row, Pair) else sides | {"label": row.label}

@@ -36,7 +36,7 @@ from trimtab.data.tokenizer_identity import first_ids, tokenizer_identity
 from trimtab.data.tools import is_written, refuse_unwritten, refuse_unwritten_tools
 from trimtab.data.turn_end import TurnEnd, find_turn_end
 from trimtab.errors import DataError, ModelError
-from trimtab.records import Message, Pair, TokenPair, Unpaired, digest
+from trimtab.records import Message, Pair, Ranges, TokenPair, Unpaired, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -162,10 +162,11 @@ class ChatTemplate:
         n_characters = sum(size(message.text) for message in (*prompt.messages, *pair.responses))
         self.loss.add(pair.id, losses, n_characters=n_characters)
         room = min(max_response_tokens, window - len(prompt.ids))
-        if room < min_response_tokens and max(map(len, responses)) > room:
+        if room < min_response_tokens and max(len(response.ids) for response in responses) > room:
             detail = f"the prompt takes {len(prompt.ids)} of {window} tokens, which leaves {room} for a response"
             return RowProblem(pair.id, Reason.CUT_BELOW_MINIMUM, detail)
-        return TokenPair.of(pair, prompt.ids, responses, room=room)
+        ids, foreign = ([getattr(of, part) for of in responses] for part in ("ids", "foreign"))
+        return TokenPair.of(pair, prompt.ids, ids, room=room, foreign=foreign)
 
     def _fit_with_room(
         self, pair: Pair | Unpaired, max_prompt_tokens: int, window: int, min_response_tokens: int
@@ -179,9 +180,42 @@ class ChatTemplate:
                 raise
             return self._fit(pair.prompt, arguments, limit=min(max_prompt_tokens, window - 1))
 
-    def _responses(self, prompt: _RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]) -> list[Ids]:
+    def _responses(
+        self, prompt: _RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]
+    ) -> list[_ResponseIds]:
         """Ids of each response to one prompt, closed by the end of its turn. What they lose is added to `losses`."""
         self._refuse_control_tokens(responses)
+        if all(len(response.turns) == 1 for response in responses):
+            return [_ResponseIds(ids) for ids in self._single_turns(prompt, responses, losses=losses)]
+        return [self._steps(prompt, response.turns, losses=losses) for response in responses]
+
+    def _steps(self, prompt: _RenderedPrompt, turns: Sequence[Message], *, losses: Counter[str]) -> _ResponseIds:
+        """Ids of a response of several messages, rendered one further each time, as it came about.
+
+        The assistant's own tokens are those behind its header up to the end of its turn; what the template writes
+        between two of its messages, results of tools among it, is foreign.
+        """
+        ids, start, foreign = prompt.ids, len(prompt.ids), list[tuple[int, int]]()
+        for n, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            before = (*prompt.messages, *turns[:n])
+            text = self.form.prompt(before, multi_turn=True, arguments=prompt.arguments) if n else prompt.text
+            so_far = _RenderedPrompt(before, True, text, self._encode([text])[0], prompt.arguments)
+            if so_far.ids[: len(ids)] != ids:
+                detail = f"it writes message {n} of the response otherwise once others follow"
+                raise RowFaultError(Reason.TEMPLATE_REFUSED, detail)
+            for result in (message for message in turns[:n] if message.role == "tool"):
+                if not is_written(result.content, text):
+                    raise RowFaultError(Reason.TEXT_LOST, "the template leaves out a tool's result in the response")
+            if n:
+                foreign.append((len(ids) - start, len(so_far.ids) - start))
+            ids = (*so_far.ids, *self._single_turns(so_far, [turn], losses=losses)[0])
+        return _ResponseIds(ids[start:], tuple(foreign))
+
+    def _single_turns(
+        self, prompt: _RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]
+    ) -> list[Ids]:
         continuations = [self._continuation(prompt, response) for response in responses]
         whole = self._encode([prompt.text + continuation for continuation in continuations])
         responses_ids = []
@@ -375,6 +409,14 @@ class ChatTemplate:
 class _Token:
     id: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _ResponseIds:
+    """`foreign`: half-open ranges of the ids that the assistant did not write."""
+
+    ids: Ids
+    foreign: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,20 @@ def roles_fault(prompt: Sequence[Message]) -> str | None:
     return "the prompt ends with the assistant, not the user" + (" or a tool" if expected == ("tool",) else "")
 
 
+def steps_fault(messages: Sequence[Message]) -> str | None:
+    """What is wrong with a response of several messages, or None: calls, each with the tools' results behind it, and
+    then an answer."""
+    expected: tuple[Role, ...] = ("assistant",)
+    for number, message in enumerate(messages, 1):
+        if message.role in expected:
+            expected = ("tool", "assistant") if message.role == "tool" else _next_speakers(message)
+        elif expected == ("tool",):
+            return f"message {number} is from the {message.role}, and the tool call before it has no result"
+        else:
+            return f"message {number} is from the {message.role}, not the {' or the '.join(expected)}"
+    return None
+
+
 def _next_speakers(message: Message) -> tuple[Role, ...]:
     match message.role:
         case "tool":

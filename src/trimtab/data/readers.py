@@ -5,12 +5,21 @@ Readers find columns by their canonical names. What is wrong with a row is a `Ro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from trimtab.data.messages import is_filled, is_transcript_prompt, parse_transcript, to_conversation, to_text
+from trimtab.data.messages import (
+    is_filled,
+    is_transcript_prompt,
+    parse_transcript,
+    steps_fault,
+    to_conversation,
+    to_text,
+)
 from trimtab.data.problems import Reason, RowFaultError
-from trimtab.records import Message
+from trimtab.records import Message, compact_json
 
 Row = Mapping[str, object]
 
@@ -46,9 +55,23 @@ def read_conversations(row: Row) -> Parts:
     chosen, rejected = (to_conversation(row.get(side), column=side) for side in ("chosen", "rejected"))
     if len(chosen) == len(rejected) == 1:
         return read_explicit(row)
-    if chosen[:-1] != rejected[:-1]:
+    if chosen[:-1] == rejected[:-1]:
+        return Parts(chosen[:-1], (answer_of(chosen[-1], "chosen"), answer_of(rejected[-1], "rejected")))
+    if (n := _shared_prompt(chosen, rejected)) is None:
         raise RowFaultError(Reason.PROMPT_MISMATCH, _first_difference(chosen[:-1], rejected[:-1]))
-    return Parts(chosen[:-1], (answer_of(chosen[-1], "chosen"), answer_of(rejected[-1], "rejected")))
+    return Parts(chosen[:n], (whole_response(chosen[n:], "chosen"), whole_response(rejected[n:], "rejected")))
+
+
+def _shared_prompt(chosen: Sequence[Message], rejected: Sequence[Message]) -> int | None:
+    """How many messages two conversations share before the assistant goes on in each by itself, with tools in one of
+    them at least; None where that is not how they differ."""
+    pairs = list(zip(chosen, rejected, strict=False))
+    n_equal = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    later = [*chosen[n_equal:], *rejected[n_equal:]]
+    if not any(message.role == "tool" for message in later) or any(message.role == "user" for message in later):
+        return None
+    places = range(min(n_equal, len(chosen) - 1, len(rejected) - 1), 0, -1)
+    return next((n for n in places if chosen[n - 1].role in ("user", "tool")), None)
 
 
 def read_transcripts(row: Row) -> Parts:
@@ -154,12 +177,23 @@ def response_of(row: Row, side: str) -> Message:
     value = row.get(side)
     if value is None or isinstance(value, str):
         return Message("assistant", to_text(value, column=side))
-    messages = to_conversation(value, column=side)
-    if len(messages) != 1:
+    return whole_response(to_conversation(value, column=side), side)
+
+
+def whole_response(messages: Sequence[Message], side: str) -> Message:
+    """One response, whose calls and their results stand in `steps`."""
+    *steps, last = messages
+    if steps and not any(message.role == "tool" for message in steps):
         raise RowFaultError(
             Reason.WRONG_ROLES, f"'{side}' holds {len(messages)} messages where one response was expected"
         )
-    return answer_of(messages[0], side)
+    if steps and (fault := steps_fault(messages)):
+        raise RowFaultError(Reason.WRONG_ROLES, f"the response in '{side}': {fault}")
+    answer_of(last, side)
+    if not steps:
+        return last
+    extras = {"steps": [message.to_json() for message in steps]} | json.loads(last.extras or "{}")
+    return replace(last, extras=compact_json(extras))
 
 
 def answer_of(message: Message, side: str) -> Message:

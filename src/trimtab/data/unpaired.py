@@ -25,6 +25,7 @@ from trimtab.data.readers import (
     prompt_of,
     response_of,
     turns_before,
+    whole_response,
 )
 
 LABEL_COLUMNS = ("label", "kto_tag")
@@ -67,8 +68,12 @@ def _read_completion(row: Row) -> Parts:
 
 
 def _read_conversation(row: Row) -> Parts:
-    *prompt, last = turns_before(row)
-    return Parts(tuple(prompt), (answer_of(last, "the last message"),), _label(row))
+    messages = turns_before(row)
+    places = range(len(messages) - 1, 0, -1)  # the response is all that follows the last question
+    start = next((n for n in places if messages[n - 1].role == "user"), len(messages) - 1)
+    if any(message.role == "tool" for message in messages[start:]):
+        return Parts(messages[:start], (whole_response(messages[start:], "the last messages"),), _label(row))
+    return Parts(messages[:-1], (answer_of(messages[-1], "the last message"),), _label(row))
 
 
 def _read_instruction(row: Row) -> Parts:

@@ -38,7 +38,7 @@ _CAUSES = (
 
 def log_ratios(policy_R: Tensor, reference_R: Tensor | None, pairs: Sequence[TokenPair]) -> LogRatios:
     """Sums of 2P responses as an objective reads them. `reference_R` is None where no reference is needed."""
-    lengths_R = torch.tensor([len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)])
+    lengths_R = torch.tensor([length for pair in pairs for length in pair.own_lengths])
     reference_R = torch.zeros_like(policy_R) if reference_R is None else reference_R
     return LogRatios(
         policy_chosen=policy_R[0::2],

@@ -36,7 +36,7 @@ from trimtab.engine.share import Share
 from trimtab.engine.states import PromptStates, States
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
-from trimtab.records import TokenPair
+from trimtab.records import Ranges, TokenPair
 
 Weights = Mapping[int, Sequence[float]]
 
@@ -99,11 +99,22 @@ def weighted_sums(token_logps: Sequence[Tensor], pairs: Sequence[TokenPair], obj
 
 
 def _weights(pairs: Sequence[TokenPair], objective: Objective) -> Weights | None:
-    """Key → weight of each token; None where all are 1."""
-    if objective.ld_alpha is None:
+    """Key → weight of each token, 0 for those that the assistant did not write; None where all are 1."""
+    if objective.ld_alpha is None and not any(pair.chosen_foreign or pair.rejected_foreign for pair in pairs):
         return None
-    pair_weights = [objective.token_weights(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
-    return {2 * p + side: sides[side] for p, sides in enumerate(pair_weights) for side in (0, 1)}
+    weights: dict[int, tuple[float, ...]] = {}
+    for p, pair in enumerate(pairs):
+        chosen, rejected = objective.token_weights(*pair.own_lengths)
+        weights[2 * p] = _with_zeros(chosen, pair.chosen_foreign)
+        weights[2 * p + 1] = _with_zeros(rejected, pair.rejected_foreign)
+    return weights
+
+
+def _with_zeros(weights: tuple[float, ...], foreign: Ranges) -> tuple[float, ...]:
+    """The weights of the assistant's own tokens, with zeros in the ranges of others between them."""
+    for start, end in foreign:
+        weights = (*weights[:start], *((0.0,) * (end - start)), *weights[start:])
+    return weights
 
 
 def _restrict(groups: Sequence[Group], keys: Container[int]) -> list[Group]:
@@ -133,7 +144,7 @@ class _Batch:
         assert self.reference_R.shape == (n,), f"reference_logps_R is [{n}], got {tuple(self.reference_R.shape)}"
         self.weights = _weights(pairs, objective)
         self.first_R = first_of_equal(pairs)
-        lengths = [len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+        lengths = [length for pair in pairs for length in pair.own_lengths]
         self.lengths_R = torch.tensor(lengths, dtype=torch.long)
         self.score_gaps_P = score_gaps(pairs)
         unknown_R = torch.where(self.lengths_R > 0, torch.nan, 0.0)  # a side that is absent stays at 0

@@ -47,7 +47,16 @@ def _donors(rows: Sequence[TokenPair]) -> list[TokenPair]:
 
 def _with_completion(row: TokenPair, donor: TokenPair, *, room: int) -> TokenPair:
     ((_, ids),) = donor.sides
-    return replace(row, chosen_ids=ids[:room], rejected_ids=(), chosen_cut=len(ids) > room, rejected_cut=False)
+    foreign = donor.chosen_foreign or donor.rejected_foreign
+    return replace(
+        row,
+        chosen_ids=ids[:room],
+        rejected_ids=(),
+        chosen_cut=len(ids) > room,
+        rejected_cut=False,
+        chosen_foreign=tuple((start, min(end, room)) for start, end in foreign if start < room),
+        rejected_foreign=(),
+    )
 
 
 def estimate(
