@@ -318,9 +318,9 @@ def test_a_bad_row_is_a_value_with_its_reason(name: str) -> None:
 
 COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
     "no pair": (
-        {"instruction": "Why?", "output": "yes"},
+        {"instruction": "Why?", "score": 3},
         {},
-        "columns found: instruction, output",
+        "columns found: instruction, score",
         "--columns prompt=",
     ),
     "one side": (

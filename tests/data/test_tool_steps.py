@@ -1,4 +1,4 @@
-"""A response of several messages: the assistant's calls, the tools' results, its answer; own tokens alone are learnt."""
+"""A response of several messages: the assistant's calls, tools' results, its answer; only its own tokens are learnt."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_single_message_is_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("chosen", "detail"),
     [
-        ([call("Oslo"), answer("Yes."), result("3")], "message 2 is from the assistant, and the tool call before it has no result"),
+        ([call("Oslo"), answer("Yes."), result("3")], "from the assistant, and the tool call before it has no result"),
         ([result("3"), answer("Yes.")], "message 1 is from the tool, not the assistant"),
         ([call("Oslo"), result("3")], "the response in 'chosen' is from the tool"),
         ([call("Oslo"), result("3"), answer("Yes."), answer("Yes.")], "message 4 is from the assistant, not the user"),

@@ -53,7 +53,9 @@ def read_explicit(row: Row) -> Parts:
 
 def read_conversations(row: Row) -> Parts:
     chosen, rejected = (to_conversation(row.get(side), column=side) for side in ("chosen", "rejected"))
-    if len(chosen) == len(rejected) == 1:
+    first_roles = {chosen[0].role, rejected[0].role}
+    begin_at_answer = first_roles <= {"assistant", "tool"} and is_filled(row.get("prompt"))
+    if begin_at_answer or len(chosen) == len(rejected) == 1:
         return read_explicit(row)
     if chosen[:-1] == rejected[:-1]:
         return Parts(chosen[:-1], (answer_of(chosen[-1], "chosen"), answer_of(rejected[-1], "rejected")))
@@ -183,7 +185,7 @@ def response_of(row: Row, side: str) -> Message:
 def whole_response(messages: Sequence[Message], side: str) -> Message:
     """One response, whose calls and their results stand in `steps`."""
     *steps, last = messages
-    if steps and not any(message.role == "tool" for message in steps):
+    if steps and not any(message.role == "tool" or '"tool_calls"' in message.extras for message in messages):
         raise RowFaultError(
             Reason.WRONG_ROLES, f"'{side}' holds {len(messages)} messages where one response was expected"
         )
