@@ -174,8 +174,19 @@ def evidence(
     return {
         "rewards": rewards(objective, ratios),
         "losses": objective.loss(ratios).double().tolist(),
-        "drift": None if reference_logps is None else _drift(rows, reference_logps),
+        "drift": None if reference_logps is None else _drift(_own(rows, pairs), _own(reference_logps, pairs)),
     }
+
+
+def _own(rows: Sequence[Tensor], pairs: Sequence[TokenPair]) -> list[Tensor]:
+    """Of each of 2P responses the tokens that the assistant wrote."""
+    ranges = [foreign for pair in pairs for foreign in (pair.chosen_foreign, pair.rejected_foreign)]
+    own = []
+    for row, foreign in zip(rows, ranges, strict=True):
+        ends = [0, *(end for _, end in foreign)]
+        starts = [*(start for start, _ in foreign), len(row)]
+        own.append(torch.cat([row[end:start] for end, start in zip(ends, starts, strict=True)]) if foreign else row)
+    return own
 
 
 def _drift(rows: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, list[float]]:

@@ -96,6 +96,11 @@ def find(run_folder: str, *, trust_remote_code: bool) -> HeldoutRun:
         raise DataError(
             f"the seeds of {run_folder} did not hold out the same pairs", remedy="calibrate each seed's folder alone"
         )
+    if tools := next((pair.id for pair in pairs[0] if pair.chosen_foreign or pair.rejected_foreign), None):
+        raise ConfigError(
+            f"{tools} is a held-out response with results of tools in it, which no model predicts",
+            remedy="calibrate a run whose held-out responses are single messages (--data.eval)",
+        )
     return HeldoutRun(setup, tuple(seed_setups), tuple(pairs[0]))
 
 
