@@ -79,6 +79,8 @@ def test_loss_and_gradient_are_of_the_assistants_own_tokens(objective: Objective
     assert torch.allclose(result.loss_P, loss_P.detach(), atol=1e-4)
     assert gradient_gap(gradients(scorer.model), truth) < 1e-4
     assert result.lengths_R.tolist() == lengths_R.tolist()
+    own_R = torch.stack([row.detach().sum() for row in rows])
+    assert torch.allclose(result.logps_R, own_R, atol=1e-4), "what metrics call logps is of own tokens, too"
 
 
 def test_a_tools_result_decides_nothing_but_is_read() -> None:

@@ -100,14 +100,26 @@ def weighted_sums(token_logps: Sequence[Tensor], pairs: Sequence[TokenPair], obj
 
 def _weights(pairs: Sequence[TokenPair], objective: Objective) -> Weights | None:
     """Key → weight of each token, 0 for those that the assistant did not write; None where all are 1."""
-    if objective.ld_alpha is None and not any(pair.chosen_foreign or pair.rejected_foreign for pair in pairs):
-        return None
+    if objective.ld_alpha is None:
+        return _own_tokens(pairs)
     weights: dict[int, tuple[float, ...]] = {}
     for p, pair in enumerate(pairs):
         chosen, rejected = objective.token_weights(*pair.own_lengths)
         weights[2 * p] = _with_zeros(chosen, pair.chosen_foreign)
         weights[2 * p + 1] = _with_zeros(rejected, pair.rejected_foreign)
     return weights
+
+
+def _own_tokens(pairs: Sequence[TokenPair]) -> Weights | None:
+    """Key → 1 for each token that the assistant wrote, 0 for others; None where there are no others."""
+    if not any(pair.chosen_foreign or pair.rejected_foreign for pair in pairs):
+        return None
+    sides = [
+        (length, foreign)
+        for pair in pairs
+        for length, foreign in zip(pair.own_lengths, (pair.chosen_foreign, pair.rejected_foreign), strict=True)
+    ]
+    return {key: _with_zeros((1.0,) * length, foreign) for key, (length, foreign) in enumerate(sides)}
 
 
 def _with_zeros(weights: tuple[float, ...], foreign: Ranges) -> tuple[float, ...]:
@@ -142,7 +154,7 @@ class _Batch:
         assert reference_logps_R is not None or not objective.needs_reference, f"{objective.name} needs a reference"
         self.reference_R = torch.zeros(n) if reference_logps_R is None else reference_logps_R.detach().float().cpu()
         assert self.reference_R.shape == (n,), f"reference_logps_R is [{n}], got {tuple(self.reference_R.shape)}"
-        self.weights = _weights(pairs, objective)
+        self.weights, self.own_tokens = _weights(pairs, objective), _own_tokens(pairs)
         self.first_R = first_of_equal(pairs)
         lengths = [length for pair in pairs for length in pair.own_lengths]
         self.lengths_R = torch.tensor(lengths, dtype=torch.long)
@@ -315,9 +327,10 @@ class _Batch:
     def _fill(self, spans: Sequence[Span], logps_N: Tensor, start: int) -> None:
         """Takes the sums of these responses. Row `start` of the pack is the first of `logps_N`."""
         keys = torch.tensor([span.key for span in spans])
-        plain_R = sum_by_response(spans, logps_N, start=start)
+        plain_R = sum_by_response(spans, logps_N, self.own_tokens, start=start)
         self.logps_R[keys] = plain_R.cpu()
-        weighted_R = plain_R if self.weights is None else sum_by_response(spans, logps_N, self.weights, start=start)
+        is_plain = self.objective.ld_alpha is None
+        weighted_R = plain_R if is_plain else sum_by_response(spans, logps_N, self.weights, start=start)
         self.weighted_R[keys] = weighted_R.cpu()
         self.refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
 
