@@ -178,11 +178,11 @@ class Milestones:
         )
 
     def rewards(self, step: int) -> dict[str, Any] | None:
-        """Held-out rewards after `step`, as `heldout.json` has them; None without held-out pairs."""
+        """Held-out rewards and losses after `step`, as `heldout.json` has them; None without held-out pairs."""
         if not self.heldout:
             return None
-        rewards: dict[str, Any] = store.read_json(self._folder(step) / _EVIDENCE)["rewards"]
-        return rewards
+        evidence: dict[str, Any] = store.read_json(self._folder(step) / _EVIDENCE)
+        return evidence["rewards"] | {"losses": evidence["losses"]}
 
     def copy(self, step: int, into: Path) -> None:
         """The model after `step`, as it was saved, into an existing folder."""
