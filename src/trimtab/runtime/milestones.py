@@ -182,7 +182,7 @@ class Milestones:
         if not self.heldout:
             return None
         evidence: dict[str, Any] = store.read_json(self._folder(step) / _EVIDENCE)
-        return evidence["rewards"] | {"losses": evidence["losses"]}
+        return {**evidence["rewards"], "losses": evidence["losses"]}
 
     def copy(self, step: int, into: Path) -> None:
         """The model after `step`, as it was saved, into an existing folder."""
