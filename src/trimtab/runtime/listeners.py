@@ -30,7 +30,7 @@ def end_on_time(training: TrainingState) -> None:
 def tell_milestone(training: TrainingState, evidence: Mapping[str, Any]) -> None:
     """The held-out pairs were looked at; `evidence` as `engine.evaluation` has it."""
     rewards, losses, drift = evidence["rewards"], evidence["losses"], evidence["drift"]
-    n_tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in training.heldout)
+    n_tokens = sum(sum(pair.own_lengths) for pair in training.heldout)
     event = Milestone(
         training.setup.folder.root,
         training.step,
