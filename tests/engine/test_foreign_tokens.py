@@ -9,8 +9,9 @@ import torch
 from engine_families import alone_logps, build, gradient_gap, gradients, pairs
 from torch import Tensor
 
-from trimtab.engine.gradient import accumulate, weighted_sums
+from trimtab.engine.gradient import accumulate
 from trimtab.engine.packing import Group
+from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.objectives import ApoHingeZero, ApoZero, Dpo, LogRatios, Modified, Objective, Simpo
 from trimtab.objectives.batchwise import Sft

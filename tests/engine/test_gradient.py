@@ -12,10 +12,11 @@ from engine_families import alone_logps, build, distinct_tokens, gradient_gap, g
 from torch import Tensor
 
 from trimtab.engine.batch_result import BatchResult
-from trimtab.engine.gradient import accumulate, weighted_sums
+from trimtab.engine.gradient import accumulate
 from trimtab.engine.models import attach_lora, reference_mode
 from trimtab.engine.packing import Group
 from trimtab.engine.processes import Processes
+from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.share import Share
 from trimtab.errors import ConfigError, NumericsError

@@ -19,8 +19,9 @@ from torch import Tensor
 from trimtab.engine import scoring
 from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.flex import Flex
-from trimtab.engine.gradient import accumulate, weighted_sums
+from trimtab.engine.gradient import accumulate
 from trimtab.engine.packing import Group, lay_out, pack_groups
+from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.objectives import Aot, ApoHingeZero, Dpo, LogRatios, Modified, Objective
 from trimtab.records import TokenPair

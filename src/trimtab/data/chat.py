@@ -30,18 +30,18 @@ from typing import TYPE_CHECKING
 from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.prompt_shortening import last_turn, shorter_prompts
+from trimtab.data.rendered import Ids, RenderedPrompt, ResponseIds, text_behind
 from trimtab.data.rendering import DEFAULT_VARIABLES, NO_ARGUMENTS, Arguments, Form, PlainForm, TemplateForm
 from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
 from trimtab.data.tokenizer_identity import first_ids, tokenizer_identity
 from trimtab.data.tools import is_written, refuse_unwritten, refuse_unwritten_tools
 from trimtab.data.turn_end import TurnEnd, find_turn_end
 from trimtab.errors import DataError, ModelError
-from trimtab.records import Message, Pair, Ranges, TokenPair, Unpaired, digest
+from trimtab.records import Message, Pair, TokenPair, Unpaired, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Ids = tuple[int, ...]
 
 # Texts after which a response is tokenised when its first token would merge with the last one of the prompt.
 _ANCHORS = ("\n", "a", ":", "1")
@@ -106,7 +106,7 @@ class ChatTemplate:
                 remedy="raise the prompt's token limit, or shorten or correct this prompt",
             ) from None
 
-    def _fit(self, messages: Sequence[Message], arguments: Arguments, *, limit: int | None) -> _RenderedPrompt:
+    def _fit(self, messages: Sequence[Message], arguments: Arguments, *, limit: int | None) -> RenderedPrompt:
         """The longest form of a prompt that fits: everything, or fewer and fewer of its turns, oldest first."""
         if not messages:
             raise RowFaultError(Reason.EMPTY_PROMPT, "there is no message")
@@ -128,11 +128,11 @@ class ChatTemplate:
 
     def _prompt(
         self, messages: Sequence[Message], whole: Sequence[Message], arguments: Arguments = NO_ARGUMENTS
-    ) -> _RenderedPrompt:
+    ) -> RenderedPrompt:
         """`messages` are what is left of the `whole` prompt."""
         multi_turn = len(whole) > 1
         text = self.form.prompt(messages, multi_turn=multi_turn, arguments=arguments)
-        return _RenderedPrompt(tuple(messages), multi_turn, text, self._encode([text])[0], arguments)
+        return RenderedPrompt(tuple(messages), multi_turn, text, self._encode([text])[0], arguments)
 
     # ---- pairs
 
@@ -170,7 +170,7 @@ class ChatTemplate:
 
     def _fit_with_room(
         self, pair: Pair | Unpaired, max_prompt_tokens: int, window: int, min_response_tokens: int
-    ) -> _RenderedPrompt:
+    ) -> RenderedPrompt:
         """Leave out turns until a response of the least length fits; if it never does, until the prompt fits."""
         arguments = json.loads(pair.template_arguments or "{}")
         try:
@@ -181,27 +181,24 @@ class ChatTemplate:
             return self._fit(pair.prompt, arguments, limit=min(max_prompt_tokens, window - 1))
 
     def _responses(
-        self, prompt: _RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]
-    ) -> list[_ResponseIds]:
+        self, prompt: RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]
+    ) -> list[ResponseIds]:
         """Ids of each response to one prompt, closed by the end of its turn. What they lose is added to `losses`."""
         self._refuse_control_tokens(responses)
         if all(len(response.turns) == 1 for response in responses):
-            return [_ResponseIds(ids) for ids in self._single_turns(prompt, responses, losses=losses)]
+            return [ResponseIds(ids) for ids in self._single_turns(prompt, responses, losses=losses)]
         return [self._steps(prompt, response.turns, losses=losses) for response in responses]
 
-    def _steps(self, prompt: _RenderedPrompt, turns: Sequence[Message], *, losses: Counter[str]) -> _ResponseIds:
-        """Ids of a response of several messages, rendered one further each time, as it came about.
-
-        The assistant's own tokens are those behind its header up to the end of its turn; what the template writes
-        between two of its messages, results of tools among it, is foreign.
-        """
+    def _steps(self, prompt: RenderedPrompt, turns: Sequence[Message], *, losses: Counter[str]) -> ResponseIds:
+        """Ids of a response of several messages, rendered one further each time, as it came about. The assistant's own
+        are those behind its header up to the end of its turn; what the template writes between is foreign."""
         ids, start, foreign = prompt.ids, len(prompt.ids), list[tuple[int, int]]()
         for n, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
             before = (*prompt.messages, *turns[:n])
             text = self.form.prompt(before, multi_turn=True, arguments=prompt.arguments) if n else prompt.text
-            so_far = _RenderedPrompt(before, True, text, self._encode([text])[0], prompt.arguments)
+            so_far = RenderedPrompt(before, True, text, self._encode([text])[0], prompt.arguments)
             if so_far.ids[: len(ids)] != ids:
                 detail = f"it writes message {n} of the response otherwise once others follow"
                 raise RowFaultError(Reason.TEMPLATE_REFUSED, detail)
@@ -211,11 +208,9 @@ class ChatTemplate:
             if n:
                 foreign.append((len(ids) - start, len(so_far.ids) - start))
             ids = (*so_far.ids, *self._single_turns(so_far, [turn], losses=losses)[0])
-        return _ResponseIds(ids[start:], tuple(foreign))
+        return ResponseIds(ids[start:], tuple(foreign))
 
-    def _single_turns(
-        self, prompt: _RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]
-    ) -> list[Ids]:
+    def _single_turns(self, prompt: RenderedPrompt, responses: Sequence[Message], *, losses: Counter[str]) -> list[Ids]:
         continuations = [self._continuation(prompt, response) for response in responses]
         whole = self._encode([prompt.text + continuation for continuation in continuations])
         responses_ids = []
@@ -226,21 +221,21 @@ class ChatTemplate:
             self._refuse_unknown_ids(responses_ids[-1])
         return responses_ids
 
-    def _continuation(self, prompt: _RenderedPrompt, response: Message) -> str:
+    def _continuation(self, prompt: RenderedPrompt, response: Message) -> str:
         """The text of a response and what ends its turn, as the template writes it behind the prompt."""
         text = self.form.exchange(
             prompt.messages, response=response, multi_turn=prompt.multi_turn, arguments=prompt.arguments
         )
         if self.turn_end.text != self.form.ending:
             text = text.removesuffix(self.form.ending) + self.turn_end.text
-        continuation = _behind(prompt.text, text)
+        continuation = text_behind(prompt.text, text)
         refuse_unwritten(response, continuation, place="the response")
         if not is_within(response.content, continuation):
             detail = "the template leaves out or changes a part of the response (reasoning marks in the text?)"
             raise RowFaultError(Reason.TEXT_LOST, detail)
         return continuation
 
-    def _after(self, prompt: _RenderedPrompt, whole: Ids, continuation: str) -> Ids:
+    def _after(self, prompt: RenderedPrompt, whole: Ids, continuation: str) -> Ids:
         """The part of `whole` behind the prompt.
 
         Where tokens of prompt and response merge in the joint text, generation could never produce them, so the
@@ -332,7 +327,7 @@ class ChatTemplate:
             detail = f"token {token!r} has id {max(ids)}, but the model's embedding has {self.embedding_rows} rows"
             raise RowFaultError(Reason.UNKNOWN_TO_MODEL, detail)
 
-    def _loss_of_prompt(self, prompt: _RenderedPrompt) -> Counter[str]:
+    def _loss_of_prompt(self, prompt: RenderedPrompt) -> Counter[str]:
         for message in prompt.messages:
             # templates leave the reasoning of earlier turns out, in generation as well
             text = message.content.rpartition("</think>")[2] if message.role == "assistant" else message.content
@@ -409,32 +404,3 @@ class ChatTemplate:
 class _Token:
     id: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _ResponseIds:
-    """`foreign`: half-open ranges of the ids that the assistant did not write."""
-
-    ids: Ids
-    foreign: Ranges = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _RenderedPrompt:
-    messages: tuple[Message, ...]
-    multi_turn: bool
-    text: str
-    ids: Ids
-    arguments: Arguments
-
-
-def _behind(prompt: str, whole: str) -> str:
-    """What the whole text has behind the prompt. The header may differ in its last white space, nowhere else."""
-    if whole.startswith(prompt):
-        return whole[len(prompt) :]
-    bare = prompt.rstrip()
-    if whole.startswith(bare):
-        return whole[len(bare) :].lstrip()
-    raise RowFaultError(
-        Reason.TEMPLATE_REFUSED, "with this response the template renders another prompt (reasoning marks in the text?)"
-    )

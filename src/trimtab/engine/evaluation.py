@@ -14,12 +14,11 @@ from torch import Tensor
 
 from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.finite import name_list, not_finite
-from trimtab.engine.gradient import weighted_sums
 from trimtab.engine.noise import SURE, Noise
 from trimtab.engine.packing import Group
 from trimtab.engine.processes import ALONE, Processes, deal
 from trimtab.engine.reference import Reference
-from trimtab.engine.response_sums import score_gaps
+from trimtab.engine.response_sums import score_gaps, weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError
 from trimtab.objectives import LogRatios, Objective

@@ -20,7 +20,7 @@ row one of the two is absent: it has length 0, log-probability 0, coefficient 0,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 
 import torch
@@ -30,15 +30,13 @@ from trimtab.engine import head
 from trimtab.engine.batch_result import BatchResult, any_of_equal, first_of_equal
 from trimtab.engine.finite import name_list
 from trimtab.engine.packing import Group, Pack, Span, Unit, lay_out
-from trimtab.engine.response_sums import rows_and_owners, score_gaps, sum_by_response
+from trimtab.engine.response_sums import own_tokens, rows_and_owners, score_gaps, sum_by_response, token_weights
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.share import Share
 from trimtab.engine.states import PromptStates, States
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import LogRatios, Objective
-from trimtab.records import Ranges, TokenPair
-
-Weights = Mapping[int, Sequence[float]]
+from trimtab.records import TokenPair
 
 _OBJECTIVE = "Lower train.learning_rate, or use engine.dtype = float32."
 _REFERENCE = "Run `trimtab reference` again; if it stays, the unaligned model gives such numbers: look at these pairs."
@@ -88,47 +86,6 @@ def accumulate(
     return batch.result()
 
 
-def weighted_sums(token_logps: Sequence[Tensor], pairs: Sequence[TokenPair], objective: Objective) -> Tensor:
-    """Per-token log-probabilities of 2P responses summed as the objective weighs them: [2P], nats, fp32."""
-    sums = []
-    weights = _weights(pairs, objective)
-    for key, logps in enumerate(token_logps):
-        wide = logps.double()
-        sums.append((wide if weights is None else wide * torch.tensor(weights[key], dtype=torch.float64)).sum())
-    return torch.stack(sums).float()
-
-
-def _weights(pairs: Sequence[TokenPair], objective: Objective) -> Weights | None:
-    """Key → weight of each token, 0 for those that the assistant did not write; None where all are 1."""
-    if objective.ld_alpha is None:
-        return _own_tokens(pairs)
-    weights: dict[int, tuple[float, ...]] = {}
-    for p, pair in enumerate(pairs):
-        chosen, rejected = objective.token_weights(*pair.own_lengths)
-        weights[2 * p] = _with_zeros(chosen, pair.chosen_foreign)
-        weights[2 * p + 1] = _with_zeros(rejected, pair.rejected_foreign)
-    return weights
-
-
-def _own_tokens(pairs: Sequence[TokenPair]) -> Weights | None:
-    """Key → 1 for each token that the assistant wrote, 0 for others; None where there are no others."""
-    if not any(pair.chosen_foreign or pair.rejected_foreign for pair in pairs):
-        return None
-    sides = [
-        (length, foreign)
-        for pair in pairs
-        for length, foreign in zip(pair.own_lengths, (pair.chosen_foreign, pair.rejected_foreign), strict=True)
-    ]
-    return {key: _with_zeros((1.0,) * length, foreign) for key, (length, foreign) in enumerate(sides)}
-
-
-def _with_zeros(weights: tuple[float, ...], foreign: Ranges) -> tuple[float, ...]:
-    """The weights of the assistant's own tokens, with zeros in the ranges of others between them."""
-    for start, end in foreign:
-        weights = (*weights[:start], *((0.0,) * (end - start)), *weights[start:])
-    return weights
-
-
 def _restrict(groups: Sequence[Group], keys: Container[int]) -> list[Group]:
     """Prompts with those of their responses that are among `keys`; prompts without one are left out."""
     return [part for group in groups if (part := group.only(keys)) is not None]
@@ -154,7 +111,7 @@ class _Batch:
         assert reference_logps_R is not None or not objective.needs_reference, f"{objective.name} needs a reference"
         self.reference_R = torch.zeros(n) if reference_logps_R is None else reference_logps_R.detach().float().cpu()
         assert self.reference_R.shape == (n,), f"reference_logps_R is [{n}], got {tuple(self.reference_R.shape)}"
-        self.weights, self.own_tokens = _weights(pairs, objective), _own_tokens(pairs)
+        self.weights, self.own_tokens = token_weights(pairs, objective), own_tokens(pairs)
         self.first_R = first_of_equal(pairs)
         lengths = [length for pair in pairs for length in pair.own_lengths]
         self.lengths_R = torch.tensor(lengths, dtype=torch.long)

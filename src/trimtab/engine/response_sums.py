@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from trimtab.engine.packing import Span
-from trimtab.records import TokenPair
+from trimtab.objectives import Objective
+from trimtab.records import Ranges, TokenPair
+
+Weights = Mapping[int, Sequence[float]]
 
 
 def sum_by_response(
@@ -39,3 +42,44 @@ def score_gaps(pairs: Sequence[TokenPair]) -> Tensor | None:
     """[P], fp32, in the unit of whoever scored the responses; None where a pair has none."""
     gaps = [pair.score_gap for pair in pairs if pair.score_gap is not None]
     return torch.tensor(gaps) if len(gaps) == len(pairs) else None
+
+
+def weighted_sums(token_logps: Sequence[Tensor], pairs: Sequence[TokenPair], objective: Objective) -> Tensor:
+    """Per-token log-probabilities of 2P responses summed as the objective weighs them: [2P], nats, fp32."""
+    sums = []
+    weights = token_weights(pairs, objective)
+    for key, logps in enumerate(token_logps):
+        wide = logps.double()
+        sums.append((wide if weights is None else wide * torch.tensor(weights[key], dtype=torch.float64)).sum())
+    return torch.stack(sums).float()
+
+
+def token_weights(pairs: Sequence[TokenPair], objective: Objective) -> Weights | None:
+    """Key → weight of each token, 0 for those that the assistant did not write; None where all are 1."""
+    if objective.ld_alpha is None:
+        return own_tokens(pairs)
+    weights: dict[int, tuple[float, ...]] = {}
+    for p, pair in enumerate(pairs):
+        chosen, rejected = objective.token_weights(*pair.own_lengths)
+        weights[2 * p] = _with_zeros(chosen, pair.chosen_foreign)
+        weights[2 * p + 1] = _with_zeros(rejected, pair.rejected_foreign)
+    return weights
+
+
+def own_tokens(pairs: Sequence[TokenPair]) -> Weights | None:
+    """Key → 1 for each token that the assistant wrote, 0 for others; None where there are no others."""
+    if not any(pair.chosen_foreign or pair.rejected_foreign for pair in pairs):
+        return None
+    sides = [
+        (length, foreign)
+        for pair in pairs
+        for length, foreign in zip(pair.own_lengths, (pair.chosen_foreign, pair.rejected_foreign), strict=True)
+    ]
+    return {key: _with_zeros((1.0,) * length, foreign) for key, (length, foreign) in enumerate(sides)}
+
+
+def _with_zeros(weights: tuple[float, ...], foreign: Ranges) -> tuple[float, ...]:
+    """The weights of the assistant's own tokens, with zeros in the ranges of others between them."""
+    for start, end in foreign:
+        weights = (*weights[:start], *((0.0,) * (end - start)), *weights[start:])
+    return weights

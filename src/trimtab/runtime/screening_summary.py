@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.engine import evaluation, gradient
+from trimtab.engine import evaluation
 from trimtab.engine.reference import Reference
+from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Forecast
 from trimtab.engine.shrinking import Shrinking, active
@@ -63,5 +64,5 @@ def recheck_pending(
     pairs = [train[i] for i in indices]
     with reporter.track("re-check", total=2 * len(pairs), unit="responses") as advance:
         policy_R = evaluation.score(scorer, pairs, objective=objective, pack_tokens=pack_tokens, advance=advance)
-    reference_R = None if reference is None else gradient.weighted_sums(reference.of_pairs(pairs), pairs, objective)
+    reference_R = None if reference is None else weighted_sums(reference.of_pairs(pairs), pairs, objective)
     shrinking.recheck(indices, active(objective, evaluation.log_ratios(policy_R, reference_R, pairs)))

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from trimtab.callbacks import Callback
-from trimtab.engine import checkpoint, finite, gradient, kl, memory, models, optim, reference, score_head
+from trimtab.engine import checkpoint, finite, kl, memory, models, optim, reference, score_head
 from trimtab.engine.order import Order
+from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Forecast
 from trimtab.engine.shrinking import Shrinking
@@ -75,7 +76,7 @@ class TrainingState:
         """[2P], nats, weighted as the objective weighs tokens; None where no reference is needed."""
         if self.reference is None:
             return None
-        return gradient.weighted_sums(self.reference.of_pairs(pairs), pairs, self.objective)
+        return weighted_sums(self.reference.of_pairs(pairs), pairs, self.objective)
 
     def halve_packs(self, error: Exception, reporter: Reporter) -> None:
         """After an out-of-memory error; raises any other again, and this one where the packs cannot be smaller."""

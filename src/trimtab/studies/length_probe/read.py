@@ -20,8 +20,8 @@ from trimtab import config, store, windtunnel
 from trimtab.analysis.intervals import FloatArray
 from trimtab.analysis.length_probe import BoolArray, IntArray
 from trimtab.config import Config, files
-from trimtab.engine import gradient, reference
-from trimtab.engine.response_sums import score_gaps
+from trimtab.engine import reference
+from trimtab.engine.response_sums import score_gaps, weighted_sums
 from trimtab.errors import ConfigError, DataError, StoreError, UserError
 from trimtab.objectives import LogRatios, Objective, pull
 from trimtab.records import TokenPair
@@ -218,7 +218,7 @@ def _reference(setup: RunSetup, pairs: Sequence[TokenPair]) -> tuple[FloatArray 
         try:
             rows = reference.read(reference_key(setup), pairs).of_pairs(pairs)
             plain_PS = np.array([float(row.double().sum()) for row in rows]).reshape(-1, 2)
-            return plain_PS, gradient.weighted_sums(rows, pairs, objective)
+            return plain_PS, weighted_sums(rows, pairs, objective)
         except (StoreError, UserError, OSError):
             pass  # counts as not known: but for the objectives below, only one row of a table needs it
     if objective.needs_reference and objective.batch_coupled:
