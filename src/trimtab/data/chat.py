@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from trimtab.data.control_tokens import control_tokens
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.prompt_shortening import last_turn, shorter_prompts
-from trimtab.data.rendered import Ids, RenderedPrompt, ResponseIds, text_behind
+from trimtab.data.rendered_prompt import Ids, RenderedPrompt, ResponseIds, text_behind
 from trimtab.data.rendering import DEFAULT_VARIABLES, NO_ARGUMENTS, Arguments, Form, PlainForm, TemplateForm
 from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
 from trimtab.data.tokenizer_identity import first_ids, tokenizer_identity
