@@ -92,7 +92,8 @@ def main() -> None:
     if folder is not None:
         make(folder)
         store.write_jsonl(SHORT, [store.read_json(path) for path in sorted(folder.glob("*-?.json"))])
-    print("\n".join(lines(store.read_jsonl(SHORT))))
+    results = store.read_jsonl(SHORT) if SHORT.is_file() else []
+    print("\n".join(lines(results)) or "no results are kept yet: --runs FOLDER makes them")
 
 
 if __name__ == "__main__":
