@@ -83,7 +83,7 @@ def test_rows_in_memory_are_judged_as_their_file_is(
     assert (numbers["model"], numbers["n_total"]) == ("mine", N)
     assert numbers["win_rate"] == pytest.approx(100 * (2 * 0.9 + 10 * 0.1) / 12)
     file = trimtab.judge(tmp_path / "model_outputs.json", **keys)
-    assert {**file, "file": numbers["file"]} == numbers
+    assert file | {name: numbers[name] for name in ("file", "out")} == numbers  # where the verdicts are
     assert len(server.requests) == N  # the verdicts on the rows hold for the file
 
 
