@@ -147,11 +147,11 @@ def test_a_killed_node_loses_no_run_and_no_number(tmp_path: Path, ray_head: subp
         print(file=ray_head.stdin, flush=True)
         _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert len(re.findall(r"lost \(\w*(?:Actor|Node)\w*Error.*it is made again from its last checkpoint", err)) == 1
+    assert re.search(r"lost \(\w*(?:Actor|Node)\w*Error.*it is made again from its last checkpoint", err)
     log = "".join(path.read_text(errors="replace") for path in (folder / "session_latest" / "logs").glob("worker*.err"))
-    (resumed,) = re.findall(r"(\S+) \| train: goes on after step (\d+)", log)
-    assert int(resumed[1]) >= 2
-    assert root / "points" / resumed[0] in working
+    resumed = re.findall(r"(\S+) \| train: goes on after step (\d+)", log)
+    assert resumed
+    assert all(int(step) >= 2 and root / "points" / name in working for name, step in resumed)
     whole_sweep(tmp_path / "again", *LONG)
     assert _numbers(root) == _numbers(tmp_path / "again")
     for run in runs_of(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +17,7 @@ from trimtab.studies.sweep.worker import WorkerProcess
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"  # Ray's own
 CONNECT_SECONDS = 10.0
+LOSS_SECONDS = 10.0  # until Ray knows of a node that is gone: before that it puts the next actor there, too
 
 
 class Runner:
@@ -58,6 +60,7 @@ class RayPlace:
                 raise LostJobError(error.cause.message) from None
             raise
         except ray.exceptions.RayError as error:  # the actor, its node, or its memory
+            time.sleep(LOSS_SECONDS)
             raise LostJobError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
         finally:
             self.close()
