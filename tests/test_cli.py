@@ -75,7 +75,7 @@ def test_the_help_of_run_lists_every_key_with_its_meaning_default_and_choices(
         [line] = [line for line in shown.splitlines() if re.match(rf"│ --{config.flag_name(key)}[ │]", line)]
         assert field.description, key
         assert field.description[:40] in line
-        if default not in (None, "", "required"):
+        if default not in (None, "", (), "required"):
             assert f"[default: {str(default).lower() if isinstance(default, bool) else default}]" in line
     assert "--engine.screening auto|on|off" in shown
     assert all(f"─ {section} ─" in shown for section in ("run", "data", "train", "judge", "windtunnel"))
