@@ -245,7 +245,7 @@ def test_a_job_that_slurm_ends_is_made_again_from_its_checkpoint(tmp_path: Path,
     assert process.returncode == 0, err
     assert re.search(rf"lost \(SLURM's job {second} ended without a result, see .*\); it is made again", err)
     assert len(re.findall(r"lost \(SIGTERM: .*\); it is made again", err)) == 1
-    logs = "".join(path.read_text() for path in (root / "slurm").glob("*_log.err"))
+    logs = "".join(path.read_text() for path in (root / "slurm").rglob("*_log.err"))
     assert len(re.findall(r"train: goes on after step \d+", logs)) == 2
     whole_sweep(tmp_path / "again", *LONG)
     assert _numbers(root) == _numbers(tmp_path / "again")

@@ -164,7 +164,9 @@ def slurm_places(resources: Resources, *, n_jobs: int, sweep_folder: str) -> Seq
     queue = Queue(f"trimtab-{digest(str(root))[:12]}")
     queue.clear()
     cpus = resources.cpus_per_run or 1
-    executor = submitit.SlurmExecutor(root / "slurm")
+    # a folder for each start: its files go by the numbers of jobs, which a cluster that was set up anew gives out again
+    folder = root / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(
         job_name=queue.name,
         time=None,  # submitit's own default is five minutes; the partition's, or SBATCH_TIMELIMIT, holds
