@@ -81,13 +81,7 @@ def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = Fal
     judges: False where a person will.
     """
     own = merge({}, flags)
-    if "source" in own.get("data", {}):
-        raise ConfigError("the prompts are named twice: PROMPTS and --data", remedy="leave --data out")
-    if not trains and (idle := [name for name in _OF_TRAINING if name in own]):
-        raise ConfigError(f"{idle[0]} has no effect here: nothing is trained", remedy="leave it out, or add --rounds")
-    for section, keys in _UNREAD.items():
-        if idle := sorted(keys & set(own.get(section, {}))):
-            raise ConfigError(f"{section}.{idle[0]} has no effect on pairs of answers", remedy="leave it out")
+    _refuse_idle(own, prompts, trains=trains)
     base = merge(setting("data.source", prompts), {"benchmark": prompts})
     if not trains:
         stem = re.sub(r"(\.\w+)?(\.gz)?$", "", Path(prompts.partition(",")[0]).name)
@@ -105,6 +99,22 @@ def resolve_config(prompts: str, flags: Mapping[str, Any], *, trains: bool = Fal
     if judges and config.judge.kind == "none":
         raise ConfigError("nothing ranks the answers", remedy="add --judge openai:MODEL, reward:DIR, FILE.py or oracle")
     return config
+
+
+def _refuse_idle(own: Mapping[str, Any], prompts: str, *, trains: bool) -> None:
+    """Raises ConfigError for keys that would have no effect, and for a judge that does not know these prompts."""
+    if "source" in own.get("data", {}):
+        raise ConfigError("the prompts are named twice: PROMPTS and --data", remedy="leave --data out")
+    if not trains and (idle := [name for name in _OF_TRAINING if name in own]):
+        raise ConfigError(f"{idle[0]} has no effect here: nothing is trained", remedy="leave it out, or add --rounds")
+    for section, keys in _UNREAD.items():
+        if idle := sorted(keys & set(own.get(section, {}))):
+            raise ConfigError(f"{section}.{idle[0]} has no effect on pairs of answers", remedy="leave it out")
+    if own.get("judge", {}).get("name") == "oracle" and prompts != windtunnel.NAME:
+        raise ConfigError(
+            f"the oracle can judge only the embedded world, and the prompts are those of {prompts}",
+            remedy="write `trimtab pairs windtunnel`, or name another judge",
+        )
 
 
 def main(config: Config, options: PairingOptions, *, reporter: Reporter) -> PairsResult:
