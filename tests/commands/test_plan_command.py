@@ -13,6 +13,7 @@ import pytest
 
 from trial_runs import TINY, call, rows_of, tree_of
 from trimtab.commands import plan as plan_command
+from trimtab.engine.communication import ProcessPlan
 from trimtab.engine.order import Order
 from trimtab.engine.trie import LEAST_SHARED
 
@@ -102,6 +103,16 @@ def test_plan_speaks_to_people_and_writes_nothing(
         assert word in printed
     assert "about" not in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_several_processes_says_what_each_does() -> None:
+    each = ProcessPlan(
+        4, "optimizer", tokens_a_step=1000.4, bytes_a_step=750_000_000, peak_bytes=2_000_000_000, seconds=60
+    )
+    (line,) = plan_command._process_lines(each)
+    assert line.startswith("processes  4, engine.shard optimizer; each: 1,000 tokens a step, 750.00 MB sent a step")
+    assert "peak memory 2.00 GB" in line
+    assert plan_command._process_lines(None) == []
 
 
 def test_a_plan_from_a_part_of_the_rows_says_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
