@@ -14,6 +14,7 @@ from trimtab.engine import memory, recompute
 from trimtab.engine.head import chunk_rows, kept_rows
 from trimtab.engine.memory import Shape
 from trimtab.engine.models import attach_lora
+from trimtab.engine.out_of_memory import is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -247,13 +248,13 @@ def test_time_grows_with_tokens_and_shrinks_with_speed() -> None:
 
 
 def test_what_counts_as_out_of_memory() -> None:
-    assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert memory.is_out_of_memory(MemoryError())
-    assert not memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not memory.is_out_of_memory(ValueError("not enough memory"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("not enough memory"))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert memory.is_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 LIMITED = """
@@ -293,7 +294,7 @@ while True:
         found = passes(budget)
         break
     except Exception as error:
-        if not memory.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         budget = memory.halve_pack_tokens(budget, longest_group=500)
         halvings += 1

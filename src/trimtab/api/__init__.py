@@ -126,7 +126,7 @@ def sweep(
     from trimtab.progress import reporter
     from trimtab.studies.sweep import command
     from trimtab.studies.sweep import grid as axes
-    from trimtab.studies.sweep.executor import Resources
+    from trimtab.studies.sweep.resources import Resources
 
     resources = Resources(on, workers, cpus_per_run, gpus_per_run)
     chosen_axes = [axes.text_axis(key, [_word(value) for value in values]) for key, values in grid.items()]

@@ -252,7 +252,7 @@ def sweep(
 ) -> None:
     from trimtab.studies.sweep import command
     from trimtab.studies.sweep import grid as axes
-    from trimtab.studies.sweep.executor import Resources
+    from trimtab.studies.sweep.resources import Resources
     from trimtab.studies.sweep.words import lines
 
     resources = Resources(on, workers, cpus_per_run, gpus_per_run)

@@ -282,24 +282,6 @@ def choose_pack_tokens(
     return fit(predict_peak, device=device, longest_group=longest_group, checkpointing="off", free=free).pack_tokens
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out. On a CPU torch raises a RuntimeError and numpy a MemoryError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _OUT_OF_MEMORY)
-    )
-
-
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "std::bad_alloc",
-    "could not create a primitive",  # oneDNN says no more
-    "could not create a memory",
-    "could not execute a primitive",
-)
-
-
 def halve_pack_tokens(pack_tokens: int, *, longest_group: int) -> int:
     """The next budget to try after an out-of-memory error. Raises the error that is being handled when none is left."""
     if pack_tokens <= longest_group:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trimtab.engine.memory import is_out_of_memory
+from trimtab.engine.out_of_memory import is_out_of_memory
 
 SURE = 6.0
 """Standard deviations that noise does not reach; a wrong template, tokenizer or weight is hundreds of them away."""

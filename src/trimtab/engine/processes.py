@@ -300,7 +300,7 @@ def deal(costs: Sequence[float], size: int) -> list[list[int]]:
 
 def _is_shared(error: Exception) -> bool:
     """Whether it is for all processes what it is for one: bad numbers, no memory, a signal."""
-    from trimtab.engine.memory import is_out_of_memory
+    from trimtab.engine.out_of_memory import is_out_of_memory
 
     if isinstance(error, PeerError | _OfAll):
         return False

@@ -19,6 +19,7 @@ from trimtab.data.chat import ChatTemplate
 from trimtab.data.loading import generation_end_ids
 from trimtab.endpoint import Endpoint, Reply
 from trimtab.engine import identity, matmul, memory, models
+from trimtab.engine.out_of_memory import is_out_of_memory
 from trimtab.engine.processes import Interruption, Processes, deal
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
@@ -206,7 +207,7 @@ def _decode(transcript: Transcript, model: _LocalModel, *, reporter: Reporter, s
                         on_end=forecast.end,
                     )
                 except (RuntimeError, MemoryError) as error:
-                    if not memory.is_out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     batch_tokens = model.halve_batch(batch_tokens, prompts)
                     reporter.say(f"out of memory: decoding goes on with batches of {batch_tokens:,} tokens")

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy")
 
 
 def agree(setup: RunSetup) -> None:
-    """Raises ConfigError on all processes where one of them sees view data, keys or packages than the first, or where
+    """Raises ConfigError on all processes where one of them sees other data, keys or packages than the first, or where
     a batch has fewer pairs than there are processes. Wants the run's data, prepared."""
     processes = setup.processes
     if processes.alone:

@@ -12,6 +12,7 @@ import torch
 from trimtab.callbacks import Callback
 from trimtab.engine import checkpoint, finite, kl, memory, models, optim, reference, score_head
 from trimtab.engine.order import Order
+from trimtab.engine.out_of_memory import is_out_of_memory
 from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Forecast
@@ -80,7 +81,7 @@ class TrainingState:
 
     def halve_packs(self, error: Exception, reporter: Reporter) -> None:
         """After an out-of-memory error; raises any other again, and this one where the packs cannot be smaller."""
-        if not memory.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         longest = max(self.pairs[i].n_tokens for i in self.order.batch(self.step).indices)
         self.pack_tokens = memory.halve_pack_tokens(self.pack_tokens, longest_group=longest)

@@ -15,9 +15,11 @@ from trimtab.errors import ConfigError
 from trimtab.progress import SilentReporter
 from trimtab.runtime.signals import Stop
 from trimtab.studies.sweep import job as jobs
+from trimtab.studies.sweep import job_run
 from trimtab.studies.sweep.dispatch import TRIES, Dispatcher
-from trimtab.studies.sweep.executor import PlaceExecutor, Resources, gpu_of_workers, local_places
+from trimtab.studies.sweep.executor import PlaceExecutor, gpu_of_workers, local_places
 from trimtab.studies.sweep.job import GPU_VARIABLE, Job, LostJobError, Outcome
+from trimtab.studies.sweep.resources import Resources
 from trimtab.studies.sweep.run_table import FILE_NAME, Run, RunTable
 
 
@@ -94,10 +96,10 @@ def test_a_worker_that_dies_is_a_lost_job_and_the_next_gets_a_new_one(tmp_path: 
 
 def test_a_job_from_elsewhere_is_refused_in_words(tmp_path: Path) -> None:
     job = a_job(tmp_path)
-    assert jobs.refusal(job) is None
+    assert job_run.refusal(job) is None
     (tmp_path / jobs.IDENTITY_FILE).unlink()
-    assert "on a disk that all of them have at the same path" in (jobs.refusal(job) or "")
-    assert "was started by 0.0.0" in (jobs.refusal(Job.from_json(job.to_json() | {"version": "0.0.0"})) or "")
+    assert "on a disk that all of them have at the same path" in (job_run.refusal(job) or "")
+    assert "was started by 0.0.0" in (job_run.refusal(Job.from_json(job.to_json() | {"version": "0.0.0"})) or "")
 
 
 # --- the sweep's loop ------------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from trimtab.errors import ConfigError, RunError
 from trimtab.progress import Reporter
 from trimtab.runtime.signals import stop_on_signal
 from trimtab.studies.sweep import grid
-from trimtab.studies.sweep.executor import Resources, connect, open_executor
+from trimtab.studies.sweep.executor import connect, open_executor
 from trimtab.studies.sweep.identity import SweepIdentity
 from trimtab.studies.sweep.job import IDENTITY_FILE
 from trimtab.studies.sweep.plan_runs import planned_runs
+from trimtab.studies.sweep.resources import Resources
 from trimtab.studies.sweep.result import SweepResult
 from trimtab.studies.sweep.run_table import FILE_NAME, Run, RunTable
 from trimtab.studies.sweep.search import Search

@@ -11,17 +11,16 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Protocol
 
 from trimtab.errors import ConfigError
 from trimtab.progress import Reporter
 from trimtab.runtime.signals import Stop
-from trimtab.studies.sweep.job import GPU_VARIABLE, Job, Outcome, make
+from trimtab.studies.sweep.job import GPU_VARIABLE, Job, Outcome
+from trimtab.studies.sweep.job_run import make
+from trimtab.studies.sweep.resources import Resources
 from trimtab.studies.sweep.worker import WorkerProcess
-
-Cluster = Literal["local", "slurm", "ray"]
 
 
 class Place(Protocol):
@@ -46,30 +45,6 @@ class Executor(Protocol):
         """Ask every job in work for an end that loses nothing."""
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Where the runs of a sweep are made, how many at once (None: one here, as many as there is room on a cluster),
-    and what each may use. `cpus_per_run` None: this machine's cores shared out, one elsewhere. `gpus_per_run` None:
-    every worker one of this machine's GPUs in turn, one of a Ray cluster's if it has any, none of SLURM's.
-    """
-
-    cluster: Cluster = "local"
-    workers: int | None = None
-    cpus_per_run: int | None = None
-    gpus_per_run: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers {self.workers} is no number of workers", remedy="write --workers 2")
-        if self.cpus_per_run is not None and self.cpus_per_run < 1:
-            raise ConfigError(f"--cpus-per-run {self.cpus_per_run} is too few", remedy="write --cpus-per-run 1 or more")
-        if self.gpus_per_run is not None and not 0 <= self.gpus_per_run <= 1:
-            raise ConfigError(
-                f"--gpus-per-run {self.gpus_per_run:g}: a run of a sweep is one process, on one GPU at most",
-                remedy="write --gpus-per-run 1, or 0.5 for two runs on each GPU",
-            )
 
 
 def connect(resources: Resources) -> None:

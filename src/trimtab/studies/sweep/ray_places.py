@@ -11,8 +11,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from trimtab.errors import ConfigError
-from trimtab.studies.sweep.executor import Resources
 from trimtab.studies.sweep.job import GPU_VARIABLE, Job, LostJobError, Outcome
+from trimtab.studies.sweep.resources import Resources
 from trimtab.studies.sweep.worker import WorkerProcess
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"  # Ray's own

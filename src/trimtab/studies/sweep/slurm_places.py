@@ -22,8 +22,9 @@ from trimtab.errors import ConfigError
 from trimtab.progress import reporter
 from trimtab.records import digest
 from trimtab.runtime.signals import stop_on_signal
-from trimtab.studies.sweep.executor import Resources
-from trimtab.studies.sweep.job import Job, LostJobError, Outcome, enter, make, refusal
+from trimtab.studies.sweep.job import Job, LostJobError, Outcome
+from trimtab.studies.sweep.job_run import enter, make, refusal
+from trimtab.studies.sweep.resources import Resources
 
 POLL_SECONDS = 2.0  # between questions to the queue, of all places together
 END_SECONDS = 120.0  # until a cancelled job must have left the queue

@@ -17,7 +17,8 @@ from queue import SimpleQueue
 
 from trimtab.progress import reporter
 from trimtab.runtime.signals import stop_on_signal
-from trimtab.studies.sweep.job import Job, LostJobError, Outcome, enter, make, refusal
+from trimtab.studies.sweep.job import Job, LostJobError, Outcome
+from trimtab.studies.sweep.job_run import enter, make, refusal
 
 
 class WorkerProcess:
