@@ -45,7 +45,7 @@ def test_an_unknown_key_in_a_file_names_the_nearest_known_key(tree: dict[str, ob
         ({"objective": {"name": "dpoo"}}, "dpo"),
         ({"objective": {"name": "DPO"}}, "did you mean 'dpo'?"),
         ({"objective": {"name": "APO-hinge-zero"}}, "did you mean 'apo_hinge_zero'?"),
-        ({"objective": {"name": "grpo"}}, "learns from pairs"),
+        ({"objective": {"name": "grpo"}}, "learns from answers that are there"),
         ({"objective": {"name": "margin_sigmoid", "delta": 0.7}}, "delta"),
         ({"judge": "oracle"}, "windtunnel"),
         ({"judge": "gpt-4"}, "judge.name"),

@@ -262,6 +262,7 @@ import random, resource, sys, torch
 from trimtab import objectives
 from trimtab.engine import allocation, gradient, memory
 from trimtab.engine.optim import AdamW
+from trimtab.engine.out_of_memory import is_out_of_memory
 from trimtab.engine.scoring import Scorer
 from trimtab.records import TokenPair
 from transformers import Qwen2Config, Qwen2ForCausalLM

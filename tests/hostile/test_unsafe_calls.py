@@ -23,6 +23,9 @@ LOADERS_OF_MODELS = {
     "AutoConfig", "AutoTokenizer", "AutoModelForCausalLM", "AutoModelForSequenceClassification", "AutoProcessor",
 }  # fmt: skip
 
+# the program that its user names with --judge FILE.py, in a process of its own
+ON_REQUEST = {"verifier_worker.py": "calls importlib.util.spec_from_file_location"}
+
 
 def faults(tree: ast.AST) -> Iterator[str]:
     """What is unsafe in one file, with its line."""
@@ -57,7 +60,8 @@ def unsafe(call: ast.Call) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_no_unsafe_call(path: Path) -> None:
-    assert list(faults(ast.parse(path.read_text(encoding="utf-8")))) == []
+    found = list(faults(ast.parse(path.read_text(encoding="utf-8"))))
+    assert [fault for fault in found if fault.partition(": ")[2] != ON_REQUEST.get(path.name)] == []
 
 
 @pytest.mark.parametrize(

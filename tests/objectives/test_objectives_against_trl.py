@@ -88,7 +88,7 @@ def test_every_loss_of_trl_is_compared() -> None:
     )
     ours_alone = {"apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "simpo", "repo"}
     elsewhere = {"orpo", "dpop", "odpo"}  # a trainer of its own; not in TRL
-    elsewhere |= {name for name in objectives.NAMES if make(name).unpaired}  # test_objectives_unpaired.py
+    elsewhere |= {name for name in objectives.NAMES if make(name).is_unpaired}  # test_objectives_unpaired.py
     compared = {case["objective"] for case in CASES if ":" not in case["objective"]}
     assert compared == set(objectives.NAMES) - ours_alone - elsewhere
     assert GOLDEN["versions"]["trl"].startswith("1.16.")

@@ -62,7 +62,7 @@ def _apart(one: Path, other: Path) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-@pytest.mark.parametrize("shard", ["none", "optimizer", "gradients"])
+@pytest.mark.parametrize("shard", ["none", pytest.param("optimizer", marks=pytest.mark.slow), "gradients"])
 def test_weights_are_those_of_one_process(shard: str, folder: Path, two: Path) -> None:
     runs = two if shard == "none" else _train(folder, f"quick-{shard}", QUICK, size=2, shard=shard)
     _compare(folder / "alone", runs, QUICK)

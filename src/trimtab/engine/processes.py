@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -127,17 +126,16 @@ class Processes:
             return work()
         self.link.turns += 1
         key = f"trimtab/turn/{self.link.turns}"
+        values: list[Any] = [None]
         if self.is_first:
-            value = work()
-            self.link.store.set(key, pickle.dumps(value))
-            return value
-        pause = 0.002
-        while not self._check(key):
-            if self._check(_FAILURE):
-                raise PeerError(self._failure()["code"])
-            time.sleep(pause)
-            pause = min(0.2, 1.5 * pause)
-        result: T = pickle.loads(self.link.store.get(key))  # noqa: S301  # of this job's own first process
+            values = [work()]
+            self.link.store.set(key, "done")
+        else:
+            self._wait(key)
+        from torch import distributed
+
+        self._exchange(lambda: distributed.broadcast_object_list(values, src=0))
+        result: T = values[0]
         return result
 
     def follow(self) -> None:
@@ -187,6 +185,15 @@ class Processes:
             from torch import distributed
 
             distributed.destroy_process_group()
+
+    def _wait(self, key: str) -> None:
+        """Until the first process has set `key`, without a limit."""
+        pause = 0.002
+        while not self._check(key):
+            if self._check(_FAILURE):
+                raise PeerError(self._failure()["code"])
+            time.sleep(pause)
+            pause = min(0.2, 1.5 * pause)
 
     # --- the wire ----------------------------------------------------------------------------------------------------
 

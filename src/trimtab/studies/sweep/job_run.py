@@ -13,7 +13,6 @@ from trimtab.errors import StopError, StoreError, TrimtabError
 from trimtab.progress import Reporter
 from trimtab.runtime.signals import Stop
 from trimtab.studies.sweep.job import GPU_VARIABLE, IDENTITY_FILE, Job, Outcome, State
-from trimtab.studies.sweep.read import read_run
 from trimtab.studies.sweep.run_progress import MilestoneLimits, PrunedRun, RunProgress, StarvedRun
 from trimtab.version import __version__
 
@@ -29,6 +28,8 @@ def make(job: Job, *, reporter: Reporter, stop: Stop) -> Outcome:
     start = time.monotonic()
 
     def outcome(state: State, error: str | None = None, trace: str | None = None) -> Outcome:
+        from trimtab.studies.sweep.read import read_run  # with torch
+
         numbers = read_run(Path(job.config["out"])) if state in ("done", "starved") else None
         seconds = time.monotonic() - start
         return Outcome(state, seconds, progress.computed, numbers, error, trace, place=this_place())
