@@ -47,7 +47,7 @@ def whole_folder(folder: Path) -> Path:
 
 def _train(folder: Path, name: str, cases: list[str], *, size: int, shard: str = "none") -> Path:
     words = [str(TESTS / "process_child.py"), str(folder / name), str(size), shard, *cases]
-    result = run(words, size=size, home=folder / "home")
+    result = run(words, size=size, home=folder / "home", limit=60.0 * len(cases))
     assert result.returncode == 0, result.stdout + result.stderr
     return folder / name
 
