@@ -11,13 +11,13 @@ pairs.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.arms import command
 from experiments.measurement import mean
 from experiments.words import text_of
 from trimtab import store, windtunnel
@@ -31,7 +31,8 @@ from trimtab.runtime.run_setup import set_up
 from trimtab.runtime.sampled_pairs import PairingOptions, sampled_answers
 
 SHORT = Path(__file__).with_name("on_policy_rounds.jsonl")
-ARMS = {"one": RoundOptions(1), "newest": RoundOptions(3, "newest"), "first": RoundOptions(3, "first")}
+SINGLE = "single"
+ARMS = {SINGLE: RoundOptions(1), "newest": RoundOptions(3, "newest"), "first": RoundOptions(3, "first")}
 N_SEEDS, N_PROMPTS, N_EVALUATION, SAMPLES = 5, 384, 400, 4
 
 
@@ -73,28 +74,18 @@ def lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     scores_by_run = {(row["arm"], row["seed"]): 100 * np.array(row["after"]["true_scores"]) for row in results}
     text = []
     for arm in ARMS:
-        seeds = [seed for seed in range(N_SEEDS) if (arm, seed) in scores_by_run]
+        seeds = [seed for seed in range(N_SEEDS) if {(arm, seed), (SINGLE, seed)} <= scores_by_run.keys()]
         if len(seeds) < 2:
             continue
         scores_KN = np.array([scores_by_run[arm, seed] for seed in seeds])
         words = np.mean([row["after"]["words"] for row in results if row["arm"] == arm])
         text.append(f"{arm}: {text_of(mean(scores_KN, unit='%'))}, {words:.1f} words, {len(seeds)} seeds")
-        if arm != "one":
-            one_KN = np.array([scores_by_run["one", seed] for seed in seeds])
-            text.append(f"{arm} less one: {text_of(mean(scores_KN - one_KN, unit='points'), with_sign=True)}")
+        if arm != SINGLE:
+            single_KN = np.array([scores_by_run[SINGLE, seed] for seed in seeds])
+            gap = mean(scores_KN - single_KN, unit="points")
+            text.append(f"{arm} less one round: {text_of(gap, with_sign=True)}")
     return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, help="folder of the runs; without it the kept results are read")
-    folder = parser.parse_args().runs
-    if folder is not None:
-        make(folder)
-        store.write_jsonl(SHORT, [store.read_json(path) for path in sorted(folder.glob("*-?.json"))])
-    results = store.read_jsonl(SHORT) if SHORT.is_file() else []
-    print("\n".join(lines(results)) or "no results are kept yet: --runs FOLDER makes them")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, make=make, lines=lines, kept=SHORT)

@@ -12,7 +12,6 @@ seed and prompt; the share is the unpaired arm's gain over the paired one's, wit
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import trimtab
+from experiments.arms import command
 from experiments.measurement import mean
 from experiments.words import text_of
 from trimtab import store
@@ -88,15 +88,5 @@ def lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, help="folder of the runs; without it the kept results are read")
-    folder = parser.parse_args().runs
-    if folder is not None:
-        make(folder)
-        store.write_jsonl(SHORT, [store.read_json(path) for path in sorted(folder.glob("*-?.json"))])
-    print("\n".join(lines(store.read_jsonl(SHORT))))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, make=make, lines=lines, kept=SHORT)
