@@ -42,7 +42,7 @@ def test_every_command_of_a_page_is_one_that_there_is(page: str) -> None:
 def follow(page: str, folder: Path, *, replace: dict[str, str]) -> str:
     """Run the page's commands one after another in `folder`, as its reader would; what they printed."""
     told = ""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "2"}
+    environment = {"OMP_NUM_THREADS": "2"} | os.environ | {"PYTHONPATH": str(ROOT / "src")}
     for line in commands(page):
         words = [replace.get(word, word) for word in shlex.split(line)[1:]]
         command = [sys.executable, "-m", "trimtab", *words]

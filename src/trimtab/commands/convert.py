@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import config, store
+from trimtab.commands import foreign_data
 from trimtab.commands.foreign_recipes import (
+    ADAPTERS,
     LOSSES,
     PLAIN,
     SCHEDULES,
@@ -56,7 +58,7 @@ def main(file: str, *, to: str, devices: int = 1) -> Outcome:
     conversion = Conversion(_tool(theirs, file), theirs)
     _plain(conversion)
     _objective(conversion)
-    _data(conversion, Path(file).parent)
+    foreign_data.carry(conversion, Path(file).parent)
     _lengths(conversion)
     _adapter(conversion)
     _course(conversion, devices)
@@ -78,7 +80,7 @@ def lines(outcome: Outcome) -> list[str]:
     """For a terminal."""
     rows = [f"  {key}: {cause}" for key, cause in outcome.lost_keys.items()]
     return [
-        f"{outcome.path}: {len(outcome.key_pairs)} keys of a {outcome.tool} configuration carried over",
+        f"{outcome.path}: {len(outcome.key_pairs)} keys carried over from {outcome.tool}",
         *(f"note: {note}" for note in outcome.notes),
         f"{len(rows)} keys not carried over{':' if rows else ''}",
         *rows,
@@ -115,7 +117,9 @@ def _plain(conversion: Conversion) -> None:
         if theirs not in conversion.theirs and key in targets:
             continue
         value = conversion.get(theirs)
-        if value is not None and value is not False:
+        if key == "data.holdout" and value is not None and float(value) >= 1:
+            conversion.drop(theirs, f"it counts rows ({value}); data.holdout is a share of the prompts")
+        elif value is not None and value is not False:
             conversion.put(theirs, key, float(value) if key in NUMBERS else value)
 
 
@@ -137,6 +141,10 @@ def _objective(conversion: Conversion) -> None:
             raise ConfigError("loss_weights and loss_type differ in length", remedy="give each loss a weight")
         losses = [f"{name}:{weight:g}" for name, weight in zip(losses, weights, strict=True)]
     conversion.put(key, "objective.name", ",".join(losses))
+    if conversion.tool == "axolotl":
+        _axolotl_objective(conversion)
+    if conversion.tool == "trl" and losses == ["dpo"] and conversion.tree.get("objective.label_smoothing"):
+        conversion.notes.append("TRL's default loss ignores label_smoothing; here it is conservative DPO's")
     if conversion.tree.get("objective.label_smoothing") == 0:
         del conversion.tree["objective.label_smoothing"]
     if conversion.tree.get("objective.sft_weight") == 0:
@@ -144,175 +152,152 @@ def _objective(conversion: Conversion) -> None:
     conversion.drop("stage", "trimtab trains from preference pairs only")
 
 
-def _data(conversion: Conversion, folder: Path) -> None:
-    match conversion.tool:
-        case "trl":
-            _mixture(conversion)
-        case "llama-factory":
-            names = [name.strip() for name in str(conversion.get("dataset")).split(",")]
-            register = folder / str(conversion.get("dataset_dir") or "data") / "dataset_info.json"
-            entries_by_name = store.read_json(register) if register.is_file() else {}
-            entries = [entries_by_name.get(name, {}) for name in names]
-            sources = [_source_of_entry(name, entry, register) for name, entry in zip(names, entries, strict=True)]
-            conversion.put("dataset", "data.source", sources[0] if len(sources) == 1 else sources)
-            if open_names := [name for name, entry in zip(names, entries, strict=True) if not entry]:
-                conversion.notes.append(
-                    f"{', '.join(open_names)} stands in a dataset_info.json that is not here: name the file or Hub set"
-                )
-        case "axolotl":
-            _axolotl_data(conversion)
-
-
-def _source_of_entry(name: str, entry: Mapping[str, Any], register: Path) -> str:
-    """The file or Hub name behind an entry of LLaMA-Factory's register."""
-    file, hub = entry.get("file_name"), entry.get("hf_hub_url")
-    return str(register.parent / file) if file else str(hub or name)
-
-
-def _mixture(conversion: Conversion) -> None:
-    """TRL's one data set; the alignment-handbook's `dataset_mixer` (older) and `dataset_mixture`."""
-    mixer, mixture = conversion.get("dataset_mixer"), conversion.get("dataset_mixture", "datasets")
-    parts = mixture.get("datasets", []) if isinstance(mixture, Mapping) else mixture or []
-    if mixer:
-        shares = {name: float(share) for name, share in mixer.items()}
-        conversion.put("dataset_mixer", "data.source", _source(shares, conversion))
-    elif parts:
-        names = [str(part.get("id") or part.get("path")) for part in parts]
-        configs = [part.get("config") or part.get("name") for part in parts]
-        full = [f"{name}:{config}" if config else name for name, config in zip(names, configs, strict=True)]
-        shares = {name: float(part.get("weight") or 1.0) for name, part in zip(full, parts, strict=True)}
-        conversion.put("dataset_mixture", "data.source", _source(shares, conversion))
-        if splits := {str(part["split"]) for part in parts if part.get("split")}:
-            conversion.tree["data.split"] = splits.pop()
-            if splits:
-                conversion.notes.append("its data sets name several splits; data.split is one of them")
-        if isinstance(mixture, Mapping) and mixture.get("test_split_size"):
-            conversion.put("test_split_size", "data.holdout", mixture["test_split_size"])
-    elif name := conversion.get("dataset_name"):
-        subset = conversion.get("dataset_config")
-        conversion.put("dataset_name", "data.source", f"{name}:{subset}" if subset else name)
-    splits = conversion.get("dataset_splits")
-    if splits:
-        conversion.put("dataset_splits", "data.split", splits[0])
-        conversion.notes.append(f"of dataset_splits the first is trained on; pairs of {splits[1:]} can be data.eval")
-    _require_data(conversion)
-
-
-def _source(shares: dict[str, float], conversion: Conversion) -> Any:
-    if len(shares) == 1:
-        return next(iter(shares))
-    conversion.notes.append("shares of a mixture are of each data set's rows there, and of the drawn pairs here")
-    return shares
-
-
-def _axolotl_data(conversion: Conversion) -> None:
-    parts = conversion.get("datasets") or []
-    sources = [str(part["path"]) for part in parts]
-    if sources:
-        conversion.put("datasets", "data.source", sources[0] if len(sources) == 1 else sources)
-    if splits := list(dict.fromkeys(part["split"] for part in parts if part.get("split"))):
-        conversion.tree["data.split"] = splits[0]
-    if any(key for part in parts for key in part if key not in ("path", "split", "ds_type", "data_files")):
-        conversion.notes.append(
-            "types and fields of its datasets are not carried over: columns are found by their names, and what is not "
-            "found is named with --columns"
-        )
-    _require_data(conversion)
-
-
-def _require_data(conversion: Conversion) -> None:
-    if "data.source" not in conversion.tree:
-        raise ConfigError("it names no data set", remedy="add dataset_name (TRL), dataset, or datasets with a path")
+def _axolotl_objective(conversion: Conversion) -> None:
+    """What its builder of TRL's trainers makes of other keys: `trl.beta` goes first, ORPO's weight is a beta, and
+    SimPO is CPO's trainer, whose likelihood term weighs 1 unless cpo_alpha says otherwise."""
+    section, alpha = conversion.get("trl") or {}, conversion.theirs.get("orpo_alpha")
+    if set(section) - {"beta"}:
+        conversion.drop("trl", "of it only beta is carried over")
+    if section.get("beta") is not None:
+        conversion.put("trl", "objective.beta", float(section["beta"]))
+    elif alpha is not None and not {"rl_beta", "dpo_beta"} & set(conversion.theirs):
+        conversion.put("orpo_alpha", "objective.beta", float(conversion.get("orpo_alpha")))
+    if conversion.tree["objective.name"] == "simpo":
+        weight = conversion.get("cpo_alpha")
+        conversion.put("cpo_alpha", "objective.sft_weight", 1.0 if weight is None else float(weight))
 
 
 def _lengths(conversion: Conversion) -> None:
-    """They bound prompt and response together, and cut the end; ours are two bounds."""
+    """They bound prompt and response together, and cut the end; ours are two bounds. A bound of their prompt that is
+    not below the whole bounds nothing."""
     keys = {"trl": "max_length", "llama-factory": "cutoff_len", "axolotl": "sequence_len"}
     key = keys[conversion.tool]
     length = conversion.get(key)
-    if length is None:
+    if key in conversion.theirs and conversion.theirs[key] is None:
+        conversion.notes.append(f"{key} bounds nothing there; here prompts and responses have bounds of their own")
         return
-    prompt = conversion.tree.get("data.max_prompt_tokens", length // 2)
-    conversion.put(key, "data.max_response_tokens", max(1, length - prompt))
+    prompt = conversion.tree.get("data.max_prompt_tokens", length)
+    prompt = prompt if prompt < length else length // 2
+    response = min(conversion.tree.get("data.max_response_tokens", length), max(1, length - prompt))
+    conversion.put(key, "data.max_response_tokens", response)
     conversion.tree["data.max_prompt_tokens"] = prompt
     conversion.notes.append(
         f"{key} {length} bounds prompt and response together; here they are cut apart, at {prompt} and "
-        f"{max(1, length - prompt)} tokens"
+        f"{response} tokens"
     )
 
 
 def _adapter(conversion: Conversion) -> None:
-    if conversion.tool == "trl":
-        is_lora, four_bit = bool(conversion.get("use_peft")), conversion.get("load_in_4bit")
-        key = "use_peft"
-    elif conversion.tool == "axolotl":
-        kind = conversion.get("adapter")
-        is_lora, four_bit = kind in ("lora", "qlora"), kind == "qlora" or conversion.get("load_in_4bit")
-        key = "adapter"
-    else:
-        kind = conversion.get("finetuning_type")
-        if kind not in ("lora", "full"):
-            conversion.notes.append(f"finetuning_type {kind} is not here; all weights are trained")
-        is_lora, four_bit, key = kind == "lora", conversion.get("quantization_bit") == 4, "finetuning_type"
-    targets = conversion.get("lora_target_modules", "lora_target")
-    linear = conversion.get("lora_target_linear")
-    if not is_lora:
-        for name in [name for name in conversion.tree if name.startswith("adapter.")]:
-            del conversion.tree[name]
-        conversion.key_pairs = [pair for pair in conversion.key_pairs if not pair[1].startswith("adapter.")]
-        conversion.put(key, "adapter.kind", "none")
+    key, kinds = ADAPTERS[conversion.tool]
+    kind = conversion.get(key)
+    if kind in kinds:
+        conversion.put(key, "adapter.kind", "lora")
+        _lora(conversion, key, kind)
         return
-    conversion.put(key, "adapter.kind", "lora")
+    if kind not in (None, False, "full"):
+        conversion.notes.append(f"{key} {kind} is not here; all weights are trained")
+    for name in [name for name in conversion.tree if name.startswith("adapter.")]:
+        del conversion.tree[name]
+    conversion.key_pairs = [pair for pair in conversion.key_pairs if not pair[1].startswith("adapter.")]
+    for name in [name for name in conversion.theirs if name.startswith("lora_")]:
+        conversion.drop(name, "no adapter is trained")
+    conversion.put(key, "adapter.kind", "none")
+
+
+def _lora(conversion: Conversion, key: str, kind: Any) -> None:
     if conversion.tool == "llama-factory" and "lora_alpha" not in conversion.theirs:
         conversion.put("lora_alpha", "adapter.alpha", 2.0 * conversion.tree["adapter.rank"])
-    if four_bit:
-        conversion.put("load_in_4bit", "adapter.quantize", "nf4")
-    if targets and targets not in ("all", "all-linear") and not linear:
+    if kind == "qlora":
+        conversion.put(key, "adapter.quantize", "nf4")
+    bits = conversion.get("quantization_bit")
+    if conversion.get("load_in_4bit") or bits == 4:
+        conversion.put("quantization_bit" if bits else "load_in_4bit", "adapter.quantize", "nf4")
+    elif bits:
+        conversion.drop("quantization_bit", "frozen weights are whole, or in 4 bits (nf4)")
+    dropout = conversion.get("lora_dropout")
+    if conversion.theirs.get("disable_dropout") is False:
+        conversion.put("lora_dropout", "adapter.dropout", dropout)
+    else:
+        conversion.drop("lora_dropout", "their DPO trainer switches every dropout off, the adapter's too")
+    targets, name = conversion.get("lora_target_modules"), "lora_target_modules"
+    if conversion.tool == "llama-factory":
+        targets, name = conversion.get("lora_target"), "lora_target"
+    is_linear = conversion.get("lora_target_linear") or targets in ("all", "all-linear")
+    if targets and not is_linear:
         parts = [part.strip() for part in targets.split(",")] if isinstance(targets, str) else list(targets)
-        conversion.put("lora_target_modules", "adapter.targets", parts)
+        conversion.put(name, "adapter.targets", parts)
+    elif not targets and not is_linear:
+        conversion.notes.append(
+            "it names no modules: PEFT then adapts those that it lists for the family (q_proj and v_proj in Llama and "
+            "Qwen2); here it is every linear layer, unless adapter.targets says otherwise"
+        )
 
 
 def _course(conversion: Conversion, devices: int) -> None:
     key = "micro_batch_size" if conversion.tool == "axolotl" else "per_device_train_batch_size"
-    size, accumulation = conversion.get(key), conversion.get("gradient_accumulation_steps") or 1
-    conversion.put(key, "train.batch_pairs", int(size) * int(accumulation) * devices)
+    size, accumulation = int(conversion.get(key)), int(conversion.get("gradient_accumulation_steps") or 0)
+    total = conversion.get("batch_size") if conversion.tool == "axolotl" else None  # of one device, there
+    accumulation = accumulation or (int(total) // size if total else 1)
+    conversion.put(key, "train.batch_pairs", size * accumulation * devices)
     conversion.notes.append(f"train.batch_pairs is {size} × {accumulation} × {devices} device(s) (--devices)")
-    schedule_key = "lr_scheduler" if conversion.tool == "axolotl" else "lr_scheduler_type"
-    schedule = conversion.get(schedule_key)
-    if schedule in SCHEDULES:
-        conversion.put(schedule_key, "train.schedule", SCHEDULES[schedule])
-    else:
-        conversion.drop(schedule_key, f"the schedules are {', '.join(dict.fromkeys(SCHEDULES.values()))}")
     steps = conversion.get("max_steps")
     if steps is not None and int(steps) > 0:
         conversion.put("max_steps", "train.max_steps", int(steps))
     _warmup(conversion, None if steps is None or int(steps) < 1 else int(steps))
-    name = "optimizer" if "optimizer" in conversion.theirs else "optim"
-    optimizer = str(conversion.get(name) or "adamw")
-    if "8bit" in optimizer:
-        conversion.put(name, "train.optimizer", "adamw_8bit")
-    elif not optimizer.startswith("adamw"):
-        conversion.drop(name, "the optimizer is AdamW")
-    save = conversion.get("save_steps")
-    if save is not None and float(save) >= 1 and "save_steps" in conversion.theirs:
+    _schedule(conversion)
+    _optimizer(conversion)
+    save, keep = conversion.theirs.get("save_steps"), conversion.get("save_total_limit")
+    if save is not None and float(save) >= 1:
+        conversion.get("save_steps")
         conversion.put("save_steps", "train.save_every", int(save))
-    keep = conversion.get("save_total_limit")
+    elif save is not None:
+        conversion.drop("save_steps", "train.save_every counts steps; default ten a run")
     if keep is not None:
         conversion.put("save_total_limit", "train.keep_checkpoints", max(2, int(keep)))
 
 
-def _warmup(conversion: Conversion, steps: int | None) -> None:
-    """A share of the steps here; there also a number of steps."""
-    ratio, warmup = conversion.get("warmup_ratio"), float(conversion.get("warmup_steps") or 0)
-    if ratio is not None:
-        conversion.put("warmup_ratio", "train.warmup", float(ratio))
-    elif warmup < 1:
-        conversion.put("warmup_steps", "train.warmup", warmup)
-    elif steps is not None:
-        conversion.put("warmup_steps", "train.warmup", round(warmup / steps, 6))
+def _schedule(conversion: Conversion) -> None:
+    key = "lr_scheduler" if conversion.tool == "axolotl" else "lr_scheduler_type"
+    schedule = str(conversion.get(key))
+    if schedule in SCHEDULES:
+        conversion.put(key, "train.schedule", SCHEDULES[schedule])
+    elif schedule.startswith("cosine"):
+        conversion.put(key, "train.schedule", "cosine")
+        conversion.notes.append(f"{schedule} is not here; train.schedule cosine falls to zero once")
     else:
+        conversion.drop(key, f"the schedules are {', '.join(dict.fromkeys(SCHEDULES.values()))}")
+    if schedule == "constant" and conversion.tree.get("train.warmup"):
+        conversion.tree["train.warmup"] = 0.0
+        conversion.notes.append("their schedule constant has no warm-up, whatever else is set")
+
+
+def _optimizer(conversion: Conversion) -> None:
+    name = "optimizer" if "optimizer" in conversion.theirs else "optim"
+    optimizer = str(conversion.get(name) or "adamw")
+    if name not in conversion.theirs:
+        return
+    if not optimizer.startswith(("adamw", "paged_adamw", "ao_adamw", "optimi_adamw")):
+        conversion.drop(name, "the optimizer is AdamW")
+    elif "4bit" in optimizer or "fp8" in optimizer:
+        conversion.drop(name, "AdamW keeps its moments in 32 or in 8 bits")
+    else:
+        conversion.put(name, "train.optimizer", "adamw_8bit" if "8bit" in optimizer else "adamw")
+
+
+def _warmup(conversion: Conversion, steps: int | None) -> None:
+    """A share of the steps here; there also a number of steps, which goes before the share."""
+    ratio, warmup = conversion.get("warmup_ratio"), float(conversion.get("warmup_steps") or 0)
+    if warmup:
+        conversion.drop("warmup_ratio", "warmup_steps goes before it")
+    if warmup >= 1 and steps is not None:
+        conversion.put("warmup_steps", "train.warmup", round(warmup / steps, 6))
+    elif warmup >= 1:
         conversion.drop("warmup_steps", "train.warmup is a share of all steps, whose number the file does not say")
         conversion.tree["train.warmup"] = 0.0
+    elif ratio is not None and not warmup:
+        conversion.put("warmup_ratio", "train.warmup", float(ratio))
+    else:
+        conversion.put("warmup_steps", "train.warmup", warmup)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

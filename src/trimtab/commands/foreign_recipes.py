@@ -25,7 +25,6 @@ PLAIN: dict[Tool, dict[str, str]] = {
         "max_completion_length": "data.max_response_tokens",
         "lora_r": "adapter.rank",
         "lora_alpha": "adapter.alpha",
-        "lora_dropout": "adapter.dropout",
         "use_dora": "adapter.dora",
         "beta": "objective.beta",
         "label_smoothing": "objective.label_smoothing",
@@ -41,22 +40,24 @@ PLAIN: dict[Tool, dict[str, str]] = {
         "val_size": "data.holdout",
         "lora_rank": "adapter.rank",
         "lora_alpha": "adapter.alpha",
-        "lora_dropout": "adapter.dropout",
         "use_dora": "adapter.dora",
         "pref_beta": "objective.beta",
         "dpo_label_smoothing": "objective.label_smoothing",
         "pref_ftx": "objective.sft_weight",
+        "ld_alpha": "objective.ld_alpha",
+        "ref_model": "model.reference",
         "simpo_gamma": "objective.gamma",
         "output_dir": "out",
     },
     "axolotl": {
         "base_model": "model.name",
         "revision_of_model": "model.revision",
+        "model_revision": "model.revision",
         "trust_remote_code": "model.trust_remote_code",
         "val_set_size": "data.holdout",
+        "max_prompt_len": "data.max_prompt_tokens",
         "lora_r": "adapter.rank",
         "lora_alpha": "adapter.alpha",
-        "lora_dropout": "adapter.dropout",
         "peft_use_dora": "adapter.dora",
         "rl_beta": "objective.beta",
         "dpo_beta": "objective.beta",
@@ -80,6 +81,7 @@ DEFAULTS: dict[Tool, dict[str, Any]] = {
     "trl": {
         "learning_rate": 1e-6, "num_train_epochs": 3, "per_device_train_batch_size": 8, "lr_scheduler_type": "linear",
         "warmup_steps": 0, "beta": 0.1, "loss_type": "sigmoid", "seed": 42, "max_length": 1024, "test_split_size": 0.0,
+        "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05,
     },
     "llama-factory": {
         "learning_rate": 5e-5, "num_train_epochs": 3, "per_device_train_batch_size": 8, "lr_scheduler_type": "linear",
@@ -87,8 +89,8 @@ DEFAULTS: dict[Tool, dict[str, Any]] = {
         "finetuning_type": "lora", "lora_rank": 8,
     },
     "axolotl": {
-        "num_epochs": 1, "micro_batch_size": 1, "lr_scheduler": "cosine", "warmup_steps": 0, "rl_beta": 0.1, "seed": 42,
-        "sequence_len": 512, "val_set_size": 0.0,
+        "num_epochs": 1, "micro_batch_size": 1, "lr_scheduler": "cosine", "warmup_ratio": 0.03, "rl_beta": 0.1,
+        "seed": 42, "sequence_len": 512, "val_set_size": 0.0,
     },
 }  # fmt: skip
 LOSSES = {
@@ -97,12 +99,19 @@ LOSSES = {
     "aot_pair": "aot", "discopop": "discopop", "apo_zero": "apo_zero", "apo_down": "apo_down", "sft": "sft",
     "sigmoid_norm": "sigmoid_norm", "dpo": "dpo", "simpo": "simpo", "orpo": "orpo",
 }  # fmt: skip
+# the key that says whether an adapter is trained, and its values that mean LoRA
+ADAPTERS: dict[Tool, tuple[str, tuple[Any, ...]]] = {
+    "trl": ("use_peft", (True,)), "llama-factory": ("finetuning_type", ("lora",)),
+    "axolotl": ("adapter", ("lora", "qlora")),
+}  # fmt: skip
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
 
 _AUTOMATIC = "trimtab decides that itself"
 _LOGS = "every step is logged; trackers are flags of `trimtab run`"
 _HUB = "nothing is uploaded by a run"
 _DATA = "pairs are read and rendered without it"
+_HELD_OUT = "name the pairs to hold out as data.eval"
+_CONTINUED = "an adapter to go on from is merged into its model first"
 _EVAL = "held-out pairs are looked at on milestones"
 # why a known key has no counterpart, by the beginning of its name; the longest that fits speaks
 REASONS = {
@@ -119,12 +128,19 @@ REASONS = {
     "save_only_model": _AUTOMATIC, "save_strategy": _AUTOMATIC, "template": _DATA, "tf32": _AUTOMATIC,
     "tokenizer_type": _AUTOMATIC, "torch_dtype": "engine.dtype auto decides",
     "truncation_mode": "prompts lose their oldest messages, responses their end", "use_liger": _AUTOMATIC,
-    "wandb_": _LOGS, "dataset_test_split": _EVAL, "test_datasets": _EVAL,
+    "wandb_": _LOGS, "dataset_test_split": _EVAL,
     "load_in_8bit": "8-bit weights are not to be had", "xformers": _AUTOMATIC,
     "special_tokens": "the tokenizer's own are used", "strict": _AUTOMATIC, "debug": _AUTOMATIC,
     "model_type": _AUTOMATIC, "mlflow_": _LOGS, "saves_per_epoch": "train.save_every counts steps; default ten a run",
     "evals_per_epoch": _EVAL, "is_llama": _AUTOMATIC, "is_mistral": _AUTOMATIC, "train_on_inputs": _DATA,
-    "group_by_length": _AUTOMATIC,
+    "group_by_length": _AUTOMATIC, "flash_attn": _AUTOMATIC, "enable_liger": _AUTOMATIC, "packing": _AUTOMATIC,
+    "neat_packing": _AUTOMATIC, "use_unsloth": _AUTOMATIC, "pure_bf16": "engine.dtype auto decides",
+    "disable_gradient_checkpointing": "engine.checkpointing auto decides", "adam_beta": "AdamW's are .9 and .999",
+    "adam_epsilon": "AdamW's is 1e-8", "eval_dataset": _HELD_OUT, "test_datasets": _HELD_OUT,
+    "adapter_name_or_path": _CONTINUED, "lora_model_dir": _CONTINUED, "bnb_4bit": "4-bit weights are nf4",
+    "disable_dropout": "only adapter.dropout switches one on", "resume_from_checkpoint": "--resume goes on",
+    "lr_scheduler_kwargs": "the schedules have no parameters", "sync_ref_model": "the reference stays frozen",
+    "ref_model_": "the reference stays frozen", "f_divergence": "the divergence is the reverse KL",
 }  # fmt: skip
 
 
