@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lm_eval_files import write_samples
 from trimtab import windtunnel
 from trimtab.cli.app import COMMANDS, app
 
@@ -48,7 +49,7 @@ def follow(page: str, folder: Path, *, replace: dict[str, str]) -> str:
         command = [sys.executable, "-m", "trimtab", *words]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
-        told += done.stdout
+        told += done.stdout + done.stderr
     return told
 
 
@@ -105,6 +106,22 @@ for source in json.loads({json.dumps(json.dumps(["".join(cell["source"]) for cel
     assert done.returncode == 0, done.stderr[-2000:]
     n_values = sum("".join(cell["source"]).strip() != "" for cell in cells)
     assert 2 <= len(done.stdout.splitlines()) <= 2 * n_values, "what its cells showed"
+
+
+@pytest.mark.needs_shared
+def test_the_page_of_other_tools_outputs_followed_to_the_letter(tmp_path: Path, shared_data: Path) -> None:
+    """Published judgments under their names there, and 24 samples in lm-eval's form; what it prints is on the page."""
+    judgments = shared_data / "eval"
+    for path in (judgments / "alpaca_eval" / "annotations").glob("*.json"):
+        (tmp_path / "results" / path.stem).mkdir(parents=True)
+        (tmp_path / "results" / path.stem / "annotations.json").symlink_to(path)
+    (tmp_path / "gpt-4_single.jsonl").symlink_to(judgments / "mt_bench" / "sample_judgments" / "gpt-4_single.jsonl")
+    for side in ("before", "after"):
+        write_samples(tmp_path / side, values={"acc": [n % 3 == 0 for n in range(24)], "acc_norm": [0] * 16 + [1] * 8})
+    told = follow("outputs.md", tmp_path, replace={}).splitlines()
+    page = (DOCS / "outputs.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert {line for line in lines if line != "…" and not line.startswith("lm-eval ")} - set(told) == set()
 
 
 def test_there_are_two_notebooks() -> None:

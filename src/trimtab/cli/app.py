@@ -160,7 +160,8 @@ COMMANDS = {
         "results:check",
         """Did it harm? Tasks of lm-eval before and after, paired: RUN --tasks FILE.yaml,NAME. In the report, too.
 
-        Needs pip install 'trimtab[check]'. What a model has answered is kept, so a stopped check goes on.
+        Needs pip install 'trimtab[check]'. What a model has answered is kept, so a stopped check goes on. With
+        --before FOLDER --after FOLDER it reads what lm-eval run --log_samples wrote of any two models.
         """,
     ),
     "probe": (

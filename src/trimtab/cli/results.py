@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from trimtab.cli.app import AsJson, switch
 from trimtab.cli.terminal import reporter, show
+from trimtab.errors import ConfigError
 
 
 def calibrate(
@@ -23,9 +24,11 @@ def calibrate(
 
 
 def check(
-    run_folder: str,
+    run_folder: str | None = None,
     *,
-    tasks: Annotated[str, Parameter(help="task files (YAML) and names, parted by commas")],
+    tasks: Annotated[str | None, Parameter(help="task files (YAML) and names, parted by commas")] = None,
+    before: Annotated[str | None, Parameter(help="a folder of lm-eval --log_samples: the model before")] = None,
+    after: Annotated[str | None, Parameter(help="the same of the model after; needs no RUN")] = None,
     limit: Annotated[int | None, Parameter(help="the first N samples of each task")] = None,
     chat: Annotated[bool, switch("ask in the model's chat template")] = False,
     offline: Annotated[bool, switch("never reach for the Hub")] = False,
@@ -33,7 +36,15 @@ def check(
 ) -> None:
     from trimtab.commands import check as command
 
-    result = command.main(run_folder, tasks=tasks, limit=limit, chat=chat, offline=offline, reporter=reporter())
+    if run_folder is None and tasks is None and before and after:
+        result = command.of_files(before, after)
+    elif run_folder is not None and tasks is not None and not (before or after):
+        result = command.main(run_folder, tasks=tasks, limit=limit, chat=chat, offline=offline, reporter=reporter())
+    else:
+        raise ConfigError(
+            "trimtab check reads either a run or what lm-eval wrote",
+            remedy="write RUN --tasks FILE.yaml,NAME, or --before FOLDER --after FOLDER",
+        )
     show(result, as_json, command.lines)
 
 

@@ -16,7 +16,7 @@ from trimtab.reporting.json_form import fields_form
 from trimtab.reporting.numbers.check import CheckNumbers, check_numbers
 from trimtab.reporting.words.check import change_text
 from trimtab.reporting.words.check import check as sentences
-from trimtab.runtime import capability, set_up
+from trimtab.runtime import capability, capability_files, set_up
 from trimtab.runtime.capability import CapabilityModel
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.stages import report
@@ -82,6 +82,17 @@ def main(
         store.write_json(setup.folder.check, tree)
         report.main(setup, reporter=reporter)
     return Check(check_numbers(tree))
+
+
+def of_files(before: str, after: str) -> Check:
+    """The same of two folders that lm-eval wrote with --log_samples: any two models, without a run and without lm-eval.
+
+    Raises UserError for a folder without samples, and for two that were not asked alike.
+    """
+    sides = [capability_files.read(Path(folder)) for folder in (before, after)]
+    tasks = [[scores.to_json() for scores in side] for side in capability_files.common_tasks(*sides)]
+    tree = {"lm_eval": sides[1].lm_eval, "limit": None, "chat": sides[1].chat}
+    return Check(check_numbers(tree | {"unaligned": tasks[0], "seeds": [{"seed": 0, "tasks": tasks[1]}]}))
 
 
 def _finished_run(run_folder: str) -> RunSetup:

@@ -191,7 +191,8 @@ class CapabilityModel:
                     f"{task.name}: lm-eval cannot ask this task ({type(error).__name__}: {_first_line(error)})",
                     remedy="correct the task file; lm-eval's `lm-eval validate --tasks FILE` says more",
                 ) from error
-        return _task_scores(task, results["samples"][task.name])
+        direction = {name: bool(up) for name, up in task.task.higher_is_better().items()}
+        return scores_of(task.name, results["samples"][task.name], direction)
 
     def _library_model(self) -> Any:
         if self._lm is None:
@@ -202,10 +203,10 @@ class CapabilityModel:
         return self._lm
 
 
-def _task_scores(task: CapabilityTask, rows: Sequence[Mapping[str, Any]]) -> TaskScores:
-    """A metric's value of a sample, by `metric` or, where a task has several filters, by `metric,filter`."""
+def scores_of(task: str, rows: Sequence[Mapping[str, Any]], direction: Mapping[str, bool]) -> TaskScores:
+    """A metric's value of a sample, by `metric` or, where a task has several filters, by `metric,filter`. `direction`:
+    of each metric, whether higher is better; one that it leaves out is."""
     filters = list(dict.fromkeys(row["filter"] for row in rows))
-    direction = {name: bool(up) for name, up in task.task.higher_is_better().items()}
     metrics: dict[str, tuple[float, ...]] = {}
     higher: dict[str, bool] = {}
     left_out: list[str] = []
@@ -221,7 +222,7 @@ def _task_scores(task: CapabilityTask, rows: Sequence[Mapping[str, Any]]) -> Tas
                 left_out.append(name)
     samples = [f"{row['doc_id']}:{row['doc_hash'][:12]}" for row in rows if row["filter"] == filters[0]]
     order = sorted(range(len(samples)), key=lambda place: int(samples[place].partition(":")[0]))
-    return TaskScores(task.name, tuple(samples[place] for place in order), metrics, higher, tuple(left_out))
+    return TaskScores(task, tuple(samples[place] for place in order), metrics, higher, tuple(left_out))
 
 
 @contextlib.contextmanager
