@@ -5,7 +5,8 @@
 Every contender has a process of its own (`worker.py`; all of them warm, or one at a time where memory would not do)
 and trains on the same pairs. In the first repeat all of TRL's settings run; the fastest in fp32 and the fastest of all
 stay. The order turns from repeat to repeat. Ratios are taken within a repeat. Writes
-`results-SHAPE-LENGTHS-….json` after each measurement, and in the end the page that `table.py` makes of all such files.
+`results-MACHINE-SHAPE-LENGTHS-….json` after each measurement, and in the end the page that `table.py` makes of all
+such files.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def main() -> None:
         commits = [machine.commit(), machine.commit(Path(told.baseline)) if told.baseline else ""]
         environment = machine.environment(told.threads)
         started = startup.measure(told.shape, pairs, environment=environment) if told.startup else {}
-        file = told.out / f"{table.file_name(vars(told))}.json"
+        file = told.out / f"results-{machine.kind()}-{table.file_name(vars(told))}.json"
 
         def keep() -> None:
             about = machine.about("bench.py", began, commits[0], threads=told.threads, peer=told.peer_python)

@@ -107,6 +107,15 @@ def _versions(python: str) -> dict[str, str]:
     return json.loads(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def kind() -> str:
+    """Maker and widest instructions, as they stand in the names of results: `amd-avx512`, `intel-amx`."""
+    name = _processor().lower()
+    maker = next((maker for maker in ("amd", "intel", "apple") if maker in name), platform.machine())
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    widest = {"amx": "amx_bf16", "avx512": "avx512f", "avx2": "avx2"}
+    return "-".join([maker, *[name for name, flag in widest.items() if flag in flags.split()][:1]])
+
+
 def _processor() -> str:
     try:
         rows = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -83,7 +83,8 @@ def _work(told: argparse.Namespace) -> None:
         processes.sum_into(parameters)
     optimizer = AdamW(model, weight_decay=0.0, processes=processes, shard=told.shard)
     models.lean_embedding(model)
-    scorer, objective = Scorer(model), objectives.make("dpo")
+    # random weights give log-ratios of thousands of nats: with β = 0.1 the gradients of most pairs underflow to zero
+    scorer, objective = Scorer(model), objectives.make("dpo", beta=1e-6)
     rows = make_pairs(told.pairs, lengths="ultrafeedback", vocabulary=shape.vocabulary)
     pairs = [TokenPair(f"row {n}", *row) for n, row in enumerate(rows)]
 
@@ -97,7 +98,7 @@ def _work(told: argparse.Namespace) -> None:
             share.pick(pairs),
             objective=objective,
             reference_logps_R=share.pick_R(torch.full((2 * len(pairs),), -100.0)),
-            pack_tokens=2048,
+            pack_tokens=memory.PACK_TOKENS["cpu"],
             share=share,
         )
         compute = time.perf_counter() - start

@@ -35,10 +35,10 @@ def trl(precision: str) -> str:
 
 
 def file_name(settings: dict[str, Any]) -> str:
-    """Of a run's results, without its ending."""
+    """Of what a run measures; the file's name has the machine before it."""
     parts = [settings["shape"], settings["lengths"], settings["adapter"]]
     ranked = f"-{settings['completions']}-completions" if settings["completions"] > 2 else ""
-    return f"results-{'-'.join(parts)}{ranked}"
+    return f"{'-'.join(parts)}{ranked}"
 
 
 def screened(rate: float) -> str:
@@ -79,7 +79,8 @@ processor of another kind is held to is not in its section. What is compared, an
 
 def _place(results: dict[str, Any]) -> tuple[Any, ...]:
     told = results["settings"]
-    return list(SHAPES).index(told["shape"]), told["lengths"] not in LENGTHS, told["completions"], told["adapter"]
+    shape = list(SHAPES).index(told["shape"])
+    return results["about"]["machine"], shape, told["lengths"] not in LENGTHS, told["completions"], told["adapter"]
 
 
 def section(results: dict[str, Any]) -> str:
@@ -91,7 +92,7 @@ def section(results: dict[str, Any]) -> str:
     pairs, (prompt, chosen, rejected) = settings["pairs"], work["tokens"]
     best = {precision: _best_of_trl(contenders, precision) for precision in ("fp32", "")}
     lines = [
-        f"## {_title(settings)}",
+        f"## {_title(settings)}, {results['about']['machine'].partition(',')[0]}",
         "",
         *machine.lines(results["about"]),
         f"{pairs} pairs an optimizer step (mean tokens: prompt {prompt / pairs:.0f}, chosen {chosen / pairs:.0f}, "

@@ -1,4 +1,4 @@
-"""One of several processes that train a tiny model in float64: `process_child.py FOLDER SIZE SHARD CASE…`.
+"""One of several processes that train a tiny model: `process_child.py FOLDER PRECISION SIZE SHARD CASE…`.
 
 A case is `full` or `lora`, and `dense`, `screened` or `aot`, as in `lora-aot`; each trains 20 steps into FOLDER/CASE.
 """
@@ -39,7 +39,7 @@ def config_of(folder: Path, case: str, *, shard: str) -> Config:
     return make_config(folder / case, folder.parent / "model", **settings)
 
 
-def main(folder: Path, size: int, shard: str, cases: list[str]) -> None:
+def main(folder: Path, precision: str, size: int, shard: str, cases: list[str]) -> None:
     load = models.load
 
     def in_float64(*arguments: Any, **options: Any) -> models.Loaded:
@@ -47,7 +47,8 @@ def main(folder: Path, size: int, shard: str, cases: list[str]) -> None:
         bundle.model.double()
         return bundle
 
-    models.load = in_float64
+    if precision == "float64":
+        models.load = in_float64
     torch.set_num_threads(1)
     processes = join(timeout=60.0, device="cpu")
     assert processes.size == size
@@ -63,4 +64,4 @@ def main(folder: Path, size: int, shard: str, cases: list[str]) -> None:
 if __name__ == "__main__":
     if not (Path(sys.argv[1]).parent / "model").exists():
         write_model(Path(sys.argv[1]).parent / "model")
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:])
