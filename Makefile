@@ -119,7 +119,7 @@ check: $(VENV)/.dev site-check
 
 $(VENV)-bench/.peer: constraints.txt
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch 'trl==1.16.*'
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch 'trl==1.16.*' peft
 	touch $@
 
 BENCH := $(BIN)/python benchmarks/bench.py --peer-python $(VENV)-bench/bin/python
