@@ -65,7 +65,7 @@ class Bench:
         for repeat in range(self.told.repeats):
             ceilings = self.processes.of(ours[0]).order(do="matmul")
             self.samples.append({"repeat": repeat, "contender": "matmul", **ceilings})
-            turns = [*ours, *dict.fromkeys(self.best.values())]
+            turns = [*ours, *{best.name: best for best in self.best.values()}.values()]
             at = repeat * 3 % len(turns)
             for turn in turns[at:] + turns[:at]:
                 self._take(turn, repeat)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import machine
 import pytest
 import table
 from contenders import Contender, EndedError, Processes
@@ -27,7 +28,7 @@ def test_the_bench_without_its_peer(tmp_path: Path) -> None:
     words += ["--adapter", "lora", "--rates", "0.3", "--wrong-rates", "0.3", "--shrunk-rates", "0.1", "--no-mixed"]
     words += ["--baseline", BENCHMARKS.parent]
     subprocess.run([sys.executable, BENCHMARKS / "bench.py", *words, "--out", tmp_path], check=True, timeout=300)
-    told = json.loads((tmp_path / "results-tiny-tiny-lora.json").read_text(encoding="utf-8"))
+    told = json.loads((tmp_path / f"results-{machine.kind()}-tiny-tiny-lora.json").read_text(encoding="utf-8"))
     assert not [row for row in told["samples"] if "error" in row]
     rows = {row["contender"]: row for row in told["samples"]}
     assert rows[table.DENSE]["skipped"] == rows[table.BASELINE]["skipped"] == 0
