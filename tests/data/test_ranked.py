@@ -92,9 +92,9 @@ def test_ties_and_contradictory_and_missing_scores_are_counted() -> None:
     maker = PairMaker("all")
     assert [pair.id.partition("/")[2] for pair in maker.pairs(row)] == ["4-6", "5-6"]
     assert maker.counts.notes("all") == [
-        "1 prompts with scored responses made 2 pairs (all); 1 ties",
-        "1 responses have two scores that contradict each other (first: r.jsonl:1): left out",
-        "1 responses have no score: left out",
+        "1 prompt with scored responses made 2 pairs (all); 1 tie",
+        "1 response with two scores that contradict each other (first: r.jsonl:1): left out",
+        "1 response without a score: left out",
     ]
     maker.counts.clear()
     assert maker.counts.notes("all") == []
@@ -103,7 +103,7 @@ def test_ties_and_contradictory_and_missing_scores_are_counted() -> None:
 @pytest.mark.parametrize(
     ("completions", "scores", "reason", "detail"),
     [
-        (["a"], [1], Reason.ONE_RESPONSE, "1 responses, of which 1 can be compared"),
+        (["a"], [1], Reason.ONE_RESPONSE, "1 response, of which 1 can be compared"),
         (["a", "a"], [1, 2], Reason.ONE_RESPONSE, "2 responses, of which 0 can be compared"),
         (["a", "b"], [None, 2], Reason.ONE_RESPONSE, "2 responses, of which 1 can be compared"),
         (["a", "b", "c"], [2, 2, 2], Reason.NO_PREFERENCE, "all 3 scores are equal"),
@@ -115,6 +115,28 @@ def test_a_row_without_a_pair_is_named_with_the_reason(
 ) -> None:
     row = ranked({"prompt": "Why?", "completions": completions, "scores": scores})
     assert made(row, least_gap=1.0) == [RowProblem("r.jsonl:1", reason, detail)]
+
+
+def test_a_score_without_an_end_is_none() -> None:
+    """A gap of it would be infinite."""
+    for score in (math.inf, -math.inf, "Infinity", math.nan):
+        row = ranked({"prompt": "Why?", "completions": ["a", "b", "c"], "scores": [score, 2, 1]})
+        (pair,) = made(row)
+        assert isinstance(pair, Pair)
+        assert (pair.chosen, pair.rejected, pair.score_gap) == ("b", "c", 1.0)
+
+
+def test_helpsteer_2_marks_the_turns_of_a_longer_prompt() -> None:
+    prompt = "Hello.\n<extra_id_1>Assistant\nHello! What is it?\n<extra_id_1>User\nWhy?\n\n1. a"
+    row = ranked({"prompt": prompt, "response": "a", "helpfulness": 3})
+    assert row.prompt == (
+        Message("user", "Hello."),
+        Message("assistant", "Hello! What is it?"),
+        Message("user", "Why?\n\n1. a"),
+    )
+    assert not row.plain
+    alone = ranked({"prompt": " What is <extra_id_1>? ", "response": "a", "helpfulness": 3})
+    assert alone.prompt == (Message("user", " What is <extra_id_1>? "),)
 
 
 def test_lists_of_unlike_length_are_a_problem_of_their_row() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from trimtab import config as configuration
 from trimtab import store, windtunnel
 from trimtab.commands import audit as audit_command
 from trimtab.config import Config
-from trimtab.engine import kl
+from trimtab.engine import kl, models
+from trimtab.engine.packing import Group
+from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, DataError
 from trimtab.records import TokenPair
 from trimtab.runtime import set_up
@@ -117,6 +120,27 @@ def test_a_batch_too_small_to_be_mixed_is_refused_with_one_that_is_not(model: Pa
     enough = int(caught.value.remedy.partition("batch_pairs to ")[2].partition(",")[0])
     train_keys = {"batch_pairs": enough}
     assert set_up(make_config(tmp_path / "run", model, objective=HINGE, train=train_keys)).training_order(rows).is_mixed
+
+
+def test_milestones_measure_the_tokens_and_the_sides_that_are_there(model: Path, tmp_path: Path) -> None:
+    """Held-out rows that are all good have no rejected side; a tool's tokens count neither above nor below the line."""
+    config = make_config(tmp_path / "run", model, objective=HINGE, train={"learning_rate": 1e-2}, select={"keep": True})
+    held = [
+        replace(row, chosen_foreign=((1, 3),)) for row in halves(make_pairs(9, seed=1, name="held"), bad_share=0.0)
+        if len(row.chosen_ids) > 3
+    ]  # fmt: skip
+    prepare(config, halves(make_pairs(8)), held)
+    folder, _ = align(config)
+    last = store.read_json(folder.selection)["milestones"][-1]
+    assert last["log_ratio_rejected"] is None
+    loaded = models.load(str(folder.milestones / f"step-{last['step']:08d}"), dtype="float32", device="cpu")
+    rows = dict(Scorer(loaded.model).by_key([Group.of_pair(p, i) for i, p in enumerate(held)], pack_tokens=64))
+    start = dict(Scorer(models.load(str(model), dtype="float32", device="cpu").model).by_key(
+        [Group.of_pair(p, i) for i, p in enumerate(held)], pack_tokens=64
+    ))  # fmt: skip
+    own = [torch.cat([(rows[key] - start[key])[:1], (rows[key] - start[key])[3:]]) for key in sorted(rows)]
+    assert last["log_ratio_chosen"]["value"] == pytest.approx(float(torch.cat(own).mean()), rel=1e-3)
+    assert last["drift"]["value"] == pytest.approx(float((0.5 * torch.cat(own) ** 2).mean()), rel=1e-3)
 
 
 # --- KTO's reference point -------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
             yield outcome
 
     if "model" not in flags:
-        audit = auditing.audit(outcomes(), notes=pairs.notes)
+        audit = auditing.audit(outcomes(), notes=pairs.notes, n_read=pairs.n_read)
         return _result(source, pairs, audit, data, split)
     model = section(ModelSection, "model", flags["model"])
     assert isinstance(model, ModelSection)
@@ -94,7 +94,11 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
         return template.tokenize_pair(pair, **limits)
 
     audit = auditing.audit(
-        outcomes(), tokenize=tokenize, decode=template.decode, notes=lambda: [*pairs.notes(), *template.loss.sentences]
+        outcomes(),
+        tokenize=tokenize,
+        decode=template.decode,
+        notes=lambda: [*pairs.notes(), *template.loss.sentences],
+        n_read=pairs.n_read,
     )
     return _result(source, pairs, audit, data, split, template=template.sentence)
 

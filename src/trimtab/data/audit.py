@@ -97,8 +97,15 @@ class Auditor:
             self._samples.append((place, outcome))
         return outcome
 
-    def finish(self, *, decode: Callable[[Sequence[int]], str] | None = None, notes: Iterable[str] = ()) -> Audit:
-        """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample."""
+    def finish(
+        self,
+        *,
+        decode: Callable[[Sequence[int]], str] | None = None,
+        notes: Iterable[str] = (),
+        n_read: int | None = None,
+    ) -> Audit:
+        """The audit of all rows seen. `decode` spells ids with their special tokens; without it there is no sample.
+        `n_read`: rows of the source, where what was seen was made of them."""
         alive, has_tokens, is_single = _flags(self._alive), _flags(self._has_tokens), _flags(self._unpaired)
         by_tokens = bool(has_tokens.any())
         assert not by_tokens or has_tokens[alive].all(), "see_tokens was not called for every pair that see gave back"
@@ -123,6 +130,7 @@ class Auditor:
             notes=tuple(notes),
             labels=self._labels(alive & is_single),
             bias_by_source=self._bias_by_source(alive & ~is_single),
+            n_read=n_read,
         )
 
     def _bias_by_source(self, rows: npt.NDArray[np.bool_]) -> dict[str, LengthBias]:
@@ -203,16 +211,17 @@ def audit(
     decode: Callable[[Sequence[int]], str] | None = None,
     evaluation_prompts: Set[str] | None = None,
     notes: Callable[[], Iterable[str]] = tuple,
+    n_read: Callable[[], int | None] = lambda: None,
 ) -> Audit:
     """Audit a whole source where the kept pairs themselves are not wanted: on text, and on tokens with `tokenize`.
 
-    `notes` is asked once all rows were read."""
+    `notes` and `n_read` are asked once all rows were read."""
     auditor = Auditor(evaluation_prompts=evaluation_prompts)
     for outcome in outcomes:
         pair = auditor.see(outcome)
         if pair is not None and tokenize is not None:
             auditor.see_tokens(tokenize(pair))
-    return auditor.finish(decode=decode, notes=notes())
+    return auditor.finish(decode=decode, notes=notes(), n_read=n_read())
 
 
 def normalise_prompt(text: str) -> str:

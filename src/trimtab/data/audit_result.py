@@ -63,7 +63,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. `n_rows` = `n_kept` + `len(dropped)`, always.
+    """What an audit found. `n_rows` = `n_kept` + `len(dropped)`, always: pairs or single responses, and rows of the
+    source that are none. `n_read`: rows of the source, which differ from these where a row makes several pairs, or
+    several rows one.
 
     `lengths` and `bias` are by unit, `characters` and, when tokens were seen, `tokens`, over the kept rows; token
     lengths are those after cutting. `cut` are shares of kept responses that were cut. `overlap` names the kept rows
@@ -84,10 +86,18 @@ class Audit:
     notes: tuple[str, ...] = ()
     labels: Labels | None = None
     bias_by_source: Mapping[str, LengthBias] = field(default_factory=dict)
+    n_read: int | None = None
 
     @property
     def n_kept(self) -> int:
         return self.n_rows - len(self.dropped_rows)
+
+    @property
+    def noun(self) -> str:
+        """What `n_rows` counts, in words."""
+        if self.n_read in (None, self.n_rows):
+            return "rows"
+        return f"{'pairs' if self.labels is None else 'single responses'} and rows that make none"
 
     @property
     def dropped_share(self) -> float:
@@ -113,6 +123,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "rows_read": self.n_rows if self.n_read is None else self.n_read,
             "rows": self.n_rows,
             "kept": self.n_kept,
             "dropped": len(self.dropped_rows),
@@ -138,8 +149,10 @@ class Audit:
 
     def lines(self) -> list[str]:
         """The audit in plain sentences, one a line."""
+        read = "" if self.n_read in (None, self.n_rows) else f"{self.n_read:,} rows read; "
         lines = [
-            f"{self.n_rows:,} rows: {self.n_kept:,} kept, {len(self.dropped_rows):,} dropped ({self.dropped_share:.1%})"
+            f"{read}{self.n_rows:,} {self.noun}: {self.n_kept:,} kept, {len(self.dropped_rows):,} dropped "
+            f"({self.dropped_share:.1%})"
         ]
         for reason, count in self.dropped_by_reason.items():
             example = next(row for row in self.dropped_rows if row.reason is reason)

@@ -48,7 +48,7 @@ from trimtab.data.messages import (
     unread_keys,
 )
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
-from trimtab.data.ranked import RANKED_COLUMNS, reader_of_ranked
+from trimtab.data.ranked import RANKED_COLUMNS, RECORD_KEYS, reader_of_ranked
 from trimtab.data.readers import (
     TURN_COLUMNS,
     Reader,
@@ -106,6 +106,7 @@ _NEVER_LEFT_OUT = (
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
 _TOOL_COLUMNS, _ARGUMENT_COLUMN = ("tools", "functions"), "chat_template_kwargs"
+_SCORE_COLUMNS = ("score_chosen", "score_rejected")
 _MAX_META_CHARACTERS = 200  # ids, topics, scores; longer texts would be written twice for every pair
 _ACCEPTED_SHAPES = """accepted shapes:
     prompt, chosen, rejected                 text, or lists of messages (role, content)
@@ -190,8 +191,16 @@ class Format:
 
     def _unread_in(self, row: Row) -> list[str]:
         read = {*self.columns, *(() if self._by_hand else (*_TOOL_COLUMNS, _ARGUMENT_COLUMN))}
+        if "chosen" in self.columns.values() and _score_gap(row) is not None:
+            read |= set(_SCORE_COLUMNS)
         names = [name for name, value in row.items() if name not in read and is_filled(value)]
-        keys = [f"{name}.{key}" for name in self.columns if name in row for key in unread_keys(row[name])]
+        keys = [
+            f"{name}.{key}"
+            for name, role in self.columns.items()
+            if name in row
+            for key in unread_keys(row[name])
+            if key not in RECORD_KEYS.get(role, ())
+        ]
         return names + keys
 
     def _refuse_what_is_left_out(self, row: Row) -> None:
@@ -346,8 +355,8 @@ def _names(columns: list[str]) -> str:
 
 
 def _score_gap(row: Row) -> float | None:
-    """From the columns `score_chosen` and `score_rejected`, where the former is the higher."""
-    scores = row.get("score_chosen"), row.get("score_rejected")
+    """How far the score of the chosen response is above that of the rejected one, where it is."""
+    scores = [row.get(column) for column in _SCORE_COLUMNS]
     if not all(isinstance(score, int | float) for score in scores):
         return None
     gap = float(scores[0]) - float(scores[1])  # type: ignore[arg-type]  # numbers, by the line above

@@ -93,7 +93,7 @@ class SplitCounts:
     def lines(self) -> list[str]:
         """The split in plain sentences."""
         lines = [
-            f"{self.train:,} pairs to train on (prompts: {self.train_prompts:,}), {self.heldout:,} held out (prompts: "
+            f"{self.train:,} to train on (prompts: {self.train_prompts:,}), {self.heldout:,} held out (prompts: "
             f"{self.heldout_prompts:,}{'' if self.evaluation is None else f', from {self.evaluation}'})"
         ]
         if self.evaluation is not None:

@@ -40,6 +40,7 @@ _UNREAD_PARTS = (
     "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
 _MARKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+_NEMO_MARKER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")  # of HelpSteer2's longer prompts
 # Python's or numpy's way of writing messages, as it comes out of CSV files; its first key tells it from other records
 _PYTHON_MESSAGES = re.compile(r"\[?\s*\{\s*'(?:role|from|content|value)'\s*:.*\}\s*\]?", re.DOTALL)
 
@@ -148,6 +149,16 @@ def parse_transcript(text: str, *, column: str) -> tuple[Message, ...]:
         Message("user" if marker[1] == "Human" else "assistant", text[marker.end() : end].strip())
         for marker, end in zip(markers, ends, strict=True)
     )
+
+
+def parse_prompt(text: str, *, column: str) -> tuple[Message, ...]:
+    """A prompt given as text: one message of the user, or the turns of a HelpSteer2 prompt, which opens with the user
+    and marks each later turn `<extra_id_1>User` or `<extra_id_1>Assistant`."""
+    first, *rest = _NEMO_MARKER.split(to_text(text, column=column))
+    if "Assistant" not in rest[::2]:
+        return (Message("user", text),)
+    turns = zip(("User", *rest[::2]), (first, *rest[1::2]), strict=True)
+    return tuple(Message("user" if speaker == "User" else "assistant", turn.strip()) for speaker, turn in turns)
 
 
 def roles_fault(prompt: Sequence[Message]) -> str | None:

@@ -26,6 +26,8 @@ RANKED_COLUMNS = (
     "completions", "scores", "ranks", "answers", "response", "helpfulness", "completion", "score", "chosen", "rejected",
 )  # fmt: skip
 
+RECORD_KEYS = {"completions": ("response", "overall_score"), "answers": ("answer", "rank")}  # that are read of each
+
 
 def reader_of_ranked(rows: Sequence[Row]) -> Reader | None:
     """The reader that fits most of these rows; None where there is none."""
@@ -37,7 +39,7 @@ def _read_completions(row: Row) -> Parts:
     """UltraFeedback's records, or texts and messages with a list of scores or ranks."""
     completions = _list(row, "completions")
     if all(isinstance(completion, Mapping) and "response" in completion for completion in completions):
-        return _records(row, "completions", text="response", score="overall_score", sign=1)
+        return _records(row, "completions", sign=1)
     name, sign = ("scores", 1) if is_filled(row.get("scores")) else ("ranks", -1)
     scores = _list(row, name)
     if len(scores) != len(completions):
@@ -48,7 +50,7 @@ def _read_completions(row: Row) -> Parts:
 
 
 def _read_answers(row: Row) -> Parts:
-    return _records(row, "answers", text="answer", score="rank", sign=-1)
+    return _records(row, "answers", sign=-1)
 
 
 def _read_lists(row: Row) -> Parts:
@@ -65,7 +67,8 @@ def _read_scored(row: Row) -> Parts:
     return Parts(read_prompt(row), (response_of(row, "completion"),), scores=(_score(row.get("score")),))
 
 
-def _records(row: Row, column: str, *, text: str, score: str, sign: int) -> Parts:
+def _records(row: Row, column: str, *, sign: int) -> Parts:
+    text, score = RECORD_KEYS[column]
     entries = [entry for entry in _list(row, column) if isinstance(entry, Mapping)]
     responses = tuple(response_of({column: entry.get(text)}, column) for entry in entries)
     return Parts(read_prompt(row), responses, scores=tuple(sign * _score(entry.get(score)) for entry in entries))
@@ -79,11 +82,12 @@ def _list(row: Row, column: str) -> list[object]:
 
 
 def _score(value: object) -> float:
-    """NaN where there is none ("N/A" and the like)."""
+    """NaN where there is none ("N/A" and the like, or one without an end)."""
     try:
-        return float(value) if isinstance(value, int | float | str) else math.nan
+        score = float(value) if isinstance(value, int | float | str) else math.nan
     except ValueError:
         return math.nan
+    return score if math.isfinite(score) else math.nan
 
 
 def _texts(row: Row, *columns: str) -> bool:
@@ -128,13 +132,19 @@ class RankedCounts:
         """A sentence each; none where no row was of this kind."""
         if not self.rows:
             return []
-        notes = [f"{self.rows:,} prompts with scored responses made {self.pairs:,} pairs ({rule}); {self.ties:,} ties"]
+        made = f"with scored responses made {_count(self.pairs, 'pair')} ({rule}); {_count(self.ties, 'tie')}"
+        notes = [f"{_count(self.rows, 'prompt')} {made}"]
         if self.two_scores:
             first = f"(first: {self.first_two_scores})"
-            notes.append(f"{self.two_scores:,} responses have two scores that contradict each other {first}: left out")
+            many = _count(self.two_scores, "response")
+            notes.append(f"{many} with two scores that contradict each other {first}: left out")
         if self.no_score:
-            notes.append(f"{self.no_score:,} responses have no score: left out")
+            notes.append(f"{_count(self.no_score, 'response')} without a score: left out")
         return notes
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +161,7 @@ class PairMaker:
         scores = self._clear_scores(record)
         places = list(scores)
         if len(scores) < 2:
-            detail = f"{len(record.responses)} responses, of which {len(scores)} can be compared"
+            detail = f"{_count(len(record.responses), 'response')}, of which {len(scores)} can be compared"
             yield RowProblem(record.id, Reason.ONE_RESPONSE, detail)
             return
         rule_pairs = pairs_by_rule(list(scores.values()), rule=self.rule, least_gap=self.least_gap)

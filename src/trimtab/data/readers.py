@@ -13,6 +13,7 @@ from typing import NamedTuple
 from trimtab.data.messages import (
     is_filled,
     is_transcript_prompt,
+    parse_prompt,
     parse_transcript,
     steps_fault,
     to_conversation,
@@ -43,7 +44,7 @@ def prompt_of(row: Row) -> tuple[Message, ...]:
     """The column `prompt`, text or messages."""
     prompt = row.get("prompt")
     if isinstance(prompt, str):
-        return (Message("user", to_text(prompt, column="prompt")),)
+        return parse_prompt(prompt, column="prompt")
     return to_conversation(prompt, column="prompt")
 
 

@@ -217,11 +217,12 @@ class Milestones:
             rejected_P=None if drift is None else self._a_token(drift["log_ratios"], sides=(1,)),
         )
 
-    def _a_token(self, sums_R: Sequence[float], *, sides: Sequence[int]) -> FloatArray:
-        """Sums over responses (chosen 2p, rejected 2p + 1) as values a pair whose mean is the mean over tokens."""
-        lengths_P2 = np.array([[len(pair.chosen_ids), len(pair.rejected_ids)] for pair in self.heldout], np.float64)
+    def _a_token(self, sums_R: Sequence[float], *, sides: Sequence[int]) -> FloatArray | None:
+        """Sums over responses (chosen 2p, rejected 2p + 1) as values a pair whose mean is the mean over the tokens that
+        the assistant wrote; None where no held-out row has a response on these sides."""
+        lengths_P = np.array([pair.own_lengths for pair in self.heldout], np.float64)[:, sides].sum(axis=1)
         sums_P2 = np.array(sums_R, dtype=np.float64).reshape(-1, 2)
-        return per_token(sums_P2[:, sides].sum(axis=1), lengths_P2[:, sides].sum(axis=1))
+        return per_token(sums_P2[:, sides].sum(axis=1), lengths_P) if lengths_P.any() else None
 
 
 def lines(selection: Selection) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimtab.config import DataSection
-from trimtab.data.formats import detect_format
+from trimtab.data.formats import Format, detect_format
 from trimtab.data.mixture import read_mixture
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import RowProblem
@@ -36,6 +36,8 @@ class PairSource:
     format: str = ""
     notes: Callable[[], list[str]] = list
     """What was left out of the rows so far, a sentence each."""
+    n_read: Callable[[], int | None] = lambda: None
+    """Rows of the sources that were read so far; None where these are no rows of files."""
 
 
 def mixture(data: DataSection, *, limit: int | None = None, offline: bool) -> tuple[Rows, ...]:
@@ -72,11 +74,20 @@ def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all
     formats = [detect_format(rows.head, source=rows.source, columns=data.columns) for rows in mixture]
     is_ranked = any(shape.name == "ranked" for shape in formats)
     maker = PairMaker(data.pairs or rule, data.least_gap or 0.0)
+    n_read = 0
+
+    def records(rows: Rows, shape: Format) -> Iterator[Pair | Unpaired | Ranked | RowProblem]:
+        nonlocal n_read
+        for row_id, row in rows:
+            n_read += 1
+            yield shape.to_record(row_id, row)
 
     def outcomes() -> Iterator[Outcome]:
+        nonlocal n_read
+        n_read = 0
         maker.counts.clear()
         for rows, shape in zip(mixture, formats, strict=True):
-            for record in gather(shape.to_record(row_id, row) for row_id, row in rows):
+            for record in gather(records(rows, shape)):
                 if isinstance(record, Ranked):
                     yield from maker.pairs(record)
                 else:
@@ -89,6 +100,7 @@ def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all
         tuple(rows.name for rows in mixture),
         ", ".join(dict.fromkeys(shape.name for shape in formats)),
         lambda: [*dict.fromkeys(note for shape in formats for note in shape.notes), *maker.counts.notes(maker.rule)],
+        lambda: n_read,
     )
 
 

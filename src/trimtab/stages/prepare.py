@@ -131,7 +131,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
                 case "heldout":
                     heldout.append(tokens.to_json())
             pairs.append(pair.to_json())
-        report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
+        report = _finish(auditor, source, template)
         n_held_apart = 0 if evaluation is None else evaluation.audit.n_kept
         if split.n_pairs != report.n_kept + n_held_apart:
             raise DataError(f"{data.label} changed while it was read", remedy="run the same command again")
@@ -199,9 +199,14 @@ def _in_memory(
 ) -> PairsInMemory:
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     sound = list(_sound_pairs(setup, source, auditor, template, limits, reporter=reporter))
-    report = auditor.finish(decode=template.decode, notes=[*source.notes(), *template.loss.sentences])
+    report = _finish(auditor, source, template)
     # a later row contradicted some
     return PairsInMemory([row for row in sound if row[0].id not in report.dropped_ids], report)
+
+
+def _finish(auditor: Auditor, source: PairSource, template: ChatTemplate) -> Audit:
+    notes = [*source.notes(), *template.loss.sentences]
+    return auditor.finish(decode=template.decode, notes=notes, n_read=source.n_read())
 
 
 def _evaluation_set(
@@ -229,12 +234,12 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
     """Stop before training on a data set of which more than `data.max_rejected` is unusable."""
     if not audit.n_kept:
         raise DataError(
-            f"none of the {audit.n_rows} rows is a usable pair\n" + "\n".join(audit.lines()[1:]),
+            f"none of the {audit.n_rows} {audit.noun} is a usable pair\n" + "\n".join(audit.lines()[1:]),
             remedy="`trimtab audit DATA --model M --json` names every row",
         )
     if audit.dropped_share > max_rejected:
         raise DataError(
-            f"{len(audit.dropped_rows)} of {audit.n_rows} rows ({audit.dropped_share:.1%}) are bad, "
+            f"{len(audit.dropped_rows)} of {audit.n_rows} {audit.noun} ({audit.dropped_share:.1%}) are bad, "
             f"more than data.max_rejected = {max_rejected:.0%}\n" + "\n".join(audit.lines()[1:]),
             remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
             f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",

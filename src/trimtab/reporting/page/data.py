@@ -68,8 +68,14 @@ def _first_pair(sample: Mapping[str, Any]) -> list[Block]:
 def _lead(audit: Mapping[str, Any]) -> str:
     n_rows, n_kept, n_dropped = (number(audit.get(key)) for key in ("rows", "kept", "dropped"))
     lead = f"{n_rows} rows read, {n_kept} kept, {n_dropped} dropped."
+    noun = "rows" if "labels" in audit else "pairs"
+    if (n_read := audit.get("rows_read", audit.get("rows"))) != audit.get("rows"):
+        noun = "single responses" if "labels" in audit else noun
+        lead = (
+            f"{number(n_read)} rows read. Of {n_rows} {noun}, and rows that make none, {n_kept} were kept and "
+            f"{n_dropped} dropped."
+        )
     if audit.get("train") is not None:
-        noun = "rows" if "labels" in audit else "pairs"
         lead += f" {number(audit['train'])} {noun} were trained on, {number(audit.get('heldout'))} held out"
         lead += "." if (held := audit.get("evaluation")) is None else f", from {held}."
         if labels := audit.get("labels"):
