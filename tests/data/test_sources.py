@@ -18,7 +18,7 @@ import pytest
 from pyarrow import parquet
 
 from trimtab.data.mixture import row_counts
-from trimtab.data.sources import draw, read_rows
+from trimtab.data.sources import draw, draw_groups, read_rows
 from trimtab.errors import DataError
 
 ROWS = [{"prompt": f"Why {n}?", "chosen": f'yes,\n"{n}" é\u2028', "rejected": "no"} for n in range(3)]
@@ -484,6 +484,25 @@ def test_drawn_rows_keep_their_numbers(source: tuple[str, Path, list[str]]) -> N
         drawn = list(read_rows(str(path), limit=2, seed=seed))
         assert drawn == [(ids[place], ROWS[place]) for place in places]
     assert len({tuple(draw(3, 2, seed=seed)) for seed in range(20)}) == 3
+
+
+def test_groups_are_drawn_whole() -> None:
+    """Groups of 2, 3, 1 and 4 places; in their own order 2 + 3 fit into 5, and 1 more into 6."""
+    starts = [0, 2, 5, 6]
+    assert draw_groups(starts, 10, 5, seed=None) == draw_groups(starts, 10, 5, seed=None) == [0, 1, 2, 3, 4]
+    assert draw_groups(starts, 10, 6, seed=None) == [0, 1, 2, 3, 4, 5]
+    assert draw_groups(starts, 10, 9, seed=None) == [0, 1, 2, 3, 4, 5]  # the next one has four
+    assert draw_groups(starts, 10, 1, seed=None) == [0, 1]  # one at least
+    groups = [{0, 1}, {2, 3, 4}, {5}, {6, 7, 8, 9}]
+    for seed in range(20):
+        fewer: set[int] = set()
+        for limit in range(1, 11):
+            places = set(draw_groups(starts, 10, limit, seed=seed))
+            assert all(group <= places or not group & places for group in groups)
+            assert fewer <= places
+            assert len(places) <= max(limit, 4)
+            fewer = places
+        assert fewer == set(range(10))
 
 
 def test_draws_of_all_and_of_more_than_all() -> None:

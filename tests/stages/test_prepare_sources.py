@@ -58,6 +58,27 @@ def ids(folder: Folder, name: str) -> list[str]:
 # --- data.limit -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("sample", ["random", "first"])
+def test_a_limit_keeps_whole_prompts_whose_responses_are_rows(sample: str, tmp_path: Path) -> None:
+    """HelpSteer2's form, 30 prompts of two rows: 15 rows are seven prompts, each a pair, and no response alone."""
+    rows = [
+        {"prompt": f"What is {n}?", "response": f"It is {n + part}.", "helpfulness": 3 - part}
+        for n in range(30)
+        for part in (0, 1)
+    ]
+    source = write(tmp_path / "rows.jsonl", rows)
+    _, _, audit = prepared(a_config(tmp_path / "run", source, limit=15, sample=sample))
+    assert (audit["rows_read"], audit["rows"], audit["kept"]) == (14, 7, 7)
+    assert "7 prompts with scored responses made 7 pairs (all); 0 ties" in audit["notes"]
+    pairs = {row["id"] for row in store.read_jsonl(tmp_path / "run" / "data" / "pairs.jsonl")}
+    first = {f"rows.jsonl:{2 * n + 1}..{2 * n + 2}/1-2" for n in range(7)}
+    assert (pairs == first) == (sample == "first")
+    assert audit_command.main(source, {"data": {"limit": "15", "sample": sample}}).audit.n_kept == 7
+    _, _, more = prepared(a_config(tmp_path / "more", source, limit=40, sample=sample))
+    assert more["kept"] == 20
+    assert pairs < {row["id"] for row in store.read_jsonl(tmp_path / "more" / "data" / "pairs.jsonl")}
+
+
 def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
     """The first 60 of these rows hold 2 of the 12 prompts; of 60 drawn ones 5 a prompt are expected."""
     source = sorted_by_prompt(tmp_path / "topics.jsonl")

@@ -42,7 +42,12 @@ class DataSection(Section):
         "unpaired objectives the best and the worst",
     )
     least_gap: float | None = Field(None, ge=0, description="of scores: nearer ones are ties, and no pair")
-    limit: int | None = Field(None, ge=1, description="read only N rows, of all sources together")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="read only N rows, of all sources together; of a prompt whose responses are "
+        "rows of their own all or none",
+    )
     sample: Literal["random", "first"] = Field(
         "random", description="which rows limit leaves: drawn from the whole source with data.seed, or the first"
     )

@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from trimtab.data.messages import is_filled
 from trimtab.data.pair_rules import Rule, pairs_by_rule
@@ -214,17 +215,32 @@ def gather(records: Iterable[Pair | Unpaired | Ranked | RowProblem]) -> Iterator
     """Rows of one scored response each, those of a prompt that stand behind each other made one."""
     group: Ranked | None = None
     for record in records:
-        is_single = isinstance(record, Ranked) and len(record.responses) == 1
-        if isinstance(record, Ranked) and is_single and group is not None and _same_prompt(group, record):
+        if group is not None and is_single(record) and _same_prompt(group, record):
             group = _joined(group, record)
             continue
         if group is not None:
             yield group
-        group = record if isinstance(record, Ranked) and is_single else None
+        group = record if is_single(record) else None
         if group is None:
             yield record
     if group is not None:
         yield group
+
+
+def group_starts(records: Iterable[Pair | Unpaired | Ranked | RowProblem]) -> list[int]:
+    """Places, from 0, of the records at which `gather` begins anew."""
+    starts: list[int] = []
+    previous: Pair | Unpaired | Ranked | RowProblem | None = None
+    for place, record in enumerate(records):
+        if not (is_single(previous) and is_single(record) and _same_prompt(previous, record)):
+            starts.append(place)
+        previous = record
+    return starts
+
+
+def is_single(record: object) -> TypeGuard[Ranked]:
+    """Whether a row has one scored response, to be compared with those of other rows."""
+    return isinstance(record, Ranked) and len(record.responses) == 1
 
 
 def _same_prompt(a: Ranked, b: Ranked) -> bool:

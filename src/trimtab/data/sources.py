@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,8 +39,10 @@ class Rows:
 
     Row ids name the file or data set and the row for people: `pairs.jsonl:17` is line 17. Where there is a `limit`,
     that many rows are drawn from the whole source with `seed`, in the source's order; without a seed they are the
-    first. `total` is the number of rows an iteration gives, where that is known beforehand. Iterating raises
-    `DataError` at a row that is no data.
+    first. Where rows belong together, `starts` are the places, from 0, at which such groups begin: whole groups are
+    kept, as many of those drawn as fit into the limit, and one at least. `total` is the
+    number of rows an iteration gives, where that is known beforehand. Iterating raises `DataError` at a row that is no
+    data.
     """
 
     source: str
@@ -49,9 +51,10 @@ class Rows:
     _from: _Source = field(repr=False)
     limit: int | None = None
     seed: int | None = None
+    starts: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        is_drawn = self.limit is not None and self.seed is not None
+        is_drawn = self.limit is not None and (self.seed is not None or bool(self.starts))
         numbered = self._from.rows(self._places) if is_drawn else islice(self._from.rows(), self.limit)
         for number, row in numbered:
             yield f"{self.name}:{number}", row
@@ -59,6 +62,10 @@ class Rows:
     def limited(self, limit: int | None, *, seed: int | None) -> Rows:
         """The same source, `limit` rows of it."""
         return replace(self, limit=limit, seed=seed)
+
+    def grouped(self, starts: Sequence[int]) -> Rows:
+        """The same rows, of which those from a start to the next belong together."""
+        return replace(self, starts=tuple(starts))
 
     def named(self, name: str) -> Rows:
         """The same rows under another name in their ids."""
@@ -75,7 +82,10 @@ class Rows:
 
     @cached_property
     def _places(self) -> list[int]:
-        return draw(self.size, self.limit or 0, seed=self.seed or 0)
+        limit = self.limit or 0
+        if self.starts:
+            return draw_groups(self.starts, self.size, limit, seed=self.seed)
+        return draw(self.size, limit, seed=self.seed or 0)
 
     @cached_property
     def head(self) -> tuple[dict[str, Any], ...]:
@@ -89,12 +99,29 @@ class Rows:
 
 
 def draw(n: int, k: int, *, seed: int) -> list[int]:
-    """`k` of `n` places (all, where there are no more), ascending. More of them hold all that fewer do.
+    """`k` of `n` places (all, where there are no more), ascending. More of them hold all that fewer do."""
+    return sorted(_permutation(n, seed)[:k])
 
-    By keys from Philox, a counter-based generator whose stream numpy keeps fixed between releases.
+
+def draw_groups(starts: Sequence[int], n: int, limit: int, *, seed: int | None) -> list[int]:
+    """The places of whole groups, ascending: in the order in which they are drawn (without a seed their own), up to
+    the first that would pass `limit` places, and one at least. A higher limit holds all that a lower one does.
+
+    `starts`: the first place of each group, ascending from 0; `n`: all places.
     """
+    groups = [range(start, end) for start, end in pairwise([*starts, n])]
+    places: list[int] = []
+    for number in range(len(groups)) if seed is None else _permutation(len(groups), seed):
+        if places and len(places) + len(groups[number]) > limit:
+            break
+        places += groups[number]
+    return sorted(places)
+
+
+def _permutation(n: int, seed: int) -> list[int]:
+    """By keys from Philox, a counter-based generator whose stream numpy keeps fixed between releases."""
     keys = np.random.Philox(key=np.array([seed % 2**64, _OF_DRAWS], dtype=np.uint64)).random_raw(n)
-    return [int(place) for place in np.sort(np.argsort(keys, kind="stable")[:k])]
+    return [int(place) for place in np.argsort(keys, kind="stable")]
 
 
 def read_rows(

@@ -14,7 +14,7 @@ from trimtab.data.formats import Format, detect_format
 from trimtab.data.mixture import read_mixture
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import RowProblem
-from trimtab.data.ranked import PairMaker, gather
+from trimtab.data.ranked import PairMaker, gather, group_starts, is_single
 from trimtab.data.sources import Rows, read_rows
 from trimtab.errors import ConfigError, DataError
 from trimtab.objectives import Objective
@@ -72,6 +72,7 @@ def digest_of(data: DataSection, *, offline: bool) -> str:
 def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all") -> PairSource:
     """Each source in its own format. Ranked rows are made pairs by `data.pairs`, by `rule` where that is not set."""
     formats = [detect_format(rows.head, source=rows.source, columns=data.columns) for rows in mixture]
+    mixture = [_whole_prompts(rows, shape) for rows, shape in zip(mixture, formats, strict=True)]
     is_ranked = any(shape.name == "ranked" for shape in formats)
     maker = PairMaker(data.pairs or rule, data.least_gap or 0.0)
     n_read = 0
@@ -102,6 +103,15 @@ def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all
         lambda: [*dict.fromkeys(note for shape in formats for note in shape.notes), *maker.counts.notes(maker.rule)],
         lambda: n_read,
     )
+
+
+def _whole_prompts(rows: Rows, shape: Format) -> Rows:
+    """The rows that a limit leaves, of no prompt but a part. Where each row has one of several responses to its prompt,
+    the whole source is read for it."""
+    reader = replace(shape, unread_columns={})
+    if rows.limit is None or not any(is_single(reader.to_record("", row)) for row in rows.head):
+        return rows
+    return rows.grouped(group_starts(reader.to_record(row_id, row) for row_id, row in replace(rows, limit=None)))
 
 
 def refuse_idle(data: DataSection, source: PairSource) -> None:
