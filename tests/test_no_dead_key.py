@@ -309,6 +309,7 @@ CASES = {
     "objective.ld_alpha": _objective("dpo", 0.5),
     "objective.sft_weight": _objective("dpo", 0.1),
     "objective.alpha": _objective("odpo", 2.0),
+    "objective.weight_cap": _objective("wpo", 1.0),
     "objective.desirable_weight": _objective("apo_hinge_zero_unpaired", 2.0),
     "objective.undesirable_weight": _objective("apo_hinge_zero_unpaired", 2.0),
     "adapter.kind": Case(training, {}, "lora"),

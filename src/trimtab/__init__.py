@@ -64,6 +64,7 @@ __all__ = [
     "TrimtabError",
     "Unpaired",
     "Verdict",
+    "Wpo",
     "compare",
     "judge",
     "run",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
         SigmoidNorm,
         Simpo,
         SppoHard,
+        Wpo,
     )
     from trimtab.records import Answer, Message, Pair, TokenPair, Unpaired, Verdict
 

@@ -28,6 +28,18 @@ def test_trl(tmp_path: Path) -> None:
     assert result.lost_keys["no_remove_unused_columns"] == "not known to trimtab"
 
 
+def test_trls_weighting_is_an_objective(tmp_path: Path) -> None:
+    plain = TRL.replace("loss_type: [sigmoid, sft]\nloss_weights: [1.0, 0.2]\n", "loss_type: sigmoid\n")
+    ours, result = converted(f"{plain}use_weighting: true\nlabel_smoothing: 0.1\n", tmp_path)
+    assert ours.objective.name == "wpo"
+    assert "use_weighting" not in result.lost_keys
+    assert result.lost_keys["label_smoothing"] == "TRL's default loss ignores it, and wpo has none"
+    (tmp_path / "two").mkdir()
+    mixed, result = converted(f"{TRL}use_weighting: true\n", tmp_path / "two")
+    assert mixed.objective.name == "dpo:1,sft:0.2"
+    assert "objective wpo" in result.lost_keys["use_weighting"]
+
+
 def test_the_alignment_handbook_on_eight_devices(tmp_path: Path) -> None:
     ours, result = converted(HANDBOOK, tmp_path, devices=8)
     assert (ours.data.source, ours.data.split) == ("HuggingFaceH4/ultrafeedback_binarized", "train_prefs")

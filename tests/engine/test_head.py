@@ -161,6 +161,56 @@ def test_logits_of_the_models_own_making() -> None:
     torch.testing.assert_close(found, wanted, atol=3e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["learning", "learning, kept", "frozen", "wrapped", "own logits"])
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.7, 1.5)])
+def test_collisions_stand_there_before_a_unit_is_solved(
+    kind: str, scale: float, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ln Σ p² of every row, whatever the head, its chunks and its blocks; the gradient stays what it was."""
+    monkeypatch.setattr(head_module, "BLOCK_LOGITS", 1)
+    monkeypatch.setattr(head_module, "LEAST_COLUMNS", 10)
+    linear, hidden, targets, upstream = _problem()
+    hidden = (3 * hidden).detach().requires_grad_()
+    linear.requires_grad_(kind != "frozen")
+    module: nn.Module = nn.Sequential(linear) if kind == "wrapped" else linear
+    head = Head(module, scale, softcap, rows_a_chunk=7, rows_kept=N if kind == "learning, kept" else 6)
+    logits = head.logits(hidden.detach()).double()
+    truth = logits.softmax(-1).square().sum(1).log()
+    inputs = hidden
+    if kind == "own logits":
+        inputs = scale * linear(hidden)
+        inputs = inputs if softcap is None else softcap * (inputs / softcap).tanh()
+    ours = OwnLogits() if kind == "own logits" else head
+    collisions = torch.full((N,), torch.nan)
+
+    def solve(rows: slice, logps: Tensor) -> Tensor:
+        torch.testing.assert_close(collisions[rows].double(), truth[rows], atol=2e-6, rtol=0)
+        torch.testing.assert_close(logps.double(), logits.log_softmax(-1).gather(1, targets[:, None])[rows, 0])
+        return upstream[rows]
+
+    root = ours.gradient(inputs, targets, units=UNITS, solve=solve, collisions_N=collisions)
+    assert not collisions.isnan().any()
+    (slope,) = torch.autograd.grad(root.tensor, hidden, root.gradient, retain_graph=True)
+    plain = ours.gradient(inputs, targets, units=UNITS, solve=lambda rows, _: upstream[rows])
+    torch.testing.assert_close(slope, torch.autograd.grad(plain.tensor, hidden, plain.gradient)[0], atol=0, rtol=0)
+    without_gradient = torch.full((N,), torch.nan)
+    with torch.no_grad():
+        ours.logps(inputs, targets, without_gradient)
+    torch.testing.assert_close(without_gradient.double(), truth, atol=2e-6, rtol=0)
+
+
+def test_collisions_of_a_row_that_is_certain_and_of_one_that_is_not() -> None:
+    """Eight tokens alike: ln 8·(1/8)² = −ln 8. One at 200 nats above the others: 0, without overflow."""
+    logits = torch.tensor([[0.0] * 8, [200.0] + [0.0] * 7])
+    identity = nn.Linear(8, 8, bias=False)
+    with torch.no_grad():
+        identity.weight.copy_(torch.eye(8))
+        for head in (Head(identity), OwnLogits()):
+            collisions = torch.empty(2)
+            head.logps(logits, torch.zeros(2, dtype=torch.long), collisions)
+            assert collisions.tolist() == pytest.approx([-2.0794415, 0.0], abs=1e-6)
+
+
 def test_bfloat16_weights_keep_fp32_log_softmax() -> None:
     linear, hidden, targets, upstream = _problem()
     linear = linear.bfloat16()

@@ -72,6 +72,9 @@ CASES: list[tuple[list[str], str, dict[str, float], dict[str, Any]]] = [
     (["ipo"], "ipo", {"beta": 0.5, "ld_alpha": 0.5}, {"beta": 0.5, "ld_alpha": 0.5}),
     (["sigmoid", "sft"], "dpo", {"beta": 0.1, "sft": 0.25}, {"beta": 0.1, "sft_weight": 0.25}),
     (["hinge", "sft"], "dpo_hinge", {"beta": 0.1, "sft": 0.25}, {"beta": 0.1, "margin": 1.0, "sft_weight": 0.25}),
+    # WPO's weights multiply the loss that stands beside them.
+    (["sigmoid"], "wpo", {"beta": 0.1, "use_weighting": True}, {"beta": 0.1}),
+    (["sigmoid"], "wpo", {"beta": 0.5, "use_weighting": True, "ld_alpha": 0.3}, {"beta": 0.5, "ld_alpha": 0.3}),
     # Mixtures; TRL's weights are 1 and the one called sft here.
     (["sigmoid", "sft"], "dpo:1,sft:0.25", {"beta": 0.1, "sft": 0.25}, {"beta": 0.1}),
     (["apo_zero", "sft"], "apo_zero:1,sft:0.2", {"beta": 0.3, "sft": 0.2}, {"beta": 0.3}),
@@ -123,22 +126,25 @@ def trainer_for(loss_types: list[str], settings: dict[str, float], folder: str) 
 
 
 class Forced(torch.nn.Module):
-    """Stands where a model stands and returns the per-token log-probs it was given ([2P, T], chosen first)."""
+    """Stands where a model stands and returns the per-token log-probs it was given ([2P, T], chosen first), and with
+    them the logarithms of Σ p² of which TRL makes WPO's weights."""
 
-    def __init__(self, log_probs: torch.Tensor) -> None:
+    def __init__(self, log_probs: torch.Tensor, collisions: torch.Tensor | None = None) -> None:
         super().__init__()
-        self.log_probs = log_probs
+        self.log_probs, self.collisions = log_probs, collisions
 
     def forward(self, **_: object) -> types.SimpleNamespace:
         nothing = torch.zeros_like(self.log_probs)
         return types.SimpleNamespace(
-            log_probs=self.log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()
-        )
+            log_probs=self.log_probs, log_sum_sq_probs=self.collisions, entropy=nothing, mean_logits=nothing,
+            is_top1=nothing.bool(),
+        )  # fmt: skip
 
 
 def forced_batch(rows: list[dict[str, list[int]]], ratios: list[tuple[float, float]], seed: int) -> dict[str, Any]:
-    """Per-token log-probs (nats) whose sums differ by the wanted log-ratios, split unevenly over the tokens."""
-    generator = torch.Generator().manual_seed(seed)
+    """Per-token log-probs (nats) whose sums differ by the wanted log-ratios, split unevenly over the tokens, and each
+    token's ln Σ p²."""
+    generator, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(100 + seed)
 
     def draw(n: int) -> torch.Tensor:
         return torch.rand(n, generator=generator, dtype=torch.float64)
@@ -148,6 +154,8 @@ def forced_batch(rows: list[dict[str, list[int]]], ratios: list[tuple[float, flo
         reference = [-3.0 * draw(len(row[f"{side}_ids"])) for row in rows]
         shares = [s / s.sum() for s in (draw(len(x)) + 0.1 for x in reference)]
         batch[f"reference_{side}"] = [x.tolist() for x in reference]
+        drawn = [torch.rand(len(x), generator=other, dtype=torch.float64) for x in reference]
+        batch[f"collisions_{side}"] = [(-2.0 * x).tolist() for x in drawn]
         batch[f"policy_{side}"] = [(x + r[k] * s).tolist() for x, r, s in zip(reference, ratios, shares, strict=True)]
     return batch
 
@@ -169,7 +177,8 @@ def forced_loss(trainer: trl.DPOTrainer, batch: dict[str, Any]) -> dict[str, Any
     width, prompt = inputs["input_ids"].shape[1], len(batch["rows"][0]["prompt_ids"])
     policy = padded(batch, "policy", prompt, width).requires_grad_()
     trainer.ref_model = Forced(padded(batch, "reference", prompt, width))
-    loss = trainer._compute_loss(Forced(policy), inputs, return_outputs=False)
+    collisions = padded(batch, "collisions", prompt, width)
+    loss = trainer._compute_loss(Forced(policy, collisions), inputs, return_outputs=False)
     (gradient,) = torch.autograd.grad(loss, policy)
     lengths = [len(x) for x in batch["policy_chosen"] + batch["policy_rejected"]]
     return {
@@ -200,7 +209,20 @@ def model_loss(trainer: trl.DPOTrainer, rows: list[dict[str, list[int]]]) -> dic
     for who, model in (("policy", trainer.model), ("reference", trainer.ref_model)):
         chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
         answer |= {f"{who}_chosen": chosen.tolist(), f"{who}_rejected": rejected.tolist()}
+    if trainer.use_weighting:
+        answer["token_sums"] = token_sums(trainer, inputs)
     return answer
+
+
+@torch.no_grad()
+def token_sums(trainer: trl.DPOTrainer, inputs: dict[str, torch.Tensor]) -> dict[str, list[float]]:
+    """What the policy's head gives to TRL's loss, summed over each response, chosen first, without `ld_alpha`."""
+    completion = inputs["completion_mask"]
+    labels = inputs["input_ids"].masked_fill(completion == 0, -100)
+    model_inputs = {key: value for key, value in inputs.items() if key != "completion_mask"}
+    outputs = trainer.model(**model_inputs, labels=labels, use_cache=False, fused_lm_head=True)
+    columns = {"log_probs": outputs.log_probs, "log_sum_sq_probs": outputs.log_sum_sq_probs}
+    return {name: (values * completion[..., 1:]).sum(1).tolist() for name, values in columns.items()}
 
 
 def main(target: str) -> None:

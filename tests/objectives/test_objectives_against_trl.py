@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trimtab.objectives import LogRatios, Objective, make
 GOLDEN = json.loads((Path(__file__).parent / "golden_trl_1_16.json").read_text(encoding="utf-8"))
 CASES = GOLDEN["cases"]
 NAMED = [f"{'+'.join(c['trl_loss_type'])}-{i}" for i, c in enumerate(CASES)]
+RESPONSES = ("chosen", "rejected")
 SIDES = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
 
 
@@ -30,7 +32,21 @@ def forced(batch: dict[str, Any], objective: Objective, rows: slice) -> tuple[Lo
         logps = [sum(w * x for w, x in zip(weights[i][k], row, strict=True)) for i, row in enumerate(batch[side])]
         sums[side] = torch.tensor(logps[rows], dtype=torch.float64, requires_grad=side.startswith("policy"))
     lengths = [torch.tensor([len(row) for row in batch[f"policy_{s}"]][rows]) for s in ("chosen", "rejected")]
-    return LogRatios(**sums, chosen_lengths=lengths[0], rejected_lengths=lengths[1]), [sums[s] for s in SIDES[:2]]
+    logps, collisions = (
+        [torch.tensor([math.fsum(row) for row in batch[f"{of}_{s}"]][rows], dtype=torch.float64) for s in RESPONSES]
+        for of in ("policy", "collisions")
+    )
+    log_weights = log_weights_of(logps, collisions, lengths)
+    ratios = LogRatios(**sums, chosen_lengths=lengths[0], rejected_lengths=lengths[1], **log_weights)
+    return ratios, [sums[s] for s in SIDES[:2]]
+
+
+def log_weights_of(
+    logps: list[torch.Tensor], collisions: list[torch.Tensor], lengths: list[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Mean over each response's tokens of ln p − ln Σ p², from sums over all of them."""
+    sides = zip(RESPONSES, logps, collisions, lengths, strict=True)
+    return {f"{side}_log_weights": (logps_P - of_P) / length_P for side, logps_P, of_P, length_P in sides}
 
 
 def alike(case: dict[str, Any], lengths: list[int]) -> bool:
@@ -71,13 +87,24 @@ LENGTHS = [list(side) for side in zip(*GOLDEN["model_lengths"], strict=True)]
 @pytest.mark.parametrize("case", [case for case in CASES if alike(case, LENGTHS[0])])
 def test_loss_on_real_models(case: dict[str, Any]) -> None:
     """Two random Qwen2 models, nothing replaced in TRL, fp32 throughout."""
+    objective, golden = make(case["objective"], **case["parameters"]), case["model"]
+    lengths = [torch.tensor(side) for side in LENGTHS]
+    log_weights = {}
+    if objective.needs_log_weights:
+        sums = golden["token_sums"]
+        logps, collisions = (list(torch.tensor(sums[of]).chunk(2)) for of in ("log_probs", "log_sum_sq_probs"))
+        log_weights = log_weights_of(logps, collisions, lengths)
+        assert float(torch.stack(list(log_weights.values())).std()) > 0.1
     ratios = LogRatios(
-        **{side: torch.tensor(case["model"][side]) for side in SIDES},
-        chosen_lengths=torch.tensor(LENGTHS[0]),
-        rejected_lengths=torch.tensor(LENGTHS[1]),
+        **{side: torch.tensor(golden[side]) for side in SIDES},
+        chosen_lengths=lengths[0],
+        rejected_lengths=lengths[1],
+        **log_weights,
     )
-    objective = make(case["objective"], **case["parameters"])
-    assert objective.loss(ratios).mean().item() == pytest.approx(case["model"]["loss"], abs=1e-6, rel=1e-6)
+    close: dict[str, float] = (
+        {"abs": 1e-9, "rel": 1e-5} if log_weights else {"abs": 1e-6, "rel": 1e-6}
+    )  # weights are small
+    assert objective.loss(ratios).mean().item() == pytest.approx(golden["loss"], **close)
 
 
 def test_every_loss_of_trl_is_compared() -> None:

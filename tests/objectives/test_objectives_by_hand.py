@@ -84,6 +84,8 @@ BY_HAND = [
     ("dpop", {}, 0.201413),
     # without scores there is no offset
     ("odpo", {}, 0.201413),
+    # without log weights the weight is 1
+    ("wpo", {}, 0.201413),
     # ln odds: −2 − ln(1 − e^−2) = −2 + 0.145413 and −3 − ln(1 − e^−3) = −3 + 0.051069; 2 + 0.1·−ln σ(1.094344)
     ("orpo", {}, 2.028875),
     # 2·0.201413 + 0.5·0.646482
@@ -122,6 +124,39 @@ def test_odpo_wants_more_of_a_wider_score_gap() -> None:
     assert make("odpo", alpha=0.5).loss(ratios).tolist() == pytest.approx([0.313262, 0.201413, 0.126928], abs=2e-6)
     assert make("odpo", alpha=0).loss(ratios).tolist() == pytest.approx([0.201413] * 3, abs=2e-6)
     assert ratios.per_token().score_gaps is ratios.score_gaps
+
+
+def test_wpo_weighs_a_pair_by_both_responses() -> None:
+    """−ln σ(1.5) = 0.201413, d/dr_w = −β·σ(−1.5) = −0.0182426. Log weights (−0.5, −1.5), (0, 0) and (1, −0.5): weights
+    e^−2 = 0.135335, 1 and e^0.5 = 1.648721, which a cap of 1 makes 1."""
+    sums = [side.repeat(3).requires_grad_() for side in (PAIR_A.policy_chosen, PAIR_A.policy_rejected)]
+    references = [side.repeat(3) for side in (PAIR_A.reference_chosen, PAIR_A.reference_rejected)]
+    lengths = [side.repeat(3) for side in (PAIR_A.chosen_lengths, PAIR_A.rejected_lengths)]
+    ratios = LogRatios(
+        *(*sums, *references, *lengths),
+        chosen_log_weights=torch.tensor([-0.5, 0.0, 1.0], requires_grad=True),
+        rejected_log_weights=torch.tensor([-1.5, 0.0, -0.5]),
+    )
+    loss_P = make("wpo").loss(ratios)
+    assert loss_P.tolist() == pytest.approx([0.027258, 0.201413, 0.332074], abs=2e-6)
+    slopes = torch.autograd.grad(loss_P.sum(), sums)
+    assert slopes[0].tolist() == pytest.approx([-0.0024689, -0.0182426, -0.0300769], abs=1e-7)
+    assert slopes[1].tolist() == pytest.approx([0.0024689, 0.0182426, 0.0300769], abs=1e-7)
+    assert make("wpo", weight_cap=1).loss(ratios).tolist() == pytest.approx([0.027258, 0.201413, 0.201413], abs=2e-6)
+    # z = 2·1.5 from log-ratios a token; the weight is of tokens already
+    normalised_P = make("wpo", beta=2.0, length_normalize=True).loss(ratios)
+    assert normalised_P.tolist() == pytest.approx([0.006576, 0.048587, 0.080107], abs=2e-6)
+    mixed_P = make("wpo:1,dpo:0.5").loss(ratios)  # the weight is of its own part alone
+    assert mixed_P.tolist() == pytest.approx([0.127965, 0.302120, 0.432781], abs=2e-6)
+    assert make("wpo:1,dpo:0.5").needs_log_weights
+    assert make("wpo", sft_weight=0.1).needs_log_weights
+
+
+def test_wpo_makes_no_gradient_of_its_weight() -> None:
+    chosen = torch.zeros(1, requires_grad=True)
+    zero, count = torch.zeros(1), torch.ones(1)
+    ratios = LogRatios(zero, zero, zero, zero, count, count, chosen_log_weights=chosen, rejected_log_weights=2 * chosen)
+    assert not make("wpo").loss(ratios).requires_grad
 
 
 def test_dpop_lifts_a_chosen_response_that_fell() -> None:
@@ -214,6 +249,7 @@ STEP_ZERO = [
     ("dpop", {}, math.log(2)),
     ("orpo", {}, None),
     ("odpo", {}, None),
+    ("wpo", {}, None),
     ("dpo:2,apo_zero:0.5", {}, 1.886294),  # 2·ln 2 + 0.5
     ("apo_zero:1,sft:0.2", {}, None),
     ("dpo", {"sft_weight": 0.1}, None),

@@ -141,7 +141,8 @@ def test_aot_unpaired_does_not_know_who_was_whose(rows, order) -> None:
 def test_no_parameter_is_a_dead_knob(name: str) -> None:
     """Every parameter of every objective changes the loss of some pair; so does every modifier that it takes."""
     ratios = batch([(-10.0, -60.0, -15.0, -50.0, 5, 20), (-30.0, -2.0, -28.0, -3.0, 25, 10)])
-    ratios = replace(ratios, score_gaps=torch.tensor([2.0, 3.0]))
+    log_weights = {"chosen_log_weights": torch.tensor([0.5, -1.0]), "rejected_log_weights": torch.tensor([0.25, 0.0])}
+    ratios = replace(ratios, score_gaps=torch.tensor([2.0, 3.0]), **log_weights)
     before = make(name).loss(ratios)
     for key, default in make(name).parameters().items():
         value = 0.3 if default in (None, 0.0) else 0.5 * default

@@ -17,7 +17,7 @@ from trimtab.objectives import ApoHingeZero, ApoZero, Dpo, MarginSigmoid, Mixtur
 DESIGNED = [
     *("dpo", "dpo_hinge", "apo_zero", "apo_down", "apo_hinge_zero", "apo_hinge_softplus", "margin_sigmoid", "exo_pair"),
     *("aot", "aot_unpaired", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard", "discopop", "sft", "sigmoid_norm"),
-    *("simpo", "repo", "dpop", "orpo", "odpo", "kto", "apo_zero_unpaired", "apo_hinge_zero_unpaired"),
+    *("simpo", "repo", "dpop", "orpo", "odpo", "wpo", "kto", "apo_zero_unpaired", "apo_hinge_zero_unpaired"),
 ]
 
 
@@ -219,7 +219,7 @@ def test_names_and_checks_cost_no_torch() -> None:
     program = (
         "import sys; sys.modules['torch'] = None; sys.modules['numpy'] = None\n"
         "from trimtab import errors, objectives\n"
-        "assert len(objectives.table()) == 26\n"
+        "assert len(objectives.table()) == 27\n"
         "assert objectives.make('margin_sigmoid', delta=.1, sft_weight=.1).notices()\n"
         "try: objectives.make('margin_sigmoid', delta=.7)\n"
         "except errors.ConfigError as error: print(error)\n"

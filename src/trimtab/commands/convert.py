@@ -135,6 +135,8 @@ def _objective(conversion: Conversion) -> None:
             f"{key} {unknown[0]} has no counterpart", remedy="`trimtab objectives` lists what there is to choose from"
         )
     losses = [LOSSES[part] for part in parts]
+    if conversion.tool == "trl" and conversion.theirs.get("use_weighting"):
+        losses = _weighted(conversion, losses)
     if len(losses) > 1 or weights:
         weights = weights or [1.0] * len(losses)
         if len(weights) != len(losses):
@@ -150,6 +152,19 @@ def _objective(conversion: Conversion) -> None:
     if conversion.tree.get("objective.sft_weight") == 0:
         del conversion.tree["objective.sft_weight"]
     conversion.drop("stage", "trimtab trains from preference pairs only")
+
+
+def _weighted(conversion: Conversion, losses: list[str]) -> list[str]:
+    """The losses under TRL's `use_weighting`, which has WPO's weights multiply any of them."""
+    if losses != ["dpo"]:
+        conversion.drop("use_weighting", "WPO's weights are those of objective wpo, which is DPO's loss with them")
+        return losses
+    conversion.used.add("use_weighting")
+    conversion.key_pairs.append(("use_weighting", "objective.name"))
+    if conversion.tree.pop("objective.label_smoothing", 0):
+        conversion.key_pairs.remove(("label_smoothing", "objective.label_smoothing"))
+        conversion.drop("label_smoothing", "TRL's default loss ignores it, and wpo has none")
+    return ["wpo"]
 
 
 def _axolotl_objective(conversion: Conversion) -> None:

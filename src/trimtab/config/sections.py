@@ -128,6 +128,7 @@ class ObjectiveSection(Section):
     delta_warmup: float | None = Field(None, description="epochs over which delta rises from zero")
     penalty: float | None = Field(None, description="of dpop: weight of a chosen response's fall below the reference")
     label_smoothing: float | None = Field(None, description="share of labels taken to be wrong")
+    weight_cap: float | None = Field(None, description="of wpo: largest weight of a pair; 1 in the authors' code")
     alpha: float | None = Field(None, description="of odpo: reward gap wanted for each e-fold of the score gap")
     desirable_weight: float | None = Field(None, description="of unpaired objectives: weight of a good response's loss")
     undesirable_weight: float | None = Field(None, description="the same of a bad response")

@@ -118,6 +118,7 @@ class _Batch:
         self.score_gaps_P = score_gaps(pairs)
         unknown_R = torch.where(self.lengths_R > 0, torch.nan, 0.0)  # a side that is absent stays at 0
         self.logps_R, self.weighted_R = unknown_R, unknown_R.clone()
+        self.log_weights_R = unknown_R.clone() if objective.needs_log_weights else None
         self.loss_P, self.coefficients_R = torch.full((n // 2,), torch.nan), torch.zeros(n)
         self.backward_R, self.screened_R, self.promoted_R, self.stale_R = torch.zeros(4, n, dtype=torch.bool)
         self.forward_tokens = 0
@@ -249,7 +250,9 @@ class _Batch:
             states = (
                 self.scorer.states(pack) if prompt_states is None else self.scorer.states_behind(prompt_states, pack)
             )
-            self._fill(pack.spans, self.scorer.head.logps(states.hidden_NH, states.targets_N), 0)
+            collisions_N = self._collisions(states)
+            logps_N = self.scorer.head.logps(states.hidden_NH, states.targets_N, collisions_N)
+            self._fill(pack.spans, logps_N, 0, collisions_N)
         self._count(pack)
         if prompt_states is None:
             self.on_pack()
@@ -265,23 +268,31 @@ class _Batch:
     def _root(self, pack: Pack, states: States, *, is_solved: bool, together: bool = False) -> head.Root:
         """Where the pack's backward pass begins; its coefficients are solved on the way, if they are not known."""
         units = {unit.start: unit for unit in pack.units(None if together else self.scorer.head.unit_rows)}
+        collisions_N = None if is_solved else self._collisions(states)
 
         def solve(rows: slice, logps: Tensor) -> Tensor:
             unit = units[rows.start]
             if not is_solved:
-                self._fill(unit.spans, logps, unit.start)
+                self._fill(unit.spans, logps, unit.start, None if collisions_N is None else collisions_N[rows])
                 self._solve(sorted({2 * (span.key // 2) + side for span in unit.spans for side in (0, 1)}))
             return self._row_coefficients(unit).to(logps.device)
 
         rows = [slice(unit.start, unit.stop) for unit in units.values()]
-        root = self.scorer.head.gradient(states.hidden_NH, states.targets_N, units=rows, solve=solve)
+        root = self.scorer.head.gradient(
+            states.hidden_NH, states.targets_N, units=rows, solve=solve, collisions_N=collisions_N
+        )
         if is_solved:
             self.backward_R[torch.tensor(pack.keys)] = True
         return root
 
     # --- numbers -----------------------------------------------------------------------------------------------------
 
-    def _fill(self, spans: Sequence[Span], logps_N: Tensor, start: int) -> None:
+    def _collisions(self, states: States) -> Tensor | None:
+        """Where the head leaves ln Σ_v p_v² of each row; None where the objective does not read it."""
+        needs_log_weights = self.objective.needs_log_weights
+        return torch.empty_like(states.targets_N, dtype=torch.float32) if needs_log_weights else None
+
+    def _fill(self, spans: Sequence[Span], logps_N: Tensor, start: int, collisions_N: Tensor | None) -> None:
         """Takes the sums of these responses. Row `start` of the pack is the first of `logps_N`."""
         keys = torch.tensor([span.key for span in spans])
         plain_R = sum_by_response(spans, logps_N, self.own_tokens, start=start)
@@ -289,6 +300,9 @@ class _Batch:
         is_plain = self.objective.ld_alpha is None
         weighted_R = plain_R if is_plain else sum_by_response(spans, logps_N, self.weights, start=start)
         self.weighted_R[keys] = weighted_R.cpu()
+        if self.log_weights_R is not None and collisions_N is not None:
+            sums_R = sum_by_response(spans, logps_N - collisions_N, self.own_tokens, start=start)
+            self.log_weights_R[keys] = sums_R.cpu() / self.lengths_R[keys].clamp_min(1)
         self.refuse_not_finite(self.logps_R, keys.tolist(), "log-probability")
 
     def _solve(self, keys: Sequence[int]) -> None:
@@ -336,6 +350,8 @@ class _Batch:
             chosen_lengths=self.lengths_R[chosen],
             rejected_lengths=self.lengths_R[rejected],
             score_gaps=None if self.score_gaps_P is None else self.score_gaps_P[chosen // 2],
+            chosen_log_weights=None if self.log_weights_R is None else self.log_weights_R[chosen],
+            rejected_log_weights=None if self.log_weights_R is None else self.log_weights_R[rejected],
         )
 
     def _count(self, pack: Pack) -> None:

@@ -11,6 +11,10 @@ Rows of a unit beyond what may be kept (`kept_rows`) are made again, a chunk at 
 left out. Where the weights do not learn (LoRA) ∂logp/∂h needs no coefficient, and nothing is kept at all.
 Logits stand in blocks of the vocabulary, so that memory is recycled instead of asked of the system for each chunk.
 
+Objectives that weigh tokens against the rest of the vocabulary read ln Σ_v p_v² of each row too (the probability that
+two draws collide). It is made on the way where a tensor [N] is handed in for it, `collisions_N`, and stands there
+before `solve` is asked about the row.
+
 Which scaling and soft-capping a family applies after its head is read from its config. What the config does not say
 (a multiplier before the head, a second projection) is found by the scorer's self-check.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -105,43 +110,60 @@ class Head:
         vocabulary, hidden = module.weight.shape
         return self.rows_kept or kept_rows(vocabulary, hidden, module.weight.device)
 
-    def logps(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
-        """log p(target) a row, nats, fp32 [N]; differentiable when gradients are enabled."""
+    def logps(self, hidden_NH: Tensor, targets_N: Tensor, collisions_N: Tensor | None = None) -> Tensor:
+        """log p(target) a row, nats, fp32 [N]; differentiable when gradients are enabled. Fills `collisions_N`."""
         parts = list(self._chunks(0, len(targets_N), hidden_NH))
         if not torch.is_grad_enabled():
-            return torch.cat([self._rows(hidden_NH[part], targets_N[part]).logps for part in parts])
+            rows = (self._rows(hidden_NH[part], targets_N[part], _part_of(collisions_N, part)) for part in parts)
+            return torch.cat([of_part.logps for of_part in rows])
         if len(parts) == 1:
-            return self._direct(hidden_NH, targets_N)
-        return torch.cat(
-            [checkpoint(self._direct, hidden_NH[part], targets_N[part], use_reentrant=False) for part in parts]
-        )
+            return self._direct(hidden_NH, targets_N, collisions_N)
+        ways = [partial(self._direct, collisions_N=_part_of(collisions_N, part)) for part in parts]
+        inputs = [(way, hidden_NH[part], targets_N[part]) for way, part in zip(ways, parts, strict=True)]
+        return torch.cat([checkpoint(*of_part, use_reentrant=False) for of_part in inputs])
 
     def logits(self, hidden_MH: Tensor) -> Tensor:
         """fp32 logits of some rows [M, V], all at once: for as many rows as the caller can afford."""
         blocks = self._logits(hidden_MH)
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
-    def gradient(self, hidden_NH: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
+    def gradient(
+        self,
+        hidden_NH: Tensor,
+        targets_N: Tensor,
+        *,
+        units: Sequence[slice],
+        solve: Solve,
+        collisions_N: Tensor | None = None,
+    ) -> Root:
         """The gradient of Σ coefficient·logp: the head's own is added to its `.grad`, the rest begins at the root that
-        is returned. `solve` is asked once a unit; units cover the rows in order."""
+        is returned. `solve` is asked once a unit; units cover the rows in order. Fills `collisions_N`."""
         if not _is_plain_linear(self.module):
             with torch.enable_grad():
-                return by_autograd(self.logps(hidden_NH, targets_N), units, solve)
+                return by_autograd(self.logps(hidden_NH, targets_N, collisions_N), units, solve)
         with torch.no_grad():
             back = torch.zeros_like(hidden_NH)
             unit_gradient = self._frozen_unit if self.unit_rows is None else self._unit
             for unit in units:
-                unit_gradient(unit, hidden_NH, targets_N, solve, back)
+                unit_gradient(unit, hidden_NH, targets_N, solve, back, collisions_N)
         return Root(hidden_NH, back)
 
-    def _unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> None:
+    def _unit(
+        self,
+        unit: slice,
+        hidden_NH: Tensor,
+        targets_N: Tensor,
+        solve: Solve,
+        back_NH: Tensor,
+        collisions_N: Tensor | None,
+    ) -> None:
         """One unit under a head that learns."""
         assert self.unit_rows is not None
         middle = max(unit.start, unit.stop - self.unit_rows)
         twice = list(self._chunks(unit.start, middle, hidden_NH))
-        logps = [self._rows(hidden_NH[part], targets_N[part]).logps for part in twice]
+        logps = [self._rows(hidden_NH[part], targets_N[part], _part_of(collisions_N, part)).logps for part in twice]
         tail = slice(middle, unit.stop)
-        rows = self._rows(hidden_NH[tail], targets_N[tail])
+        rows = self._rows(hidden_NH[tail], targets_N[tail], _part_of(collisions_N, tail))
         logps_N = torch.cat([*logps, rows.logps])
         coefficients_N = solve(unit, logps_N)
         self._back(rows, coefficients_N[middle - unit.start :], back_NH[tail])
@@ -175,20 +197,31 @@ class Head:
             if module.bias is not None and module.bias.requires_grad:
                 _gradient_of(module.bias)[columns] += slope.sum(0)
 
-    def _frozen_unit(self, unit: slice, hidden_NH: Tensor, targets_N: Tensor, solve: Solve, back_NH: Tensor) -> None:
+    def _frozen_unit(
+        self,
+        unit: slice,
+        hidden_NH: Tensor,
+        targets_N: Tensor,
+        solve: Solve,
+        back_NH: Tensor,
+        collisions_N: Tensor | None,
+    ) -> None:
         """One unit under a head that does not learn: ∂logp/∂h a chunk at a time, scaled once it is solved."""
         module: Any = self.module
         weight = mixed.for_gradients(module.weight)
         logps = []
         for part in self._chunks(unit.start, unit.stop, hidden_NH):
-            rows = self._rows(hidden_NH[part], targets_N[part])
+            rows = self._rows(hidden_NH[part], targets_N[part], _part_of(collisions_N, part))
             logps.append(rows.logps)
             for columns, slope in rows.slopes(torch.ones_like(rows.logps), self.scale):
                 back_NH[part] += matmul.product(slope.to(weight.dtype), weight[columns].T)
         back_NH[unit] *= solve(unit, torch.cat(logps))[:, None].to(back_NH.dtype)
 
-    def _rows(self, hidden: Tensor, targets: Tensor) -> _Rows:
-        return _Rows.of(hidden, targets, self._logits(hidden), self.softcap)
+    def _rows(self, hidden: Tensor, targets: Tensor, collisions: Tensor | None = None) -> _Rows:
+        rows = _Rows.of(hidden, targets, self._logits(hidden), self.softcap)
+        if collisions is not None:
+            collisions.copy_(rows.collisions())
+        return rows
 
     def _chunks(self, start: int, stop: int, hidden_NH: Tensor) -> Iterator[slice]:
         rows = self.rows_a_chunk or chunk_rows(self._vocabulary(hidden_NH), hidden_NH.device)
@@ -220,13 +253,13 @@ class Head:
                 logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return blocks
 
-    def _direct(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
+    def _direct(self, hidden_NH: Tensor, targets_N: Tensor, collisions_N: Tensor | None = None) -> Tensor:
         logits_NV = self.module(hidden_NH).float()
         if self.scale != 1.0:
             logits_NV = logits_NV * self.scale
         if self.softcap is not None:
             logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
-        return -cross_entropy(logits_NV, targets_N, reduction="none")
+        return OwnLogits().logps(logits_NV, targets_N, collisions_N)
 
 
 class OwnLogits:
@@ -234,24 +267,40 @@ class OwnLogits:
 
     unit_rows = None
 
-    def logps(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        """log p(target) a row, nats, fp32 [N]; differentiable when gradients are enabled."""
+    def logps(self, logits_NV: Tensor, targets_N: Tensor, collisions_N: Tensor | None = None) -> Tensor:
+        """As `Head.logps`."""
+        if collisions_N is not None:
+            wide_NV = logits_NV.detach().float()
+            collisions_N.copy_((2 * wide_NV).logsumexp(1) - 2 * wide_NV.logsumexp(1))
         return -cross_entropy(logits_NV.float(), targets_N, reduction="none")
 
     def logits(self, logits_MV: Tensor) -> Tensor:
         """As `Head.logits`."""
         return logits_MV.float()
 
-    def gradient(self, logits_NV: Tensor, targets_N: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
+    def gradient(
+        self,
+        logits_NV: Tensor,
+        targets_N: Tensor,
+        *,
+        units: Sequence[slice],
+        solve: Solve,
+        collisions_N: Tensor | None = None,
+    ) -> Root:
         """As `Head.gradient`."""
         with torch.enable_grad():
-            return by_autograd(self.logps(logits_NV, targets_N), units, solve)
+            return by_autograd(self.logps(logits_NV, targets_N, collisions_N), units, solve)
 
 
 def by_autograd(logps_N: Tensor, units: Sequence[slice], solve: Solve) -> Root:
     """A root at numbers that have a graph of their own, one a row; `solve` is asked once a unit."""
     detached_N = logps_N.detach()
     return Root(logps_N, torch.cat([solve(unit, detached_N[unit]) for unit in units]))
+
+
+def _part_of(values_N: Tensor | None, part: slice) -> Tensor | None:
+    """A view of these rows, where there are any."""
+    return None if values_N is None else values_N[part]
 
 
 def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -288,6 +337,11 @@ class _Rows:
             at_target_M += torch.where(inside, logits.gather(1, columns[:, None])[:, 0], 0.0)
             total_M += logits.sub_(top_M[:, None]).exp_().sum(1)
         return cls(hidden, targets, blocks, flat, total_M, at_target_M - top_M - total_M.log())
+
+    def collisions(self) -> Tensor:
+        """ln Σ_v p_v² of each row [M], nats; before `slopes` write over the blocks."""
+        squares_M = torch.stack([torch.linalg.vector_norm(block, dim=1).square_() for block in self.blocks]).sum(0)
+        return squares_M.log() - 2 * self.total_M.log()
 
     def only(self, index_M: Tensor) -> _Rows:
         """The rows with these indices."""

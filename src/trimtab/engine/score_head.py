@@ -37,15 +37,24 @@ class ScoreHead:
     module: nn.Linear
     unit_rows: ClassVar[None] = None
 
-    def logps(self, hidden_RH: Tensor, targets_R: Tensor) -> Tensor:  # noqa: ARG002  # as other heads are asked
+    def logps(self, hidden_RH: Tensor, targets_R: Tensor, collisions_R: Tensor | None = None) -> Tensor:  # noqa: ARG002  # as other heads are asked
         """Scores [R] in nats of log-odds, fp32; differentiable when gradients are enabled."""
+        assert collisions_R is None, "a score has no vocabulary"
         scores_R: Tensor = GAIN * self.module(hidden_RH.to(self.module.weight.dtype))[:, 0]
         return scores_R
 
-    def gradient(self, hidden_RH: Tensor, targets_R: Tensor, *, units: Sequence[slice], solve: Solve) -> Root:
+    def gradient(
+        self,
+        hidden_RH: Tensor,
+        targets_R: Tensor,
+        *,
+        units: Sequence[slice],
+        solve: Solve,
+        collisions_N: Tensor | None = None,
+    ) -> Root:
         """As `Head.gradient`, in one graph with the head's own weights."""
         with torch.enable_grad():
-            return by_autograd(self.logps(hidden_RH, targets_R), units, solve)
+            return by_autograd(self.logps(hidden_RH, targets_R, collisions_N), units, solve)
 
 
 def attach(model: Any) -> None:

@@ -2,7 +2,7 @@
 
     log_ratios       what an objective sees
     objective        what every objective answers; how parameters are checked
-    pairwise         dpo, dpo_hinge, margin_sigmoid, exo_pair, ipo, robust, discopop, sigmoid_norm, dpop, odpo
+    pairwise         dpo, dpo_hinge, margin_sigmoid, exo_pair, ipo, robust, discopop, sigmoid_norm, dpop, odpo, wpo
     pointwise        apo_zero, apo_down, apo_hinge_zero, apo_hinge_softplus, nca_pair, bco_pair, sppo_hard
     batchwise        aot, aot_unpaired, sft
     reference_free   simpo, repo, orpo
@@ -33,6 +33,7 @@ from trimtab.objectives.pairwise import (
     Odpo,
     Robust,
     SigmoidNorm,
+    Wpo,
 )
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
 from trimtab.objectives.reference_free import Orpo, Repo, Simpo
@@ -75,6 +76,7 @@ __all__ = [
     "SigmoidNorm",
     "Simpo",
     "SppoHard",
+    "Wpo",
     "defaults",
     "is_registered",
     "make",

@@ -20,7 +20,9 @@ class LogRatios:
     `chosen_lengths` and `rejected_lengths` ([P], tokens) count all response tokens, the end of turn included, whatever
     weights an `ld_alpha` gave them in the sums. An unpaired row has one response: the length of the absent one is 0,
     and so are its log-probs, as if it stood at the reference. `score_gaps` ([P], a judge's own unit, above 0) is how
-    much higher the chosen response was scored; None where pairs have no scores.
+    much higher the chosen response was scored; None where pairs have no scores. `chosen_log_weights` and
+    `rejected_log_weights` ([P], nats a token, without gradient): mean over a response's tokens of ln p − ln Σ_v p_v²
+    under the policy, p_v the probability of each token of the vocabulary there; None where nobody asked for them.
     """
 
     policy_chosen: Tensor
@@ -30,6 +32,8 @@ class LogRatios:
     chosen_lengths: Tensor
     rejected_lengths: Tensor
     score_gaps: Tensor | None = None
+    chosen_log_weights: Tensor | None = None
+    rejected_log_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         logps = (self.policy_chosen, self.policy_rejected, self.reference_chosen, self.reference_rejected)
@@ -60,6 +64,8 @@ class LogRatios:
             chosen_lengths=self.chosen_lengths,
             rejected_lengths=self.rejected_lengths,
             score_gaps=self.score_gaps,
+            chosen_log_weights=self.chosen_log_weights,
+            rejected_log_weights=self.rejected_log_weights,
         )
 
 

@@ -64,6 +64,7 @@ class Mixture(Objective):
             "per_token": self._leading.per_token,
             "is_unpaired": any(objective.is_unpaired for objective, _ in parts),
             "needs_score_gaps": any(objective.needs_score_gaps for objective, _ in parts),
+            "needs_log_weights": any(objective.needs_log_weights for objective, _ in parts),
             "needs_kl": any(objective.needs_kl for objective, _ in parts),
         }.items():
             object.__setattr__(self, key, value)

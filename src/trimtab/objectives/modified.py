@@ -59,6 +59,7 @@ class Modified(Objective):
             is_unpaired=inner.is_unpaired,
             needs_kl=inner.needs_kl,
             needs_score_gaps=inner.needs_score_gaps,
+            needs_log_weights=inner.needs_log_weights,
             imitates=inner.imitates,
             per_token=inner.per_token or self.length_normalize,
         )

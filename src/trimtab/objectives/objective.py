@@ -63,7 +63,8 @@ class Objective:
     depends on the others, so `loss` must see the whole optimizer batch at once); `ld_alpha` (see `token_weights`);
     `on_scores` (True: it reads the scores of a reward model, not log-probs); `is_unpaired` (True: its rows are single
     responses with a label, not pairs); `needs_kl` (True: it wants `with_kl` before each batch); `needs_score_gaps`
-    (True: its pairs were scored); `imitates` (True: it reads chosen responses alone, so that a row need not have
+    (True: its pairs were scored); `needs_log_weights` (True: it reads how likely each token was against the others of
+    the vocabulary, see `LogRatios`); `imitates` (True: it reads chosen responses alone, so that a row need not have
     another); `is_elementary` (False: made of other objectives).
     """
 
@@ -79,6 +80,7 @@ class Objective:
     is_unpaired: bool = False
     needs_kl: bool = False
     needs_score_gaps: bool = False
+    needs_log_weights: bool = False
     imitates: bool = False
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

@@ -281,6 +281,33 @@ class Dpop(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wpo(Objective):
+    """WPO: DPO whose pairs count as much as the policy itself is likely to write both responses.
+
+    A token weighs p / Σ_v p_v², which is 1 on average where the policy itself samples (the paper's sampled alignment);
+    a response weighs the geometric mean of its tokens, without gradient. The authors' code cuts w_w·w_l off at 1
+    (`weight_cap`); TRL 1.16 does not. Where log weights are not known (held-out pairs, replays) the weight is 1: one
+    that follows the policy would make the loss fall as the responses become unlikely.
+    """
+
+    beta: float = parameter(0.1, POSITIVE)
+    weight_cap: float | None = parameter(None, POSITIVE)
+
+    name = "wpo"
+    formula = "w_w·w_l·ℓ+   with ln w = mean over y of ln p − ln Σ_v p_v², without gradient"
+    source = "arXiv 2406.11827 Eq. 2, sampled alignment, as TRL 1.16"
+    needs_log_weights = True
+
+    def loss(self, log_ratios: LogRatios) -> Tensor:
+        loss_P = softplus(-self.reward_gap(log_ratios))
+        chosen_P, rejected_P = log_ratios.chosen_log_weights, log_ratios.rejected_log_weights
+        if chosen_P is None or rejected_P is None:
+            return loss_P
+        weight_P = (chosen_P + rejected_P).detach().exp().clamp_max(self.weight_cap or math.inf)
+        return weight_P.to(loss_P.dtype) * loss_P
+
+
+@dataclass(frozen=True, kw_only=True)
 class Discopop(Objective):
     """DiscoPOP (log-ratio modulated loss). At z = 0 and the default τ its gradient has the wrong sign."""
 

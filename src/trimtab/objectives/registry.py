@@ -26,6 +26,7 @@ from trimtab.objectives.pairwise import (
     Odpo,
     Robust,
     SigmoidNorm,
+    Wpo,
 )
 from trimtab.objectives.pointwise import ApoDown, ApoHingeSoftplus, ApoHingeZero, ApoZero, BcoPair, NcaPair, SppoHard
 from trimtab.objectives.reference_free import Orpo, Repo, Simpo
@@ -35,7 +36,7 @@ _CLASSES: dict[str, type[Objective]] = {
     cls.name: cls
     for cls in (
         Dpo, DpoHinge, ApoZero, ApoDown, ApoHingeZero, ApoHingeSoftplus, MarginSigmoid, ExoPair, Aot, AotUnpaired, Ipo,
-        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo, Dpop, Orpo, Odpo,
+        Robust, NcaPair, BcoPair, SppoHard, Discopop, Sft, SigmoidNorm, Simpo, Repo, Dpop, Orpo, Odpo, Wpo,
         Kto, ApoZeroUnpaired, ApoHingeZeroUnpaired,
     )
 }  # fmt: skip
