@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trimtab.errors import DataError
 from trimtab.judging.files import read_csv, read_lines, read_values
 from trimtab.judging.rows import Place, Row, text_field, texts_field
-from trimtab.records import Answer, digest
+from trimtab.records import Answer, compact_json, digest
 
 _INSTRUCTION_KEYS = ("instruction", "prompt", "question")
 _BASELINE_KEYS = ("output", "baseline", "baseline_output")
@@ -24,7 +24,8 @@ class Prompt:
 
     `id` is unique in its benchmark; without one in the file it is the instruction itself. `baseline_output` is a
     published answer to be judged against, `baseline_generator` who gave it. `reference` are right answers, one a turn,
-    which a judge is shown. `temperature` is set where this prompt demands one of its own.
+    which a judge is shown. `temperature` is set where this prompt demands one of its own. `row` is all of the file's
+    row as a JSON object, which verifiers are given: models are not asked it.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Prompt:
     later_turns: tuple[str, ...] = ()
     reference: tuple[str, ...] = ()
     temperature: float | None = None
+    row: str = field(default="", compare=False, repr=False)
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -67,6 +69,11 @@ class Benchmark:
     def digest(self) -> str:
         """sha256 of everything a model is asked and judged against; the name does not count."""
         return digest([_identity(prompt) for prompt in self.prompts])
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """Each prompt's row by its id."""
+        return {prompt.id: prompt.row for prompt in self.prompts}
 
     def first(self, n: int) -> Benchmark:
         """The first `n` prompts."""
@@ -132,6 +139,7 @@ def _prompt(value: object, *, place: Place) -> Prompt:
         later_turns=turns[1:],
         reference=reference,
         temperature=_temperature(value, place=place),
+        row=compact_json(value),
     )
     return _non_empty(prompt, place=place)
 

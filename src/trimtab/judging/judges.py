@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from trimtab.records import Message
@@ -53,11 +54,18 @@ class AnswerScorer(Protocol):
         """In [1, 2]."""
 
 
-def preferences_of(scorer: AnswerScorer, comparisons: Sequence[Comparison]) -> list[float | None]:
-    """Verdicts of a judge that scores answers one by one; None where one of the two has no score."""
-    sides = [[(pair.instruction, answer) for answer in (pair.baseline, pair.model)] for pair in comparisons]
+def preferences_of(
+    scorer: AnswerScorer, comparisons: Sequence[Comparison], *, rows: Mapping[str, str] = MappingProxyType({})
+) -> list[float | None]:
+    """Verdicts of a judge that scores answers one by one; None where one of the two has no score.
+
+    rows: of the benchmark, as JSON objects by prompt id."""
+    sides = [
+        [(pair.instruction, answer, rows.get(pair.prompt_id, "")) for answer in (pair.baseline, pair.model)]
+        for pair in comparisons
+    ]
     texts = sorted({text for pair in sides for text in pair})
-    submissions = [Submission((Message("user", prompt),), answer) for prompt, answer in texts]
+    submissions = [Submission((Message("user", prompt),), answer, row) for prompt, answer, row in texts]
     scores = dict(zip(texts, scorer.scores(submissions), strict=True))
     preferences: list[float | None] = []
     for baseline, model in ((scores[old], scores[new]) for old, new in sides):

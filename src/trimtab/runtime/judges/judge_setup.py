@@ -166,7 +166,8 @@ class _ScoreSource:
     def judge(self, sample: Comparison | None) -> RewardJudge | VerifierJudge:  # noqa: ARG002  the seam's signature
         if self.setup.config.judge.kind == "reward":
             return RewardJudge(self.setup, self.cache, reporter=self.reporter, stop=self.stop)
-        return VerifierJudge(self.setup.config, self.cache, reporter=self.reporter, stop=self.stop)
+        rows = {} if self.setup.benchmark_name is None else self.setup.benchmark.rows
+        return VerifierJudge(self.setup.config, self.cache, rows=rows, reporter=self.reporter, stop=self.stop)
 
     def announce(self, judge: Judge, comparisons: Sequence[Comparison]) -> None:
         """It costs time only, which its progress bar shows."""

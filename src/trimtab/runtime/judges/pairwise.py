@@ -34,7 +34,7 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     assert name is not None
     baseline, sides = answers(folder, name)
     rows = [answer.to_json() for model in (baseline, *sides.values()) for answer in model]
-    inputs = digest([rows, config_digest(config, "judge", "benchmark", "base_url")])
+    inputs = digest([rows, config_digest(config, "judge", "benchmark", "base_url"), *_shown_rows(setup)])
     if folder.is_done("judge", inputs):
         reporter.say(f"judge: {name} is judged already")
         return
@@ -64,6 +64,11 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
         reporter.say(f"judge: {note}")
     n_judged = len(baseline) - record.n_missing
     reporter.say(f"judge: {n_judged} of {len(baseline)} answers judged by {judge.name}")
+
+
+def _shown_rows(setup: RunSetup) -> list[dict[str, str]]:
+    """Those of the benchmark where the judge is given more of them than the question."""
+    return [setup.benchmark.rows] if setup.config.judge.kind == "verifier" else []
 
 
 def answers(folder: Folder, name: str) -> tuple[list[Answer], dict[Path, list[Answer]]]:

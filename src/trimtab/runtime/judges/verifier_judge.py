@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -21,11 +21,15 @@ from trimtab.runtime.signals import Stop
 class VerifierJudge:
     """The answer with the higher score wins, equal scores tie; what has no score has a failure in the cache.
 
-    As many answers are scored at once as there are processors.
+    As many answers are scored at once as there are processors. rows: the benchmark's, as JSON objects by prompt id,
+    for `preferences`.
     """
 
-    def __init__(self, config: Config, cache: VerdictCache, *, reporter: Reporter, stop: Stop) -> None:
+    def __init__(
+        self, config: Config, cache: VerdictCache, *, rows: Mapping[str, str], reporter: Reporter, stop: Stop
+    ) -> None:
         self.config, self.cache, self.reporter, self.stop = config, cache, reporter, stop
+        self.rows = rows
         program = self._program()
         self.digest = program.digest
         program.close()
@@ -35,7 +39,7 @@ class VerifierJudge:
 
     def preferences(self, comparisons: Sequence[Comparison], /) -> list[float | None]:
         """One preference for every comparison."""
-        return preferences_of(self, comparisons)
+        return preferences_of(self, comparisons, rows=self.rows)
 
     def preference(self, baseline: float, model: float, /) -> float:
         return by_sign(baseline, model)
