@@ -13,6 +13,8 @@ import tempfile
 from importlib.metadata import Distribution, distribution, distributions, packages_distributions
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "install.md"
 BEGIN, END = "<!-- install-size: begin -->", "<!-- install-size: end -->"
 PURPOSES = {
@@ -41,9 +43,10 @@ def name_of(found: Distribution) -> str:
 
 
 def requirements(found: Distribution) -> set[str]:
-    """Names that it requires without extras."""
-    lines = [line for line in found.requires or [] if "extra ==" not in line and "sys_platform" not in line]
-    return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line)[0]).lower() for line in lines}
+    """Names that it requires without extras, on this machine."""
+    parsed = [Requirement(line) for line in found.requires or []]
+    here = [line for line in parsed if line.marker is None or line.marker.evaluate({"extra": ""})]
+    return {re.sub(r"[-_.]+", "-", line.name).lower() for line in here}
 
 
 def megabytes(found: Distribution) -> float:

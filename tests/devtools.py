@@ -28,12 +28,14 @@ _FLAGS = (
 # What a page shows beyond the screen, and boxes that hide something sideways: the elements, as words
 TOO_WIDE = """(() => {
   const name = (e) => `${e.tagName}.${e.getAttribute("class") ?? ""} ${e.textContent.trim().slice(0, 40)}`;
-  const shown = [...document.body.querySelectorAll("*")].filter((e) => e.getClientRects().length && !e.closest("svg"));
-  return shown.filter((e) => {
+  const outside = (e) => !e.parentElement.closest("svg"); // a drawing counts as one
+  const shown = [...document.body.querySelectorAll("*")].filter((e) => e.getClientRects().length && outside(e));
+  const page = document.documentElement, is_wide = page.scrollWidth > page.clientWidth + 1;
+  return (is_wide ? ["the page itself"] : []).concat(shown.filter((e) => {
     const hides = !["visible", "clip"].includes(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth + 1;
-    const is_seen = e.textContent.trim() || e.tagName === "IMG";  // spaces at a wrapped line's end are not
+    const is_seen = e.textContent.trim() || ["IMG", "svg"].includes(e.tagName); // a wrapped line's last spaces are not
     return hides || (is_seen && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1);
-  }).map(name);
+  }).map(name));
 })()"""
 # A text for each pair of colours on a page, with its contrast as WCAG defines it
 CONTRASTS = """(() => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,13 @@ def test_every_page_fits_and_can_be_read(tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as chromium:
         for path in pages:
             page = chromium.open(path.as_uri())
-            for width in (390, 1200):
-                page.look(width=width)
+            for width, dark in product((390, 1200), (False, True)):
+                page.look(width=width, dark=dark)
+                look = (path.name, width, "dark" if dark else "light")
+                page.until(f"document.body.dataset.mdColorScheme === '{'slate' if dark else 'default'}'")
                 wide = [name for name in page.value(TOO_WIDE) if not any(part in name for part in BY_DESIGN)]
-                assert wide == [], (path.name, width)
-            for dark in (False, True):
-                page.look(width=1200, dark=dark)
-                assert {text: ratio for text, ratio in page.value(CONTRASTS) if ratio < AA} == {}, (path.name, dark)
+                assert wide == [], look
+                assert {text: ratio for text, ratio in page.value(CONTRASTS) if ratio < AA} == {}, look
             assert page.complaints() == [], path.name
             assert [url for url in page.requested() if not url.startswith(("file:", "data:"))] == [], path.name
             page.close()
