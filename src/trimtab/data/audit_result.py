@@ -113,6 +113,15 @@ class Audit:
         return dict(Counter(row.reason for row in self.dropped_rows).most_common())
 
     @property
+    def reasons(self) -> list[str]:
+        """A sentence for each reason that occurred, with the first row that was dropped for it."""
+        lines = []
+        for reason, count in self.dropped_by_reason.items():
+            example = next(row for row in self.dropped_rows if row.reason is reason)
+            lines.append(f"{count:,} {reason.value}: {reason.sentence} (first: {_example(example)})")
+        return lines
+
+    @property
     def remarks(self) -> list[str]:
         """What is to be known of the kept rows: marks of a template in their text, and the notes."""
         if not self.template_marks:
@@ -154,9 +163,7 @@ class Audit:
             f"{read}{self.n_rows:,} {self.noun}: {self.n_kept:,} kept, {len(self.dropped_rows):,} dropped "
             f"({self.dropped_share:.1%})"
         ]
-        for reason, count in self.dropped_by_reason.items():
-            example = next(row for row in self.dropped_rows if row.reason is reason)
-            lines.append(f"  {count:,} {reason.value}: {reason.sentence} (first: {_example(example)})")
+        lines += [f"  {line}" for line in self.reasons]
         if self.labels is not None:
             lines.append(self.labels.sentence)
         for unit, parts in self.lengths.items():

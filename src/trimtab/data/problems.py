@@ -38,7 +38,7 @@ class Reason(StrEnum):
 _SENTENCES: dict[Reason, str] = {
     Reason.UNREADABLE: "could not be read",
     Reason.PROMPT_MISMATCH: "chosen and rejected do not answer the same prompt",
-    Reason.WRONG_ROLES: "speakers are not (system,) user, assistant, …, user and then one assistant response",
+    Reason.WRONG_ROLES: "speakers are not (system,) user, assistant, …, with results of tools behind calls alone",
     Reason.NO_LABEL: "the label is neither true nor false",
     Reason.ONE_RESPONSE: "fewer than two scored responses",
     Reason.NO_PREFERENCE: "its scores prefer none of its responses",

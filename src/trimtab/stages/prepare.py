@@ -232,15 +232,16 @@ def _leak(pair: Pair | Unpaired, evaluation: str | None) -> RowProblem:
 
 def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
     """Stop before training on a data set of which more than `data.max_rejected` is unusable."""
+    reasons = f": {audit.reasons[0]}" if len(audit.reasons) == 1 else "".join(f"\n  {line}" for line in audit.reasons)
     if not audit.n_kept:
         raise DataError(
-            f"none of the {audit.n_rows} {audit.noun} is a usable pair\n" + "\n".join(audit.lines()[1:]),
+            f"none of the {audit.n_rows} {audit.noun} is a usable pair{reasons}",
             remedy="`trimtab audit DATA --model M --json` names every row",
         )
     if audit.dropped_share > max_rejected:
         raise DataError(
             f"{len(audit.dropped_rows)} of {audit.n_rows} {audit.noun} ({audit.dropped_share:.1%}) are bad, "
-            f"more than data.max_rejected = {max_rejected:.0%}\n" + "\n".join(audit.lines()[1:]),
+            f"more than data.max_rejected = {max_rejected:.0%}{reasons}",
             remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
             f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",
         )
