@@ -279,7 +279,13 @@ def join(*, timeout: float, device: str = "auto", environment: Mapping[str, str]
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     start, limit = timedelta(seconds=max(timeout, START_SECONDS)), timedelta(seconds=timeout)
     try:
-        store, _, _ = next(rendezvous("env://", rank=rank, world_size=size, timeout=start))
+        if distributed.is_initialized():  # by Ray's TorchTrainer, with its own timeout and backend
+            store = distributed.PrefixStore(
+                "trimtab", distributed.distributed_c10d._get_default_store()
+            )  # nothing public gives it
+            distributed.destroy_process_group()
+        else:
+            store, _, _ = next(rendezvous("env://", rank=rank, world_size=size, timeout=start))
         store.set(f"trimtab/here/{rank}", "")
         store.wait([f"trimtab/here/{peer}" for peer in range(size)], start)
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"

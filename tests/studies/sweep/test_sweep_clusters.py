@@ -285,6 +285,9 @@ def test_ctrl_c_empties_the_queue_and_a_later_start_goes_on(tmp_path: Path, slur
         process.terminate()
         _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
+    deadline = time.monotonic() + 30  # results are there, and the jobs are about to end
+    while jobs() and time.monotonic() < deadline:
+        time.sleep(0.5)
     assert jobs() == []
     assert "stopped" in {run.state for run in runs_of(root)}
     with sweep(root, *LONG, "--on", "slurm", variables=slurm) as process:
