@@ -269,6 +269,7 @@ def join(*, timeout: float, device: str = "auto", environment: Mapping[str, str]
         return ALONE
     import torch
     from torch import distributed
+    from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
@@ -279,10 +280,8 @@ def join(*, timeout: float, device: str = "auto", environment: Mapping[str, str]
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     start, limit = timedelta(seconds=max(timeout, START_SECONDS)), timedelta(seconds=timeout)
     try:
-        if distributed.is_initialized():  # by Ray's TorchTrainer, with its own timeout and backend
-            store = distributed.PrefixStore(
-                "trimtab", distributed.distributed_c10d._get_default_store()
-            )  # nothing public gives it
+        if distributed.is_initialized():  # by Ray's TorchTrainer, with its own timeout; nothing public gives its store
+            store = PrefixStore("trimtab", distributed.distributed_c10d._get_default_store())
             distributed.destroy_process_group()
         else:
             store, _, _ = next(rendezvous("env://", rank=rank, world_size=size, timeout=start))
