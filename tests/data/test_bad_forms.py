@@ -66,6 +66,13 @@ CASES: dict[str, tuple[list[Row], tuple[str, ...], str, str]] = {
         "",
         "rows.jsonl: all 10 rows are bad (label false) (first: rows.jsonl:1), so there is nothing to tell apart",
     ),
+    # the second question is among the 30 % of prompts that are held out
+    "the bad one held out": (
+        [row | {"label": number != 1} for number, row in enumerate(TRL_UNPAIRED)],
+        (*KTO, "--data.holdout", "0.3"),
+        "",
+        "rows.jsonl: all 6 rows to train on are good: the 1 of the other label are held out",
+    ),
     "one completion each": (
         [ultrafeedback(question, {good: 3.0}) for question, good, _ in QUESTIONS],
         (),
@@ -130,7 +137,7 @@ CASES: dict[str, tuple[list[Row], tuple[str, ...], str, str]] = {
         "(first: rows.jsonl:11, tool 1 of 'tools' has no name)",
     ),
 }
-OF_OBJECTIVE = ("no scores where gaps are read",)  # which the audit has not
+OF_THE_RUN = ("the bad one held out", "no scores where gaps are read")  # whose words the audit has not
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +158,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_one_message_names_the_file_and_a_row(
     name: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, objective, template, sentence = CASES[name]
+    rows, own, template, sentence = CASES[name]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words: list[Any] = ["--model", models[template]]
-    run = ["run", "--data", file, *words, *objective, "--benchmark", "none", "--judge", "none", "--quiet"]
+    run = ["run", "--data", file, *words, *own, "--benchmark", "none", "--judge", "none", "--quiet"]
     code, out, err = call([*run, "--out", tmp_path / "run"], capsys)
     assert (code, out) == (2, "")
     message, _, rest = err.partition("\n  → ")
@@ -164,7 +171,7 @@ def test_one_message_names_the_file_and_a_row(
     assert "\n" not in message
     assert rest.strip()
     assert not (tmp_path / "run").exists()
-    if name not in OF_OBJECTIVE:
+    if name not in OF_THE_RUN:
         code, out, err = call(["audit", file, *words], capsys)
         assert code == 1
         assert sentence in err.partition("\n")[0]

@@ -117,7 +117,7 @@ def _refusal(audit: Audit, data: DataSection, counts: SplitCounts, *, imitates: 
     try:
         prepare.refuse_if_bad(audit, max_rejected=data.max_rejected)
         if not imitates:
-            prepare.refuse_one_kind(audit, label=data.label)
+            prepare.refuse_one_kind(audit, counts, label=data.label)
         prepare.refuse_without_training(counts)
     except DataError as error:
         return error

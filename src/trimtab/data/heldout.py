@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from trimtab.data.audit import normalise_prompt
+from trimtab.data.audit_result import Labels
 from trimtab.data.problems import source_of
 from trimtab.records import Pair, Unpaired, digest
 
@@ -56,7 +57,7 @@ class SplitCounts:
     """Pairs on each side, prompts on the first two, and the same by source.
 
     share: of the prompts that was asked for; evaluation: the name of the held-out set in its place. `leaked` pairs have
-    a prompt of that set and are left out of training.
+    a prompt of that set and are left out of training. train_labels: of the rows to train on; None where they are pairs.
     """
 
     share: float
@@ -67,6 +68,7 @@ class SplitCounts:
     train_prompts: int
     heldout_prompts: int
     sources: tuple[SourceCount, ...]
+    train_labels: Labels | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -121,6 +123,7 @@ class Split:
         self._share, self._evaluation = share, evaluation
         self._held_keys: set[bytes] = set()
         self._pairs: list[tuple[str, Side, bytes]] = []
+        self._labels: dict[str, bool] = {}  # of single responses to train on
 
     @property
     def n_pairs(self) -> int:
@@ -140,6 +143,8 @@ class Split:
 
     def _note(self, pair: Pair | Unpaired, side: Side) -> Side:
         self._pairs.append((pair.id, side, prompt_key(pair)))
+        if isinstance(pair, Unpaired) and side == "train":
+            self._labels[pair.id] = pair.label
         return side
 
     def counts(self, dropped_ids: Iterable[str] = (), *, sources: Sequence[str]) -> SplitCounts:
@@ -150,6 +155,7 @@ class Split:
         prompts = {side: len({key for _, of, key in pairs if of == side}) for side in SIDES}
         by_source = Counter((source_of(pair_id), side) for pair_id, side, _ in pairs)
         dropped_by_source = Counter(map(source_of, dropped))
+        labels = Counter(label for pair_id, label in self._labels.items() if pair_id not in dropped)
         return SplitCounts(
             share=self._share,
             evaluation=self._evaluation,
@@ -168,4 +174,5 @@ class Split:
                 )
                 for name in sources
             ),
+            train_labels=Labels(labels[True], labels[False]) if labels else None,
         )

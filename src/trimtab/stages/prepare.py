@@ -136,11 +136,11 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
         if split.n_pairs != report.n_kept + n_held_apart:
             raise DataError(f"{data.label} changed while it was read", remedy="run the same command again")
         refuse_if_bad(report, max_rejected=data.max_rejected)
-        if not setup.objective.imitates:
-            refuse_one_kind(report, label=data.label)
         for row in report.dropped_rows + (() if evaluation is None else evaluation.audit.dropped_rows):
             rejected.append(row.to_json())
     counts = split.counts(report.dropped_ids, sources=source.names)
+    if not setup.objective.imitates:
+        refuse_one_kind(report, counts, label=data.label)
     refuse_without_training(counts)
     store.write_json(
         into / "audit.json",
@@ -185,11 +185,11 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
         sides["heldout"].append(tokens)
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
     refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
-    if not setup.objective.imitates:
-        refuse_one_kind(pairs.audit, label=data.label)
     for pair, tokens in pairs.sound:
         sides[split.side(pair)].append(tokens)
     counts = split.counts(pairs.audit.dropped_ids, sources=source.names)
+    if not setup.objective.imitates:
+        refuse_one_kind(pairs.audit, counts, label=data.label)
     refuse_without_training(counts)
     return Preparation(sides["train"], sides["heldout"], pairs.audit, counts)
 
@@ -247,17 +247,25 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
         )
 
 
-def refuse_one_kind(audit: Audit, *, label: str) -> None:
-    """Raises DataError where every unpaired row has the same label: there is nothing to tell apart."""
-    labels = audit.labels
-    if labels is None or (labels.good and labels.bad):
+def refuse_one_kind(audit: Audit, counts: SplitCounts, *, label: str) -> None:
+    """Raises DataError where every unpaired row, or every one to train on, has the same label: there is nothing to tell
+    apart."""
+    labels, trained = audit.labels, counts.train_labels
+    if labels is None:
         return
     kind = "good (label true)" if labels.good else "bad (label false)"
     first = "" if audit.sample is None else f" (first: {audit.sample.id})"
-    raise DataError(
-        f"{label}: all {labels.good + labels.bad:,} rows are {kind}{first}, so there is nothing to tell apart",
-        remedy="bring rows of both labels",
-    )
+    if not (labels.good and labels.bad):
+        raise DataError(
+            f"{label}: all {labels.good + labels.bad:,} rows are {kind}{first}, so there is nothing to tell apart",
+            remedy="bring rows of both labels",
+        )
+    if trained is not None and not (trained.good and trained.bad):
+        kind, other = ("good", labels.bad) if trained.good else ("bad", labels.good)
+        raise DataError(
+            f"{label}: all {counts.train:,} rows to train on are {kind}: the {other:,} of the other label are held out",
+            remedy="lower data.holdout, or bring more rows of that label",
+        )
 
 
 def refuse_without_training(counts: SplitCounts) -> None:
