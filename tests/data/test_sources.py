@@ -6,8 +6,10 @@ import gzip
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from trimtab.data.hub import HubName, load_hub
 from trimtab.data.mixture import row_counts
 from trimtab.data.sources import draw, draw_groups, read_rows
 from trimtab.errors import DataError
@@ -324,6 +327,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return datasets.DatasetDict({"train": train, "test": train.select([1])})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("trimtab.data.hub._unknown_host", lambda: None)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     return asked
 
@@ -374,6 +378,7 @@ def test_what_the_hub_refuses_is_said_with_a_remedy(
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr("trimtab.data.hub._unknown_host", lambda: None)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     with pytest.raises(DataError, match=message) as caught:
         read_rows("a/b")
@@ -509,3 +514,18 @@ def test_draws_of_all_and_of_more_than_all() -> None:
     assert draw(10, 4, seed=0) == draw(10, 4, seed=2**64)
     assert draw(10, 10, seed=3) == list(range(10))
     assert draw(10, 99, seed=3) == list(range(10))
+
+
+def test_without_an_address_of_the_hub_nothing_is_tried_five_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would ask again for a minute, with a warning each time; a cached data set is still read."""
+
+    def no_address(host: str, _port: object) -> None:
+        raise socket.gaierror(-2, f"{host}: Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    started = time.monotonic()
+    with pytest.raises(DataError, match=r"cannot be reached: huggingface\.co has no address here"):
+        load_hub(HubName("owner/not-in-any-cache"), split=None, offline=False)
+    assert time.monotonic() - started < 10

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from trimtab.data import json_columns
 from trimtab.errors import DataError, require_package
@@ -93,11 +96,15 @@ def load_hub(name: HubName, *, split: str | None, offline: bool) -> LoadedSplit:
     require_package("datasets", extra="hub", reason=f"{name.id} from the Hub")
     import datasets
 
+    offline = offline or bool(datasets.config.HF_HUB_OFFLINE)
+    unknown_host = None if offline else _unknown_host()
     try:
-        with _hub_offline() if offline else nullcontext():
+        with _hub_offline() if offline or unknown_host else nullcontext():
             dataset_or_splits = datasets.load_dataset(name.id, name.subset, revision=name.revision)
     except Exception as error:
-        raise _hub_error(name, error, offline=offline or bool(datasets.config.HF_HUB_OFFLINE)) from error
+        if unknown_host:
+            raise _unreachable(name, f"{unknown_host} has no address here") from error
+        raise _hub_error(name, error, offline=offline) from error
     source = name.id if name.subset is None else f"{name.id}:{name.subset}"
     dataset, split_name = _choose_split(dataset_or_splits, split=split, source=source)
     return LoadedSplit(dataset, split_name, f"hub {source} {name.revision} {split_name} {dataset._fingerprint}")
@@ -148,14 +155,33 @@ def _hub_error(name: HubName, error: Exception, *, offline: bool) -> DataError:
             remedy="check the spelling; a private data set needs: hf auth login",
         )
     if isinstance(error, ConnectionError | TimeoutError) or kind in _NETWORK_ERRORS:
-        return DataError(
-            f"{name.id}: there is no such file or folder here, and the Hub cannot be reached: {text}",
-            remedy="check the path or the network; or download the data set elsewhere and name its files",
-        )
+        return _unreachable(name, text)
     return DataError(
         f"{name.id}: the Hub's data set cannot be loaded: {kind}: {text}",
         remedy="see --debug for the trace, or export the data set to JSON lines and name that file",
     )
+
+
+def _unreachable(name: HubName, cause: str) -> DataError:
+    return DataError(
+        f"{name.id}: there is no such file or folder here, and the Hub cannot be reached: {cause}",
+        remedy="check the path or the network; or download the data set elsewhere and name its files",
+    )
+
+
+def _unknown_host() -> str | None:
+    """The Hub's host, where its name has no address and no proxy looks it up: the library would try for a minute, five
+    times for each of its requests, and warn of each."""
+    import huggingface_hub
+
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
+    if urllib.request.getproxies():
+        return None
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return host
+    return None
 
 
 @contextmanager
