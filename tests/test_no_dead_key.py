@@ -234,7 +234,7 @@ def verifying(config: Config, _patch: Patch) -> object:
     """Scores of a program that takes its time."""
     Path("check.py").write_text("import time\ndef score(prompt, answer):\n    time.sleep(0.5)\n    return 1.0\n")
     with store.database(Path("verdicts.sqlite")) as connection:
-        program = VerifierJudge(config, VerdictCache(connection), reporter=SilentReporter(), stop=Stop())
+        program = VerifierJudge(config, VerdictCache(connection), rows={}, reporter=SilentReporter(), stop=Stop())
         return program.scores([Submission((Message("user", "Why?"),), "So.")])
 
 

@@ -17,14 +17,12 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from trimtab.config import rules
+from trimtab.config.evaluation_sections import BenchmarkSection, GenerateSection, JudgeSection
 from trimtab.config.section import Section, Switch
 from trimtab.config.sections import (
     AdapterSection,
-    BenchmarkSection,
     DataSection,
     EngineSection,
-    GenerateSection,
-    JudgeSection,
     ModelSection,
     ObjectiveSection,
     PythonObjectiveSection,

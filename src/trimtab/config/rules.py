@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab.config.sections import GenerateSection, JudgeSection, Sections
+from trimtab.config.evaluation_sections import GenerateSection, JudgeSection
+from trimtab.config.sections import Sections
 
 _NO_KEY = frozenset[str]()
 _READ_OF_EMBEDDED_DATA = frozenset(

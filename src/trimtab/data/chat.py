@@ -28,11 +28,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from trimtab.data.control_tokens import control_tokens
+from trimtab.data.loss_meter import LossMeter, decode
 from trimtab.data.problems import Reason, RowFaultError, RowProblem
 from trimtab.data.prompt_shortening import last_turn, shorter_prompts
 from trimtab.data.rendered_prompt import Ids, RenderedPrompt, ResponseIds, text_behind
 from trimtab.data.rendering import DEFAULT_VARIABLES, NO_ARGUMENTS, Arguments, Form, PlainForm, TemplateForm
-from trimtab.data.text_loss import MOST_LOST, TextLoss, is_within, lost_characters, lost_layout, lost_spaces, size
+from trimtab.data.text_loss import TextLoss, is_within, size
 from trimtab.data.tokenizer_identity import first_ids, tokenizer_identity
 from trimtab.data.tools import is_written, refuse_unwritten, refuse_unwritten_tools
 from trimtab.data.turn_end import TurnEnd, find_turn_end
@@ -216,7 +217,7 @@ class ChatTemplate:
         responses_ids = []
         for ids, continuation, response in zip(whole, continuations, responses, strict=True):
             after = self._after(prompt, ids, continuation)
-            losses += self._loss(continuation, after, of=[response.text], subject="a response")
+            losses += self._meter.loss(continuation, after, of=[response.text], subject="a response")
             responses_ids.append(self._with_end(after))
             self._refuse_unknown_ids(responses_ids[-1])
         return responses_ids
@@ -288,8 +289,7 @@ class ChatTemplate:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids with every special token spelled out."""
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+        return decode(self.tokenizer, ids)
 
     def answer_text(self, ids: Sequence[int]) -> str:
         """The text of a sampled answer for people: without special tokens, and without the marks of its end."""
@@ -315,6 +315,10 @@ class ChatTemplate:
                 raise RowFaultError(Reason.CONTROL_TOKEN, f"a message of the {message.role} holds {match[0]!r}")
 
     @cached_property
+    def _meter(self) -> LossMeter:
+        return LossMeter(self.tokenizer)
+
+    @cached_property
     def _control_tokens(self) -> re.Pattern[str]:
         return control_tokens(
             self.tokenizer, stop_ids=self.stop_ids, template_frame=self.form.frame + self.turn_end.text
@@ -337,42 +341,7 @@ class ChatTemplate:
                 raise RowFaultError(Reason.TEXT_LOST, detail)
         refuse_unwritten_tools(prompt.arguments.get("tools", []), prompt.text)
         contents = [message.content for message in prompt.messages]
-        return self._loss(prompt.text, prompt.ids, of=contents, subject="the prompt")
-
-    def _loss(self, text: str, ids: Ids, *, of: Sequence[str], subject: str) -> Counter[str]:
-        """The characters that `ids`, made from `text`, do not hold. Raises `RowFaultError` when they are many."""
-        unknown = self._unknown
-        if unknown is not None and unknown.text not in text:
-            ids = tuple(token for token in ids if token != unknown.id)
-        text_left = self._decode_plainly(ids)
-        if text_left == text:
-            return Counter()
-        losses = lost_characters(text, text_left)
-        n_characters = sum(map(size, of))
-        if losses.total() <= MOST_LOST * n_characters:  # else words are fewer as they vanish whole
-            losses[" "] += lost_spaces(of, text=text, text_left=text_left)
-        if losses.total() > MOST_LOST * n_characters:
-            character = losses.most_common(1)[0][0]
-            share = f"{losses.total()} of {n_characters} characters of {subject}"
-            detail = f"the tokenizer cannot write {share}: {character!r}, …"
-            raise RowFaultError(Reason.TEXT_LOST, detail)
-        return +losses + lost_layout(of, text=text, text_left=text_left)
-
-    def _decode_plainly(self, ids: Ids) -> str:
-        """As `decode`, at less than half the cost where the library's own decoder can be asked."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        return self.decode(ids) if backend is None else str(backend.decode(ids, skip_special_tokens=False))
-
-    @cached_property
-    def _unknown(self) -> _Token | None:
-        """What stands for all that the vocabulary lacks."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        number: int | None = self.tokenizer.unk_token_id
-        if number is None and backend is not None:
-            model = json.loads(backend.to_str())["model"]
-            number, text = model.get("unk_id"), model.get("unk_token")
-            number = backend.token_to_id(text) if number is None and text is not None else number
-        return None if number is None else _Token(number, self.decode([number]))
+        return self._meter.loss(prompt.text, prompt.ids, of=contents, subject="the prompt")
 
     @cached_property
     def digest(self) -> str:
@@ -398,9 +367,3 @@ class ChatTemplate:
             return f"no chat template: plain text; {end}"
         fold = "; a system message is put before the first user message" if self.form.folds_system else ""
         return f"the tokenizer's chat template; {end}{fold}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    id: int
-    text: str

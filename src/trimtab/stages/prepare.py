@@ -250,7 +250,7 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
 def refuse_one_kind(audit: Audit, counts: SplitCounts, *, label: str) -> None:
     """Raises DataError where every unpaired row, or every one to train on, has the same label: there is nothing to tell
     apart."""
-    labels, trained = audit.labels, counts.train_labels
+    labels, train_labels = audit.labels, counts.train_labels
     if labels is None:
         return
     kind = "good (label true)" if labels.good else "bad (label false)"
@@ -260,10 +260,10 @@ def refuse_one_kind(audit: Audit, counts: SplitCounts, *, label: str) -> None:
             f"{label}: all {labels.good + labels.bad:,} rows are {kind}{first}, so there is nothing to tell apart",
             remedy="bring rows of both labels",
         )
-    if trained is not None and not (trained.good and trained.bad):
-        kind, other = ("good", labels.bad) if trained.good else ("bad", labels.good)
+    if train_labels is not None and not (train_labels.good and train_labels.bad):
+        kind, n_others = ("good", labels.bad) if train_labels.good else ("bad", labels.good)
         raise DataError(
-            f"{label}: all {counts.train:,} rows to train on are {kind}: the {other:,} of the other label are held out",
+            f"{label}: all {counts.train:,} rows to train on are {kind}: the {n_others:,} of the other label are held out",
             remedy="lower data.holdout, or bring more rows of that label",
         )
 
