@@ -263,7 +263,8 @@ def refuse_one_kind(audit: Audit, counts: SplitCounts, *, label: str) -> None:
     if train_labels is not None and not (train_labels.good and train_labels.bad):
         kind, n_others = ("good", labels.bad) if train_labels.good else ("bad", labels.good)
         raise DataError(
-            f"{label}: all {counts.train:,} rows to train on are {kind}: the {n_others:,} of the other label are held out",
+            f"{label}: all {counts.train:,} rows to train on are {kind}: the {n_others:,} of the other label are held "
+            "out",
             remedy="lower data.holdout, or bring more rows of that label",
         )
 
