@@ -1,11 +1,12 @@
 """One of several processes that train a tiny model: `process_child.py FOLDER PRECISION SIZE SHARD CASE…`.
 
-A case is `full` or `lora`, and `dense`, `screened` or `aot`, as in `lora-aot`; each trains 20 steps into FOLDER/CASE.
+A case is `full` or `lora`, and one of WAYS, as in `lora-aot`; each trains 20 steps into FOLDER/CASE.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from trimtab.config import Config
 from trimtab.engine import models
 from trimtab.engine.processes import join
 from trimtab.progress import SilentReporter
+from trimtab.records import TokenPair
 from trimtab.runtime import set_up
 from trimtab.stages import reference, train
 
@@ -24,6 +26,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "dense": {"objective": {"name": "apo_hinge_zero", "beta": 2.0, "margin": 1.0}, "engine": {"screening": "off"}},
     "screened": {"objective": {"name": "apo_hinge_zero", "beta": 2.0, "margin": 1.0}, "engine": {"screening": "on"}},
     "aot": {"objective": {"name": "aot", "beta": 0.5, "margin": None}},
+    "kto": {"objective": {"name": "kto", "beta": 0.5, "margin": None}},
+    "odpo": {"objective": {"name": "odpo", "beta": 0.5, "margin": None}},
+    "wpo": {"objective": {"name": "wpo", "beta": 0.5, "margin": None}},
 }
 
 
@@ -39,6 +44,16 @@ def config_of(folder: Path, case: str, *, shard: str) -> Config:
     return make_config(folder / case, folder.parent / "model", **settings)
 
 
+def pairs_of(way: str, n: int, *, seed: int = 0, name: str = "rows") -> list[TokenPair]:
+    """`n` pairs; with scores for `odpo`; for `kto` half as many, each as a good and a bad row."""
+    if way == "kto":
+        pairs = make_pairs(n // 2, seed=seed, name=name)
+        sides = ((replace(p, id=f"{p.id}/good", rejected_ids=()), replace(p, chosen_ids=())) for p in pairs)
+        return [row for rows in sides for row in rows]
+    pairs = make_pairs(n, seed=seed, name=name)
+    return [replace(p, score_gap=0.25 * (1 + i % 9)) for i, p in enumerate(pairs)] if way == "odpo" else pairs
+
+
 def main(folder: Path, precision: str, size: int, shard: str, cases: list[str]) -> None:
     load = models.load
 
@@ -52,13 +67,14 @@ def main(folder: Path, precision: str, size: int, shard: str, cases: list[str]) 
     torch.set_num_threads(1)
     processes = join(timeout=60.0, device="cpu")
     assert processes.size == size
-    for case in cases:
-        config = config_of(folder, case, shard=shard)
-        setup = set_up(config, processes=processes)
-        processes.first(partial(prepare, config, make_pairs(24), make_pairs(4, seed=1, name="held")))
-        reference.main(setup, reporter=SilentReporter())
-        train.main(setup, reporter=SilentReporter())
-    processes.follow()
+    with processes.one_message():  # which parts them at the end, as the command line does
+        for case in cases:
+            config, way = config_of(folder, case, shard=shard), case.split("-")[1]
+            setup = set_up(config, processes=processes)
+            processes.first(partial(prepare, config, pairs_of(way, 24), pairs_of(way, 4, seed=1, name="held")))
+            reference.main(setup, reporter=SilentReporter())
+            train.main(setup, reporter=SilentReporter())
+        processes.follow()
 
 
 if __name__ == "__main__":

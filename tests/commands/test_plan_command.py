@@ -13,9 +13,11 @@ import pytest
 
 from trial_runs import TINY, call, rows_of, tree_of
 from trimtab.commands import plan as plan_command
+from trimtab.engine import kl, memory
 from trimtab.engine.communication import ProcessPlan
 from trimtab.engine.order import Order
 from trimtab.engine.trie import LEAST_SHARED
+from trimtab.records import TokenPair
 
 WINDTUNNEL = ["--windtunnel.pairs", "120", "--train.max-steps", "2", "--benchmark", "none", "--judge", "none"]
 UKP = ["--data.limit", "80", "--data.max-rejected", "1", "--train.max-steps", "2"]
@@ -128,6 +130,36 @@ def test_a_plan_from_a_part_of_the_rows_says_about(tmp_path: Path, capsys: pytes
     assert (told["rows"], told["lengths_from"]) == (1500, 1000)
     assert told["train"]["pairs"] + told["heldout_pairs"] == pytest.approx(1500, abs=2)
     assert call([*words, "--data.limit", "1000"], capsys)[1].count("about") == 0
+
+
+def test_a_plan_of_kto_counts_the_passes_of_its_kl(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completions behind other prompts: a forward pass, a third of a token's training, and as many reference rows."""
+    monkeypatch.setattr(memory, "matmul_speed", lambda *_: 1e10)
+    source = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"Say {n}.", "completion": f"{n} it is, {n}.", "label": n % 2 == 0} for n in range(40)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--model", "windtunnel", "--data", str(source), "--benchmark", "none", "--judge", "none", "--quiet"]
+    kto, plain = (
+        json.loads(call(["plan", *words[:-1], "--objective", name, "--json"], capsys)[1])
+        for name in ("kto", "apo_zero_unpaired")
+    )
+    code, _, said = call(["prepare", *words, "--objective", "kto", "--out", str(tmp_path / "run")], capsys)
+    assert code == 0, said
+    prepared = [TokenPair.from_json(row) for row in rows_of(tmp_path / "run/data/train.jsonl")]
+    (steps,) = {kto["train"]["steps_per_epoch"], plain["train"]["steps_per_epoch"]}
+    assert steps > 1
+    # the completions are those of the rows, dealt anew; what prompts of a batch share is computed once for both
+    tokens, more = kto["train"]["tokens_per_epoch"], kto["train"]["kl_tokens_per_epoch"]
+    assert more == pytest.approx(tokens, rel=0.05)
+    assert 0 < more <= sum(row.n_tokens for row in kl.mismatches(prepared))
+    assert plain["train"]["kl_tokens_per_epoch"] == 0
+    assert kto["reference"]["rows"] == 2 * plain["reference"]["rows"] == 2 * len(prepared)
+    seconds = [told["engine"]["predicted_training_seconds"] for told in (kto, plain)]
+    assert seconds[0] / seconds[1] == pytest.approx(1 + more / (3 * tokens), rel=1e-3)
+    printed = call(["plan", *words[:-1], "--objective", "kto"], capsys)[1]
+    assert f"kl         {more:,} tokens an epoch more, in forward passes alone" in printed
 
 
 def test_a_plan_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

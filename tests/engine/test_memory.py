@@ -243,6 +243,8 @@ def test_time_grows_with_tokens_and_shrinks_with_speed() -> None:
     assert memory.seconds(shape, tokens=1000, response_share=0.8, speed=2e9) == pytest.approx(base / 2)
     by_hand = 1000 * (6 * shape.matmul_parameters + 6 * 64 * 1000 * 0.8) / 0.5e9
     assert base == pytest.approx(by_hand)
+    forward = memory.seconds(shape, tokens=0, response_share=0.8, speed=1e9, forward_tokens=1000)
+    assert forward == pytest.approx(base / 3)  # all weights learn: a backward pass is two forward
     again = memory.seconds(shape, tokens=1000, response_share=0.8, speed=1e9, checkpointing="on")
     assert again - base == pytest.approx(1000 * 2 * shape.matmul_parameters / 0.5e9)
 

@@ -14,7 +14,7 @@ from typing import Any
 from trimtab import windtunnel
 from trimtab.analysis.outlook import Outlook
 from trimtab.disk import size
-from trimtab.engine import communication, memory, recompute
+from trimtab.engine import communication, kl, memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.communication import ProcessPlan
 from trimtab.engine.gguf_file import GgufSource
@@ -148,7 +148,8 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     train_plan = train.plan(setup, pairs)
     disk = disk_use(setup, pairs=pairs, n_heldout=len(heldout))
     heldout_scale = scale if config.data.eval is None else 1.0  # such a set is read whole
-    heldout_tokens = heldout_scale * sum(pair.n_tokens for pair in heldout)
+    heldout_rows = [*heldout, *kl.rows_for(setup.objective, heldout)]
+    heldout_tokens = heldout_scale * sum(row.n_tokens for row in heldout_rows)
     return Plan(
         rows=rows,
         lengths_from=n_read,
@@ -234,6 +235,7 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
     seconds = memory.seconds(
         shape,
         tokens=int(_trained_tokens(train_plan)),
+        forward_tokens=int(_kl_tokens(train_plan)),
         response_share=response_share,
         speed=memory.matmul_speed(device, dtype),
         checkpointing=fit.checkpointing,
@@ -255,7 +257,10 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
             setup, fit, pairs=pairs, response_share=response_share, base=base, peak=prediction.peak
         ),
         processes=_process_plan(
-            setup, prediction, tokens_a_step=_trained_tokens(train_plan) / train_plan.steps, alone=seconds
+            setup,
+            prediction,
+            tokens_a_step=(_trained_tokens(train_plan) + _kl_tokens(train_plan)) / train_plan.steps,
+            alone=seconds,
         ),
     )
 
@@ -281,12 +286,16 @@ def _trained_tokens(train_plan: TrainPlan) -> float:
     return train_plan.tokens_per_epoch * train_plan.pairs_seen / max(1, train_plan.pairs)
 
 
+def _kl_tokens(train_plan: TrainPlan) -> float:
+    return train_plan.kl_tokens_per_epoch * train_plan.pairs_seen / max(1, train_plan.pairs)
+
+
 def _milestones(train_plan: TrainPlan, *, heldout_tokens: float, disk_bytes: int) -> MilestonePlan | None:
     if heldout_tokens == 0:
         return None
     steps = train_plan.milestones
     # forward passes: a third of a step's work a token
-    share = len(steps) * heldout_tokens / (3 * _trained_tokens(train_plan))
+    share = len(steps) * heldout_tokens / (3 * _trained_tokens(train_plan) + _kl_tokens(train_plan))
     return MilestonePlan(steps, share, disk_bytes)
 
 
@@ -302,6 +311,7 @@ def _attention(setup: RunSetup) -> str:
 # --- for a terminal --------------------------------------------------------------------------------------------------
 
 _GROUPED = "batches    pairs of a prompt together; what they share is computed once"
+_KL = "tokens an epoch more, in forward passes alone: other prompts' completions, for the objective's KL term"
 _CHECKPOINTING = {
     "off": "",
     "selective": ", layers but for their matrix products computed twice to save memory",
@@ -330,6 +340,7 @@ def lines(plan: Plan) -> list[str]:
         f"steps      {about}{steps.steps:,} of up to {-(-steps.pairs // steps.steps_per_epoch)} pairs, "
         f"{steps.tokens_per_epoch:,} tokens an epoch, learning rate {steps.learning_rate:g}",
         *([] if steps.group_by == "none" else [_GROUPED]),
+        *([] if steps.kl_tokens_per_epoch == 0 else [f"kl         {steps.kl_tokens_per_epoch:,} {_KL}"]),
         f"engine     {engine.device}, {engine.dtype}"
         f"{' (if its noise, measured when the run begins, is harmless)' if engine.dtype_is_open else ''}, "
         f"{engine.threads} thread{'' if engine.threads == 1 else 's'}, "

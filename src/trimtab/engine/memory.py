@@ -297,17 +297,20 @@ def seconds(
     speed: float,
     checkpointing: recompute.Mode = "off",
     pack_tokens: int | None = None,
+    forward_tokens: int = 0,
 ) -> float:
-    """Time of training on `tokens` at `speed` operations a second (see `matmul_speed`), in packs of a size.
+    """Time of training on `tokens` at `speed` operations a second (see `matmul_speed`), in packs of a size, and of
+    forward passes alone over `forward_tokens`.
 
     Backward is twice the forward, or once where the weights are frozen; layers that run again cost one forward more.
     """
     passes = 2 if shape.adapter else 3
-    block = (passes + (checkpointing == "on")) * 2 * shape.matmul_parameters
-    head = (3 if shape.head_learns else 2) * 2 * shape.hidden * shape.vocabulary * response_share
     pack = 0.0 if pack_tokens is None else PACK_COST / pack_tokens
+    block = 2 * shape.matmul_parameters * (1 + pack)
+    head = 2 * shape.hidden * shape.vocabulary * response_share
+    step = (passes + (checkpointing == "on")) * block + (3 if shape.head_learns else 2) * head
     # half of a large product's speed: there are small ones and elementwise work
-    return tokens * (block * (1 + pack) + head) / (speed * 0.5)
+    return (tokens * step + forward_tokens * (block + head)) / (speed * 0.5)
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

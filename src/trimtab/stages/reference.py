@@ -34,9 +34,10 @@ class ReferencePlan:
 
 
 def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> ReferencePlan:
-    """Of these pairs."""
+    """Of these pairs, and of the mismatched rows of an objective with a KL term."""
     if not setup.objective.needs_reference:
         return ReferencePlan(needed=False, rows=0, tokens=0)
+    pairs = [*pairs, *kl.rows_for(setup.objective, pairs)]
     rows = {(pair.prompt_ids, ids) for pair in pairs for _, ids in pair.sides}
     prompts = {pair.prompt_ids for pair in pairs}
     return ReferencePlan(needed=True, rows=len(rows), tokens=sum(map(len, prompts)) + sum(len(ids) for _, ids in rows))

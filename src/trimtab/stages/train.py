@@ -69,7 +69,10 @@ GIVE_BACK_EVERY = 8  # steps; each costs 2 to 3 % of one where memory goes back 
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """What training will do. Lengths are tokens as they are computed: what pairs of a batch share counts once."""
+    """What training will do. Lengths are tokens as they are computed: what pairs of a batch share counts once.
+
+    `kl_tokens_per_epoch`: of the forward passes that an objective's KL term takes (`engine.kl`), 0 without one.
+    """
 
     pairs: int
     steps: int
@@ -77,6 +80,7 @@ class TrainPlan:
     pairs_seen: int
     tokens_per_epoch: int
     response_tokens_per_epoch: int
+    kl_tokens_per_epoch: int
     longest_pair_tokens: int
     largest_batch_tokens: int
     group_by: Literal["prompt", "none"]
@@ -92,7 +96,7 @@ class TrainPlan:
 def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> TrainPlan:
     """What training on these pairs will do."""
     order = setup.training_order(pairs)
-    tokens = grouping.count(order, pairs)
+    tokens, kl_rows = grouping.count(order, pairs), kl.rows_for(setup.objective, pairs)
     return TrainPlan(
         pairs=len(pairs),
         steps=order.steps,
@@ -100,6 +104,7 @@ def plan(setup: RunSetup, pairs: Sequence[TokenPair]) -> TrainPlan:
         pairs_seen=order.pairs_seen(order.steps),
         tokens_per_epoch=tokens.epoch,
         response_tokens_per_epoch=tokens.responses,
+        kl_tokens_per_epoch=grouping.count(order, kl_rows).epoch if kl_rows else 0,
         longest_pair_tokens=max(pair.n_tokens for pair in pairs),
         largest_batch_tokens=tokens.largest_batch,
         group_by="none" if order.prompts is None else "prompt",
