@@ -120,7 +120,7 @@ def test_every_case_in_float32(size: int, shard: str, single: Path) -> None:
     distances = {case: _distance(single / "alone" / case, runs / case) for case in SINGLE}
     print(distances)
     assert max(distances.values()) <= 1e-5, distances
-    _compare_metrics(single / "alone", runs, SINGLE)
+    _compare_metrics(single / "alone", runs, SINGLE, rounding=5e-5)
 
 
 def test_the_same_number_of_processes_gives_the_same_bits(folder: Path, two: Path) -> None:
@@ -135,13 +135,13 @@ def _compare(alone: Path, runs: Path, cases: list[str]) -> None:
     _compare_metrics(alone, runs, cases)
 
 
-def _compare_metrics(alone: Path, runs: Path, cases: list[str]) -> None:
-    """To four significant digits."""
+def _compare_metrics(alone: Path, runs: Path, cases: list[str], *, rounding: float = 1e-6) -> None:
+    """To four significant digits; `rounding`: what a difference of two log-probs may be off by that nearly cancel."""
     for case in cases:
         rows, others = (store.read_jsonl(folder / case / "metrics.jsonl") for folder in (alone, runs))
         for row, other in zip(rows, others, strict=True):
             for name in row.keys() - CLOCK - OF_PACKS:
-                assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (case, row["step"], name)
+                assert row[name] == pytest.approx(other[name], rel=1e-4, abs=rounding), (case, row["step"], name)
 
 
 def _moved(run: Path) -> float:
