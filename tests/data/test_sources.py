@@ -260,6 +260,8 @@ def test_a_mistake_in_a_file_is_named_with_its_place_and_remedy(name: str, tmp_p
 
 def test_a_missing_file_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_json_lines(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # no file of another name is near
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the Hub was asked"))
     for source, remedy in {
         str(tmp_path / "pair.jsonl"): f"did you mean {tmp_path}/pairs.jsonl?",
