@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from stage_runs import make_config, make_pairs, prepare, write_model
+from trimtab.commands.launch import end_after
 from trimtab.config import Config
 from trimtab.engine import models
 from trimtab.engine.processes import join
@@ -80,4 +81,4 @@ def main(folder: Path, precision: str, size: int, shard: str, cases: list[str]) 
 if __name__ == "__main__":
     if not (Path(sys.argv[1]).parent / "model").exists():
         write_model(Path(sys.argv[1]).parent / "model")
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:])
+    end_after(partial(main, Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]))
