@@ -32,6 +32,20 @@ def operands(rows: int = 300) -> tuple[Tensor, nn.Parameter, Tensor]:
     return torch.randn(rows, 96, requires_grad=True), nn.Parameter(torch.randn(128, 96)), torch.randn(rows, 128)
 
 
+def exact_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return linear(input, weight, bias)
+
+
+def rounding_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return linear(rounded(input), rounded(weight), bias)
+
+
+@pytest.mark.parametrize(("product", "rounds"), [(exact_product, False), (rounding_product, True)])
+def test_units_that_are_not_used_are_no_units(product: object, rounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixed, "_rounding_product", product)
+    assert mixed.does_round() == rounds
+
+
 @units
 @pytest.mark.parametrize("bias", [None, torch.arange(128.0)], ids=["no bias", "bias"])
 def test_operands_are_rounded_and_the_sum_is_not(bias: Tensor | None) -> None:

@@ -50,9 +50,18 @@ def has_units(device_type: str) -> bool:
                 torch._C._has_mkldnn
                 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
                 and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+                and does_round()
             )
         case _:
             return False
+
+
+def does_round() -> bool:
+    """Whether oneDNN does on this CPU what it is asked. On an AMD EPYC with AVX-512 BF16 and no AMX (torch 2.13) it
+    multiplies fp32 operands as they are, and says nothing."""
+    number = 1 + 2**-9  # to be told from 1 it takes one bit more than bfloat16 has
+    sums = _rounding_product(torch.full((256, 256), number), torch.full((256, 256), number), None)
+    return bool((sums == 256.0).all())
 
 
 def exact_weights(model: nn.Module) -> frozenset[int]:

@@ -194,7 +194,7 @@ class RunSetup:
             precision = "float32"
         if precision == "mixed" and not has_units:
             raise ConfigError(
-                f"engine.dtype is mixed, but this {self.device.type} has no units that multiply bfloat16 numbers",
+                f"engine.dtype is mixed, but this {self.device.type} has no bfloat16 units that torch makes use of",
                 remedy="Use engine.dtype float32, or auto in a new run, which takes what this machine has.",
             )
         if precision == "float16" and not half.has_units(self.device.type):
