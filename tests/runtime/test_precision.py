@@ -113,7 +113,7 @@ def test_mixed_is_refused_where_the_processor_has_no_units(
     monkeypatch.setattr("trimtab.engine.mixed.has_units", lambda _: False)
     config = make_config(tmp_path / "run", model, engine={"dtype": "mixed"})
     prepare(config, make_pairs(4))
-    with pytest.raises(ConfigError, match="no units"):
+    with pytest.raises(ConfigError, match="no bfloat16 units"):
         align(config)
 
 
