@@ -58,8 +58,9 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     from trimtab import objectives
     from trimtab.engine import allocation, gradient, memory, models
     from trimtab.engine.optim import AdamW
+    from trimtab.engine.packing import Group
+    from trimtab.engine.scoring import Scorer
     from trimtab.records import TokenPair
-    from trimtab.runtime.model_loading import checked_scorer
 
     cpu = torch.device("cpu")
     numbers = random.Random(0)
@@ -84,7 +85,8 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     optimizer = AdamW(model, weight_decay=0.0)
     models.lean_embedding(model)
     allocation.settle_allocation(lean=checkpointing != "off")
-    scorer = checked_scorer(model, packed="auto", checkpointing=checkpointing, pairs=pairs)
+    scorer = Scorer(model, checkpointing=checkpointing)
+    scorer.prepare([Group.of_pair(pairs[0], 0)])
     objective = objectives.make("dpo")  # no dead zone: every response has a gradient
     reference = torch.zeros(2 * PAIRS)
     peaks, seconds = [], []

@@ -69,6 +69,6 @@ def _prompts(model: str, texts: str, count: int) -> list[tuple[int, ...]]:
 
     rows, template = read_rows(texts), load_chat_template(model, offline=True)
     form = detect_format(rows.head, source=texts)
-    pairs = (form.to_pair(row_id, row) for row_id, row in rows)
+    pairs = (form.to_record(row_id, row) for row_id, row in rows)
     prompts = dict.fromkeys(pair.prompt for pair in pairs if isinstance(pair, Pair))
     return [template.prompt_ids(prompt) for prompt in islice(prompts, count)]
