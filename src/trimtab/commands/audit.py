@@ -13,6 +13,7 @@ from trimtab.data import audit as auditing
 from trimtab.data.audit_result import Audit
 from trimtab.data.heldout import Split, SplitCounts
 from trimtab.data.problems import RowProblem
+from trimtab.data.refusals import refuse_if_bad, refuse_one_kind, refuse_without_training
 from trimtab.errors import DataError, RunError
 from trimtab.records import Pair, TokenPair, Unpaired
 from trimtab.runtime import set_up
@@ -115,10 +116,10 @@ def _result(
 def _refusal(audit: Audit, data: DataSection, counts: SplitCounts, *, imitates: bool) -> DataError | None:
     """What the stage `prepare` would stop with."""
     try:
-        prepare.refuse_if_bad(audit, max_rejected=data.max_rejected)
+        refuse_if_bad(audit, max_rejected=data.max_rejected)
         if not imitates:
-            prepare.refuse_one_kind(audit, counts, label=data.label)
-        prepare.refuse_without_training(counts)
+            refuse_one_kind(audit, counts, label=data.label)
+        refuse_without_training(counts)
     except DataError as error:
         return error
     return None

@@ -154,7 +154,8 @@ def parse_transcript(text: str, *, column: str) -> tuple[Message, ...]:
 def parse_prompt(text: str, *, column: str) -> tuple[Message, ...]:
     """A prompt given as text: one message of the user, or the turns of a HelpSteer2 prompt, which opens with the user
     and marks each later turn `<extra_id_1>User` or `<extra_id_1>Assistant`."""
-    first, *rest = _NEMO_MARKER.split(to_text(text, column=column))
+    text = to_text(text, column=column)
+    first, *rest = _NEMO_MARKER.split(text)
     if "Assistant" not in rest[::2]:
         return (Message("user", text),)
     turns = zip(("User", *rest[::2]), (first, *rest[1::2]), strict=True)

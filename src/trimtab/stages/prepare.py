@@ -5,7 +5,6 @@ Nothing is dropped in silence: `rejected.jsonl` holds each dropped row's name an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from trimtab.data.heldout import SIDES, Side, Split, SplitCounts
 from trimtab.data.loading import load_chat_template
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import Reason, RowProblem
+from trimtab.data.refusals import refuse_if_bad, refuse_one_kind, refuse_without_training
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
@@ -228,60 +228,6 @@ def _evaluation_set(
 
 def _leak(pair: Pair | Unpaired, evaluation: str | None) -> RowProblem:
     return RowProblem(pair.id, Reason.HELD_OUT, f"its prompt is one of {evaluation}")
-
-
-def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
-    """Stop before training on a data set of which more than `data.max_rejected` is unusable."""
-    reasons = f": {audit.reasons[0]}" if len(audit.reasons) == 1 else "".join(f"\n  {line}" for line in audit.reasons)
-    if not audit.n_kept:
-        raise DataError(
-            f"none of the {audit.n_rows} {audit.noun} is a usable pair{reasons}",
-            remedy="`trimtab audit DATA --model M --json` names every row",
-        )
-    if audit.dropped_share > max_rejected:
-        raise DataError(
-            f"{len(audit.dropped_rows)} of {audit.n_rows} {audit.noun} ({audit.dropped_share:.1%}) are bad, "
-            f"more than data.max_rejected = {max_rejected:.0%}{reasons}",
-            remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
-            f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",
-        )
-
-
-def refuse_one_kind(audit: Audit, counts: SplitCounts, *, label: str) -> None:
-    """Raises DataError where every unpaired row, or every one to train on, has the same label: there is nothing to tell
-    apart."""
-    labels, train_labels = audit.labels, counts.train_labels
-    if labels is None:
-        return
-    kind = "good (label true)" if labels.good else "bad (label false)"
-    first = "" if audit.sample is None else f" (first: {audit.sample.id})"
-    if not (labels.good and labels.bad):
-        raise DataError(
-            f"{label}: all {labels.good + labels.bad:,} rows are {kind}{first}, so there is nothing to tell apart",
-            remedy="bring rows of both labels",
-        )
-    if train_labels is not None and not (train_labels.good and train_labels.bad):
-        kind, n_others = ("good", labels.bad) if train_labels.good else ("bad", labels.good)
-        raise DataError(
-            f"{label}: all {counts.train:,} rows to train on are {kind}: the {n_others:,} of the other label are held "
-            "out",
-            remedy="lower data.holdout, or bring more rows of that label",
-        )
-
-
-def refuse_without_training(counts: SplitCounts) -> None:
-    """Raises DataError where no pair is left to train on."""
-    if counts.train:
-        return
-    if counts.evaluation is not None:
-        raise DataError(
-            f"no pair is left to train on: all {counts.leaked} have a prompt of {counts.evaluation}",
-            remedy="train on other prompts, or leave data.eval out",
-        )
-    raise DataError(
-        f"no pair is left to train on: all {counts.heldout} are held out",
-        remedy="lower data.holdout or bring more prompts",
-    )
 
 
 def count(setup: RunSetup, *, limit: int | None = None) -> int:
