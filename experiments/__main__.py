@@ -16,16 +16,17 @@ from pathlib import Path
 
 from experiments import compare_numbers, page, run_sweeps
 from experiments.questions import real_weights
+from experiments.revision import ROOT
 from trimtab import store
 
-NUMBERS = run_sweeps.ROOT / "experiments" / "numbers.json"
+NUMBERS = ROOT / "experiments" / "numbers.json"
 
 
 def main(words: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 (failed, or numbers outside their intervals), 2 (words)."""
     arguments = _parser().parse_args(words)
     if arguments.real:
-        page.renew(real_weights.QUESTION, page=run_sweeps.ROOT / "docs" / "findings.md", numbers=NUMBERS)
+        page.renew(real_weights.QUESTION, page=ROOT / "docs" / "findings.md", numbers=NUMBERS)
         return 0
     quick: bool = arguments.quick
     runs = Path(arguments.runs or ("runs/findings-quick" if quick else "runs/findings"))
@@ -45,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
     findings = page.findings(runs, quick=quick)
     if arguments.check:
         return _check(findings)
-    out = arguments.out or (runs if quick else run_sweeps.ROOT / "docs")
+    out = arguments.out or (runs if quick else ROOT / "docs")
     numbers = out / "numbers.json" if quick or arguments.out else NUMBERS
     page.write(findings, page=out / "findings.md", numbers=numbers)
     print(f"findings: {out / 'findings.md'}, {len(findings.numbers['numbers'])} numbers")

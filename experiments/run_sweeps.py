@@ -15,9 +15,9 @@ from pathlib import Path
 from experiments import tuning
 from experiments.questions import calibration, saturation
 from experiments.read_sweeps import read
+from experiments.revision import ROOT, revision
 from trimtab import store
 
-ROOT = Path(__file__).resolve().parents[1]
 TWINS, OWN = "recipes/windtunnel", "experiments/recipes"
 MODELS = Path("runs/models")
 RECORD = "made.json"  # in a sweep's folder: by which revision and recipe it was made
@@ -135,18 +135,6 @@ def revision_of(folder: Path) -> str:
     """The revisions that made the runs of a sweep; "unknown" where it was not made from here."""
     path = folder / RECORD
     return ", ".join(store.read_json(path)["revisions"]) if path.is_file() else "unknown"
-
-
-def revision() -> str:
-    """The commit of this checkout, with a + where tracked files differ from it."""
-
-    def git(*words: str) -> str:
-        process = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
-        return process.stdout.strip()
-
-    commit = git("rev-parse", "--short", "HEAD")
-    mark = "+" if git("status", "--porcelain", "--untracked-files=no", "src") else ""
-    return f"{commit}{mark}" if commit else "unknown"
 
 
 def _words(spec: SweepSpec, options: Options) -> tuple[str, ...]:

@@ -20,26 +20,34 @@ from trimtab.runtime.folder import Folder
 
 PACK_TOKENS = 1024
 QUARTERS = 4
+PARTS = ("held-out", "unrelated")
 
 
-def measure(run: Path, *, model: Path, held_out: Path, unrelated: Path) -> dict[str, Any]:
-    """Of a finished run with an adapter; `held_out` and `unrelated` are prepared folders. fp32.
+def logps(model: Path, folder: Path, *, adapter: Path | None = None) -> torch.Tensor:
+    """[R] log-probs of a prepared folder's responses, nats, fp32; `adapter` None: of the untuned model."""
+    policy = models.load(str(model), dtype="float32", device="cpu", offline=True).model
+    if adapter is not None:
+        policy = next_token.with_adapter(policy, adapter)
+    dpo = objectives.make("dpo")  # weighs every token alike
+    pairs = Folder(folder).train_pairs()
+    return evaluation.score(Scorer(policy), pairs, objective=dpo, pack_tokens=PACK_TOKENS).double()
+
+
+def measure(run: Path, *, model: Path, data: Path, before: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Of a finished run with an adapter; `data` holds the prepared folders `held-out` and `unrelated`, `before` the
+    untuned model's log-probs of both.
 
     log_ratios: [chosen, rejected] a held-out pair, nats; accuracy: share of pairs whose log-ratios are in order;
-    drift: mean |log-ratio| a token of held-out responses, nats; unrelated_nll: nats a token before and after;
-    active: percent of responses with a gradient, by side and quarter of the run; skipped_backward: mean share of
-    response tokens; answers: tokens of each, before and after.
+    drift: mean |log-ratio| a token of held-out responses, nats; unrelated_nll: nats a token before and after, of
+    chosen responses alone; active: percent of responses with a gradient, by side and quarter of the run;
+    skipped_backward: mean share of response tokens; answers: tokens of each, before and after.
     """
-    pairs, others = Folder(held_out).train_pairs(), Folder(unrelated).train_pairs()
-    base = models.load(str(model), dtype="float32", device="cpu", offline=True).model
-    policy = next_token.with_adapter(base, run / "model")
-    scorer = Scorer(policy)
-    after_R, other_after_R = (_sums(scorer, part) for part in (pairs, others))
-    with models.reference_mode(policy):
-        before_R, other_before_R = (_sums(scorer, part) for part in (pairs, others))
-    ratios_R, tokens_R = after_R - before_R, _tokens(pairs)
+    after = {part: logps(model, data / part, adapter=run / "model") for part in PARTS}
+    ratios_R = after["held-out"] - torch.tensor(before["held-out"], dtype=torch.float64)
+    tokens_R = _tokens(Folder(data / "held-out").train_pairs())
     chosen_P, rejected_P = ratios_R[0::2], ratios_R[1::2]
-    n_other = float(_tokens(others)[0::2].sum())
+    n_unrelated = float(_tokens(Folder(data / "unrelated").train_pairs())[0::2].sum())
+    unrelated = [sum(before["unrelated"][0::2]), float(after["unrelated"][0::2].sum())]
     steps = store.read_jsonl(run / "metrics.jsonl")
     return {
         "accuracy": float(((chosen_P > rejected_P).double() + 0.5 * (chosen_P == rejected_P).double()).mean()),
@@ -47,11 +55,11 @@ def measure(run: Path, *, model: Path, held_out: Path, unrelated: Path) -> dict[
         "log_ratios": [[round(float(a), 4), round(float(b), 4)] for a, b in zip(chosen_P, rejected_P, strict=True)],
         "tokens": [[int(a), int(b)] for a, b in zip(tokens_R[0::2], tokens_R[1::2], strict=True)],
         "drift": float(ratios_R.abs().sum() / tokens_R.sum()),
-        "unrelated_nll": [-float(sums_R[0::2].sum()) / n_other for sums_R in (other_before_R, other_after_R)],
+        "unrelated_nll": [-logp / n_unrelated for logp in unrelated],
         "active": {side: _quarters([row[f"active/{side}"] for row in steps]) for side in ("chosen", "rejected")},
         "skipped_backward": fmean(row["skipped_backward"] for row in steps),
         "losses": [float(f"{row['loss']:.5g}") for row in steps],
-        "answers": {name: _answer_tokens(path) for name, path in _answer_files(run).items()},
+        "answers": {name: _answer_tokens(path) for name, path in answer_files(run).items()},
         "seconds": {"train": steps[-1]["seconds"]},
     }
 
@@ -60,11 +68,6 @@ def beta(section: Mapping[str, Any]) -> float:
     """The β that the objective of a configuration has, given or its own."""
     given = {} if section["beta"] is None else {"beta": section["beta"]}
     return float(objectives.make(section["name"], **given).parameters()["beta"] or 0.0)
-
-
-def _sums(scorer: Scorer, pairs: list[TokenPair]) -> torch.Tensor:
-    dpo = objectives.make("dpo")  # weighs every token alike
-    return evaluation.score(scorer, pairs, objective=dpo, pack_tokens=PACK_TOKENS).double()
 
 
 def _tokens(pairs: list[TokenPair]) -> torch.Tensor:
@@ -77,7 +80,8 @@ def _quarters(values: list[float]) -> list[float]:
     return [round(100 * fmean(part), 1) for part in parts if part]
 
 
-def _answer_files(run: Path) -> dict[str, Path]:
+def answer_files(run: Path) -> dict[str, Path]:
+    """Of the untuned and the aligned model."""
     before = sorted((run / "answers").glob("*.baseline.json"))
     after = [path for path in (run / "answers").glob("*.json") if path not in before]
     return {"before": before[0], "after": after[0]}

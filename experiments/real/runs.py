@@ -6,6 +6,7 @@ Each learning rate of a method is tried on one set with one seed; the rate whose
 ones the smallest) then runs with three seeds on each set. Seeds have training and held-out pairs of their own, the
 latter under prompts that nobody trains on. A run's numbers are written into `experiments/real/runs/` when it ends, and
 what is there is not run again; `--minutes` starts no run after that time. The methods that matter most come first.
+Several processes with the same WORK share the runs out.
 
 DIR holds `pairs/` and `eval/alpaca_eval/instructions_805.json`. `--quick` is a run of two steps into WORK.
 """
@@ -13,6 +14,7 @@ DIR holds `pairs/` and `eval/alpaca_eval/instructions_805.json`. `--quick` is a 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gzip
 import json
 import random
@@ -28,8 +30,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from experiments.real.measures import measure
-from experiments.run_sweeps import revision
+from experiments.real.measures import PARTS, logps, measure
+from experiments.revision import revision
 from trimtab import store
 
 RESULTS = Path(__file__).with_name("runs")
@@ -44,6 +46,8 @@ RATES = (3e-4, 1e-3, 3e-3)
 SEEDS = (0, 1, 2)
 TUNING_SET = "ukp-convarg1-strict"
 LONGEST = 128  # tokens of a prompt, a response
+LONGEST_UNRELATED = 256  # of a response of which the log-prob is measured
+BEFORE = "before.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +88,16 @@ def tuned_rate(method: str, results: Mapping[Run, Mapping[str, Any]]) -> float |
     return max(trials, key=lambda run: (results[run]["accuracy"], -run.rate)).rate
 
 
-def next_run(results: Mapping[Run, Mapping[str, Any]]) -> Run | None:
-    """The one to make now: rates of the methods that matter most, then their seeds on every set, then the others."""
+def missing_runs(results: Mapping[Run, Mapping[str, Any]]) -> Iterator[Run]:
+    """In the order to make them: rates of the methods that matter most, their seeds on every set, then the others.
+    The seeds of a method are known when its rates have been run."""
     for methods, sources in ((FIRST, list(SETS)), (METHODS[len(FIRST) :], list(SETS)[:2])):
-        for run in tuning_runs():
-            if run.method in methods and run not in results:
-                return run
+        yield from (run for run in tuning_runs() if run.method in methods and run not in results)
         rates = {method: tuned_rate(method, results) for method in methods}
         for seed in SEEDS:
             for source in sources:
-                for method, rate in rates.items():
-                    assert rate is not None
-                    if (run := Run(source, method, rate, seed)) not in results:
-                        return run
-    return None
+                runs = (Run(source, method, rate, seed) for method, rate in rates.items() if rate is not None)
+                yield from (run for run in runs if run not in results)
 
 
 def read_results(folder: Path = RESULTS) -> dict[Run, dict[str, Any]]:
@@ -110,16 +110,34 @@ def main() -> int:
     arguments = _arguments()
     size, results_folder = (Size(16, 8, 4, 2, 8), arguments.work / "quick") if arguments.quick else (Size(), RESULTS)
     results_folder.mkdir(parents=True, exist_ok=True)
+    arguments.work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    while run := next_run(read_results(results_folder)):
+    while next(missing_runs(read_results(results_folder)), None):
         if arguments.minutes is not None and time.monotonic() - start > 60 * arguments.minutes:
             return 0
-        result = make(run, size, model=arguments.model, shared=arguments.shared, work=arguments.work)
-        store.write_text(results_folder / f"{run.name}.json", json.dumps(result) + "\n")
-        print(f"{run.name}: accuracy {result['accuracy']:.3f}, {result['seconds']['all']:.0f} s", flush=True)
-        if arguments.quick:
+        if not make_one(arguments, size, results_folder):
+            time.sleep(10)  # what is missing is being made by others, and tells what comes next
+        elif arguments.quick:
             return 0
     return 0
+
+
+def make_one(arguments: argparse.Namespace, size: Size, results_folder: Path) -> bool:
+    """Make the first missing run that no other process is making; False where there is none."""
+    for run in missing_runs(read_results(results_folder)):
+        path = results_folder / f"{run.name}.json"
+        with (arguments.work / f"{run.name}.lock").open("w", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if path.exists():
+                continue
+            result = make(run, size, model=arguments.model, shared=arguments.shared, work=arguments.work)
+            store.write_text(path, json.dumps(result) + "\n")
+            print(f"{run.name}: accuracy {result['accuracy']:.3f}, {result['seconds']['all']:.0f} s", flush=True)
+            return True
+    return False
 
 
 def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict[str, Any]:
@@ -134,12 +152,7 @@ def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict
         "--benchmark", str(data / "prompts.json"), "--generate.temperature", "0",
         "--generate.max-new-tokens", str(size.answer_tokens), "--judge", "none",
     )  # fmt: skip
-    for part in ("held-out", "unrelated"):
-        trimtab(
-            "prepare", "--model", str(model), "--data", str(data / f"{part}.jsonl"), "--data.holdout", "0",
-            "--data.max-rejected", "0.9", "--out", str(data / part),
-        )  # fmt: skip
-    numbers = measure(out, model=model, held_out=data / "held-out", unrelated=data / "unrelated")
+    numbers = measure(out, model=model, data=data, before=store.read_json(data / BEFORE))
     hardware = store.read_json(out / "versions.json")["hardware"]
     about = {"date": began.date().isoformat(), "revision": revision(), "hardware": hardware, "size": asdict(size)}
     numbers["seconds"]["all"] = round(time.monotonic() - start, 1)
@@ -147,13 +160,35 @@ def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict
 
 
 def prepare_data(run: Run, size: Size, *, model: Path, shared: Path, folder: Path) -> Path:
-    """The seed's own files: train, held-out, unrelated (another set's responses) and the prompts to answer."""
+    """The seed's own files, made once: train, held-out, unrelated, the prompts to answer, and what the untuned model
+    makes of the held-out and the unrelated ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / BEFORE).exists():
+            _write_data(run, size, model=model, shared=shared, folder=folder)
+    return folder
+
+
+def _write_data(run: Run, size: Size, *, model: Path, shared: Path, folder: Path) -> None:
+    write_rows(run, size, model=model, shared=shared, folder=folder)
+    for part in PARTS:
+        trimtab(
+            "prepare", "--model", str(model), "--data", str(folder / f"{part}.jsonl"), "--data.holdout", "0",
+            "--data.max-response-tokens", str(LONGEST_UNRELATED), "--data.max-rejected", "0.9",
+            "--out", str(folder / part),
+        )  # fmt: skip
+    store.write_json(folder / BEFORE, {part: logps(model, folder / part).tolist() for part in PARTS})
+
+
+def write_rows(run: Run, size: Size, *, model: Path, shared: Path, folder: Path) -> None:
+    """`train.jsonl` and `held-out.jsonl` share no prompt; `unrelated.jsonl` is another set's instructions and answers,
+    each beside a full stop, as a pair has two sides."""
     tokenizer = AutoTokenizer.from_pretrained(model)
 
     def fits(*texts: str, most: int = LONGEST) -> bool:
         return all(len(tokenizer.encode(text)) <= most for text in texts)
 
-    folder.mkdir(parents=True, exist_ok=True)
     rows = list(_rows(shared / "pairs" / SETS[run.source]))
     prompts = sorted({texts[0] for texts, _ in rows})
     random.Random(0).shuffle(prompts)  # noqa: S311  # a split
@@ -162,12 +197,16 @@ def prepare_data(run: Run, size: Size, *, model: Path, shared: Path, folder: Pat
     for name, n, is_kept in (("train", size.train, False), ("held-out", size.held_out, True)):
         part = (row for texts, row in rows if (texts[0] in kept) == is_kept and fits(*texts))
         store.write_jsonl(folder / f"{name}.jsonl", _take(part, run.seed, n))
-    unrelated = store.read_json(next((shared / "pairs" / "llamafactory-dpo-en-demo").glob("*.json")))
-    store.write_jsonl(folder / "unrelated.jsonl", unrelated[: 2 * size.unrelated])
+    others = store.read_json(next((shared / "pairs" / "llamafactory-dpo-en-demo").glob("*.json")))
+    firsts = [(row["conversations"][0], row["chosen"]["value"]) for row in others]
+    turns = ((turn["value"], text) for turn, text in firsts if turn["from"] == "human")
+    unrelated = [
+        {"prompt": prompt, "chosen": text, "rejected": "."} for prompt, text in turns if fits(prompt, most=LONGEST)
+    ]
+    store.write_jsonl(folder / "unrelated.jsonl", unrelated[: size.unrelated])
     questions = store.read_json(shared / "eval" / "alpaca_eval" / "instructions_805.json")
     short = (row["instruction"] for row in questions if fits(row["instruction"], most=96))
     store.write_json(folder / "prompts.json", [{"instruction": text} for text in _take(short, 0, size.prompts)])
-    return folder
 
 
 def _take(items: Iterator[Any], part: int, n: int) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.question import Numbers
 from experiments.questions import real_weights
-from experiments.real.runs import FIRST, METHODS, RATES, SEEDS, SETS, TUNING_SET, Run, next_run, tuned_rate
+from experiments.real.runs import FIRST, METHODS, RATES, SEEDS, SETS, TUNING_SET, Run, missing_runs, tuned_rate
 
 from experiments import page
 from trimtab import store
@@ -36,7 +36,7 @@ def result(run: Run, right: int, *, of: int = 20) -> dict[str, Any]:
 def test_rates_come_first_then_seeds_of_the_methods_that_matter_most() -> None:
     results: dict[Run, dict[str, Any]] = {}
     order = []
-    while run := next_run(results):
+    while run := next(missing_runs(results), None):
         order.append(run)
         results[run] = result(run, {1e-3: 15}.get(run.rate, 12))
     assert order[:3] == [Run(TUNING_SET, "dpo", rate, 0) for rate in RATES]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from experiments.questions import QUESTIONS, calibration, saturation
+from experiments.revision import ROOT, revision
 from experiments.run_sweeps import Options, SweepSpec
 
 from experiments import __main__ as command
@@ -27,13 +28,13 @@ def test_every_question_needs_sweeps_that_are_made() -> None:
 def test_the_recipes_of_its_own_name_their_command() -> None:
     for spec in run_sweeps.SWEEPS:
         if spec.folder == run_sweeps.OWN:
-            assert f"trimtab sweep {spec.recipe} " in (run_sweeps.ROOT / spec.recipe).read_text(encoding="utf-8")
+            assert f"trimtab sweep {spec.recipe} " in (ROOT / spec.recipe).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("spec", run_sweeps.SWEEPS, ids=lambda spec: spec.name)
 def test_the_quick_form_varies_what_the_recipe_varies(spec: SweepSpec) -> None:
     """A flag beside an axis of the same key is refused by the sweep; an axis that is new would be another question."""
-    tree = tomllib.loads((run_sweeps.ROOT / spec.recipe).read_text(encoding="utf-8"))
+    tree = tomllib.loads((ROOT / spec.recipe).read_text(encoding="utf-8"))
     axes = _keys(tree["sweep"].get("grid", {}))
     words = list(zip(spec.quick[::2], spec.quick[1::2], strict=True))
     grid_keys = {value.partition("=")[0] for flag, value in words if flag == "--grid"}
@@ -58,7 +59,7 @@ def test_a_slice_of_the_quick_form(tmp_path: Path) -> None:
     tree = store.read_json(tmp_path / "less-training" / "sweep.json")
     assert tree["states"] == {"done": 4}
     assert "less-training" in page.sweeps_in(tmp_path)
-    assert run_sweeps.revision_of(tmp_path / "less-training") == run_sweeps.revision()
+    assert run_sweeps.revision_of(tmp_path / "less-training") == revision()
     run_sweeps.make(options)
     assert lines[-1] == "less-training: whole already"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from experiments.revision import ROOT
 from experiments.tuning import Trial
 
-from experiments import run_sweeps, tuning
+from experiments import tuning
 from trimtab import store
 
-NUMBERS = run_sweeps.ROOT / "experiments" / "numbers.json"
+NUMBERS = ROOT / "experiments" / "numbers.json"
 
 
 def test_the_highest_wins_and_ties_go_to_the_smaller_values() -> None:
