@@ -4,9 +4,9 @@
 
 Each learning rate of a method is tried on one set with one seed; the rate whose held-out accuracy is highest (of equal
 ones the smallest) then runs with three seeds on each set. Seeds have training and held-out pairs of their own, the
-latter under prompts that nobody trains on. A run's numbers are written into `experiments/real/runs/` when it ends, and
-what is there is not run again; `--minutes` starts no run after that time. The methods that matter most come first.
-Several processes with the same WORK share the runs out.
+latter under prompts that nobody trains on. When a run ends its numbers are written into `experiments/real/runs/` and
+its answers into `answers/` beside it, and what is there is not run again; `--minutes` starts no run after that time.
+The methods that matter most come first. Several processes with the same WORK share the runs out.
 
 DIR holds `pairs/` and `eval/alpaca_eval/instructions_805.json`. `--quick` is a run of two steps into WORK.
 """
@@ -30,7 +30,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from experiments.real.measures import PARTS, logps, measure
+from experiments.real.measures import PARTS, answer_files, logps, measure
+from experiments.real.prompts import N, prompts
 from experiments.revision import revision
 from trimtab import store
 
@@ -48,6 +49,7 @@ TUNING_SET = "ukp-convarg1-strict"
 LONGEST = 128  # tokens of a prompt, a response
 LONGEST_UNRELATED = 256  # of a response of which the log-prob is measured
 BEFORE = "before.json"
+UNTUNED = "untuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Size:
     train: int = 128
     held_out: int = 96
     unrelated: int = 32
-    prompts: int = 64
+    prompts: int = N
     answer_tokens: int = 128
     batch: int = 8
 
@@ -108,7 +110,9 @@ def read_results(folder: Path = RESULTS) -> dict[Run, dict[str, Any]]:
 
 def main() -> int:
     arguments = _arguments()
-    size, results_folder = (Size(16, 8, 4, 2, 8), arguments.work / "quick") if arguments.quick else (Size(), RESULTS)
+    size, results_folder = (
+        (Size(16, 8, 4, 2, 8), arguments.work / "quick" / "runs") if arguments.quick else (Size(), RESULTS)
+    )
     results_folder.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -134,10 +138,18 @@ def make_one(arguments: argparse.Namespace, size: Size, results_folder: Path) ->
             if path.exists():
                 continue
             result = make(run, size, model=arguments.model, shared=arguments.shared, work=arguments.work)
+            _keep_answers(run, work=arguments.work, folder=results_folder.with_name("answers"))
             store.write_text(path, json.dumps(result) + "\n")
             print(f"{run.name}: accuracy {result['accuracy']:.3f}, {result['seconds']['all']:.0f} s", flush=True)
             return True
     return False
+
+
+def _keep_answers(run: Run, *, work: Path, folder: Path) -> None:
+    """Their texts, for judges to come: of this run, and of the untuned model, which answers alike in all."""
+    for name, path in zip((UNTUNED, run.name), answer_files(work / run.name).values(), strict=True):
+        texts = [row["output"] for row in store.read_json(path)]
+        store.write_text(folder / f"{name}.json", json.dumps(texts, indent=0, ensure_ascii=False) + "\n")
 
 
 def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict[str, Any]:
@@ -190,9 +202,9 @@ def write_rows(run: Run, size: Size, *, model: Path, shared: Path, folder: Path)
         return all(len(tokenizer.encode(text)) <= most for text in texts)
 
     rows = list(_rows(shared / "pairs" / SETS[run.source]))
-    prompts = sorted({texts[0] for texts, _ in rows})
-    random.Random(0).shuffle(prompts)  # noqa: S311  # a split
-    kept = set(prompts[: len(prompts) // 4])
+    distinct = sorted({texts[0] for texts, _ in rows})
+    random.Random(0).shuffle(distinct)  # noqa: S311  # a split
+    kept = set(distinct[: len(distinct) // 4])
     random.Random(1).shuffle(rows)  # noqa: S311
     for name, n, is_kept in (("train", size.train, False), ("held-out", size.held_out, True)):
         part = (row for texts, row in rows if (texts[0] in kept) == is_kept and fits(*texts))
@@ -204,9 +216,8 @@ def write_rows(run: Run, size: Size, *, model: Path, shared: Path, folder: Path)
         {"prompt": prompt, "chosen": text, "rejected": "."} for prompt, text in turns if fits(prompt, most=LONGEST)
     ]
     store.write_jsonl(folder / "unrelated.jsonl", unrelated[: size.unrelated])
-    questions = store.read_json(shared / "eval" / "alpaca_eval" / "instructions_805.json")
-    short = (row["instruction"] for row in questions if fits(row["instruction"], most=96))
-    store.write_json(folder / "prompts.json", [{"instruction": text} for text in _take(short, 0, size.prompts)])
+    questions = prompts(shared, tokenizer, size.prompts)
+    store.write_json(folder / "prompts.json", [{"instruction": text} for text in questions])
 
 
 def _take(items: Iterator[Any], part: int, n: int) -> list[Any]:
