@@ -15,14 +15,17 @@ import numpy as np
 
 from experiments.measurement import Measurement, holm, mean, over_seeds
 from experiments.question import Answer, Numbers, Question, Sweeps
-from experiments.real.runs import METHODS, SETS, TUNING_SET, Run, read_results, tuned_rate
+from experiments.real import rewards
+from experiments.real.runs import METHODS, SETS, TUNING_SET, UNTUNED, Run, read_results, tuned_rate
 from experiments.words import join_words, number, text_of
+from trimtab import store
 from trimtab.analysis import calibration
 from trimtab.analysis.intervals import FloatArray
 from trimtab.reporting.sections import Table
 
 COMMAND = "python -m experiments.real.runs --model SMOLLM2_FOLDER --shared DIR --work WORK"
 AGAINST = "dpo"
+WITH_DEAD_ZONE, WITHOUT = "apo_hinge_zero", "apo_zero"
 Results = Mapping[Run, Mapping[str, Any]]
 
 # 2508.08466, Table 1: AlpacaEval win rate and length-controlled win rate, one seed of Qwen2.5-0.5B-Instruct
@@ -55,6 +58,15 @@ class Cell:
         gaps = [-run["beta"] * np.diff(np.array(run["log_ratios"]))[:, 0] for run in self.runs]
         return [100 * calibration.calibration(gap).ece for gap in gaps]
 
+    def wins(self) -> list[FloatArray]:
+        """A seed: percent a prompt, 100 where the reward model prefers the answer to the untuned model's; none unless
+        it has scored every seed's."""
+        scored = [run.get("rewards") for run in self.runs]
+        if not all(scored):
+            return []
+        rewards = [np.array(pair, dtype=np.float64) for pair in scored]
+        return [50.0 * (1.0 + np.sign(pair[1] - pair[0])) for pair in rewards]
+
     def lengthening(self) -> list[FloatArray]:
         """A seed: tokens an answer grew by, a prompt each."""
         return [
@@ -78,6 +90,16 @@ def cells(results: Results) -> list[Cell]:
     return grid
 
 
+def with_rewards(results: Results) -> Results:
+    """Each run with the reward model's scores of the untuned model's answers and its own, where it has scored both."""
+    untuned = rewards.read_scores(UNTUNED)
+    scores = {run: rewards.read_scores(run.name) for run in results}
+    return {
+        run: {**tree, "rewards": (untuned, scores[run])} if untuned and scores[run] else tree
+        for run, tree in results.items()
+    }
+
+
 def measured(values: Sequence[FloatArray], *, unit: str) -> Measurement:
     """Over seeds where there are several, else over the rows of the one."""
     if len(values) > 1:
@@ -94,7 +116,7 @@ def difference(a: Cell, b: Cell) -> list[FloatArray]:
 
 
 def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
-    results = read_results()
+    results = with_rewards(read_results())
     grid = cells(results)
     if not grid:
         return Answer([f"Not run yet: `{COMMAND}`."], short="Not run yet.")
@@ -103,17 +125,25 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     adjusted = dict(zip(known, holm([gap.p_value for gap in known.values()]), strict=True))
     rows = [_row(cell, known.get(cell), adjusted.get(cell), numbers) for cell in grid]
     return Answer(
-        sentences=[*_verdict(known, adjusted), _forgetting(grid, numbers), _screening(grid)],
+        sentences=[
+            *_verdict(known, adjusted),
+            *_dead_zone(grid, numbers),
+            _forgetting(grid, numbers),
+            _screening(grid),
+            *_reward_model(),
+        ],
         table=Table(
             ("set", "method", "rate", "seeds", "held-out accuracy, %", "less DPO, points", "p (Holm)", "ECE, %",
-             "drift, nats a token", "answers, tokens longer", "active at the end, chosen / rejected, %",
-             "backward skipped, %", "training, s"),
+             "drift, nats a token", "answers, tokens longer", "preferred by the reward model, %",
+             "active at the end, chosen / rejected, %", "backward skipped, %", "training, s"),
             rows,
         ),
         meaning=[_missing(results, grid), _published()],
         limits=[
             "One model of 135M parameters, 128 pairs a run, one epoch: what more training would do is not seen here. "
-            "No judge read the answers."
+            "Held-out pairs of ukp-convarg1-strict stand under few prompts and share responses, so intervals over the "
+            "pairs of one seed are too narrow. The reward model is as small, trained on pairs of hh-rlhf-harmless "
+            "alone, and no other judge read the answers."
         ],
     )  # fmt: skip
 
@@ -135,11 +165,14 @@ def _row(cell: Cell, gap: Measurement | None, p: float | None, numbers: Numbers)
     growth = put("lengthening", measured(cell.lengthening(), unit="tokens"))
     if gap is not None:
         put("less-dpo", gap)
+    wins = cell.wins()
+    preferred = put("reward-model", mean(np.stack(wins), unit="%")) if wins else None
     active = [fmean(run["active"][side][-1] for run in cell.runs) for side in ("chosen", "rejected")]
     return [
         cell.source, cell.method, f"{cell.rate:g}", f"{len(cell.runs)}", text_of(accuracy),
         "–" if gap is None else text_of(gap, with_sign=True), number(p, 2),
         number(fmean(cell.ece())), number(fmean(cell.each("drift")), 3), text_of(growth, with_sign=True),
+        "–" if preferred is None else text_of(preferred),
         f"{active[0]:.0f} / {active[1]:.0f}", f"{100 * fmean(cell.each('skipped_backward')):.0f}",
         f"{fmean(run['seconds']['train'] for run in cell.runs):.0f}",
     ]  # fmt: skip
@@ -155,6 +188,39 @@ def _verdict(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float | N
         return [f"Held-out accuracy: of {len(gaps)} comparisons with DPO none is apart from zero after Holm{power}."]
     texts = [f"{cell.method} on {cell.source} ({text_of(gaps[cell], with_sign=True)})" for cell in apart]
     return [f"Held-out accuracy apart from DPO's, points after Holm: {join_words(texts)}; the others are not{power}."]
+
+
+def _dead_zone(grid: Sequence[Cell], numbers: Numbers) -> list[str]:
+    """Tokens an answer, the hinge less the same loss without a dead zone, against what the wind tunnel says of it."""
+    texts = []
+    for source in SETS:
+        found = {cell.method: cell for cell in grid if cell.source == source}
+        if WITH_DEAD_ZONE not in found or WITHOUT not in found:
+            continue
+        a, b = ({run["run"]["seed"]: row for run, row in zip(c.runs, c.lengthening(), strict=True)}
+                for c in (found[WITH_DEAD_ZONE], found[WITHOUT]))  # fmt: skip
+        rows = [a[seed] - b[seed] for seed in a if seed in b]
+        if rows:
+            gap = numbers.put(
+                f"real/{source}/dead-zone-length", mean(np.stack(rows), unit="tokens"), command=COMMAND,
+                revision="see the runs",
+            )  # fmt: skip
+            texts.append(f"{text_of(gap, with_sign=True)} on {source} ({_as_in_wind_tunnel(gap)})")
+    return [f"The dead zone's answers, {WITH_DEAD_ZONE} less {WITHOUT}, tokens: {join_words(texts)}."] if texts else []
+
+
+def _as_in_wind_tunnel(gap: Measurement) -> str:
+    """There the dead zone shortens answers."""
+    low, high = gap.ci95 or (-np.inf, np.inf)
+    return "against the wind tunnel" if low > 0 else "as in the wind tunnel" if high < 0 else "not distinguishable"
+
+
+def _reward_model() -> list[str]:
+    """What its own held-out pairs say of the judge whose verdicts stand in the table."""
+    if not rewards.ABOUT.exists():
+        return []
+    known = store.read_json(rewards.ABOUT)
+    return [rewards.in_words(known)]
 
 
 def _forgetting(grid: Sequence[Cell], numbers: Numbers) -> str:

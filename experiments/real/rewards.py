@@ -2,9 +2,9 @@
 
     python -m experiments.real.rewards --reward RUN --shared DIR
 
-RUN is a folder of `trimtab reward`. Every text in `experiments/real/answers/` is scored that this reward model has not
-scored yet; scores go into `experiments/real/rewards/`, and what is known of the reward model (held-out accuracy, its
-liking for length) into `experiments/real/reward.json`.
+RUN is a folder of `trimtab reward` (its command is in `docs/reward.md`). Every text in `experiments/real/answers/` is
+scored that this reward model has not scored yet; scores go into `experiments/real/rewards/`, and what is known of the
+reward model (held-out accuracy, its liking for length) into `experiments/real/reward.json`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ HERE = Path(__file__).parent
 ANSWERS, SCORES, ABOUT = HERE / "answers", HERE / "rewards", HERE / "reward.json"
 
 
-def read_scores(name: str, folder: Path = SCORES) -> list[float] | None:
+def read_scores(name: str) -> list[float] | None:
     """A score a prompt, of a run's answers or of `untuned`; None where the reward model of `reward.json` has none."""
-    path = folder / f"{name}.json"
+    path = SCORES / f"{name}.json"
     if not path.exists() or not ABOUT.exists():
         return None
     tree = store.read_json(path)
@@ -43,6 +44,21 @@ def about(run: Path) -> dict[str, Any]:
     report = store.read_json(run / "report.json")
     weights = digest(asdict(identity.identify(str(run / "model"))))
     return {"reward_model": weights, "revision": revision(), "heldout": report["heldout"], "reward": report["reward"]}
+
+
+def in_words(known: Mapping[str, Any]) -> str:
+    """How far a verdict of this reward model can be trusted."""
+    accuracy, length = known["heldout"]["accuracy"], known["reward"]["length"]
+    low, high = (100 * bound for bound in accuracy["ci95"])
+    by_reward, by_labels, longer, shorter = (
+        100 * length[key]["value"] for key in ("by_reward", "by_labels", "accuracy_longer", "accuracy_shorter")
+    )
+    return (
+        f"The reward model (SmolLM2-135M, trained on hh-rlhf-harmless) ranks {100 * accuracy['value']:.1f} "
+        f"[{low:.1f}, {high:.1f}] % of {accuracy['n']} held-out pairs as labelled, prefers the longer response in "
+        f"{by_reward:.0f} % of them (the labels in {by_labels:.0f} %), and is right on {longer:.0f} % where the longer "
+        f"one was chosen, on {shorter:.0f} % where the shorter."
+    )
 
 
 def main() -> int:

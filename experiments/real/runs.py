@@ -161,6 +161,7 @@ def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict
         "run", "--model", str(model), "--data", str(data / "train.jsonl"), "--data.holdout", "0",
         "--objective", run.method, "--adapter", "lora", "--seed", str(run.seed), "--out", str(out),
         "--train.epochs", "1", "--train.batch-pairs", str(size.batch), "--train.learning-rate", str(run.rate),
+        "--engine.dtype", "float32",
         "--benchmark", str(data / "prompts.json"), "--generate.temperature", "0",
         "--generate.max-new-tokens", str(size.answer_tokens), "--judge", "none",
     )  # fmt: skip
@@ -168,7 +169,19 @@ def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict
     hardware = store.read_json(out / "versions.json")["hardware"]
     about = {"date": began.date().isoformat(), "revision": revision(), "hardware": hardware, "size": asdict(size)}
     numbers["seconds"]["all"] = round(time.monotonic() - start, 1)
-    return {"run": asdict(run), "about": about, **numbers}
+    return {"run": asdict(run), "about": about, **provenance(out), **numbers}
+
+
+def provenance(run: Path) -> dict[str, Any]:
+    """Configuration without this machine's paths, digests of pairs, tokenizer and weights, versions of packages."""
+    config = store.read_json(run / "config.json")
+    sections = {name: dict(config[name]) for name in ("data", "objective", "adapter", "train", "engine", "generate")}
+    del sections["data"]["source"]
+    return {
+        "config": sections,
+        "digests": store.read_json(run / "training_inputs.json"),
+        "packages": store.read_json(run / "versions.json")["packages"],
+    }
 
 
 def prepare_data(run: Run, size: Size, *, model: Path, shared: Path, folder: Path) -> Path:

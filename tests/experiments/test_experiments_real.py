@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments.question import Numbers
 from experiments.questions import real_weights
-from experiments.real.runs import FIRST, METHODS, RATES, SEEDS, SETS, TUNING_SET, Run, missing_runs, tuned_rate
+from experiments.real import bundle, rewards
+from experiments.real.runs import (
+    FIRST,
+    METHODS,
+    RATES,
+    SEEDS,
+    SETS,
+    TUNING_SET,
+    UNTUNED,
+    Run,
+    missing_runs,
+    tuned_rate,
+)
 
 from experiments import page
 from trimtab import store
@@ -77,11 +92,46 @@ def test_a_method_that_orders_more_pairs_than_dpo_is_said_to(monkeypatch: pytest
     assert hinge[3:6] == ["3", "81.7 [74.5, 88.8]", "+31.7 [+24.5, +38.8]"]
     # σ(0.2) = .550, right in .80, .85 and .80: ECE 25, 30 and 25
     assert hinge[7] == "26.7"
-    assert hinge[8:] == ["0.020", "+2.0", "50 / 25", "40", "60"]
+    assert hinge[8:10] == ["0.020", "+2.0"]
+    assert hinge[11:] == ["50 / 25", "40", "60"]
     assert "after less before, 9 runs): +0.110" in text
     assert "15 runs have ended, 9 of them at a tuned rate" in text
     missing = [name for name in METHODS if name not in FIRST]
     assert all(name in text.split("Not tuned yet:")[1] for name in missing)
+
+
+def test_a_reward_model_that_has_scored_both_is_read_and_introduced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = {}
+    for rate in RATES:
+        run = Run(TUNING_SET, "dpo", rate, 0)
+        results[run] = result(run, 12)
+    picked = Run(TUNING_SET, "dpo", RATES[0], 0)
+    known = {
+        "reward_model": "abc",
+        "heldout": {"accuracy": {"value": 0.62, "ci95": [0.57, 0.67], "n": 373}},
+        "reward": {
+            "length": {
+                key: {"value": value}
+                for key, value in {
+                    "by_reward": 0.35, "by_labels": 0.45, "accuracy_longer": 0.46, "accuracy_shorter": 0.75,
+                }.items()
+            }
+        },
+    }  # fmt: skip
+    monkeypatch.setattr(rewards, "ABOUT", tmp_path / "reward.json")
+    monkeypatch.setattr(rewards, "SCORES", tmp_path)
+    assert rewards.read_scores(UNTUNED) is None
+    store.write_json(tmp_path / "reward.json", known)
+    for name, scores in ((UNTUNED, [0.0, 0.0, 1.0, 1.0]), (picked.name, [1.0, 1.0, 1.0, 0.5])):
+        store.write_json(tmp_path / f"{name}.json", {"reward_model": "abc", "scores": scores})
+    text, rows = answer_text(monkeypatch, results)
+    assert rows[0][10].startswith("62.5 [")  # two better, one equal, one worse
+    assert "ranks 62.0 [57.0, 67.0] % of 373 held-out pairs" in text
+    assert "longer response in 35 % of them (the labels in 45 %)" in text
+    store.write_json(tmp_path / f"{UNTUNED}.json", {"reward_model": "another", "scores": [0.0] * 4})
+    assert answer_text(monkeypatch, results)[1][0][10] == "–"
 
 
 def test_without_runs_the_command_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +159,19 @@ def test_one_part_is_renewed_and_the_others_stay(tmp_path: Path, monkeypatch: py
     numbers = store.read_json(paths["numbers"])["numbers"]
     assert numbers["real/ukp-convarg1-strict/dpo/accuracy"]["value"] == 60.0
     assert set(numbers) > set(whole.numbers["numbers"])
+
+
+def test_a_bundle_says_what_is_in_it_and_is_the_same_twice(tmp_path: Path) -> None:
+    files = bundle.contents()
+    paths = [tmp_path / "a.tar.gz", tmp_path / "b.tar.gz"]
+    for path in paths:
+        bundle.write(path, files)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with tarfile.open(paths[0]) as archive:
+        inside = {member.name: archive.extractfile(member) for member in archive.getmembers()}
+        data = {name: stream.read() for name, stream in inside.items() if stream is not None}
+    digests = json.loads(data.pop("manifest.json"))
+    assert digests == {name: hashlib.sha256(text).hexdigest() for name, text in data.items()}
+    runs = [json.loads(text) for name, text in data.items() if name.startswith("runs/")]
+    assert runs
+    assert all({"config", "digests", "packages", "about", "accuracy"} <= set(run) for run in runs)
