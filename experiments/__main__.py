@@ -2,7 +2,8 @@
 
 --quick        a form in minutes, into a folder of its own and marked as such
 --page         only the page, from the runs that are there
---real         only the page's part on a real model, from the committed runs (`python -m experiments.real.runs`)
+--real         only the page's parts on a real model, from the committed runs (`python -m experiments.real.runs`,
+               `python -m experiments.real.rates`)
 --check        nothing is run or written: the runs that are there against the committed numbers; exit 1 naming those
                outside their interval (to make every run again: --runs NEW --out NEW, then --runs NEW --check)
 --only NAME    one sweep (repeatable); --shared DIR: also the sweeps on real pairs; --workers N; --runs DIR; --out DIR
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 from experiments import compare_numbers, page, run_sweeps
-from experiments.questions import real_weights
+from experiments.questions import real_rates, real_weights
 from experiments.revision import ROOT
 from trimtab import store
 
@@ -26,7 +27,8 @@ def main(words: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 (failed, or numbers outside their intervals), 2 (words)."""
     arguments = _parser().parse_args(words)
     if arguments.real:
-        page.renew(real_weights.QUESTION, page=ROOT / "docs" / "findings.md", numbers=NUMBERS)
+        for question in (real_weights.QUESTION, real_rates.QUESTION):
+            page.renew(question, page=ROOT / "docs" / "findings.md", numbers=NUMBERS)
         return 0
     quick: bool = arguments.quick
     runs = Path(arguments.runs or ("runs/findings-quick" if quick else "runs/findings"))

@@ -9,6 +9,7 @@ from experiments.questions import (
     margin_beta,
     noise,
     ranking,
+    real_rates,
     real_weights,
     regimes,
     saturation,
@@ -27,4 +28,5 @@ QUESTIONS: tuple[Question, ...] = (
     regimes.QUESTION,
     selection.QUESTION,
     real_weights.QUESTION,
+    real_rates.QUESTION,
 )

@@ -34,21 +34,30 @@ def logps(model: Path, folder: Path, *, adapter: Path | None = None) -> torch.Te
 
 
 def measure(run: Path, *, model: Path, data: Path, before: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Of a finished run with an adapter; `data` holds the prepared folders `held-out` and `unrelated`, `before` the
-    untuned model's log-probs of both.
+    """Of a finished run that answered: `held_out`, `course`, and tokens of each answer, before and after."""
+    answers = {"answers": {name: _answer_tokens(path) for name, path in answer_files(run).items()}}
+    return held_out(run, model=model, data=data, before=before) | course(run) | answers
+
+
+def held_out(run: Path, *, model: Path, data: Path, before: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Of a finished run, with or without an adapter; `data` holds the prepared folders `held-out` and `unrelated`,
+    `before` the untuned model's log-probs of both.
 
     log_ratios: [chosen, rejected] a held-out pair, nats; accuracy: share of pairs whose log-ratios are in order;
     drift: mean |log-ratio| a token of held-out responses, nats; unrelated_nll: nats a token before and after, of
-    chosen responses alone; active: percent of responses with a gradient, by side and quarter of the run;
-    skipped_backward: mean share of response tokens; answers: tokens of each, before and after.
+    chosen responses alone.
     """
-    after = {part: logps(model, data / part, adapter=run / "model") for part in PARTS}
+    trained = run / "model"
+    is_adapter = (trained / "adapter_config.json").exists()
+    after = {
+        part: logps(model, data / part, adapter=trained) if is_adapter else logps(trained, data / part)
+        for part in PARTS
+    }
     ratios_R = after["held-out"] - torch.tensor(before["held-out"], dtype=torch.float64)
     tokens_R = _tokens(Folder(data / "held-out").train_pairs())
     chosen_P, rejected_P = ratios_R[0::2], ratios_R[1::2]
     n_unrelated = float(_tokens(Folder(data / "unrelated").train_pairs())[0::2].sum())
     unrelated = [sum(before["unrelated"][0::2]), float(after["unrelated"][0::2].sum())]
-    steps = store.read_jsonl(run / "metrics.jsonl")
     return {
         "accuracy": float(((chosen_P > rejected_P).double() + 0.5 * (chosen_P == rejected_P).double()).mean()),
         "beta": beta(store.read_json(run / "config.json")["objective"]),
@@ -56,10 +65,18 @@ def measure(run: Path, *, model: Path, data: Path, before: Mapping[str, list[flo
         "tokens": [[int(a), int(b)] for a, b in zip(tokens_R[0::2], tokens_R[1::2], strict=True)],
         "drift": float(ratios_R.abs().sum() / tokens_R.sum()),
         "unrelated_nll": [-logp / n_unrelated for logp in unrelated],
+    }
+
+
+def course(run: Path) -> dict[str, Any]:
+    """active: percent of responses with a gradient, by side and quarter of the run; skipped_backward: mean share of
+    response tokens; losses, one a step; sum_of_rates: of the learning rates of all steps."""
+    steps = store.read_jsonl(run / "metrics.jsonl")
+    return {
         "active": {side: _quarters([row[f"active/{side}"] for row in steps]) for side in ("chosen", "rejected")},
         "skipped_backward": fmean(row["skipped_backward"] for row in steps),
         "losses": [float(f"{row['loss']:.5g}") for row in steps],
-        "answers": {name: _answer_tokens(path) for name, path in answer_files(run).items()},
+        "sum_of_rates": float(f"{sum(row['learning_rate'] for row in steps):.5g}"),
         "seconds": {"train": steps[-1]["seconds"]},
     }
 

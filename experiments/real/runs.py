@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from transformers import AutoTokenizer
 
 from experiments.real.measures import PARTS, answer_files, logps, measure
 from experiments.real.prompts import N, prompts
+from experiments.real.queue import Job, work_off
 from experiments.revision import revision
 from trimtab import store
 
@@ -110,39 +112,21 @@ def read_results(folder: Path = RESULTS) -> dict[Run, dict[str, Any]]:
 
 def main() -> int:
     arguments = _arguments()
-    size, results_folder = (
-        (Size(16, 8, 4, 2, 8), arguments.work / "quick" / "runs") if arguments.quick else (Size(), RESULTS)
-    )
-    results_folder.mkdir(parents=True, exist_ok=True)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    while next(missing_runs(read_results(results_folder)), None):
-        if arguments.minutes is not None and time.monotonic() - start > 60 * arguments.minutes:
-            return 0
-        if not make_one(arguments, size, results_folder):
-            time.sleep(10)  # what is missing is being made by others, and tells what comes next
-        elif arguments.quick:
-            return 0
+    quick = arguments.work / "quick" / "runs"
+    size, results = (Size(16, 8, 4, 2, 8), quick) if arguments.quick else (Size(), RESULTS)
+
+    def missing() -> Iterator[Job]:
+        for run in missing_runs(read_results(results)):
+            yield run.name, partial(_make_and_keep, run, size, arguments, results)
+
+    work_off(missing, results=results, work=arguments.work, minutes=arguments.minutes, once=arguments.quick)
     return 0
 
 
-def make_one(arguments: argparse.Namespace, size: Size, results_folder: Path) -> bool:
-    """Make the first missing run that no other process is making; False where there is none."""
-    for run in missing_runs(read_results(results_folder)):
-        path = results_folder / f"{run.name}.json"
-        with (arguments.work / f"{run.name}.lock").open("w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            if path.exists():
-                continue
-            result = make(run, size, model=arguments.model, shared=arguments.shared, work=arguments.work)
-            _keep_answers(run, work=arguments.work, folder=results_folder.with_name("answers"))
-            store.write_text(path, json.dumps(result) + "\n")
-            print(f"{run.name}: accuracy {result['accuracy']:.3f}, {result['seconds']['all']:.0f} s", flush=True)
-            return True
-    return False
+def _make_and_keep(run: Run, size: Size, arguments: argparse.Namespace, results: Path) -> dict[str, Any]:
+    numbers = make(run, size, model=arguments.model, shared=arguments.shared, work=arguments.work)
+    _keep_answers(run, work=arguments.work, folder=results.with_name("answers"))
+    return numbers
 
 
 def _keep_answers(run: Run, *, work: Path, folder: Path) -> None:
@@ -155,7 +139,7 @@ def _keep_answers(run: Run, *, work: Path, folder: Path) -> None:
 def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict[str, Any]:
     """Train, answer, measure. Raises SystemExit with the output of a command that failed."""
     began, start = datetime.now(UTC), time.monotonic()
-    data = prepare_data(run, size, model=model, shared=shared, folder=work / f"{run.source}-{run.seed}-{size.train}")
+    data = prepare_data(run, size, model=model, shared=shared, folder=data_folder(run, size, work))
     out = work / run.name
     trimtab(
         "run", "--model", str(model), "--data", str(data / "train.jsonl"), "--data.holdout", "0",
@@ -166,10 +150,13 @@ def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict
         "--generate.max-new-tokens", str(size.answer_tokens), "--judge", "none",
     )  # fmt: skip
     numbers = measure(out, model=model, data=data, before=store.read_json(data / BEFORE))
-    hardware = store.read_json(out / "versions.json")["hardware"]
-    about = {"date": began.date().isoformat(), "revision": revision(), "hardware": hardware, "size": asdict(size)}
+    about = {"date": began.date().isoformat(), "revision": revision(), **hardware(out), "size": asdict(size)}
     numbers["seconds"]["all"] = round(time.monotonic() - start, 1)
     return {"run": asdict(run), "about": about, **provenance(out), **numbers}
+
+
+def hardware(run: Path) -> dict[str, Any]:
+    return {"hardware": store.read_json(run / "versions.json")["hardware"]}
 
 
 def provenance(run: Path) -> dict[str, Any]:
@@ -182,6 +169,11 @@ def provenance(run: Path) -> dict[str, Any]:
         "digests": store.read_json(run / "training_inputs.json"),
         "packages": store.read_json(run / "versions.json")["packages"],
     }
+
+
+def data_folder(run: Run, size: Size, work: Path) -> Path:
+    """Of a set and a seed."""
+    return work / f"{run.source}-{run.seed}-{size.train}"
 
 
 def prepare_data(run: Run, size: Size, *, model: Path, shared: Path, folder: Path) -> Path:
@@ -262,14 +254,20 @@ def trimtab(*words: str) -> None:
         raise SystemExit(f"trimtab {' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Where things are, and for how long."""
+    words = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--model", type=Path, required=True, help="a transformers folder of SmolLM2-135M-Instruct")
+    words.add_argument("--shared", type=Path, required=True, metavar="DIR")
+    words.add_argument("--work", type=Path, required=True, help="where runs go; they may be deleted afterwards")
+    words.add_argument("--minutes", type=float, help="start no run after so long")
+    return words
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="a transformers folder of SmolLM2-135M-Instruct")
-    parser.add_argument("--shared", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--work", type=Path, required=True, help="where runs go; they may be deleted afterwards")
-    parser.add_argument("--minutes", type=float, help="start no run after so long")
-    parser.add_argument("--quick", action="store_true", help="one run of two steps, its numbers into WORK")
-    return parser.parse_args()
+    words = parser(__doc__)
+    words.add_argument("--quick", action="store_true", help="one run of two steps, its numbers into WORK")
+    return words.parse_args()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from experiments.questions import QUESTIONS, real_weights
+from experiments.questions import QUESTIONS, real_rates, real_weights
 from experiments.read_sweeps import read
 
 from conftest import Run
@@ -48,14 +48,16 @@ def answers(text: str) -> str:
 
 
 def test_without_a_run_every_question_is_said_to_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(real_weights, "read_results", dict)
+    for question in (real_weights, real_rates):
+        monkeypatch.setattr(question, "read_results", dict)
     findings = page.findings(tmp_path)
     assert answers(findings.text).count("Not run yet.") == len(QUESTIONS)
     for question in QUESTIONS:
         assert f"## {question.title}" in findings.text
-    for question in QUESTIONS[:-1]:
+    for question in QUESTIONS[:-2]:
         assert f"python -m experiments --only {question.needs[0]}" in findings.text
     assert real_weights.COMMAND in findings.text
+    assert real_rates.COMMAND in findings.text
     assert findings.numbers["numbers"] == {}
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments.question import Numbers
-from experiments.questions import real_weights
-from experiments.real import bundle, rewards
+from experiments.questions import real_rates, real_weights
+from experiments.real import bundle, queue, rates, rewards, runs
+from experiments.real.rates import Trial, missing_trials
 from experiments.real.runs import (
     FIRST,
     METHODS,
@@ -24,6 +28,7 @@ from experiments.real.runs import (
     missing_runs,
     tuned_rate,
 )
+from experiments.revision import ROOT
 
 from experiments import page
 from trimtab import store
@@ -138,6 +143,69 @@ def test_without_runs_the_command_stands_there(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(real_weights, "read_results", dict)
     assert real_weights.answer({}, Numbers({})).sentences == [f"Not run yet: `{real_weights.COMMAND}`."]
     assert set(SETS) == {"ukp-convarg1-strict", "hh-rlhf-harmless", "finegrained-rlhf"}
+
+
+def trial(source: str, adapter: str, rate: float, right: int) -> tuple[Trial, dict[str, Any]]:
+    numbers = result(Run(source, "dpo", rate, 0), right)
+    return Trial(source, adapter, rate), numbers | {"losses": [0.693, 0.6, 0.5, 0.4, 0.3], "sum_of_rates": 8 * rate}
+
+
+def test_rates_name_the_best_and_what_the_defaults_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = dict([
+        trial(TUNING_SET, "lora", 1e-5, 11), trial(TUNING_SET, "lora", 1e-3, 15), trial(TUNING_SET, "lora", 3e-3, 15),
+        trial("hh-rlhf-harmless", "none", 1e-6, 10),
+    ])  # fmt: skip
+    monkeypatch.setattr(real_rates, "read_results", lambda: results)
+    monkeypatch.setattr(real_rates, "DEFAULTS", {"lora": 1e-5, "none": 1e-6})
+    answer = real_rates.answer({}, numbers := Numbers({}))
+    text = " ".join(answer.sentences)
+    assert f"LoRA on {TUNING_SET} 0.001 (75 %)" in text  # as many as 3e-3: the smaller
+    assert f"LoRA at 1e-05 on {TUNING_SET}: 55 %, last losses 0.450 of 0.693" in text
+    assert "all weights at 1e-06 on hh-rlhf-harmless: 50 %" in text
+    assert answer.table is not None
+    assert [str(cell) for cell in answer.table.rows[1]][:4] == [TUNING_SET, "LoRA", "0.001", "0.008"]
+    assert numbers.entries[f"real-rates/{TUNING_SET}/lora/0.001/accuracy"]["value"] == 75.0
+    assert all(missing.name in answer.limits[0] for missing in missing_trials(results))
+
+
+def test_a_trial_that_the_papers_runs_have_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = Run(TUNING_SET, "dpo", 3e-4, 0)
+    monkeypatch.setattr(runs, "read_results", lambda: {tuned: result(tuned, 12)})
+    assert Trial(TUNING_SET, "lora", 3e-4) in rates.read_results(tmp_path)
+    assert len({made.name for made in rates.trials()}) == len(rates.trials())
+
+
+def test_processes_share_the_runs_out(tmp_path: Path) -> None:
+    """What another process holds is left to it, and what is there is not made again."""
+    made: list[str] = []
+
+    def job(name: str) -> queue.Job:
+        def make() -> dict[str, Any]:
+            made.append(name)
+            return {"accuracy": 0.5, "seconds": {"all": 1.0}}
+
+        return name, make
+
+    def missing() -> list[queue.Job]:
+        return [job(name) for name in ("a", "b", "c") if not (tmp_path / "results" / f"{name}.json").exists()]
+
+    with (tmp_path / "a.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        queue.work_off(missing, results=tmp_path / "results", work=tmp_path, once=True)
+        assert made == ["b"]
+    queue.work_off(missing, results=tmp_path / "results", work=tmp_path)
+    assert made == ["b", "a", "c"]
+    queue.work_off(missing, results=tmp_path / "results", work=tmp_path)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("module", ["runs", "rates", "rewards", "bundle"])
+def test_each_command_of_the_real_runs_starts(module: str) -> None:
+    """In a process of its own: modules that import each other in a circle fail only where one of them comes first."""
+    words = [sys.executable, "-m", f"experiments.real.{module}", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
 
 
 def test_one_part_is_renewed_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

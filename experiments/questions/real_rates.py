@@ -1,0 +1,101 @@
+"""Learning rates on a real instruct model: from the JSON files that `experiments.real.rates` and `.runs` leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from experiments.measurement import Measurement, mean
+from experiments.question import Answer, Numbers, Question, Sweeps
+from experiments.real.rates import FULL, LORA, Trial, missing_trials, read_results
+from experiments.real.runs import SETS
+from experiments.words import join_words, number, text_of
+from trimtab.reporting.sections import Table
+from trimtab.runtime.run_setup import ADAPTER_RATE, FULL_RATE
+
+COMMAND = "python -m experiments.real.rates --model SMOLLM2_FOLDER --shared DIR --work WORK"
+KINDS = {LORA: "LoRA", FULL: "all weights"}
+DEFAULTS = {LORA: ADAPTER_RATE, FULL: FULL_RATE}
+Results = Mapping[Trial, Mapping[str, Any]]
+
+
+def accuracy(result: Mapping[str, Any]) -> Measurement:
+    """Percent of held-out pairs in order, over the pairs; a tie is half."""
+    ratios = np.array(result["log_ratios"], dtype=np.float64)
+    return mean(50.0 * (1.0 + np.sign(ratios[:, 0] - ratios[:, 1]))[None, :], unit="%")
+
+
+def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
+    results = read_results()
+    if not results:
+        return Answer([f"Not run yet: `{COMMAND}`."], short="Not run yet.")
+    order = sorted(results, key=lambda trial: (list(SETS).index(trial.source), trial.adapter != LORA, trial.rate))
+    rows = [_row(trial, results[trial], numbers) for trial in order]
+    left = [trial.name for trial in missing_trials(results)]
+    return Answer(
+        sentences=[_best(results), *_defaults(results)],
+        table=Table(
+            ("set", "what is trained", "rate", "sum of rates", "held-out accuracy, %", "last loss",
+             "drift, nats a token", "unrelated text, nats a token more"),
+            rows,
+        ),
+        meaning=[
+            "AdamW moves a weight by about its rate a step, so what a rate does goes with the sum of the rates over "
+            "the steps (second column of numbers): a run of ten times as many steps gets there at a tenth of the rate."
+        ],
+        limits=[
+            "One model of 135M parameters, one seed, 96 held-out pairs a set: neighbours in the table are mostly "
+            "not distinguishable. " + (f"Not run yet: {join_words(left)}." if left else "")
+        ],
+    )  # fmt: skip
+
+
+def _row(trial: Trial, result: Mapping[str, Any], numbers: Numbers) -> list[str]:
+    name = f"real-rates/{trial.source}/{trial.adapter}/{trial.rate:g}/accuracy"
+    right = numbers.put(name, accuracy(result), command=COMMAND, revision=result["about"]["revision"])
+    before, after = result["unrelated_nll"]
+    return [
+        trial.source, KINDS[trial.adapter], f"{trial.rate:g}", f"{result['sum_of_rates']:.2g}", text_of(right),
+        f"{fmean(result['losses'][-4:]):.3f}", number(result["drift"], 3), f"{after - before:+.3f}",
+    ]  # fmt: skip
+
+
+def _best(results: Results) -> str:
+    """The rate of the highest held-out accuracy, by what is trained and set; of equal ones the smallest."""
+    texts = []
+    for adapter, words in KINDS.items():
+        for source in SETS:
+            trials = sorted(
+                (trial for trial in results if (trial.source, trial.adapter) == (source, adapter)),
+                key=lambda trial: trial.rate,
+            )
+            if len(trials) > 1:
+                best = max(trials, key=lambda trial: results[trial]["accuracy"])
+                texts.append(f"{words} on {source} {best.rate:g} ({100 * results[best]['accuracy']:.0f} %)")
+    return f"Of the rates tried, the one that orders most held-out pairs: {join_words(texts)}."
+
+
+def _defaults(results: Results) -> list[str]:
+    """What the defaults of today do, where they were run."""
+    texts = [
+        f"{KINDS[trial.adapter]} at {trial.rate:g} on {trial.source}: {100 * result['accuracy']:.0f} %, last losses "
+        f"{fmean(result['losses'][-4:]):.3f} of {result['losses'][0]:.3f}"
+        for trial, result in results.items()
+        if trial.rate == DEFAULTS[trial.adapter]
+    ]
+    return [f"The default rate: {join_words(texts)}."] if texts else []
+
+
+QUESTION = Question(
+    title="Learning rates on a real model",
+    text=(
+        "SmolLM2-135M-Instruct, DPO, one epoch over 128 real pairs in batches of 8: which rate for an adapter, which "
+        "for all weights?"
+    ),
+    needs=(),
+    answer=answer,
+    prefix="real-rates/",
+)
