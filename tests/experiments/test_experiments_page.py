@@ -48,8 +48,8 @@ def answers(text: str) -> str:
 
 
 def test_without_a_run_every_question_is_said_to_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for question in (real_weights, real_rates):
-        monkeypatch.setattr(question, "read_results", dict)
+    for module in (real_weights, real_rates):
+        monkeypatch.setattr(module, "read_results", dict)
     findings = page.findings(tmp_path)
     assert answers(findings.text).count("Not run yet.") == len(QUESTIONS)
     for question in QUESTIONS:
