@@ -97,14 +97,20 @@ def renew(question: Question, *, page: Path, numbers: Path) -> None:
     text = page.read_text(encoding="utf-8")
     head, answers, *sections = text.split("\n## ")
     title, last = question.title, sections.pop()  # “How it was made” stands last
-    lines = [line for line in answers.rstrip().split("\n") if not line.startswith(f"- **[{title}]")]
-    answers = "\n".join([*lines, _first(question, answer), ""])
+    lines = _put(answers.rstrip().split("\n"), _first(question, answer), begins=f"- **[{title}]")
     part = "\n".join(_section(question, answer, {})).removeprefix("## ").rstrip() + "\n"
-    kept = [section for section in sections if not section.startswith(f"{title}\n")]
-    store.write_text(page, "\n## ".join([head, answers, *kept, part, last]))
+    parts = _put(sections, part, begins=f"{title}\n")
+    store.write_text(page, "\n## ".join([head, "\n".join([*lines, ""]), *parts, last]))
     tree = store.read_json(numbers)
     others = {name: entry for name, entry in tree["numbers"].items() if not name.startswith(question.prefix)}
     store.write_json(numbers, tree | {"numbers": others | own.entries})
+
+
+def _put(texts: list[str], text: str, *, begins: str) -> list[str]:
+    """In the place of the one that begins so, or at the end."""
+    places = [place for place, old in enumerate(texts) if old.startswith(begins)]
+    at = places[0] if places else len(texts)
+    return [*texts[:at], text, *texts[at + 1 :]]
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

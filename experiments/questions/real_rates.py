@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,12 @@ def accuracy(result: Mapping[str, Any]) -> Measurement:
     return mean(50.0 * (1.0 + np.sign(ratios[:, 0] - ratios[:, 1]))[None, :], unit="%")
 
 
+def heldout_loss(result: Mapping[str, Any]) -> float:
+    """DPO's mean loss of the held-out pairs, nats; ln 2 before training. It counts how sure the model is, too."""
+    ratios = np.array(result["log_ratios"], dtype=np.float64)
+    return float(np.logaddexp(0.0, -result["beta"] * (ratios[:, 0] - ratios[:, 1])).mean())
+
+
 def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     results = read_results()
     if not results:
@@ -38,7 +43,7 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     return Answer(
         sentences=[_best(results), *_defaults(results)],
         table=Table(
-            ("set", "what is trained", "rate", "sum of rates", "held-out accuracy, %", "last loss",
+            ("set", "what is trained", "rate", "sum of rates", "held-out accuracy, %", "held-out loss",
              "drift, nats a token", "unrelated text, nats a token more"),
             rows,
         ),
@@ -59,34 +64,31 @@ def _row(trial: Trial, result: Mapping[str, Any], numbers: Numbers) -> list[str]
     before, after = result["unrelated_nll"]
     return [
         trial.source, KINDS[trial.adapter], f"{trial.rate:g}", f"{result['sum_of_rates']:.2g}", text_of(right),
-        f"{fmean(result['losses'][-4:]):.3f}", number(result["drift"], 3), f"{after - before:+.3f}",
+        f"{heldout_loss(result):.3f}", number(result["drift"], 3), f"{after - before:+.3f}",
     ]  # fmt: skip
 
 
 def _best(results: Results) -> str:
-    """The rate of the highest held-out accuracy, by what is trained and set; of equal ones the smallest."""
+    """The rate of the lowest held-out loss, by what is trained and set."""
     texts = []
     for adapter, words in KINDS.items():
         for source in SETS:
-            trials = sorted(
-                (trial for trial in results if (trial.source, trial.adapter) == (source, adapter)),
-                key=lambda trial: trial.rate,
-            )
+            trials = [trial for trial in results if (trial.source, trial.adapter) == (source, adapter)]
             if len(trials) > 1:
-                best = max(trials, key=lambda trial: results[trial]["accuracy"])
-                texts.append(f"{words} on {source} {best.rate:g} ({100 * results[best]['accuracy']:.0f} %)")
-    return f"Of the rates tried, the one that orders most held-out pairs: {join_words(texts)}."
+                best = min(trials, key=lambda trial: heldout_loss(results[trial]))
+                texts.append(f"{words} on {source} {best.rate:g} ({heldout_loss(results[best]):.3f})")
+    return f"Lowest held-out loss of the rates tried (before training {np.log(2):.3f}): {join_words(texts)}."
 
 
 def _defaults(results: Results) -> list[str]:
     """What the defaults of today do, where they were run."""
     texts = [
-        f"{KINDS[trial.adapter]} at {trial.rate:g} on {trial.source}: {100 * result['accuracy']:.0f} %, last losses "
-        f"{fmean(result['losses'][-4:]):.3f} of {result['losses'][0]:.3f}"
-        for trial, result in results.items()
+        f"{KINDS[trial.adapter]} on {trial.source} {heldout_loss(results[trial]):.3f}"
+        for trial in results
         if trial.rate == DEFAULTS[trial.adapter]
     ]
-    return [f"The default rate: {join_words(texts)}."] if texts else []
+    rates = join_words([f"{rate:g} for {KINDS[adapter]}" for adapter, rate in DEFAULTS.items()])
+    return [f"At the default rates ({rates}): {join_words(texts)}."] if texts else []
 
 
 QUESTION = Question(
