@@ -43,7 +43,7 @@ SETS = {
     "hh-rlhf-harmless": "hh-rlhf-harmless-base-test/test.jsonl.gz",
     "finegrained-rlhf": "finegrained-rlhf-dev/pairs.jsonl",
 }
-FIRST = ("dpo", "apo_zero", "apo_hinge_zero")
+FIRST = ("dpo", "apo_hinge_zero", "apo_zero")
 METHODS = (*FIRST, "margin_sigmoid", "apo_hinge_softplus", "dpo_hinge", "aot", "exo_pair")
 RATES = (3e-4, 1e-3, 3e-3)
 SEEDS = (0, 1, 2)
