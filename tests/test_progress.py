@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trimtab.progress import PlainReporter, RichReporter, SilentReporter, duration, printable, reporter
+from trimtab.progress import PlainReporter, RichReporter, SilentReporter, duration, printable, reporter, track_if_slow
 
 
 class Clock:
@@ -160,3 +160,18 @@ def test_printable_can_keep_the_shape_of_an_answer() -> None:
 
 def test_duration() -> None:
     assert [duration(s) for s in (0, 6.6, 754, 11109)] == ["0:00", "0:07", "12:34", "3:05:09"]
+
+
+@pytest.mark.parametrize(("seconds_each", "is_slow"), [(1.0, False), (3.0, True)])
+def test_a_task_shows_itself_once_it_is_slow(seconds_each: float, is_slow: bool) -> None:
+    out, clock = io.StringIO(), Clock()
+    show = PlainReporter(out, interval=5.0, clock=clock)
+    with track_if_slow(show, "held-out pairs", total=4, unit="responses", clock=clock) as advance:
+        for _ in range(4):
+            clock.now += seconds_each
+            advance(1)
+    lines = out.getvalue().splitlines()
+    assert bool(lines) == is_slow
+    if is_slow:  # five seconds are over after the second of the four
+        assert lines[0] == "held-out pairs: 2 of 4 responses"
+        assert lines[-1].startswith("held-out pairs: 4 of 4 responses in 0:06")

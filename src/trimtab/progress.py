@@ -18,7 +18,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -71,6 +71,33 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
         else char
         for char in text
     )
+
+
+@contextmanager
+def track_if_slow(
+    reporter: Reporter,
+    description: str,
+    /,
+    *,
+    total: int | None,
+    unit: str,
+    patience: float = 5.0,
+    clock: Clock = time.monotonic,
+) -> Iterator[Advance]:
+    """A task that shows itself once it has taken `patience` seconds: what is mostly short and sometimes minutes."""
+    start, n_done = clock(), 0
+    shown: Advance | None = None
+    with ExitStack() as stack:
+
+        def advance(n: int = 1, /, **figures: Figure) -> None:
+            nonlocal n_done, shown
+            n_done += n
+            if shown is not None:
+                shown(n, **figures)
+            elif clock() - start >= patience:
+                shown = stack.enter_context(reporter.track(description, total=total, unit=unit, n_done=n_done))
+
+        yield advance
 
 
 class SilentReporter:

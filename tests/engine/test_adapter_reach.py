@@ -93,3 +93,14 @@ def test_nothing_of_peft_or_transformers_is_said_on_the_way(kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adapted(kind)
+
+
+def test_matrices_adapted_in_some_layers_alone_are_not_said_to_be_left_out() -> None:
+    model = adapted("qwen2", targets=r".*layers\.1\..*(q_proj|up_proj)")
+    reach = AdapterReach.of(model)
+    assert reach is not None
+    in_layer = 16 * 16 + 24 * 16
+    assert reach.weights_reached == in_layer
+    others = ", ".join(kind for kind in reach.not_reached if kind not in ("q_proj", "up_proj"))
+    assert reach.sentence.endswith(f"of the weights, in q_proj, up_proj of some layers; not {others}")
+    assert reach.sentence.count("up_proj") == 1

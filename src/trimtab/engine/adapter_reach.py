@@ -63,8 +63,13 @@ class AdapterReach:
     @property
     def sentence(self) -> str:
         """For `plan` and the report."""
-        exceptions = f"; not {', '.join(self.not_reached)}" if self.not_reached else ""
-        return f"reaches {self.share:.1%} of the weights, in {', '.join(self.reached)}{exceptions}"
+        whole = [kind for kind in self.reached if kind not in self.not_reached]
+        in_part = [kind for kind in self.reached if kind in self.not_reached]
+        without = [kind for kind in self.not_reached if kind not in self.reached]
+        places = [f"in {', '.join(whole)}"] if whole else []
+        places += [f"in {', '.join(in_part)} of some layers"] if in_part else []
+        exceptions = f"; not {', '.join(without)}" if without else ""
+        return f"reaches {self.share:.1%} of the weights, {' and '.join(places)}{exceptions}"
 
 
 def _adapted_parameters(model: Any) -> set[int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +36,12 @@ from trimtab.engine import (
 )  # fmt: skip
 from trimtab.engine.allocation import give_back, settle_allocation
 from trimtab.engine.order import Order, started_steps
-from trimtab.engine.processes import Interruption
+from trimtab.engine.processes import Interruption, Processes
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
 from trimtab.engine.shrinking import Shrinking
 from trimtab.errors import NumericsError
-from trimtab.progress import Reporter
+from trimtab.progress import Advance, Reporter, track_if_slow
 from trimtab.records import TokenPair, digest
 from trimtab.runtime import (
     listeners,
@@ -208,15 +209,17 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
         heldout_before = state["before"]
     else:
         torch.manual_seed(config.seed)  # of dropout; a checkpoint brings its generators along
-        heldout_before = evaluation.heldout(
-            scorer,
-            heldout,
-            objective=objective,
-            reference=rows,
-            pack_tokens=pack_tokens,
-            untrained=setup.begins_at_reference,
-            processes=processes,
-        )
+        with _heldout_progress(reporter, heldout, "before training", processes) as advance:
+            heldout_before = evaluation.heldout(
+                scorer,
+                heldout,
+                objective=objective,
+                reference=rows,
+                pack_tokens=pack_tokens,
+                untrained=setup.begins_at_reference,
+                advance=advance,
+                processes=processes,
+            )
     step = latest.step if latest else 0
     run_milestones = Milestones(setup, order, heldout)
     processes.first(lambda: run_milestones.begin(step))
@@ -261,7 +264,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
     steps = training.order.steps
     save_every = _save_every(training.setup, training.order)
     with training_log(training, reporter) as log:
-        _take_milestone(training, stop)  # one that a signal or a kill left out
+        _take_milestone(training, stop, reporter)  # one that a signal or a kill left out
         while training.step < min(training.milestones.last, until or steps) and not stop:
             start = time.perf_counter()
             training.setup.processes.at(f"step {training.step + 1}")
@@ -280,7 +283,7 @@ def _steps(training: TrainingState, stop: Stop, reporter: Reporter, *, until: in
             log(row, visit)
             listeners.tell_step(training, row)
             listeners.end_on_time(training)
-            _take_milestone(training, stop)
+            _take_milestone(training, stop, reporter)
             if training.step % GIVE_BACK_EVERY == 0:
                 give_back()
             if training.step % save_every == 0:
@@ -326,26 +329,42 @@ def _update(training: TrainingState, batch: Batch, *, start: float) -> tuple[dic
     return row, metrics.visit(result, step=training.step, indices=batch.indices)
 
 
-def _take_milestone(training: TrainingState, stop: Stop) -> None:
+def _take_milestone(training: TrainingState, stop: Stop, reporter: Reporter) -> None:
     """Where one is due: held-out pairs under the weights of now, and these. A signal leaves it to the next life."""
     if stop or not _is_due(training):
         return
+    processes = training.setup.processes
     try:
-        evidence = evaluation.evidence(
-            training.scorer,
-            training.heldout,
-            objective=training.setup.objective.with_kl(training.kl(training.kl_heldout) or 0.0),
-            reference=training.reference,
-            pack_tokens=training.pack_tokens,
-            advance=lambda _responses: stop.check(),
-            processes=training.setup.processes,
-        )
+        with _heldout_progress(reporter, training.heldout, f"after step {training.step}", processes) as advance:
+
+            def advance_or_stop(n: int) -> None:
+                stop.check()
+                advance(n)
+
+            evidence = evaluation.evidence(
+                training.scorer,
+                training.heldout,
+                objective=training.setup.objective.with_kl(training.kl(training.kl_heldout) or 0.0),
+                reference=training.reference,
+                pack_tokens=training.pack_tokens,
+                advance=advance_or_stop,
+                processes=processes,
+            )
     except Interruption as interruption:
         stop.agree([interruption.number])
         return
-    if training.setup.processes.is_first:
+    if processes.is_first:
         training.milestones.take(training.step, evidence=evidence, save=training.save_parts)
     listeners.tell_milestone(training, evidence)
+
+
+def _heldout_progress(
+    reporter: Reporter, pairs: Sequence[TokenPair], when: str, processes: Processes
+) -> AbstractContextManager[Advance]:
+    """Several processes have a part each, of which the first one's is shown."""
+    responses = sum(length > 0 for pair in pairs for length in pair.own_lengths)
+    total = responses if processes.size == 1 else None
+    return track_if_slow(reporter, f"held-out pairs {when}", total=total, unit="responses")
 
 
 def _is_due(training: TrainingState) -> bool:
