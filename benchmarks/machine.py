@@ -91,6 +91,8 @@ def _words() -> list[str]:
         "--texts": "PAIRS",
         "--llama-python": "PYTHON",
         "--gguf": "FILE",
+        "--train": "PAIRS",
+        "--held-out": "PAIRS",
     }
     return [hidden.get(words[i - 1], word) if i else word for i, word in enumerate(words)]
 

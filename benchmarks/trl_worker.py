@@ -89,14 +89,14 @@ def main() -> None:
         trainer = (CachedReference if told.cached else DPOTrainer)(
             model=model,
             ref_model=None if told.cached or told.lora else copy.deepcopy(model),
-            peft_config=_lora() if told.lora else None,
+            peft_config=lora() if told.lora else None,
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer(shape.vocabulary),
             callbacks=[Turns()],
         )
         state_of = trainer.model
-        _same_tokens(trainer.train_dataset, short + pairs)
+        same_tokens(trainer.train_dataset, short + pairs)
         trainer.train()
 
 
@@ -107,14 +107,14 @@ def _held(model: Any, told: argparse.Namespace) -> int:
     return weights * (1 if told.cached or told.lora else 2) + 3 * trained
 
 
-def _lora() -> Any:
+def lora() -> Any:
     """As `step.LORA`."""
     from peft import LoraConfig
 
     return LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def _same_tokens(dataset: Any, pairs: list[TokenIds]) -> None:
+def same_tokens(dataset: Any, pairs: list[TokenIds]) -> None:
     for row, (prompt, chosen, rejected) in zip(dataset.select(range(len(pairs))), pairs, strict=True):
         same = (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == (
             list(prompt),

@@ -252,11 +252,13 @@ def _word(i: int) -> str:
     return f"<{i}>" if i < 3 else f"w{i}"
 
 
-def tokenizer(vocabulary: int) -> Any:
+def tokenizer(vocabulary: int, *, eos: int = EOS, pad: int = 2) -> Any:
     """One word, one id."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({_word(i): i for i in range(vocabulary)}, unk_token=_word(0)))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=_word(EOS), pad_token=_word(2), unk_token=_word(0))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token=_word(eos), pad_token=_word(pad), unk_token=_word(0)
+    )
