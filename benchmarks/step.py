@@ -7,6 +7,7 @@ exactly zero, which is asserted. Dims: R = 2P responses.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,7 +22,7 @@ from trimtab.engine import memory as needs
 from trimtab.engine.optim import AdamW
 from trimtab.engine.scoring import Scorer
 from trimtab.records import TokenPair
-from workload import Fate, Shape, TokenIds, choose_fate, response_sizes
+from workload import Fate, Shape, TokenIds, choose_fate, distinct_texts, response_sizes
 
 LORA = {"rank": 16, "alpha": 32.0}
 
@@ -62,11 +63,16 @@ class Stepper:
 
     def pack_tokens(self, pairs: Sequence[TokenIds]) -> int:
         """The budget that a run would choose here."""
+        families = {prompt: len(prompt) + sum(sizes) for prompt, sizes in distinct_texts(pairs).items()}
+        # an earlier build, taking turns, does not ask for it
+        knows = "largest_family" in inspect.signature(needs.choose_pack_tokens).parameters
+        largest = {"largest_family": max(families.values())} if knows else {}
         return needs.choose_pack_tokens(
             needs.Shape.of(self.model),
             dtype=self.scorer.dtype,
             device=self.scorer.device,
             longest_group=max(sum(map(len, pair)) for pair in pairs),
+            **largest,
         )
 
     def warm_up(self, pairs: Sequence[TokenIds]) -> None:

@@ -43,7 +43,9 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     shape = SHAPES[arguments.shape]
-    pairs = make_pairs(arguments.pairs, lengths=arguments.lengths, vocabulary=shape.vocabulary)
+    pairs = make_pairs(
+        arguments.pairs, lengths=arguments.lengths, vocabulary=shape.vocabulary, completions=arguments.completions
+    )
     stepper = Stepper(shape, lora=arguments.lora, dtype=arguments.dtype)
     pack_tokens = arguments.pack_tokens or stepper.pack_tokens(pairs)
     fate = choose_fate(pairs, rate=arguments.rate)
@@ -119,6 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lengths", default="ultrafeedback", choices=LENGTHS)
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=("float32", "mixed"))
+    parser.add_argument("--completions", type=int, default=2, help="a prompt: 4 are six pairs, ranked data")
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1.0, help="share of response tokens that are active")
     parser.add_argument("--threads", type=int, default=2)

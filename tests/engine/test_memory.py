@@ -182,6 +182,12 @@ def test_layers_run_again_only_as_far_as_the_longest_group_needs_it() -> None:
     assert fit(1e12, checkpointing="on").checkpointing == "on"
     assert fit(0, checkpointing="off").checkpointing == "off"
     assert fit(needs["off"], pack_tokens=900) == memory.Fit(900, "selective")
+    # a prompt with all its responses is computed once if a pack holds it: as far as memory does, and no further
+    assert fit(1e12, largest_family=1500) == memory.Fit(1500, "off")
+    assert fit(1e12, largest_family=800) == memory.Fit(memory.PACK_TOKENS["cpu"], "off")
+    assert fit(1e12, largest_family=10**6) == memory.Fit(2 * memory.PACK_TOKENS["cpu"], "off")
+    assert fit(needs["off"], largest_family=1500).pack_tokens == 700
+    assert fit(1e12, largest_family=1500, pack_tokens=900).pack_tokens == 900
 
 
 def test_the_pack_budget_follows_free_memory_and_holds_the_longest_group() -> None:

@@ -53,9 +53,8 @@ def _texts(order: Order, pairs: Sequence[TokenPair]) -> int:
     """Tokens of the first epoch's distinct prompts and responses, batch by batch."""
     n_tokens = 0
     for step in range(order.steps_per_epoch):
-        batch = [pairs[i] for i in order.batch(step).indices]
-        responses = {(pair.prompt_ids, ids) for pair in batch for _, ids in pair.sides}
-        n_tokens += sum(map(len, {pair.prompt_ids for pair in batch})) + sum(len(ids) for _, ids in responses)
+        families = _families([pairs[i] for i in order.batch(step).indices])
+        n_tokens += sum(len(prompt) + sum(map(len, responses)) for prompt, responses in families.items())
     return n_tokens
 
 
@@ -69,13 +68,35 @@ class Tokens:
     largest_batch: int
 
 
+def largest_family(order: Order, pairs: Sequence[TokenPair]) -> int:
+    """Tokens of a prompt and the distinct responses behind it, the most of any batch of the first epoch; of a long
+    epoch `COUNTED_BATCHES` are looked at."""
+    return max(
+        len(prompt) + sum(len(ids) for ids in responses)
+        for batch in _counted_batches(order, pairs)
+        for prompt, responses in _families(batch).items()
+    )
+
+
+def _families(batch: Sequence[TokenPair]) -> dict[tuple[int, ...], set[tuple[int, ...]]]:
+    """The distinct responses behind each prompt."""
+    families: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for pair in batch:
+        families.setdefault(pair.prompt_ids, set()).update(ids for _, ids in pair.sides)
+    return families
+
+
+def _counted_batches(order: Order, pairs: Sequence[TokenPair]) -> list[list[TokenPair]]:
+    """Of the first epoch, spread over it."""
+    steps, n = order.steps_per_epoch, min(order.steps_per_epoch, COUNTED_BATCHES)
+    return [[pairs[i] for i in order.batch(steps * number // n).indices] for number in range(n)]
+
+
 def count(order: Order, pairs: Sequence[TokenPair]) -> Tokens:
     """Of the first epoch; estimated from `COUNTED_BATCHES` of its batches where there are more."""
-    steps, n = order.steps_per_epoch, min(order.steps_per_epoch, COUNTED_BATCHES)
-    packs = [
-        lay_out([Group.of_pair(pairs[i], at) for at, i in enumerate(order.batch(steps * number // n).indices)])
-        for number in range(n)
-    ]
+    steps, batches = order.steps_per_epoch, _counted_batches(order, pairs)
+    packs = [lay_out([Group.of_pair(pair, at) for at, pair in enumerate(batch)]) for batch in batches]
+    n = len(batches)
     return Tokens(
         epoch=steps * sum(pack.n_tokens for pack in packs) // n,
         responses=steps * sum(len(pack.targets_N) for pack in packs) // n,

@@ -40,6 +40,7 @@ FREE_SHARE = 0.6  # of free memory that a chosen pack budget may fill
 PACK_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}  # more than this gains nothing measurable on such a device
 # tokens that take the time of what a pack costs by itself: packs of 2,048 gained 2 to 3 % over one pair (900) a pack
 PACK_COST = 40
+FAMILY_PACKS = 2  # times `PACK_TOKENS`, for a prompt whose many responses are computed twice where a pack cuts them
 LEAST_PACK = 256  # tokens; most single pairs are longer
 
 
@@ -234,6 +235,7 @@ def fit(
     *,
     device: torch.device,
     longest_group: int,
+    largest_family: int = 0,
     pack_tokens: int | None = None,
     checkpointing: recompute.Mode | None = None,
     free: int | None = None,
@@ -242,7 +244,8 @@ def fit(
 
     Layers run again only as far as a pack of the longest group (or of the `pack_tokens` given) needs it; then the
     budget is the largest power of two that fits, up to what gains nothing more. It is never less than the longest
-    group, which a pack has to hold whole. `predict_peak`: (pack tokens, checkpointing) → the peak without `base`.
+    group, which a pack has to hold whole; and where memory has it, it holds the largest family (a prompt with all its
+    responses in a batch), up to `FAMILY_PACKS`. `predict_peak`: (pack tokens, checkpointing) → the peak without `base`.
     """
     room = (free_bytes(device) if free is None else free) * FREE_SHARE
     smallest = max(longest_group, pack_tokens or 0)
@@ -253,6 +256,9 @@ def fit(
         while pack_tokens > LEAST_PACK and predict_peak(pack_tokens, mode).peak > room:
             pack_tokens //= 2
         pack_tokens = max(pack_tokens, longest_group)
+        whole = min(largest_family, FAMILY_PACKS * PACK_TOKENS[device.type])
+        if whole > pack_tokens and predict_peak(whole, mode).peak <= room:
+            pack_tokens = whole
     return Fit(pack_tokens, mode)
 
 
@@ -262,6 +268,7 @@ def choose_pack_tokens(
     dtype: torch.dtype,
     device: torch.device,
     longest_group: int,
+    largest_family: int = 0,
     longest_sequence: int = 0,
     free: int | None = None,
 ) -> int:
@@ -279,7 +286,14 @@ def choose_pack_tokens(
             checkpointing=mode,
         )
 
-    return fit(predict_peak, device=device, longest_group=longest_group, checkpointing="off", free=free).pack_tokens
+    return fit(
+        predict_peak,
+        device=device,
+        longest_group=longest_group,
+        largest_family=largest_family,
+        checkpointing="off",
+        free=free,
+    ).pack_tokens
 
 
 def halve_pack_tokens(pack_tokens: int, *, longest_group: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from trimtab.engine import memory, recompute
+from trimtab.engine import grouping, memory, recompute
 from trimtab.records import TokenPair
 from trimtab.runtime.run_setup import RunSetup
 
@@ -24,10 +24,16 @@ def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
         prediction,
         device=setup.device,
         longest_group=max(pair.n_tokens for pair in pairs),
+        largest_family=_largest_family(setup, pairs),
         pack_tokens=engine.pack_tokens,
         checkpointing=None if mode == "auto" else mode,
         free=memory.free_bytes(setup.device) // sharers,
     )
+
+
+def _largest_family(setup: RunSetup, pairs: Sequence[TokenPair]) -> int:
+    """Unpaired rows are one response each, and are not laid out by prompt."""
+    return 0 if setup.objective.is_unpaired else grouping.largest_family(setup.training_order(pairs), pairs)
 
 
 @dataclass(frozen=True, slots=True)
