@@ -49,13 +49,20 @@ class Stepper:
         self.objective = objectives.make("apo_hinge_zero")
         self.optimizer = AdamW(self.model, weight_decay=0.0)
         models.lean_embedding(self.model)
-        if find_spec("trimtab.engine.allocation"):  # an earlier build, taking turns, has none
-            import_module("trimtab.engine.allocation").settle_allocation(lean=checkpointing != "off")
+        # an earlier build, taking turns, has none
+        self.allocation = import_module("trimtab.engine.allocation") if find_spec("trimtab.engine.allocation") else None
+        if self.allocation is not None:
+            self.allocation.settle_allocation(lean=checkpointing != "off")
         self.rescore(checkpointing=checkpointing, **({"mixed": True} if dtype == "mixed" else {}))
 
     def rescore(self, **options: Any) -> None:
         """From here on by a scorer with these options."""
         self.scorer = Scorer(self.model, **options)
+
+    def give_back(self) -> None:
+        """Freed memory to the system, as a run does every few steps."""
+        if self.allocation is not None:
+            self.allocation.give_back()
 
     @property
     def trainable(self) -> int:

@@ -39,7 +39,6 @@ def main() -> None:
     from torch.profiler import ProfilerActivity, profile
 
     from step import Stepper
-    from trimtab.engine import allocation
 
     torch.set_num_threads(arguments.threads)
     shape = SHAPES[arguments.shape]
@@ -51,7 +50,7 @@ def main() -> None:
     fate = choose_fate(pairs, rate=arguments.rate)
 
     def step() -> None:
-        allocation.give_back()  # as a run does every few steps
+        stepper.give_back()
         stepper.step(pairs, fate, pack_tokens=pack_tokens, screening=arguments.rate < 1)
 
     stepper.warm_up(pairs)

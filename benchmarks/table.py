@@ -92,7 +92,7 @@ def section(results: dict[str, Any]) -> str:
     pairs, (prompt, chosen, rejected) = settings["pairs"], work["tokens"]
     best = {precision: _best_of_trl(contenders, precision) for precision in ("fp32", "")}
     lines = [
-        f"## {_title(settings)}, {results['about']['machine'].partition(',')[0]}",
+        f"## {_title(settings)}, {results['about']['machine'].partition(',')[0]}, {_instructions(ceilings)[0]}",
         "",
         *machine.lines(results["about"]),
         f"{pairs} pairs an optimizer step (mean tokens: prompt {prompt / pairs:.0f}, chosen {chosen / pairs:.0f}, "
@@ -208,6 +208,11 @@ def _share_of_peak(rows: Samples, ceilings: Samples, key: str, operations: float
 # --- what the runs are held to ---------------------------------------------------------------------------------------
 
 
+def _instructions(ceilings: Samples) -> list[str]:
+    """The widest that torch uses on this processor, and its units for half precision."""
+    return list(next(iter(ceilings.values()))["instructions"])
+
+
 def _held_to(
     results: dict[str, Any], contenders: dict[str, Samples], ceilings: Samples, best: dict[str, str]
 ) -> list[str]:
@@ -215,7 +220,7 @@ def _held_to(
     settings = results["settings"]
     if settings["shape"] != HELD_TO:
         return []
-    instructions = next(iter(ceilings.values()))["instructions"]
+    instructions = _instructions(ceilings)
     is_wide, has_amx = instructions[0] == "AVX512", "amx_bf16" in instructions
     lora = settings["adapter"] == "lora"
     if settings["lengths"] not in LENGTHS:

@@ -40,10 +40,8 @@ def main() -> None:
 
 def _train(stepper: Any, pairs: list[TokenIds], order: dict[str, Any], pack_tokens: int) -> dict[str, Any]:
     """One timed optimizer step over all pairs."""
-    from trimtab.engine import allocation
-
     fate = choose_fate(pairs, rate=order["rate"], side=order["side"], wrong=order["wrong"], held=order["held"])
-    allocation.give_back()  # as a run does every few steps
+    stepper.give_back()
     with timed() as took:
         result = stepper.step(pairs, fate, pack_tokens=pack_tokens, screening=order["screening"])
         answer = took()
