@@ -45,7 +45,7 @@ def main() -> None:
             print(json.dumps(runs[-1]["looks"]), flush=True)
         ours, steps = work / OURS[0], [look["step"] for look in runs[0]["looks"]]
         ids = _ids(ours, work / "ids.json")
-        for lora, rate in ((True, told.rate), (False, TRL_RATE)):
+        for lora, rate in ((True, told.rate), (False, TRL_RATE)) if told.defaults else ((True, told.rate),):
             out = work / f"trl-{rate:g}"
             runs.append(_trl(told, out, ids=ids, looks=steps, rate=rate, lora=lora, ours=ours))
             print(json.dumps(runs[-1]["looks"]), flush=True)
@@ -154,6 +154,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=Path, required=True, help="pairs")
     parser.add_argument("--held-out", type=Path, required=True, help="pairs under other prompts")
     parser.add_argument("--rate", type=float, required=True, help="the learning rate that tuning picked")
+    parser.add_argument("--no-defaults", dest="defaults", action="store_false", help="leave out TRL at its defaults")
     parser.add_argument("--threads", type=int, default=machine.threads_here())
     parser.add_argument("--out", type=Path, default=HERE)
     return parser.parse_args()

@@ -697,7 +697,7 @@ def test_learning_rates_when_none_is_said(model: Path, tmp_path: Path) -> None:
     tree["train"]["learning_rate"] = None
     assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-6
     tree["adapter"]["kind"] = "lora"
-    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-5
+    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-4
 
 
 # --- a model and data that no one here made -----------------------------------------------------------------------

@@ -35,7 +35,7 @@ class _Preset:
 
 
 _PRESETS: dict[Machine, _Preset] = {
-    "cpu": _Preset("lora", "a small addition to frozen weights; none trains all of them", 1000, 256, 16, 1e-5),
+    "cpu": _Preset("lora", "a small addition to frozen weights; none trains all of them", 1000, 256, 16, 1e-4),
     "gpu": _Preset("none", "all weights are trained; lora takes a fraction of the memory", 20_000, 512, 32, 1e-6),
 }
 
