@@ -695,7 +695,7 @@ def test_the_plan_is_what_then_happens(model: Path, tmp_path: Path) -> None:
 def test_learning_rates_when_none_is_said(model: Path, tmp_path: Path) -> None:
     tree = configuration.to_json(make_config(tmp_path / "run", model))
     tree["train"]["learning_rate"] = None
-    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-6
+    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-5
     tree["adapter"]["kind"] = "lora"
     assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-4
 

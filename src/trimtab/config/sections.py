@@ -242,7 +242,7 @@ class TrainSection(Section):
         description="prompt: pairs of a prompt go into one batch, as many as it holds, and what they share is computed "
         "once; auto: where that saves a quarter of the tokens",
     )
-    learning_rate: float | None = Field(None, gt=0, description="default 1e-6 full, 1e-5 with an adapter")
+    learning_rate: float | None = Field(None, gt=0, description="default 1e-5 full, 1e-4 with an adapter")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "linear", description="how the learning rate falls after the warm-up"
     )

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from trimtab.engine.order import Order
     from trimtab.records import TokenPair
 
-FULL_RATE, ADAPTER_RATE = 1e-6, 1e-5  # an adapter starts at zero and takes a tenfold rate
-REWARD_RATES = {"none": 1e-5, "lora": 1e-4}  # a head that begins at zero has further to go
+# For some thousand pairs: at a tenth of them a real model's held-out loss had hardly left ln 2 (docs/findings.md,
+# "Learning rates on a real model"). An adapter starts at zero and takes a tenfold rate.
+FULL_RATE, ADAPTER_RATE = 1e-5, 1e-4
 
 
 @dataclass(frozen=True)
@@ -269,14 +270,8 @@ def set_up(config: Config, *, processes: Processes = ALONE) -> RunSetup:
         config=config,
         folder=Folder(Path(config.out)),
         objective=objective,
-        peak_learning_rate=train.learning_rate or _default_rate(config.adapter.kind, on_scores=objective.on_scores),
+        peak_learning_rate=train.learning_rate or (ADAPTER_RATE if config.adapter.kind == "lora" else FULL_RATE),
         benchmark_name=benchmark_prompts.file_name(config.benchmark),
         official_benchmark=benchmark_prompts.official_name(config.benchmark),
         processes=processes,
     )
-
-
-def _default_rate(adapter: str, *, on_scores: bool) -> float:
-    if on_scores:
-        return REWARD_RATES[adapter]
-    return ADAPTER_RATE if adapter == "lora" else FULL_RATE
