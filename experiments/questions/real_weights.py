@@ -142,8 +142,9 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
         limits=[
             "One model of 135M parameters, 128 pairs a run, one epoch: what more training would do is not seen here. "
             "Held-out pairs of ukp-convarg1-strict stand under few prompts and share responses, so intervals over the "
-            "pairs of one seed are too narrow. The reward model is as small, trained on pairs of hh-rlhf-harmless "
-            "alone, and no other judge read the answers."
+            "pairs of one seed are too narrow. Answers end at 128 tokens, so most are cut and their growth is a lower "
+            "bound. The reward model is as small, trained on pairs of hh-rlhf-harmless alone, and no other judge read "
+            "the answers."
         ],
     )  # fmt: skip
 
@@ -181,13 +182,30 @@ def _row(cell: Cell, gap: Measurement | None, p: float | None, numbers: Numbers)
 def _verdict(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float | None]) -> list[str]:
     if not gaps:
         return ["DPO alone has been run at its tuned rate."]
-    apart = [cell for cell in gaps if (adjusted[cell] or 1.0) < 0.05]
+    tested = {cell: gap for cell, gap in gaps.items() if adjusted[cell] is not None}
+    single = {cell: gap for cell, gap in gaps.items() if cell not in tested}
+    return [
+        *_over_seeds(tested, adjusted),
+        *([f"One seed, held-out accuracy less DPO's: {_each(single)}."] if single else []),
+    ]
+
+
+def _over_seeds(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float | None]) -> list[str]:
+    """Of those with several seeds."""
+    if not gaps:
+        return []
+    apart = {cell: gap for cell, gap in gaps.items() if (adjusted[cell] or 1.0) < 0.05}
     sizes = [gap.detectable for gap in gaps.values() if gap.detectable]
     power = f" (80 % power for {number(min(sizes))} to {number(max(sizes))} points before Holm)" if sizes else ""
     if not apart:
         return [f"Held-out accuracy: of {len(gaps)} comparisons with DPO none is apart from zero after Holm{power}."]
-    texts = [f"{cell.method} on {cell.source} ({text_of(gaps[cell], with_sign=True)})" for cell in apart]
-    return [f"Held-out accuracy apart from DPO's, points after Holm: {join_words(texts)}; the others are not{power}."]
+    return [f"Held-out accuracy apart from DPO's, points after Holm: {_each(apart)}; the others are not{power}."]
+
+
+def _each(gaps: Mapping[Cell, Measurement]) -> str:
+    return join_words(
+        [f"{cell.method} on {cell.source} ({text_of(gap, with_sign=True)})" for cell, gap in gaps.items()]
+    )
 
 
 def _dead_zone(grid: Sequence[Cell], numbers: Numbers) -> list[str]:
@@ -237,6 +255,8 @@ def _forgetting(grid: Sequence[Cell], numbers: Numbers) -> str:
 def _screening(grid: Sequence[Cell]) -> str:
     skipped = {cell: 100 * fmean(cell.each("skipped_backward")) for cell in grid}
     most = max(skipped, key=lambda cell: skipped[cell])
+    if skipped[most] < 0.5:
+        return "Screening skipped no backward pass: in one epoch no pair has been seen before, so nothing is forecast."
     return (
         f"The backward pass that screening skipped is largest under {most.method} on {most.source}: "
         f"{skipped[most]:.0f} % of response tokens."
