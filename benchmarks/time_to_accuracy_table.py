@@ -17,7 +17,7 @@ def write(folder: Path) -> None:
     files = sorted(folder.glob("time-to-accuracy-*.json"))
     sections = [section(json.loads(path.read_text(encoding="utf-8"))) for path in files]
     text = "# Time to a held-out accuracy beside TRL\n\nReal weights, real pairs, DPO unless said, one epoch.\n\n"
-    (folder / NAME).write_text(text + "\n".join(sections), encoding="utf-8")
+    (folder / NAME).write_text(text + "\n".join(sections or ["No run is kept here yet.\n"]), encoding="utf-8")
 
 
 def section(results: dict[str, Any]) -> str:
