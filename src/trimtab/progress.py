@@ -86,16 +86,16 @@ def track_if_slow(
 ) -> Iterator[Advance]:
     """A task that shows itself once it has taken `patience` seconds: what is mostly short and sometimes minutes."""
     start, n_done = clock(), 0
-    shown: Advance | None = None
+    task: Advance | None = None
     with ExitStack() as stack:
 
         def advance(n: int = 1, /, **figures: Figure) -> None:
-            nonlocal n_done, shown
+            nonlocal n_done, task
             n_done += n
-            if shown is not None:
-                shown(n, **figures)
+            if task is not None:
+                task(n, **figures)
             elif clock() - start >= patience:
-                shown = stack.enter_context(reporter.track(description, total=total, unit=unit, n_done=n_done))
+                task = stack.enter_context(reporter.track(description, total=total, unit=unit, n_done=n_done))
 
         yield advance
 
