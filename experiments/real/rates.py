@@ -48,9 +48,9 @@ def trials() -> list[Trial]:
     return [
         *(Trial(TUNING_SET, LORA, rate) for rate in (1e-5, 1e-4)),
         *(Trial(TUNING_SET, FULL, rate) for rate in (1e-6, 1e-5, 1e-4)),
-        *(Trial(source, LORA, rate) for rate in (1e-3, 3e-4, 3e-3) for source in others),
+        *(Trial(source, LORA, rate) for rate in (1e-3, 3e-4, 1e-4) for source in others),
         *(Trial(source, FULL, rate) for rate in (1e-5, 1e-4) for source in others),
-        *(Trial(source, LORA, rate) for rate in (1e-4, 1e-5) for source in others),
+        *(Trial(source, LORA, rate) for rate in (3e-3, 1e-5) for source in others),
     ]
 
 

@@ -124,7 +124,7 @@ def test_a_recipe_is_written_that_can_be_read(tmp_path: Path) -> None:
     assert len(questions) == 1
     resolved = config.resolve(read_file(path))
     assert (resolved.model.name, resolved.data.source) == ('a "quoted" model', "pairs.jsonl")
-    assert (resolved.objective.name, resolved.adapter.kind, resolved.train.learning_rate) == ("dpo", "lora", 1e-5)
+    assert (resolved.objective.name, resolved.adapter.kind, resolved.train.learning_rate) == ("dpo", "lora", 1e-4)
     assert "LoRA" in written.notes[0]
     assert all("#" in line for line in path.read_text().splitlines() if " = " in line)
     with pytest.raises(ConfigError, match="there already"):
