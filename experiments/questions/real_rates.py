@@ -48,8 +48,9 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
             rows,
         ),
         meaning=[
-            "AdamW moves a weight by about its rate a step, so what a rate does goes with the sum of the rates over "
-            "the steps (second column of numbers): a run of ten times as many steps gets there at a tenth of the rate."
+            "AdamW moves a weight by about its rate a step, and in the embedded world log-ratios grow with the sum of "
+            "the rates over the steps (LOG.md). By that, not measured here, a run of ten times as many steps gets as "
+            "far at a tenth of the rate."
         ],
         limits=[
             "One model of 135M parameters, one seed, 96 held-out pairs a set: neighbours in the table are mostly "

@@ -64,8 +64,8 @@ class Cell:
         scored = [run.get("rewards") for run in self.runs]
         if not all(scored):
             return []
-        rewards = [np.array(pair, dtype=np.float64) for pair in scored]
-        return [50.0 * (1.0 + np.sign(pair[1] - pair[0])) for pair in rewards]
+        scores = [np.array(pair, dtype=np.float64) for pair in scored]
+        return [50.0 * (1.0 + np.sign(pair[1] - pair[0])) for pair in scores]
 
     def lengthening(self) -> list[FloatArray]:
         """A seed: tokens an answer grew by, a prompt each."""
@@ -142,9 +142,9 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
         limits=[
             "One model of 135M parameters, 128 pairs a run, one epoch: what more training would do is not seen here. "
             "Held-out pairs of ukp-convarg1-strict stand under few prompts and share responses, so intervals over the "
-            "pairs of one seed are too narrow. Answers end at 128 tokens, so most are cut and their growth is a lower "
-            "bound. The reward model is as small, trained on pairs of hh-rlhf-harmless alone, and no other judge read "
-            "the answers."
+            "pairs of one seed are too narrow. Answers end at 128 tokens, so most are cut and what they grow beyond "
+            "that is not seen. The reward model is as small, trained on pairs of hh-rlhf-harmless alone, and no other "
+            "judge read the answers."
         ],
     )  # fmt: skip
 

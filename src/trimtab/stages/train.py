@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,12 +35,12 @@ from trimtab.engine import (
 )  # fmt: skip
 from trimtab.engine.allocation import give_back, settle_allocation
 from trimtab.engine.order import Order, started_steps
-from trimtab.engine.processes import Interruption, Processes
+from trimtab.engine.processes import Interruption
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
 from trimtab.engine.shrinking import Shrinking
 from trimtab.errors import NumericsError
-from trimtab.progress import Advance, Reporter, track_if_slow
+from trimtab.progress import Reporter
 from trimtab.records import TokenPair, digest
 from trimtab.runtime import (
     listeners,
@@ -55,6 +54,7 @@ from trimtab.runtime import (
 )  # fmt: skip
 from trimtab.runtime.batch_gradient import Batch, batch_gradient
 from trimtab.runtime.disk_use import checkpoints_after_success, disk_use
+from trimtab.runtime.heldout_progress import heldout_progress
 from trimtab.runtime.milestones import Milestones
 from trimtab.runtime.model_loading import checked_scorer, load_trainable
 from trimtab.runtime.notices import notices
@@ -209,7 +209,7 @@ def _load(setup: RunSetup, identity: dict[str, Any], *, reporter: Reporter, resu
         heldout_before = state["before"]
     else:
         torch.manual_seed(config.seed)  # of dropout; a checkpoint brings its generators along
-        with _heldout_progress(reporter, heldout, "before training", processes) as advance:
+        with heldout_progress(reporter, heldout, "before training", processes=processes) as advance:
             heldout_before = evaluation.heldout(
                 scorer,
                 heldout,
@@ -335,19 +335,16 @@ def _take_milestone(training: TrainingState, stop: Stop, reporter: Reporter) -> 
         return
     processes = training.setup.processes
     try:
-        with _heldout_progress(reporter, training.heldout, f"after step {training.step}", processes) as advance:
-
-            def advance_or_stop(n: int) -> None:
-                stop.check()
-                advance(n)
-
+        with heldout_progress(
+            reporter, training.heldout, f"after step {training.step}", processes=processes, check=stop.check
+        ) as advance:
             evidence = evaluation.evidence(
                 training.scorer,
                 training.heldout,
                 objective=training.setup.objective.with_kl(training.kl(training.kl_heldout) or 0.0),
                 reference=training.reference,
                 pack_tokens=training.pack_tokens,
-                advance=advance_or_stop,
+                advance=advance,
                 processes=processes,
             )
     except Interruption as interruption:
@@ -356,15 +353,6 @@ def _take_milestone(training: TrainingState, stop: Stop, reporter: Reporter) -> 
     if processes.is_first:
         training.milestones.take(training.step, evidence=evidence, save=training.save_parts)
     listeners.tell_milestone(training, evidence)
-
-
-def _heldout_progress(
-    reporter: Reporter, pairs: Sequence[TokenPair], when: str, processes: Processes
-) -> AbstractContextManager[Advance]:
-    """Several processes have a part each, of which the first one's is shown."""
-    responses = sum(length > 0 for pair in pairs for length in pair.own_lengths)
-    total = responses if processes.size == 1 else None
-    return track_if_slow(reporter, f"held-out pairs {when}", total=total, unit="responses")
 
 
 def _is_due(training: TrainingState) -> bool:
