@@ -14,7 +14,7 @@ resuming, signals    which checkpoint a run goes on from; how it stops
 listeners, trackers  callbacks of a run in progress, and those that a configuration names
 capability           tasks of lm-eval, a value a sample; capability_files: what lm-eval wrote by itself
 hub_card             the model card as the Hub reads it
-milestones           the weights that a run may end with; heldout_progress: looks at held-out pairs, shown where they take long
+milestones           the weights that a run may end with; heldout_progress: a look at held-out pairs that takes long
 notices, symptom_watch, screening_summary, model_card    what is said before, while and after it trains
 """
 
