@@ -5,8 +5,8 @@
 
 DPO, β = .1, one epoch, on both sides: ours with LoRA at `--rate` (and the hinge of APO-zero, whose answers to zero
 gradients cost nothing), TRL's with the same LoRA at the same rate, and with TRL's own defaults (all weights, 1e-6).
-The same token ids and batches of 8; TRL in fp32, pair by pair without checkpointing, its fastest way on a CPU, with its
-reference precomputed. Seconds are those of the reference pass and of the optimizer steps. The accuracy is that of the
+The same token ids and batches of 8, both sides in fp32; TRL pair by pair without checkpointing, its fastest way in fp32
+on a CPU, with its reference precomputed. Seconds are those of the reference pass and of the optimizer steps. The accuracy is that of the
 weights after some steps on the held-out pairs, by our scorer for both sides, outside the timed part. Writes
 `time-to-accuracy-MACHINE.json` and TIME_TO_ACCURACY.md.
 """
@@ -60,8 +60,8 @@ def _ours(told: argparse.Namespace, objective: str, out: Path) -> dict[str, Any]
         "--model", str(told.model), "--data", str(told.train), "--data.eval", str(told.held_out),
         "--objective", objective, "--beta", "0.1", "--adapter", "lora", "--train.epochs", "1",
         "--train.batch-pairs", str(BATCH), "--train.learning-rate", str(told.rate), "--train.schedule", "linear",
-        "--train.warmup", "0", "--select.by", "last", "--engine.threads", str(told.threads), "--benchmark", "none",
-        "--judge", "none", "--out", str(out), "--offline",
+        "--train.warmup", "0", "--select.by", "last", "--engine.threads", str(told.threads),
+        "--engine.dtype", "float32", "--benchmark", "none", "--judge", "none", "--out", str(out), "--offline",
     ]  # fmt: skip
     environment = machine.environment(told.threads) | {"TRIMTAB_HOME": str(out.with_name(f"{out.name}-home"))}
     seconds = {}

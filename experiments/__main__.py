@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from experiments import compare_numbers, page, run_sweeps
-from experiments.questions import real_rates, real_weights
+from experiments.questions import real_rates, real_settings, real_weights
 from experiments.revision import ROOT
 from trimtab import store
 
@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 (failed, or numbers outside their intervals), 2 (words)."""
     arguments = _parser().parse_args(words)
     if arguments.real:
-        for question in (real_weights.QUESTION, real_rates.QUESTION):
+        for question in (real_weights.QUESTION, real_rates.QUESTION, real_settings.QUESTION):
             page.renew(question, page=ROOT / "docs" / "findings.md", numbers=NUMBERS)
         return 0
     quick: bool = arguments.quick

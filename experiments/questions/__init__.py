@@ -10,6 +10,7 @@ from experiments.questions import (
     noise,
     ranking,
     real_rates,
+    real_settings,
     real_weights,
     regimes,
     saturation,
@@ -29,4 +30,5 @@ QUESTIONS: tuple[Question, ...] = (
     selection.QUESTION,
     real_weights.QUESTION,
     real_rates.QUESTION,
+    real_settings.QUESTION,
 )

@@ -12,6 +12,7 @@ from experiments.question import Answer, Numbers, Question, Sweeps
 from experiments.real.rates import FULL, LORA, Trial, missing_trials, read_results
 from experiments.real.runs import SETS
 from experiments.words import join_words, number, text_of
+from trimtab.analysis.intervals import FloatArray
 from trimtab.reporting.sections import Table
 from trimtab.runtime.run_setup import ADAPTER_RATE, FULL_RATE
 
@@ -21,10 +22,15 @@ DEFAULTS = {LORA: ADAPTER_RATE, FULL: FULL_RATE}
 Results = Mapping[Trial, Mapping[str, Any]]
 
 
-def accuracy(result: Mapping[str, Any]) -> Measurement:
-    """Percent of held-out pairs in order, over the pairs; a tie is half."""
+def correct(result: Mapping[str, Any]) -> FloatArray:
+    """Percent a held-out pair: 100 where its log-ratios are in order, 50 for a tie."""
     ratios = np.array(result["log_ratios"], dtype=np.float64)
-    return mean(50.0 * (1.0 + np.sign(ratios[:, 0] - ratios[:, 1]))[None, :], unit="%")
+    return 50.0 * (1.0 + np.sign(ratios[:, 0] - ratios[:, 1]))
+
+
+def accuracy(result: Mapping[str, Any]) -> Measurement:
+    """Percent of held-out pairs in order, over the pairs."""
+    return mean(correct(result)[None, :], unit="%")
 
 
 def heldout_loss(result: Mapping[str, Any]) -> float:

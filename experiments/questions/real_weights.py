@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.measurement import Measurement, holm, mean, over_seeds
 from experiments.question import Answer, Numbers, Question, Sweeps
+from experiments.questions.real_rates import correct
 from experiments.real import rewards
 from experiments.real.runs import METHODS, SETS, TUNING_SET, UNTUNED, Run, read_results, tuned_rate
 from experiments.words import join_words, number, text_of
@@ -46,9 +47,8 @@ class Cell:
     runs: tuple[Mapping[str, Any], ...]
 
     def correct(self) -> list[FloatArray]:
-        """A seed: percent a held-out pair, 100 where its log-ratios are in order, 50 for a tie."""
-        ratios = [np.array(run["log_ratios"], dtype=np.float64) for run in self.runs]
-        return [50.0 * (1.0 + np.sign(part[:, 0] - part[:, 1])) for part in ratios]
+        """A seed."""
+        return [correct(run) for run in self.runs]
 
     def each(self, key: str) -> list[float]:
         return [float(run[key]) for run in self.runs]

@@ -16,6 +16,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from experiments.real import rates, settings
 from experiments.real.rewards import ABOUT, ANSWERS, HERE, SCORES
 from experiments.real.runs import RESULTS
 from experiments.revision import ROOT
@@ -26,15 +27,11 @@ NUMBERS = ROOT / "experiments" / "numbers.json"
 
 def contents() -> dict[str, bytes]:
     """Name in the bundle → bytes."""
-    paths = [
-        *RESULTS.glob("*.json"),
-        *ANSWERS.glob("*.json"),
-        *SCORES.glob("*.json"),
-        *([ABOUT] if ABOUT.exists() else []),
-    ]
+    folders = (RESULTS, ANSWERS, SCORES, rates.RESULTS, settings.RESULTS)
+    paths = [path for folder in folders for path in folder.glob("*.json")] + ([ABOUT] if ABOUT.exists() else [])
     files = {path.relative_to(HERE).as_posix(): path.read_bytes() for path in paths}
     numbers = store.read_json(NUMBERS)["numbers"]
-    real = {name: number for name, number in numbers.items() if name.startswith("real/")}
+    real = {name: number for name, number in numbers.items() if name.startswith("real")}
     files["numbers.json"] = (json.dumps(real, indent=1) + "\n").encode()
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     return files | {"manifest.json": (json.dumps(digests, indent=1) + "\n").encode()}

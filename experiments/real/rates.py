@@ -69,20 +69,29 @@ def missing_trials(results: Mapping[Trial, Mapping[str, Any]]) -> Iterator[Trial
 
 def make(trial: Trial, *, model: Path, shared: Path, work: Path) -> dict[str, Any]:
     """Train and measure. Raises SystemExit with the output of a command that failed."""
+    words = {"adapter.kind": trial.adapter, "train.learning-rate": str(trial.rate)}
+    numbers = trained(trial.name, trial.source, words, model=model, shared=shared, work=work)
+    return {"trial": asdict(trial), **numbers}
+
+
+def trained(
+    name: str, source: str, settings: Mapping[str, str], *, model: Path, shared: Path, work: Path
+) -> dict[str, Any]:
+    """The numbers of a run of DPO with these settings, by key, on the first seed's pairs of a set."""
     began, start, size = datetime.now(UTC), time.monotonic(), Size()
-    as_run = Run(trial.source, "dpo", trial.rate, 0)
+    as_run = Run(source, "dpo", 0.0, 0)
     data = runs.prepare_data(as_run, size, model=model, shared=shared, folder=runs.data_folder(as_run, size, work))
-    out = work / trial.name
+    out = work / name
+    chosen = {"train.batch-pairs": str(size.batch), **settings}
     runs.trimtab(
         "run", "--model", str(model), "--data", str(data / "train.jsonl"), "--data.holdout", "0",
-        "--objective", "dpo", "--adapter", trial.adapter, "--train.batch-pairs", str(size.batch),
-        "--train.learning-rate", str(trial.rate), "--engine.dtype", "float32", "--benchmark", "none",
-        "--judge", "none", "--out", str(out),
+        "--objective", "dpo", *(word for key, value in chosen.items() for word in (f"--{key}", value)),
+        "--engine.dtype", "float32", "--benchmark", "none", "--judge", "none", "--out", str(out),
     )  # fmt: skip
     numbers = held_out(out, model=model, data=data, before=store.read_json(data / runs.BEFORE)) | course(out)
     numbers["seconds"]["all"] = round(time.monotonic() - start, 1)
     about = {"date": began.date().isoformat(), "revision": revision(), **runs.hardware(out), "size": asdict(size)}
-    return {"trial": asdict(trial), "about": about, **runs.provenance(out), **numbers}
+    return {"about": about, **runs.provenance(out), **numbers}
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from experiments.questions import QUESTIONS, real_rates, real_weights
+from experiments.questions import QUESTIONS, real_rates, real_settings, real_weights
 from experiments.read_sweeps import read
 
 from conftest import Run
@@ -48,16 +48,17 @@ def answers(text: str) -> str:
 
 
 def test_without_a_run_every_question_is_said_to_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (real_weights, real_rates):
+    for module in (real_weights, real_rates, real_settings):
         monkeypatch.setattr(module, "read_results", dict)
     findings = page.findings(tmp_path)
     assert answers(findings.text).count("Not run yet.") == len(QUESTIONS)
     for question in QUESTIONS:
         assert f"## {question.title}" in findings.text
-    for question in QUESTIONS[:-2]:
+    for question in QUESTIONS[:-3]:
         assert f"python -m experiments --only {question.needs[0]}" in findings.text
     assert real_weights.COMMAND in findings.text
     assert real_rates.COMMAND in findings.text
+    assert real_settings.COMMAND in findings.text
     assert findings.numbers["numbers"] == {}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from experiments.question import Numbers
-from experiments.questions import real_rates, real_weights
-from experiments.real import bundle, queue, rates, rewards, runs
+from experiments.questions import real_rates, real_settings, real_weights
+from experiments.real import bundle, queue, rates, rewards, runs, settings
 from experiments.real.rates import Trial, missing_trials
 from experiments.real.runs import (
     FIRST,
@@ -176,6 +176,35 @@ def test_a_trial_that_the_papers_runs_have_is_not_made_again(tmp_path: Path, mon
     assert len({made.name for made in rates.trials()}) == len(rates.trials())
 
 
+def test_a_setting_is_held_against_the_run_that_differs_in_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    better = settings.Variant(TUNING_SET, "objective.beta", "0.3")
+    alike = settings.Variant(TUNING_SET, "train.epochs", "2")
+    alone = settings.Variant("hh-rlhf-harmless", "objective.beta", "0.3")  # its base has not been run
+    made = {variant: result(Run(variant.source, "dpo", settings.RATE, 0), 18) for variant in (better, alike, alone)}
+    made[alike] = result(Run(TUNING_SET, "dpo", settings.RATE, 0), 10)
+    monkeypatch.setattr(real_settings, "read_results", lambda: {v: r | {"sum_of_rates": 0.01} for v, r in made.items()})
+    base = dict([trial(TUNING_SET, "lora", settings.RATE, 10)])
+    monkeypatch.setattr(rates, "read_results", lambda: base)
+    answer = real_settings.answer({}, numbers := Numbers({}))
+    text = " ".join(answer.sentences)
+    assert f"β 0.3 on {TUNING_SET} (+40.0 [" in text  # 18 of 20 pairs against 10
+    assert "epochs" not in text
+    assert "Of 2 settings" in text
+    assert answer.table is not None
+    assert [row[1] for row in answer.table.rows] == ["β 0.3", "epochs 2"]
+    assert numbers.entries[f"real-settings/{TUNING_SET}/train.epochs/2/less-default"]["value"] == 0.0
+
+
+def test_each_setting_is_another_than_the_default() -> None:
+    """A variant that changed nothing would be a second run of its base, and its name would be that of another's."""
+    assert len({variant.name for variant in settings.variants()}) == len(settings.variants()) == 3 * 7
+    assert not {("objective.beta", "0.1"), ("train.epochs", "1"), ("train.batch-pairs", "8")} & set(settings.CHANGES)
+    assert ("train.schedule", "linear") not in settings.CHANGES
+    assert {variant.base for variant in settings.variants()} <= set(rates.trials()) | {
+        Trial(TUNING_SET, "lora", rate) for rate in RATES
+    }
+
+
 def test_processes_share_the_runs_out(tmp_path: Path) -> None:
     """What another process holds is left to it, and what is there is not made again."""
     made: list[str] = []
@@ -200,7 +229,7 @@ def test_processes_share_the_runs_out(tmp_path: Path) -> None:
     assert len(made) == 3
 
 
-@pytest.mark.parametrize("module", ["runs", "rates", "rewards", "bundle"])
+@pytest.mark.parametrize("module", ["runs", "rates", "settings", "rewards", "bundle"])
 def test_each_command_of_the_real_runs_starts(module: str) -> None:
     """In a process of its own: modules that import each other in a circle fail only where one of them comes first."""
     words = [sys.executable, "-m", f"experiments.real.{module}", "--help"]
@@ -210,7 +239,7 @@ def test_each_command_of_the_real_runs_starts(module: str) -> None:
 
 
 def test_one_part_is_renewed_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (real_weights, real_rates):
+    for module in (real_weights, real_rates, real_settings):
         monkeypatch.setattr(module, "read_results", dict)
     whole = page.findings(tmp_path)
     paths = {"page": tmp_path / "docs" / "findings.md", "numbers": tmp_path / "numbers.json"}
