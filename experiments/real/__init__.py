@@ -1,1 +1,10 @@
-"""The paper's methods on a real instruct model: the runs, one JSON each, and what they say."""
+"""SmolLM2-135M-Instruct on real pairs: commands that make what is missing, one JSON a run, for docs/findings.md.
+
+    runs        the paper's methods: numbers in runs/, answers in answers/
+    rates       learning rates, LoRA and full: rates/
+    settings    β, batch, epochs and schedule, one at a time: settings/
+    rewards     what a reward model says of the answers: rewards/, reward.json
+    bundle      all of it in one file to hand on
+
+Each says with `--help` what it needs; `python -m experiments --real` then writes the page anew.
+"""
