@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from experiments.measurement import Measurement, mean
 from experiments.question import Answer, Numbers, Question, Sweeps
 from experiments.questions.real_rates import accuracy, correct
