@@ -34,7 +34,7 @@ import machine
 from workload import TokenIds
 
 HERE = Path(__file__).parent
-PACK_TOKENS = 2048  # what a run chooses on a CPU with memory to spare
+PACK_TOKENS = 2048  # a run takes 1,024 on a CPU, and up to this for a prompt with all its responses
 BATCH_PAIRS = 16
 LORA = {"rank": 16, "alpha": 32.0}
 SIDES = ("earlier", "this")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -96,7 +96,7 @@ def section(results: dict[str, Any]) -> str:
         "",
         *machine.lines(results["about"]),
         f"{pairs} pairs an optimizer step (mean tokens: prompt {prompt / pairs:.0f}, chosen {chosen / pairs:.0f}, "
-        f"rejected {rejected / pairs:.0f}); {settings['repeats']} repeats. {_best_words(best)}",
+        f"rejected {rejected / pairs:.0f}); {settings['repeats']} repeats. {_best_words(best, order)}",
         *([f"“Before” is commit {before}."] if (before := results["about"].get("baseline")) else []),
         "",
         "| | active | s a pair | times TRL's best | of the dense time | backward skipped | peak GB | … above model |",
@@ -121,11 +121,12 @@ def _title(settings: dict[str, Any]) -> str:
     return f"{weights}, {'LoRA' if settings['adapter'] == 'lora' else 'full fine-tuning'}, {source}{ranked}"
 
 
-def _best_words(best: dict[str, str]) -> str:
+def _best_words(best: dict[str, str], contenders: Iterable[str]) -> str:
     if not best[""]:
         return "TRL was left out, or gave no time."
     fp32 = f", in fp32 “{best['fp32']}”" if best["fp32"] != best[""] else ""
-    return f"TRL's best is “{best['']}”{fp32}; its other settings ran once."
+    tried = sum(name.startswith("TRL") for name in contenders)
+    return f"TRL's best of {tried} settings tried is “{best['']}”{fp32}."
 
 
 def _ceiling_lines(contenders: dict[str, Samples], ceilings: Samples, operations: float) -> list[str]:

@@ -35,7 +35,11 @@ def section(results: dict[str, Any]) -> str:
         "|---" * (2 + len(steps)) + "|",
         *(_row(run) for run in runs),
         "",
+        *_paces(runs),
         *_ratios(runs),
+        "",
+        "Sides run one after another, once each, and accuracies of looks within each other's intervals are not told "
+        "apart: the pace is the figure to trust, the time to an accuracy may be one pair's luck.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -50,6 +54,19 @@ def _row(run: dict[str, Any]) -> str:
 
 def name(run: dict[str, Any]) -> str:
     return f"{run['side']}, {run['objective']}, {run['adapter']}, {run['rate']:g}"
+
+
+def _paces(runs: list[dict[str, Any]]) -> list[str]:
+    """Seconds of all steps, theirs over ours, of runs with the same adapter."""
+    lines = []
+    for theirs in (run for run in runs if run["side"] == "TRL"):
+        for ours in (run for run in runs if (run["side"], run["adapter"]) == ("trimtab", theirs["adapter"])):
+            times = [run["looks"][-1]["seconds"] for run in (theirs, ours)]
+            lines.append(
+                f"- Pace, {theirs['looks'][-1]['step']} steps: {name(theirs)} {times[0]:.0f} s, {name(ours)} "
+                f"{times[1]:.0f} s, {times[0] / times[1]:.1f} times."
+            )
+    return lines
 
 
 def _ratios(runs: list[dict[str, Any]]) -> list[str]:

@@ -2,8 +2,8 @@
 
 --quick        a form in minutes, into a folder of its own and marked as such
 --page         only the page, from the runs that are there
---real         only the page's parts on a real model, from the committed runs (`python -m experiments.real.runs`,
-               `python -m experiments.real.rates`)
+--real         only the page's parts on a real model, from the committed runs (of `experiments.real.runs`,
+               `.rates` and `.settings`)
 --check        nothing is run or written: the runs that are there against the committed numbers; exit 1 naming those
                outside their interval (to make every run again: --runs NEW --out NEW, then --runs NEW --check)
 --only NAME    one sweep (repeatable); --shared DIR: also the sweeps on real pairs; --workers N; --runs DIR; --out DIR

@@ -25,7 +25,9 @@ Every number and every claim on this page is written by `make findings` from the
 stand in [experiments/numbers.json](../experiments/numbers.json) with n, interval, command and revision;
 `python -m experiments --check` holds new runs against them. Square brackets are 95 % intervals for new seeds on new
 prompts; differences are paired by seed and prompt. *Not distinguishable* comes with the difference
-that 80 % of such experiments would have seen.""".splitlines()
+that 80 % of such experiments would have seen. The last sections are of a real model; `python -m experiments --real`
+writes them from the committed runs of `experiments/real/`, and their intervals are over the pairs or prompts of the
+seeds that have been run.""".splitlines()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,9 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
             "far at a tenth of the rate."
         ],
         limits=[
-            "One model of 135M parameters, one seed, 96 held-out pairs a set: neighbours in the table are mostly "
-            "not distinguishable. " + (f"Not run yet: {join_words(left)}." if left else "")
+            "One model of 135M parameters, one seed, 96 held-out pairs a set, under eight prompts on "
+            "ukp-convarg1-strict: neighbours in the table are mostly not distinguishable, and the best of several "
+            "flatters itself. " + (f"Not run yet: {join_words(left)}." if left else "")
         ],
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ COMMAND = "python -m experiments.real.settings --model SMOLLM2_FOLDER --shared D
 WORDS = {
     "objective.beta": "β", "train.epochs": "epochs", "train.batch-pairs": "pairs a batch", "train.schedule": "schedule",
 }  # fmt: skip
-DEFAULTS = "β 0.1, 1 epoch, 8 pairs a batch, schedule linear"
+BASE = "β 0.1, 1 epoch, 8 pairs a batch, schedule linear"
 Result = Mapping[str, Any]
 
 
@@ -43,14 +43,15 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     return Answer(
         sentences=[_apart(gaps)],
         table=Table(
-            ("set", "setting", "sum of rates", "held-out accuracy, %", "less the default's, points",
-             "drift, nats a token", "… of the default", "unrelated text, nats a token more", "training, s",
-             "… of the default"),
+            ("set", "setting", "sum of rates", "held-out accuracy, %", "less the base's, points",
+             "drift, nats a token", "… of the base", "unrelated text, nats a token more", "training, s",
+             "… of the base"),
             [_row(variant, *both, gaps[variant], numbers) for variant, both in pairs.items()],
         ),
         limits=[
-            "One model of 135M parameters, one seed, 96 held-out pairs a set, one rate: a setting that wants another "
-            "rate is not given it. Seconds of training are of whichever machine a run was made on. "
+            "One model of 135M parameters, one seed, 96 held-out pairs a set, under eight prompts on "
+            "ukp-convarg1-strict; one rate: a setting that wants another is not given it. Seconds of training are of "
+            "whichever machine a run was made on. "
             + (f"Not run yet: {join_words(left)}." if left else "")
         ],
     )  # fmt: skip
@@ -61,9 +62,7 @@ def _apart(gaps: Mapping[Variant, Measurement]) -> str:
     if not apart:
         return f"Of {len(gaps)} settings none changes held-out accuracy distinguishably, even one by one."
     each = join_words([f"{_setting(v)} on {v.source} ({text_of(gap, with_sign=True)})" for v, gap in apart.items()])
-    return (
-        f"Of {len(gaps)} settings, held-out accuracy is another than at the defaults, points, one by one, for {each}."
-    )
+    return f"Of {len(gaps)} settings, held-out accuracy is another than the base's, points, one by one, for {each}."
 
 
 def _setting(variant: Variant) -> str:
@@ -74,7 +73,7 @@ def _row(variant: Variant, result: Result, base: Result, gap: Measurement, numbe
     revision = result["about"]["revision"]
     name = f"real-settings/{variant.source}/{variant.key}/{variant.value}"
     right = numbers.put(f"{name}/accuracy", accuracy(result), command=COMMAND, revision=revision)
-    numbers.put(f"{name}/less-default", gap, command=COMMAND, revision=revision)
+    numbers.put(f"{name}/less-base", gap, command=COMMAND, revision=revision)
     before, after = result["unrelated_nll"]
     return [
         variant.source, _setting(variant), f"{result['sum_of_rates']:.2g}", text_of(right),
@@ -86,8 +85,7 @@ def _row(variant: Variant, result: Result, base: Result, gap: Measurement, numbe
 QUESTION = Question(
     title="Other settings on a real model",
     text=(
-        f"The same runs at a rate of {RATE:g}, LoRA: what does each other setting change alone, from the defaults "
-        f"({DEFAULTS})?"
+        f"The same runs at a rate of {RATE:g}, LoRA: what does each other setting change alone, from the base ({BASE})?"
     ),
     needs=(),
     answer=answer,

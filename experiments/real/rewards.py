@@ -31,12 +31,14 @@ ANSWERS, SCORES, ABOUT = HERE / "answers", HERE / "rewards", HERE / "reward.json
 
 
 def read_scores(name: str) -> list[float] | None:
-    """A score a prompt, of a run's answers or of `untuned`; None where the reward model of `reward.json` has none."""
-    path = SCORES / f"{name}.json"
-    if not path.exists() or not ABOUT.exists():
+    """A score a prompt, of a run's answers or of `untuned`; None where the reward model of `reward.json` has not scored
+    the answers that are there."""
+    path, answers = SCORES / f"{name}.json", ANSWERS / f"{name}.json"
+    if not all(file.exists() for file in (path, answers, ABOUT)):
         return None
-    tree = store.read_json(path)
-    return list(tree["scores"]) if tree["reward_model"] == store.read_json(ABOUT)["reward_model"] else None
+    tree, model = store.read_json(path), store.read_json(ABOUT)["reward_model"]
+    is_of_these = (tree["reward_model"], tree["answers"]) == (model, digest(store.read_json(answers)))
+    return list(tree["scores"]) if is_of_these else None
 
 
 def about(run: Path) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def main() -> int:
         texts = store.read_json(ANSWERS / f"{name}.json")
         rows = [(Message("user", a), Message("assistant", b)) for a, b in zip(questions, texts, strict=True)]
         scores = [None if score is None else round(score, 4) for score in model.scores(rows)]
-        tree = {"reward_model": known["reward_model"], "scores": scores}
+        tree = {"reward_model": known["reward_model"], "answers": digest(texts), "scores": scores}
         store.write_text(SCORES / f"{name}.json", json.dumps(tree) + "\n")
         print(f"{name}: {len(scores)} answers scored", flush=True)
     return 0

@@ -3,10 +3,11 @@
     python -m experiments.real.runs --model SMOLLM2_FOLDER --shared DIR --work WORK [--minutes N] [--quick]
 
 Each learning rate of a method is tried on one set with one seed; the rate whose held-out accuracy is highest (of equal
-ones the smallest) then runs with three seeds on each set. Seeds have training and held-out pairs of their own, the
-latter under prompts that nobody trains on. When a run ends its numbers are written into `experiments/real/runs/` and
-its answers into `answers/` beside it, and what is there is not run again; `--minutes` starts no run after that time.
-The methods that matter most come first. Several processes with the same WORK share the runs out.
+ones the smallest) then runs with three seeds on each set, two sets for the five methods that matter less. Seeds have
+training and held-out pairs of their own, the latter under prompts that nobody trains on. When a run ends its numbers
+are written into `experiments/real/runs/` and its answers into `answers/` beside it, and what is there is not run again;
+`--minutes` starts no run after that time. The methods that matter most come first. Several processes with the same WORK
+share the runs out.
 
 DIR holds `pairs/` and `eval/alpaca_eval/instructions_805.json`. `--quick` is a run of two steps into WORK.
 """
@@ -36,6 +37,7 @@ from experiments.real.prompts import N, prompts
 from experiments.real.queue import Job, work_off
 from experiments.revision import revision
 from trimtab import store
+from trimtab.records import digest
 
 RESULTS = Path(__file__).with_name("runs")
 SETS = {
@@ -125,15 +127,22 @@ def main() -> int:
 
 def _make_and_keep(run: Run, size: Size, arguments: argparse.Namespace, results: Path) -> dict[str, Any]:
     numbers = make(run, size, model=arguments.model, shared=arguments.shared, work=arguments.work)
-    _keep_answers(run, work=arguments.work, folder=results.with_name("answers"))
+    numbers["answers"]["untuned"] = _keep_answers(run, work=arguments.work, folder=results.with_name("answers"))
     return numbers
 
 
-def _keep_answers(run: Run, *, work: Path, folder: Path) -> None:
-    """Their texts, for judges to come: of this run, and of the untuned model, which answers alike in all."""
-    for name, path in zip((UNTUNED, run.name), answer_files(work / run.name).values(), strict=True):
-        texts = [row["output"] for row in store.read_json(path)]
+def _keep_answers(run: Run, *, work: Path, folder: Path) -> str:
+    """Their texts, for judges to come: of this run, and of the untuned model, under the name that is returned. It
+    answers alike in all runs of one kind of processor; what differs elsewhere is kept beside it."""
+    before, after = (
+        [row["output"] for row in store.read_json(path)] for path in answer_files(work / run.name).values()
+    )
+    first = folder / f"{UNTUNED}.json"
+    is_new = first.exists() and store.read_json(first) != before
+    untuned = f"{UNTUNED}-{digest(before)[:8]}" if is_new else UNTUNED
+    for name, texts in ((untuned, before), (run.name, after)):
         store.write_text(folder / f"{name}.json", json.dumps(texts, indent=0, ensure_ascii=False) + "\n")
+    return untuned
 
 
 def make(run: Run, size: Size, *, model: Path, shared: Path, work: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ CHANGES = (
     ("train.schedule", "constant"),
     ("train.schedule", "cosine"),
 )
-"""Keys with values that are not their defaults (0.1, 1, 8 and linear)."""
+"""Keys with values that are not those of `base` (0.1, 1, 8 and linear)."""
 
 
 @dataclass(frozen=True, slots=True)

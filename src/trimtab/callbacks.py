@@ -6,7 +6,7 @@
 
     trimtab.train("windtunnel", pairs="windtunnel", objective=trimtab.Dpo(), callbacks=[Enough()])
 
-Trackers listen in the same way (`runtime.tracking`). With several seeds the events of all come one run after another;
+Trackers listen in the same way (`runtime.trackers`). With several seeds the events of all come one run after another;
 `folder` says whose they are.
 """
 
@@ -22,8 +22,8 @@ from typing import Literal, Protocol
 class Step:
     """An optimizer step that is done, and in `metrics.jsonl`. `steps`: of the whole run, as planned.
 
-    `metrics` is that row: `loss`, `grad_norm`, `rewards/accuracies`, … (docs/engine.md); shares in [0, 1], log-probs in
-    nats, `seconds` since training began.
+    `metrics` is that row: `loss`, `grad_norm`, `rewards/accuracies`, … (README, “What the numbers mean”); shares in [0,
+    1], log-probs in nats, `seconds` since training began.
     """
 
     folder: Path

@@ -7,9 +7,9 @@ from typing import Any
 import time_to_accuracy_table
 
 
-def run(side: str, reference: float, *values: float) -> dict[str, Any]:
+def run(side: str, reference: float, *values: float, pace: float = 10.0) -> dict[str, Any]:
     looks = [
-        {"step": 2**i, "seconds": 10.0 * 2**i, "value": value, "ci95": [value - 0.1, value + 0.1]}
+        {"step": 2**i, "seconds": pace * 2**i, "value": value, "ci95": [value - 0.1, value + 0.1]}
         for i, value in enumerate(values)
     ]
     about = {"side": side, "objective": "dpo", "adapter": "LoRA", "rate": 1e-3, "reference_seconds": reference}
@@ -32,3 +32,10 @@ def test_the_ratio_is_of_seconds_to_the_best_that_the_peer_showed() -> None:
 
 def test_an_accuracy_that_ours_never_shows_is_said() -> None:
     assert "trimtab, dpo, LoRA, 0.001 never shows as much." in lines(run("trimtab", 5.0, 0.5), run("TRL", 20.0, 0.65))
+
+
+def test_the_pace_is_of_equal_steps_under_the_same_adapter() -> None:
+    full = run("TRL", 0.0, 0.5, 0.6, pace=99.0) | {"adapter": "all weights"}
+    text = lines(run("trimtab", 0.0, 0.5, 0.6), run("TRL", 0.0, 0.5, 0.6, pace=25.0), full)
+    assert "- Pace, 2 steps: TRL, dpo, LoRA, 0.001 50 s, trimtab, dpo, LoRA, 0.001 20 s, 2.5 times." in text
+    assert text.count("Pace") == 1

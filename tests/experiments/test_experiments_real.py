@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments.measurement import Measurement
 from experiments.question import Numbers
 from experiments.questions import real_rates, real_settings, real_weights
 from experiments.real import bundle, queue, rates, rewards, runs, settings
@@ -32,7 +34,9 @@ from experiments.revision import ROOT
 
 from experiments import page
 from trimtab import store
+from trimtab.records import Estimate, digest
 
+HARMLESS = "hh-rlhf-harmless"
 ABOUT = {"revision": "abc", "date": "2026-01-01"}
 
 
@@ -44,6 +48,7 @@ def result(run: Run, right: int, *, of: int = 20) -> dict[str, Any]:
         "accuracy": right / of,
         "beta": 0.1,
         "log_ratios": [[1.0, -1.0] if i < right else [-1.0, 1.0] for i in range(of)],
+        "tokens": [[9, 7], [7, 9], [9, 8], [5, 5]],
         "drift": 0.02,
         "unrelated_nll": [1.5, 1.6 + 0.01 * run.seed],
         "active": {"chosen": [100.0, 50.0], "rejected": [100.0, 25.0]},
@@ -86,23 +91,83 @@ def test_a_method_that_orders_more_pairs_than_dpo_is_said_to(monkeypatch: pytest
         for rate in RATES:
             run = Run(TUNING_SET, method, rate, 0)
             results[run] = result(run, right if rate == RATES[0] else 5)
-        for seed in SEEDS[1:]:
-            run = Run(TUNING_SET, method, RATES[0], seed)
+        for seed in SEEDS:
+            run = Run(HARMLESS, method, RATES[0], seed)
             results[run] = result(run, right + (seed == 1 and method != "dpo"))
     text, rows = answer_text(monkeypatch, results)
     # hinge: 80, 85, 80 % against 50: 30, 35, 30 points; APO-zero 0, 5, 0, whose interval holds 0
-    assert f"apo_hinge_zero on {TUNING_SET} (+31.7 [+24.5, +38.8])" in text
-    assert f"apo_zero on {TUNING_SET} (" not in text.replace("apo_hinge_zero on", "")
-    hinge = next(row for row in rows if row[1] == "apo_hinge_zero")
+    assert f"after Holm: apo_hinge_zero on {HARMLESS} (+31.7 [+24.5, +38.8]); the others are not" in text
+    hinge = next(row for row in rows if row[:2] == [HARMLESS, "apo_hinge_zero"])
     assert hinge[3:6] == ["3", "81.7 [74.5, 88.8]", "+31.7 [+24.5, +38.8]"]
     # σ(0.2) = .550, right in .80, .85 and .80: ECE 25, 30 and 25
     assert hinge[7] == "26.7"
-    assert hinge[8:10] == ["0.020", "+2.0"]
+    assert hinge[8:10] == ["0.020", "+2.0 [−0.5, +4.5]"]  # 2, 1 and 3 tokens a prompt, in every seed
     assert hinge[11:] == ["50 / 25", "40", "60"]
-    assert "after less before, 9 runs): +0.110" in text
-    assert "15 runs have ended, 9 of them at a tuned rate" in text
+    # a seed's mean over runs: .10 (six of them, three of the set that picked the rate), .11, .12
+    assert "after less before: +0.110 [+0.085, +0.135], from +0.100 to +0.120 in 12 runs" in text
+    assert "18 runs have ended, 12 of them at a tuned rate" in text
     missing = [name for name in METHODS if name not in FIRST]
     assert all(name in text.split("Not tuned yet:")[1] for name in missing)
+
+
+def test_the_run_that_picked_a_rate_makes_way_for_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where seeds share prompts no difference is tested, however far apart."""
+    results = {}
+    for method, right in (("dpo", 10), ("apo_hinge_zero", 16)):
+        for rate in RATES:
+            run = Run(TUNING_SET, method, rate, 0)
+            results[run] = result(run, right if rate == RATES[0] else 5)
+        for seed in SEEDS[1:]:
+            run = Run(TUNING_SET, method, RATES[0], seed)
+            results[run] = result(run, right - 2 * (method == "apo_hinge_zero"))
+    text, rows = answer_text(monkeypatch, results)
+    hinge = next(row for row in rows if row[1] == "apo_hinge_zero")
+    assert hinge[3:5] == ["2", "70.0"]  # 14 of 20 twice, without the 16 of seed 0
+    assert hinge[6] == "–"
+    assert f"Several seeds, not tested, held-out accuracy less DPO's: apo_hinge_zero on {TUNING_SET} (+20.0)" in text
+    assert "Holm" not in text
+
+
+def test_equal_differences_in_every_seed_are_not_called_one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {}
+    for method in ("dpo", "apo_zero"):
+        for rate in RATES:
+            run = Run(TUNING_SET, method, rate, 0)
+            results[run] = result(run, 10)
+        for seed in SEEDS:
+            run = Run(HARMLESS, method, RATES[0], seed)
+            results[run] = result(run, 10 + (method == "apo_zero"))
+    text, _ = answer_text(monkeypatch, results)
+    assert f"Several seeds, not tested, held-out accuracy less DPO's: apo_zero on {HARMLESS} (+5.0)" in text
+    assert f"One seed, held-out accuracy less DPO's: apo_zero on {TUNING_SET} (0.0)." in text
+
+
+@pytest.mark.parametrize(
+    ("longer", "words"),
+    [(60.0, "against the wind tunnel"), (45.0, "the wind tunnel says nothing of it")],
+)
+def test_longer_answers_are_against_the_wind_tunnel_where_labels_like_length(longer: float, words: str) -> None:
+    estimate = Estimate(2.0, (1.0, 3.0), 64, "")
+    assert words in real_weights._as_in_wind_tunnel(Measurement(estimate), longer)
+    assert "not distinguishable" in real_weights._as_in_wind_tunnel(
+        Measurement(replace(estimate, ci95=(-1.0, 3.0))), 60.0
+    )
+
+
+def test_answers_of_another_processor_are_kept_beside_the_first(tmp_path: Path) -> None:
+    def answers(name: str, before: str, after: str) -> str:
+        folder = tmp_path / name / "answers"
+        folder.mkdir(parents=True)
+        for file, text in (("a.baseline.json", before), ("a.json", after)):
+            store.write_json(folder / file, [{"output": text}])
+        run = Run(TUNING_SET, "dpo", float(name.rpartition("-dpo-")[2].rpartition("-")[0]), 0)
+        assert run.name == name
+        return runs._keep_answers(run, work=tmp_path, folder=tmp_path / "kept")
+
+    names = [answers(f"{TUNING_SET}-dpo-{rate}-0", before, "x") for rate, before in ((1, "a"), (2, "a"), (3, "b"))]
+    assert names[:2] == [UNTUNED, UNTUNED]
+    assert names[2].startswith(f"{UNTUNED}-")
+    assert [store.read_json(tmp_path / "kept" / f"{name}.json") for name in names[1:]] == [["a"], ["b"]]
 
 
 def test_a_reward_model_that_has_scored_both_is_read_and_introduced(
@@ -127,15 +192,25 @@ def test_a_reward_model_that_has_scored_both_is_read_and_introduced(
     }  # fmt: skip
     monkeypatch.setattr(rewards, "ABOUT", tmp_path / "reward.json")
     monkeypatch.setattr(rewards, "SCORES", tmp_path)
+    monkeypatch.setattr(rewards, "ANSWERS", tmp_path / "answers")
+    texts = ["a", "b", "c", "d"]
+    for name in (UNTUNED, picked.name):
+        store.write_json(tmp_path / "answers" / f"{name}.json", texts)
     assert rewards.read_scores(UNTUNED) is None
     store.write_json(tmp_path / "reward.json", known)
     for name, scores in ((UNTUNED, [0.0, 0.0, 1.0, 1.0]), (picked.name, [1.0, 1.0, 1.0, 0.5])):
-        store.write_json(tmp_path / f"{name}.json", {"reward_model": "abc", "scores": scores})
+        known_texts = {"reward_model": "abc", "answers": digest(texts)}
+        store.write_json(tmp_path / f"{name}.json", known_texts | {"scores": scores})
     text, rows = answer_text(monkeypatch, results)
     assert rows[0][10].startswith("62.5 [")  # two better, one equal, one worse
     assert "ranks 62.0 [57.0, 67.0] % of 373 held-out pairs" in text
     assert "longer response in 35 % of them (the labels in 45 %)" in text
-    store.write_json(tmp_path / f"{UNTUNED}.json", {"reward_model": "another", "scores": [0.0] * 4})
+    store.write_json(tmp_path / "answers" / f"{picked.name}.json", ["other", *texts[1:]])  # the run was made again
+    assert answer_text(monkeypatch, results)[1][0][10] == "–"
+    store.write_json(tmp_path / "answers" / f"{picked.name}.json", texts)
+    assert answer_text(monkeypatch, results)[1][0][10] != "–"
+    other_model = {"reward_model": "another", "answers": digest(texts), "scores": [0.0] * 4}
+    store.write_json(tmp_path / f"{UNTUNED}.json", other_model)
     assert answer_text(monkeypatch, results)[1][0][10] == "–"
 
 
@@ -192,7 +267,7 @@ def test_a_setting_is_held_against_the_run_that_differs_in_it_alone(monkeypatch:
     assert "Of 2 settings" in text
     assert answer.table is not None
     assert [row[1] for row in answer.table.rows] == ["β 0.3", "epochs 2"]
-    assert numbers.entries[f"real-settings/{TUNING_SET}/train.epochs/2/less-default"]["value"] == 0.0
+    assert numbers.entries[f"real-settings/{TUNING_SET}/train.epochs/2/less-base"]["value"] == 0.0
 
 
 def test_each_setting_is_another_than_the_default() -> None:

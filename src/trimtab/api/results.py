@@ -73,7 +73,7 @@ class Run:
 
     @property
     def metrics(self) -> pandas.DataFrame:
-        """`metrics.jsonl`, a row an optimizer step (docs/engine.md); several seeds one after another, by `seed`."""
+        """`metrics.jsonl`, a row an optimizer step; several seeds one after another, by `seed`."""
         require_package("pandas", extra="hub", reason="metrics as a data frame")
         import pandas
 

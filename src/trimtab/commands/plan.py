@@ -221,20 +221,20 @@ def _engine(setup: RunSetup, pairs: Sequence[TokenPair], train_plan: TrainPlan) 
     is_settled = setup.folder.precision.is_file()
     fit = memory_fit.fit(setup, pairs=pairs)
     response_share = train_plan.response_tokens_per_epoch / max(1, train_plan.tokens_per_epoch)
-    # a padded pack is a rectangle: every response with its prompt, as long as the longest
-    padded_tokens = 2 * setup.config.train.batch_pairs * memory_fit.longest_sequence(pairs)
+    whole_batch = memory_fit.rectangle(setup, pairs) if memory_fit.is_padded(setup) else train_plan.largest_batch_tokens
     base = memory.held_bytes() if device.type != "cuda" else 0
     prediction = memory_fit.predict(
         setup,
-        pack_tokens=min(fit.pack_tokens, padded_tokens if shape.eager_heads else train_plan.largest_batch_tokens),
+        pack_tokens=min(fit.pack_tokens, whole_batch),
         pairs=pairs,
         response_share=response_share,
         checkpointing=fit.checkpointing,
         base=base,
     )
+    computed = memory_fit.computed_tokens(setup, pack_tokens=fit.pack_tokens, pairs=pairs)
     seconds = memory.seconds(
         shape,
-        tokens=int(_trained_tokens(train_plan)),
+        tokens=int(_trained_tokens(train_plan) * computed / max(1, train_plan.tokens_per_epoch)),
         forward_tokens=int(_kl_tokens(train_plan)),
         response_share=response_share,
         speed=memory.matmul_speed(device, dtype),
@@ -301,7 +301,7 @@ def _milestones(train_plan: TrainPlan, *, heldout_tokens: float, disk_bytes: int
 
 def _attention(setup: RunSetup) -> str:
     """What will compute attention, if the run's self-check finds nothing against it."""
-    if setup.config.engine.packed == "off" or setup.memory_shape.eager_heads:
+    if memory_fit.is_padded(setup):
         return "the model's own"
     from trimtab.engine.attention import ways_for  # with transformers behind it
 

@@ -14,7 +14,7 @@ def settle_allocation(*, lean: bool) -> None:
 
     `lean`: blocks of a megabyte and more go back to the system when they are freed. In a heap holes between live blocks
     stay unused, most of all under an adapter, whose temporary results are as large as what is kept. Costs page faults:
-    with checkpointing a step of the 60M shape takes twice its time (`benchmarks/RESULTS.md`), not 4 / 3.
+    with LoRA a third more processor time at the 60M shape (LOG.md, "The allocator's holes, once more").
     """
     if lean:
         _mallopt(_M_MMAP_THRESHOLD, 1 << 20)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from trimtab.engine.order import Order
-from trimtab.engine.packing import Group, lay_out
+from trimtab.engine.packing import Group, Layout, Pack, lay_out, pack_groups
 from trimtab.errors import ConfigError
 from trimtab.records import TokenPair
 
@@ -90,6 +90,25 @@ def _counted_batches(order: Order, pairs: Sequence[TokenPair]) -> list[list[Toke
     """Of the first epoch, spread over it."""
     steps, n = order.steps_per_epoch, min(order.steps_per_epoch, COUNTED_BATCHES)
     return [[pairs[i] for i in order.batch(steps * number // n).indices] for number in range(n)]
+
+
+def computed_tokens(order: Order, pairs: Sequence[TokenPair], *, pack_tokens: int, layout: Layout) -> int:
+    """Of the first epoch in packs of this size: what stands in several packs once in each, and in rectangles the
+    padding; estimated as `count` does."""
+    steps, batches = order.steps_per_epoch, _counted_batches(order, pairs)
+    packs = [
+        pack
+        for batch in batches
+        for pack in pack_groups(
+            [Group.of_pair(pair, at) for at, pair in enumerate(batch)], budget_tokens=pack_tokens, layout=layout
+        )
+    ]
+    return steps * sum(pack.n_tokens if layout == "packed" else _rectangle(pack) for pack in packs) // len(batches)
+
+
+def _rectangle(pack: Pack) -> int:
+    sequences = {example.ids for example in pack.examples}
+    return len(sequences) * max(map(len, sequences))
 
 
 def count(order: Order, pairs: Sequence[TokenPair]) -> Tokens:

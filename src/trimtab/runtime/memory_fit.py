@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trimtab.engine import grouping, memory, recompute
+from trimtab.engine.packing import Layout
 from trimtab.records import TokenPair
 from trimtab.runtime.run_setup import RunSetup
 
@@ -23,7 +24,7 @@ def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
     return memory.fit(
         prediction,
         device=setup.device,
-        longest_group=max(pair.n_tokens for pair in pairs),
+        longest_group=longest_group(setup, pairs),
         largest_family=_largest_family(setup, pairs),
         pack_tokens=engine.pack_tokens,
         checkpointing=None if mode == "auto" else mode,
@@ -32,8 +33,33 @@ def fit(setup: RunSetup, *, pairs: Sequence[TokenPair]) -> memory.Fit:
 
 
 def _largest_family(setup: RunSetup, pairs: Sequence[TokenPair]) -> int:
-    """Unpaired rows are one response each, and are not laid out by prompt."""
-    return 0 if setup.objective.is_unpaired else grouping.largest_family(setup.training_order(pairs), pairs)
+    """Unpaired rows are one response each, and are not laid out by prompt; nor is what is padded."""
+    return (
+        0
+        if setup.objective.is_unpaired or is_padded(setup)
+        else grouping.largest_family(setup.training_order(pairs), pairs)
+    )
+
+
+def longest_group(setup: RunSetup, pairs: Sequence[TokenPair]) -> int:
+    """Tokens of the largest pair as it is computed."""
+    return max(len(pair.sides) * longest_sequence([pair]) if is_padded(setup) else pair.n_tokens for pair in pairs)
+
+
+def rectangle(setup: RunSetup, pairs: Sequence[TokenPair]) -> int:
+    """Tokens of a whole batch that is padded: every response with its prompt, as long as the longest."""
+    return 2 * setup.config.train.batch_pairs * longest_sequence(pairs)
+
+
+def computed_tokens(setup: RunSetup, *, pack_tokens: int, pairs: Sequence[TokenPair]) -> int:
+    """Of the first epoch, in packs of this size."""
+    layout: Layout = "padded" if is_padded(setup) else "packed"
+    return grouping.computed_tokens(setup.training_order(pairs), pairs, pack_tokens=pack_tokens, layout=layout)
+
+
+def is_padded(setup: RunSetup) -> bool:
+    """Whether responses are computed as rectangles, each behind its own prompt, as far as is known beforehand."""
+    return setup.config.engine.packed == "off" or bool(setup.memory_shape.eager_heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +76,7 @@ def leaner(
     setup: RunSetup, fit: memory.Fit, *, pairs: Sequence[TokenPair], response_share: float, base: int, peak: int
 ) -> Leaner | None:
     """The quickest way with at most half of `peak`, or else the one with the least; None where none needs less."""
-    longest = max(pair.n_tokens for pair in pairs)
+    longest = longest_group(setup, pairs)
     sizes = [fit.pack_tokens]
     while sizes[-1] > max(longest, memory.LEAST_PACK):
         sizes.append(max(sizes[-1] // 2, longest))
@@ -91,7 +117,7 @@ def predict(
     """`memory.predict` of this run. `response_share`: of a pack's tokens; `base`: bytes held before the model is."""
     shape = setup.memory_shape
     return memory.predict(
-        replace(shape, fused=False) if setup.config.engine.packed == "off" or shape.eager_heads else shape,
+        replace(shape, fused=False) if is_padded(setup) else shape,
         dtype=setup.dtype,
         device=setup.device,
         pack_tokens=pack_tokens,
