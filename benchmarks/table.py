@@ -126,7 +126,8 @@ def _best_words(best: dict[str, str], contenders: Iterable[str]) -> str:
         return "TRL was left out, or gave no time."
     fp32 = f", in fp32 “{best['fp32']}”" if best["fp32"] != best[""] else ""
     tried = sum(name.startswith("TRL") for name in contenders)
-    return f"TRL's best of {tried} settings tried is “{best['']}”{fp32}."
+    words = "only setting" if tried == 1 else f"best of {tried} settings"
+    return f"TRL's {words} tried is “{best['']}”{fp32}."
 
 
 def _ceiling_lines(contenders: dict[str, Samples], ceilings: Samples, operations: float) -> list[str]:
