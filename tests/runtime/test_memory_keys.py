@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stage_runs import Recorder, align, make_config, make_pairs, prepare, write_model
+from stage_runs import Recorder, align, make_config, make_pairs, make_pairs_of, prepare, write_model
 from trimtab.engine import models, quantized
 from trimtab.runtime import memory_fit, set_up
 from trimtab.runtime.run_identity import reference_key
@@ -37,6 +37,16 @@ def test_checkpointing_gives_the_same_run(model: Path, tmp_path: Path, mode: str
     assert any(f"activation checkpointing is {mode}" in line for line in reporter.lines)
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(again)[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_what_is_padded_is_fitted_and_counted_as_the_rectangle_that_it_is(model: Path, tmp_path: Path) -> None:
+    pairs = make_pairs_of(4, prompt=9, response=5)
+    sizes = {}
+    for packed in ("auto", "off"):
+        setup = set_up(make_config(tmp_path / packed, model, engine={"packed": packed}))
+        tokens = memory_fit.computed_tokens(setup, pack_tokens=1, pairs=pairs)
+        sizes[packed] = memory_fit.longest_group(setup, pairs), tokens
+    assert sizes == {"auto": (9 + 5 + 5, 4 * (9 + 5 + 5)), "off": (2 * (9 + 5), 4 * 2 * (9 + 5))}
 
 
 def test_auto_leaves_it_off_where_memory_is_plenty(model: Path, tmp_path: Path) -> None:
