@@ -72,7 +72,7 @@ def _row(trial: Trial, result: Mapping[str, Any], numbers: Numbers) -> list[str]
     before, after = result["unrelated_nll"]
     return [
         trial.source, KINDS[trial.adapter], f"{trial.rate:g}", f"{result['sum_of_rates']:.2g}", text_of(right),
-        f"{heldout_loss(result):.3f}", number(result["drift"], 3), f"{after - before:+.3f}",
+        f"{heldout_loss(result):.3f}", number(result["drift"], 3), number(after - before, 3, with_sign=True),
     ]  # fmt: skip
 
 

@@ -77,7 +77,8 @@ def _row(variant: Variant, result: Result, base: Result, gap: Measurement, numbe
     before, after = result["unrelated_nll"]
     return [
         variant.source, _setting(variant), f"{result['sum_of_rates']:.2g}", text_of(right),
-        text_of(gap, with_sign=True), number(result["drift"], 3), number(base["drift"], 3), f"{after - before:+.3f}",
+        text_of(gap, with_sign=True), number(result["drift"], 3), number(base["drift"], 3),
+        number(after - before, 3, with_sign=True),
         f"{result['seconds']['train']:.0f}", f"{base['seconds']['train']:.0f}",
     ]  # fmt: skip
 
