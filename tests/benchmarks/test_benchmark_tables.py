@@ -87,7 +87,7 @@ def test_ratios_are_taken_within_a_repeat_and_held_to_the_targets() -> None:
         sample("TRL, bf16, batch 4", 0, 30.0),
     ]
     page = table.section(results(samples))
-    assert "TRL's best is “TRL, bf16, batch 1”, in fp32 “TRL, fp32, batch 1”" in page
+    assert "TRL's best of 3 settings tried is “TRL, bf16, batch 1”, in fp32 “TRL, fp32, batch 1”" in page
     assert (
         "| times TRL's best in fp32, every response active | ≥ 2.5 | ≥ 3 | 2.00 (2.00 to 2.00) | **missed** |" in page
     )
