@@ -26,8 +26,8 @@ stand in [experiments/numbers.json](../experiments/numbers.json) with n, interva
 `python -m experiments --check` holds new runs against them. Square brackets are 95 % intervals for new seeds on new
 prompts; differences are paired by seed and prompt. *Not distinguishable* comes with the difference
 that 80 % of such experiments would have seen. The last sections are of a real model; `python -m experiments --real`
-writes them from the committed runs of `experiments/real/`, and their intervals are over the pairs or prompts of the
-seeds that have been run.""".splitlines()
+writes them from the committed runs of `experiments/real/`. Their intervals are over the pairs or prompts of the seeds
+that have been run, and of their numbers only those with an interval stand in numbers.json.""".splitlines()
 
 
 @dataclass(frozen=True, slots=True)

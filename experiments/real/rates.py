@@ -78,7 +78,8 @@ def trained(
     name: str, source: str, settings: Mapping[str, str], *, model: Path, shared: Path, work: Path
 ) -> dict[str, Any]:
     """The numbers of a run of DPO with these settings, by key, on the first seed's pairs of a set."""
-    began, start, size = datetime.now(UTC), time.monotonic(), Size()
+    began, start = datetime.now(UTC), time.monotonic()
+    size = Size(batch=int(settings.get("train.batch-pairs", Size().batch)))
     as_run = Run(source, "dpo", 0.0, 0)
     data = runs.prepare_data(as_run, size, model=model, shared=shared, folder=runs.data_folder(as_run, size, work))
     out = work / name
