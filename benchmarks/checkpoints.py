@@ -32,7 +32,7 @@ def measure(shape: str, *, lengths: str, repeats: int, folder: Path) -> dict[str
     """Seconds of steps and of checkpoints, one after another."""
     from step import Stepper
     from trimtab.engine import checkpoint
-    from trimtab.stages.train import CHECKPOINTS_A_RUN
+    from trimtab.runtime.training_plan import CHECKPOINTS_A_RUN
 
     stepper = Stepper(SHAPES[shape])
     pairs = make_pairs(PART, lengths=lengths, vocabulary=stepper.vocabulary)

@@ -46,13 +46,13 @@ class Stage:
         self.armed = False
         self.before: dict[str, torch.Tensor] = {}
         self.work: Any = None
-        real = train._load
+        real = train.load_training
 
         def load(*arguments: Any, **options: Any) -> Any:
             self.work = real(*arguments, **options)
             return self.work
 
-        monkeypatch.setattr(train, "_load", load)
+        monkeypatch.setattr(train, "load_training", load)
 
     def arm(self) -> None:
         self.armed = True

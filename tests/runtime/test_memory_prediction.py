@@ -21,13 +21,14 @@ from stage_runs import Recorder
 from trimtab import config as configuration
 from trimtab.engine import memory
 from trimtab.runtime import memory_fit, set_up
+from trimtab.runtime.training_plan import training_plan
 from trimtab.stages import reference, train
 
 config = configuration.resolve(json.loads({config!r}))
 setup = set_up(config)
 setup.use_threads()
 pairs = setup.folder.train_pairs()
-shape, planned, cpu = setup.memory_shape, train.plan(setup, pairs), torch.device("cpu")
+shape, planned, cpu = setup.memory_shape, training_plan(setup, pairs), torch.device("cpu")
 tokens = sum(pair.n_tokens for pair in pairs)
 fit = memory_fit.fit(setup, pairs=pairs)
 padded = 2 * config.train.batch_pairs * memory_fit.longest_sequence(pairs)

@@ -38,6 +38,7 @@ from trimtab.runtime import model_card, set_up
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.milestones import Selection
 from trimtab.runtime.run_identity import reference_key
+from trimtab.runtime.training_plan import training_plan
 from trimtab.stages import reference as reference_stage
 from trimtab.stages import train
 
@@ -492,13 +493,13 @@ def test_the_step_zero_guard_lets_rounding_pass(model: Path, tmp_path: Path) -> 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The state of the run that comes, for a look at its weights after an error."""
-    real, seen = train._load, []
+    real, seen = train.load_training, []
 
     def load(*args: Any, **options: Any) -> Any:
         seen.append(real(*args, **options))
         return seen[-1]
 
-    monkeypatch.setattr(train, "_load", load)
+    monkeypatch.setattr(train, "load_training", load)
     return seen
 
 
@@ -670,7 +671,7 @@ def test_notices_before_the_first_step(model: Path, tmp_path: Path) -> None:
 def test_the_plan_is_what_then_happens(model: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", model, train={"epochs": 1.5, "batch_pairs": 5, "warmup": 0.3})
     pairs = make_pairs(16)
-    planned = train.plan(set_up(config), pairs)
+    planned = training_plan(set_up(config), pairs)
     folder, _ = align(config)
     rows = store.read_jsonl(folder.metrics)
     assert planned.steps == len(rows) == 6
@@ -695,9 +696,9 @@ def test_the_plan_is_what_then_happens(model: Path, tmp_path: Path) -> None:
 def test_learning_rates_when_none_is_said(model: Path, tmp_path: Path) -> None:
     tree = configuration.to_json(make_config(tmp_path / "run", model))
     tree["train"]["learning_rate"] = None
-    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-5
+    assert training_plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-5
     tree["adapter"]["kind"] = "lora"
-    assert train.plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-4
+    assert training_plan(set_up(configuration.resolve(tree)), make_pairs(4)).learning_rate == 1e-4
 
 
 # --- a model and data that no one here made -----------------------------------------------------------------------

@@ -28,9 +28,9 @@ from trimtab.runtime.disk_use import DiskUse, disk_use
 from trimtab.runtime.memory_fit import Leaner
 from trimtab.runtime.outlook_words import heading
 from trimtab.runtime.run_setup import RunSetup
+from trimtab.runtime.training_plan import TrainPlan, training_plan
 from trimtab.stages import prepare, reference, train
 from trimtab.stages.reference import ReferencePlan
-from trimtab.stages.train import TrainPlan
 
 SAMPLE_ROWS = 1000  # tokenised for an estimate
 EMBEDDED_WHOLE = 2048  # up to so many pairs are all sampled: the run finds their answers in the cache
@@ -145,7 +145,7 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     scale = rows / max(1, n_read)
     # lengths repeat those of the sample; exact when that is everything
     pairs = list(itertools.islice(_repeated(training), max(1, round(len(training) * scale))))
-    train_plan = train.plan(setup, pairs)
+    train_plan = training_plan(setup, pairs)
     disk = disk_use(setup, pairs=pairs, n_heldout=len(heldout))
     heldout_scale = scale if config.data.eval is None else 1.0  # such a set is read whole
     heldout_rows = [*heldout, *kl.rows_for(setup.objective, heldout)]
