@@ -219,16 +219,15 @@ def write_rows(run: Run, size: Size, *, model: Path, shared: Path, folder: Path)
     held out beyond that stands under prompts that no seed trains on. `unrelated.jsonl` is another set's instructions
     and answers, each beside a full stop, as a pair has two sides."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-
-    def fits(*texts: str, most: int = LONGEST) -> bool:
-        return all(len(tokenizer.encode(text)) <= most for text in texts)
-
     rows = list(_rows(shared / "pairs" / SETS[run.source]))
     distinct = sorted({texts[0] for texts, _ in rows})
     random.Random(0).shuffle(distinct)  # noqa: S311  # a split
     kept = set(distinct[: len(distinct) // 4])
     random.Random(1).shuffle(rows)  # noqa: S311
-    short = [(texts[0], row) for texts, row in rows if fits(*texts)]
+    fits = _fits([text for texts, _ in rows for text in texts], tokenizer)
+    short = [
+        (texts[0], row) for (texts, row), *fit in zip(rows, fits[::3], fits[1::3], fits[2::3], strict=True) if all(fit)
+    ]
     others = [(prompt, row) for prompt, row in short if prompt not in kept]
     seen = {prompt for prompt, _ in others[: len(SEEDS) * size.train]}
     held_out = _take([row for prompt, row in short if prompt in kept], run.seed, size.held_out)
@@ -237,13 +236,21 @@ def write_rows(run: Run, size: Size, *, model: Path, shared: Path, folder: Path)
     store.write_jsonl(folder / "held-out.jsonl", held_out)
     demo = store.read_json(next((shared / "pairs" / "llamafactory-dpo-en-demo").glob("*.json")))
     firsts = [(row["conversations"][0], row["chosen"]["value"]) for row in demo]
-    turns = ((turn["value"], text) for turn, text in firsts if turn["from"] == "human")
+    turns = [(turn["value"], text) for turn, text in firsts if turn["from"] == "human"]
+    fits = _fits([prompt for prompt, _ in turns], tokenizer)
     unrelated = [
-        {"prompt": prompt, "chosen": text, "rejected": "."} for prompt, text in turns if fits(prompt, most=LONGEST)
+        {"prompt": prompt, "chosen": text, "rejected": "."}
+        for (prompt, text), fit in zip(turns, fits, strict=True)
+        if fit
     ]
     store.write_jsonl(folder / "unrelated.jsonl", unrelated[: size.unrelated])
     questions = prompts(shared, tokenizer, size.prompts)
     store.write_json(folder / "prompts.json", [{"instruction": text} for text in questions])
+
+
+def _fits(texts: Sequence[str], tokenizer: Any) -> list[bool]:
+    """Which of them have at most `LONGEST` tokens."""
+    return [len(ids) <= LONGEST for ids in tokenizer(list(texts))["input_ids"]]
 
 
 def _take(items: Sequence[Any], part: int, n: int) -> list[Any]:
