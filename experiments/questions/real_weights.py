@@ -56,6 +56,10 @@ class Cell:
         """A seed."""
         return [correct(run) for run in self.runs]
 
+    def size(self) -> str:
+        """Seeds and the held-out pairs of each."""
+        return f"{len(self.runs)} × {join_words(sorted({str(len(run['log_ratios'])) for run in self.runs}))}"
+
     def each(self, key: str) -> list[float]:
         return [float(run[key]) for run in self.runs]
 
@@ -147,8 +151,8 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
             *_reward_model(),
         ],
         table=Table(
-            ("set", "method", "rate", "seeds", "held-out accuracy, %", "less DPO, points", "p (Holm)", "ECE, %",
-             "drift, nats a token", "answers, tokens longer", "preferred by the reward model, %",
+            ("set", "method", "rate", "seeds × held-out pairs", "held-out accuracy, %", "less DPO, points",
+             "p (Holm)", "ECE, %", "drift, nats a token", "answers, tokens longer", "preferred by the reward model, %",
              "active at the end, chosen / rejected, %", "backward skipped, %", "training, s"),
             rows,
         ),
@@ -185,7 +189,7 @@ def _row(cell: Cell, gap: Measurement | None, p: float | None, numbers: Numbers)
     preferred = put("reward-model", mean(np.stack(wins), unit="%")) if wins else None
     active = [fmean(run["active"][side][-1] for run in cell.runs) for side in ("chosen", "rejected")]
     return [
-        cell.source, cell.method, f"{cell.rate:g}", f"{len(cell.runs)}", text_of(accuracy),
+        cell.source, cell.method, f"{cell.rate:g}", cell.size(), text_of(accuracy),
         "–" if gap is None else text_of(gap, with_sign=True), number(p, 2),
         number(fmean(cell.ece())), number(fmean(cell.each("drift")), 3), text_of(growth, with_sign=True),
         "–" if preferred is None else text_of(preferred),
@@ -200,12 +204,18 @@ def _verdict(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float | N
     tested = {cell: gap for cell, gap in gaps.items() if adjusted.get(cell) is not None}
     rest = {cell: gap for cell, gap in gaps.items() if cell not in tested}
     single = {cell: gap for cell, gap in rest.items() if gap.estimate.n_seeds == 1}
-    several = {cell: gap for cell, gap in rest.items() if cell not in single}
-    return [
-        *_over_seeds(tested, adjusted),
-        *([f"One seed, held-out accuracy less DPO's: {_each(single)}."] if single else []),
-        *([f"Several seeds, not tested, held-out accuracy less DPO's: {_each(several)}."] if several else []),
-    ]
+    several = [cell for cell in rest if cell not in single]
+    texts = _over_seeds(tested, adjusted)
+    if single:
+        texts.append(f"One seed, held-out accuracy less DPO's: {_each(single)}.")
+    for source in dict.fromkeys(cell.source for cell in several):
+        each = [
+            f"{cell.method} {number(gaps[cell].value, with_sign=True)}" for cell in several if cell.source == source
+        ]
+        texts.append(
+            f"{source}: several seeds, not tested, points of held-out accuracy less DPO's: {join_words(each)}."
+        )
+    return texts
 
 
 def _over_seeds(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float | None]) -> list[str]:

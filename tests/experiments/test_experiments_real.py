@@ -98,7 +98,7 @@ def test_a_method_that_orders_more_pairs_than_dpo_is_said_to(monkeypatch: pytest
     # hinge: 80, 85, 80 % against 50: 30, 35, 30 points; APO-zero 0, 5, 0, whose interval holds 0
     assert f"after Holm: apo_hinge_zero on {HARMLESS} (+31.7 [+24.5, +38.8]); the others are not" in text
     hinge = next(row for row in rows if row[:2] == [HARMLESS, "apo_hinge_zero"])
-    assert hinge[3:6] == ["3", "81.7 [74.5, 88.8]", "+31.7 [+24.5, +38.8]"]
+    assert hinge[3:6] == ["3 × 20", "81.7 [74.5, 88.8]", "+31.7 [+24.5, +38.8]"]
     # σ(0.2) = .550, right in .80, .85 and .80: ECE 25, 30 and 25
     assert hinge[7] == "26.7"
     assert hinge[8:10] == ["0.020", "+2.0 [−0.5, +4.5]"]  # 2, 1 and 3 tokens a prompt, in every seed
@@ -122,9 +122,12 @@ def test_the_run_that_picked_a_rate_makes_way_for_other_seeds(monkeypatch: pytes
             results[run] = result(run, right - 2 * (method == "apo_hinge_zero"))
     text, rows = answer_text(monkeypatch, results)
     hinge = next(row for row in rows if row[1] == "apo_hinge_zero")
-    assert hinge[3:5] == ["2", "70.0"]  # 14 of 20 twice, without the 16 of seed 0
+    assert hinge[3:5] == ["2 × 20", "70.0"]  # 14 of 20 twice, without the 16 of seed 0
     assert hinge[6] == "–"
-    assert f"Several seeds, not tested, held-out accuracy less DPO's: apo_hinge_zero on {TUNING_SET} (+20.0)" in text
+    assert (
+        f"{TUNING_SET}: several seeds, not tested, points of held-out accuracy less DPO's: apo_hinge_zero +20.0."
+        in text
+    )
     assert "Holm" not in text
 
 
@@ -138,7 +141,7 @@ def test_equal_differences_in_every_seed_are_not_called_one_seed(monkeypatch: py
             run = Run(HARMLESS, method, RATES[0], seed)
             results[run] = result(run, 10 + (method == "apo_zero"))
     text, _ = answer_text(monkeypatch, results)
-    assert f"Several seeds, not tested, held-out accuracy less DPO's: apo_zero on {HARMLESS} (+5.0)" in text
+    assert f"{HARMLESS}: several seeds, not tested, points of held-out accuracy less DPO's: apo_zero +5.0." in text
     assert f"One seed, held-out accuracy less DPO's: apo_zero on {TUNING_SET} (0.0)." in text
 
 
