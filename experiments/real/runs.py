@@ -101,13 +101,13 @@ def tuned_rate(method: str, results: Mapping[Run, Mapping[str, Any]]) -> float |
 
 
 def missing_runs(results: Mapping[Run, Mapping[str, Any]]) -> Iterator[Run]:
-    """In the order to make them: rates of the methods that matter most, their seeds on every set, then the others.
-    The seeds of a method are known when its rates have been run."""
+    """In the order to make them: rates of the methods that matter most, their seeds on every set, then the others; sets
+    with most held-out pairs first. The seeds of a method are known when its rates have been run."""
     for methods, sources in ((FIRST, list(SETS)), (METHODS[len(FIRST) :], list(SETS)[:2])):
         yield from (run for run in tuning_runs() if run.method in methods and run not in results)
         rates = {method: tuned_rate(method, results) for method in methods}
-        for seed in SEEDS:
-            for source in sources:
+        for source in sorted(sources, key=lambda source: -MORE_HELD_OUT.get(source, 0)):
+            for seed in SEEDS:
                 runs = (Run(source, method, rate, seed) for method, rate in rates.items() if rate is not None)
                 yield from (run for run in runs if run not in results)
 
