@@ -31,6 +31,7 @@ AGAINST = "dpo"
 OWN_PROMPTS = ("hh-rlhf-harmless",)
 """Sets whose seeds hold out pairs under different prompts."""
 
+CONTRADICTION = "against the wind tunnel"
 PERCENT = (0.0, 100.0)
 WITH_DEAD_ZONE, WITHOUT = "apo_hinge_zero", "apo_zero"
 Results = Mapping[Run, Mapping[str, Any]]
@@ -142,14 +143,15 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     tested = [cell for cell in known if cell.source in OWN_PROMPTS]
     adjusted = dict(zip(tested, holm([known[cell].p_value for cell in tested]), strict=True))
     rows = [_row(cell, known.get(cell), adjusted.get(cell), numbers) for cell in grid]
+    sentences = [
+        *_verdict(known, adjusted),
+        *_dead_zone(grid, numbers),
+        _forgetting(grid, numbers),
+        _screening(grid),
+        *_reward_model(),
+    ]
     return Answer(
-        sentences=[
-            *_verdict(known, adjusted),
-            *_dead_zone(grid, numbers),
-            _forgetting(grid, numbers),
-            _screening(grid),
-            *_reward_model(),
-        ],
+        sentences=sorted(sentences, key=lambda text: CONTRADICTION not in text),  # these first
         table=Table(
             ("set", "method", "rate", "seeds × held-out pairs", "held-out accuracy, %", "less DPO, points",
              "p (Holm)", "ECE, %", "drift, nats a token", "answers, tokens longer", "preferred by the reward model, %",
@@ -274,7 +276,7 @@ def _as_in_wind_tunnel(gap: Measurement, longer: float) -> str:
         return f"not distinguishable; {labels}"
     if longer <= 50:
         return f"{labels}, so the wind tunnel says nothing of it"
-    return f"{'against' if low > 0 else 'as in'} the wind tunnel; {labels}"
+    return f"{CONTRADICTION if low > 0 else 'as in the wind tunnel'}; {labels}"
 
 
 def _reward_model() -> list[str]:

@@ -145,6 +145,22 @@ def test_equal_differences_in_every_seed_are_not_called_one_seed(monkeypatch: py
     assert f"One seed, held-out accuracy less DPO's: apo_zero on {TUNING_SET} (0.0)." in text
 
 
+def test_what_contradicts_the_wind_tunnel_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {}
+    for method in FIRST:
+        for run in (Run(TUNING_SET, method, rate, 0) for rate in RATES):
+            results[run] = result(run, 10)
+        for seed in SEEDS:
+            run = Run(HARMLESS, method, RATES[0], seed)
+            results[run] = result(run, 10)
+            results[run]["tokens"] = [[9, 5]] * 20  # labels like length
+            if method == "apo_hinge_zero":
+                results[run]["answers"]["after"] = [42, 51 + seed, 63]
+    text, _ = answer_text(monkeypatch, results)
+    assert text.startswith("The dead zone's answers")
+    assert "against the wind tunnel; labels choose the longer response in 100 %" in text
+
+
 @pytest.mark.parametrize(
     ("longer", "words"),
     [(60.0, "against the wind tunnel"), (45.0, "the wind tunnel says nothing of it")],
