@@ -55,11 +55,12 @@ def trials() -> list[Trial]:
 
 
 def read_results(folder: Path = RESULTS) -> dict[Trial, dict[str, Any]]:
-    """The trials that have ended, those among the paper's runs too."""
+    """The trials that have ended, those among the paper's tuning runs too."""
     own = [store.read_json(path) for path in sorted(folder.glob("*.json"))]
-    tuning = {run: tree for run, tree in runs.read_results().items() if (run.method, run.seed) == ("dpo", 0)}
+    results = runs.read_results()
+    tuning = [run for run in runs.tuning_runs() if run.method == "dpo" and run in results]
     return {Trial(**tree["trial"]): tree for tree in own} | {
-        Trial(run.source, LORA, run.rate): tree for run, tree in tuning.items()
+        Trial(run.source, LORA, run.rate): results[run] for run in tuning
     }
 
 
