@@ -1,6 +1,6 @@
 """The paper's methods on a real instruct model: from the JSON files that `experiments.real.runs` leaves.
 
-Intervals are over seeds where there are several, and over the held-out pairs where there is one; differences are of the
+Intervals are over seeds where there are several, and never narrower than over all held-out pairs; differences are of the
 same seed's pairs. Only `OWN_PROMPTS` has prompts enough for seeds that share none: elsewhere nothing is tested. The run
 that picked a method's rate is left out where other seeds have been run.
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from experiments.measurement import Measurement, holm, mean, over_seeds
+from experiments.measurement import Measurement, detectable, holm, mean, over_seeds
 from experiments.question import Answer, Numbers, Question, Sweeps
 from experiments.questions.real_rates import correct
 from experiments.real import rewards
@@ -23,7 +23,7 @@ from experiments.real.runs import METHODS, SEEDS, SETS, TUNING_SET, UNTUNED, Run
 from experiments.words import join_words, number, text_of
 from trimtab import store
 from trimtab.analysis import calibration
-from trimtab.analysis.intervals import FloatArray
+from trimtab.analysis.intervals import FloatArray, finite, paired_mean_test
 from trimtab.reporting.sections import Table
 
 COMMAND = "python -m experiments.real.runs --model SMOLLM2_FOLDER --shared DIR --work WORK"
@@ -31,6 +31,7 @@ AGAINST = "dpo"
 OWN_PROMPTS = ("hh-rlhf-harmless",)
 """Sets whose seeds hold out pairs under different prompts."""
 
+OVER_ROWS = "Student's t over the rows of all seeds, corrected for skewness: wider than over seeds"
 CONTRADICTION = "against the wind tunnel"
 PERCENT = (0.0, 100.0)
 WITH_DEAD_ZONE, WITHOUT = "apo_hinge_zero", "apo_zero"
@@ -119,10 +120,26 @@ def with_rewards(results: Results) -> Results:
 def measured(
     values: Sequence[FloatArray], *, unit: str, within: tuple[float, float] = (-math.inf, math.inf)
 ) -> Measurement:
-    """Over seeds where there are several, else over the rows of the one. `within`: what the number can be at all."""
-    if len(values) > 1:
-        return over_seeds([float(row.mean()) for row in values], unit=unit, within=within)
-    return mean(values[0][None, :], unit=unit)
+    """Over seeds where there are several, else over the rows of the one. `within`: what the number can be at all.
+
+    Three seeds may lie closer together by chance than their rows allow: no interval is narrower than that over all
+    rows, and no p-value smaller.
+    """
+    rows_N = np.concatenate(values)
+    if len(values) == 1:
+        return mean(rows_N[None, :], unit=unit)
+    of_seeds = over_seeds([float(row.mean()) for row in values], unit=unit, within=within)
+    of_rows = paired_mean_test(rows_N)
+    if of_seeds.ci95 is not None and np.ptp(of_seeds.ci95) >= np.ptp(of_rows.ci95):
+        return of_seeds
+    low, high = max(within[0], of_rows.ci95[0]), min(within[1], of_rows.ci95[1])
+    p_values = [p for p in (of_seeds.p_value, finite(of_rows.p_value)) if p is not None]
+    error = float(rows_N.std(ddof=1)) / math.sqrt(len(rows_N))
+    return Measurement(
+        replace(of_seeds.estimate, ci95=(low, high), method=OVER_ROWS),
+        p_value=max(p_values, default=None),
+        detectable=detectable(error, freedom=len(rows_N) - 1),
+    )
 
 
 def difference(a: Cell, b: Cell) -> list[FloatArray]:
@@ -226,7 +243,8 @@ def _over_seeds(gaps: Mapping[Cell, Measurement], adjusted: Mapping[Cell, float 
         return []
     apart = {cell: gap for cell, gap in gaps.items() if (adjusted[cell] or 1.0) < 0.05}
     sizes = [gap.detectable for gap in gaps.values() if gap.detectable]
-    power = f" (80 % power for {number(min(sizes))} to {number(max(sizes))} points before Holm)" if sizes else ""
+    ends = dict.fromkeys([number(min(sizes)), number(max(sizes))]) if sizes else ()
+    power = f" (80 % power for {' to '.join(ends)} points before Holm)" if ends else ""
     if not apart:
         return [f"Held-out accuracy: of {len(gaps)} comparisons with DPO none is apart from zero after Holm{power}."]
     return [f"Held-out accuracy apart from DPO's, points after Holm: {_each(apart)}; the others are not{power}."]
