@@ -1,8 +1,8 @@
 """The paper's methods on a real instruct model: from the JSON files that `experiments.real.runs` leaves.
 
-Intervals are over seeds where there are several, and never narrower than over all held-out pairs; differences are of the
-same seed's pairs. Only `OWN_PROMPTS` has prompts enough for seeds that share none: elsewhere nothing is tested. The run
-that picked a method's rate is left out where other seeds have been run.
+Intervals are over seeds where there are several, and never narrower than over all held-out pairs; differences are of
+the same seed's pairs. Only `OWN_PROMPTS` has prompts enough for seeds that share none: elsewhere nothing is tested. The
+run that picked a method's rate is left out where other seeds have been run.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Cell:
 
     def size(self) -> str:
         """Seeds and the held-out pairs of each."""
-        return f"{len(self.runs)} × {join_words(sorted({str(len(run['log_ratios'])) for run in self.runs}))}"
+        sizes = sorted({len(run["log_ratios"]) for run in self.runs})
+        return f"{len(self.runs)} × {' to '.join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))}"
 
     def each(self, key: str) -> list[float]:
         return [float(run[key]) for run in self.runs]
