@@ -24,6 +24,7 @@ OVER_SEEDS = "t interval over seeds"
 SINGLE_SEED = "Student's t over prompts, corrected for skewness, one seed"
 POWER = 0.8
 CORRELATION = (-1.0, 1.0)
+ANYTHING = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +70,28 @@ class Measurement:
         )
 
 
-def mean(values_KN: FloatArray, *, unit: str) -> Measurement:
-    """Mean over seeds and prompts, or of paired differences; with one seed over the prompts alone."""
+def mean(values_KN: FloatArray, *, unit: str, within: tuple[float, float] = ANYTHING) -> Measurement:
+    """Mean over seeds and prompts, or of paired differences; with one seed over the prompts alone.
+
+    `within`: what the number can be at all; the interval is cut there.
+    """
     if len(values_KN) > 1:
-        return _of_pool(seeds.pooled_mean(values_KN), method=seeds.METHOD, unit=unit)
+        return _cut(_of_pool(seeds.pooled_mean(values_KN), method=seeds.METHOD, unit=unit), within)
     row_N = values_KN[0]
     ci95 = intervals.paired_mean_test(row_N).ci95
-    return Measurement(estimates.estimate(float(row_N.mean()), ci95, n=len(row_N), method=SINGLE_SEED, unit=unit))
+    estimate = estimates.estimate(float(row_N.mean()), ci95, n=len(row_N), method=SINGLE_SEED, unit=unit)
+    return _cut(Measurement(estimate), within)
 
 
 def over_seeds(
-    values: Sequence[float | None], *, unit: str = "", within: tuple[float, float] = (-math.inf, math.inf)
+    values: Sequence[float | None], *, unit: str = "", within: tuple[float, float] = ANYTHING
 ) -> Measurement:
     """Mean of one number a seed, such as a rank correlation or a number of steps; None where a seed has none.
 
     `within`: what the number can be at all; the interval is cut there.
     """
     numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
-    measurement = _of_pool(sweep_statistics.over_seeds(numbers), method=OVER_SEEDS, unit=unit)
-    if measurement.ci95 is None:
-        return measurement
-    low, high = measurement.ci95
-    bounds = max(within[0], low), min(within[1], high)
-    return replace(measurement, estimate=replace(measurement.estimate, ci95=bounds))
+    return _cut(_of_pool(sweep_statistics.over_seeds(numbers), method=OVER_SEEDS, unit=unit), within)
 
 
 def detectable(standard_error: float, *, freedom: float) -> float:
@@ -116,6 +116,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Kendall's τ-b; NaN where either side is constant."""
     return float(kendalltau(np.asarray(a), np.asarray(b)).statistic)
+
+
+def _cut(measurement: Measurement, within: tuple[float, float]) -> Measurement:
+    if measurement.ci95 is None:
+        return measurement
+    low, high = measurement.ci95
+    bounds = max(within[0], low), min(within[1], high)
+    return replace(measurement, estimate=replace(measurement.estimate, ci95=bounds))
 
 
 def _of_pool(pool: seeds.Pooled, *, method: str, unit: str) -> Measurement:

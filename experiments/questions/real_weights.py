@@ -80,6 +80,11 @@ class Cell:
         scores = [np.array(pair, dtype=np.float64) for pair in scored]
         return [50.0 * (1.0 + np.sign(pair[1] - pair[0])) for pair in scores]
 
+    def preferred(self) -> Measurement | None:
+        """Percent of answers that the reward model prefers to the untuned model's, over seeds and prompts."""
+        wins = self.wins()
+        return mean(np.stack(wins), unit="%", within=PERCENT) if wins else None
+
     def lengthening(self) -> list[FloatArray]:
         """A seed: tokens an answer grew by, a prompt each."""
         return [
@@ -128,7 +133,7 @@ def measured(
     """
     rows_N = np.concatenate(values)
     if len(values) == 1:
-        return mean(rows_N[None, :], unit=unit)
+        return mean(rows_N[None, :], unit=unit, within=within)
     of_seeds = over_seeds([float(row.mean()) for row in values], unit=unit, within=within)
     of_rows = paired_mean_test(rows_N)
     if of_seeds.ci95 is not None and np.ptp(of_seeds.ci95) >= np.ptp(of_rows.ci95):
@@ -166,7 +171,7 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
         *_dead_zone(grid, numbers),
         _forgetting(grid, numbers),
         _screening(grid),
-        *_reward_model(),
+        *_reward_model(grid),
     ]
     return Answer(
         sentences=sorted(sentences, key=lambda text: CONTRADICTION not in text),  # these first
@@ -205,8 +210,9 @@ def _row(cell: Cell, gap: Measurement | None, p: float | None, numbers: Numbers)
     growth = put("lengthening", mean(np.stack(cell.lengthening()), unit="tokens"))
     if gap is not None:
         put("less-dpo", gap)
-    wins = cell.wins()
-    preferred = put("reward-model", mean(np.stack(wins), unit="%")) if wins else None
+    preferred = cell.preferred()
+    if preferred is not None:
+        put("reward-model", preferred)
     active = [fmean(run["active"][side][-1] for run in cell.runs) for side in ("chosen", "rejected")]
     return [
         cell.source, cell.method, f"{cell.rate:g}", cell.size(), text_of(accuracy),
@@ -298,12 +304,17 @@ def _as_in_wind_tunnel(gap: Measurement, longer: float) -> str:
     return f"{CONTRADICTION if low > 0 else 'as in the wind tunnel'}; {labels}"
 
 
-def _reward_model() -> list[str]:
-    """What its own held-out pairs say of the judge whose verdicts stand in the table."""
+def _reward_model(grid: Sequence[Cell]) -> list[str]:
+    """Whose answers it tells from the untuned model's, and what its own held-out pairs say of it."""
     if not rewards.ABOUT.exists():
         return []
-    known = store.read_json(rewards.ABOUT)
-    return [rewards.in_words(known)]
+    found = {cell: preferred for cell in grid if (preferred := cell.preferred()) is not None}
+    apart = {cell: rate for cell, rate in found.items() if rate.ci95 and (rate.ci95[0] > 50 or rate.ci95[1] < 50)}
+    each = join_words([f"{cell.method} on {cell.source} ({text_of(rate)})" for cell, rate in apart.items()])
+    verdict = (
+        f"The reward model tells {len(apart)} of {len(found)} from the untuned model, percent preferred, one by one"
+    )
+    return [rewards.in_words(store.read_json(rewards.ABOUT)), *([f"{verdict}: {each}."] if apart else [])]
 
 
 def _forgetting(grid: Sequence[Cell], numbers: Numbers) -> str:
