@@ -149,6 +149,18 @@ def test_equal_differences_in_every_seed_are_not_called_one_seed(monkeypatch: py
     assert f"One seed, held-out accuracy less DPO's: apo_zero on {TUNING_SET} (0.0)." in text
 
 
+def test_a_percentage_ends_at_100(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two answers 100, 75 and 50 % are preferred: Student's t over three seeds goes far beyond 100."""
+    scores = {"untuned": [0.0, 0.0], **{f"{HARMLESS}-dpo-{RATES[0]:g}-{seed}": [1.0, 1.0 - seed] for seed in SEEDS}}
+    monkeypatch.setattr(rewards, "read_scores", scores.get)
+    results = {Run(TUNING_SET, "dpo", rate, 0): result(Run(TUNING_SET, "dpo", rate, 0), 10) for rate in RATES}
+    results |= {run: result(run, 10) for run in (Run(HARMLESS, "dpo", RATES[0], seed) for seed in SEEDS)}
+    text, rows = answer_text(monkeypatch, results)
+    preferred = next(row for row in rows if row[0] == HARMLESS)[10]
+    assert preferred.endswith(", 100.0]")
+    assert "The reward model tells" not in text
+
+
 def test_what_contradicts_the_wind_tunnel_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
     results = {}
     for method in FIRST:
