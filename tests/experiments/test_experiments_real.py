@@ -95,10 +95,10 @@ def test_a_method_that_orders_more_pairs_than_dpo_is_said_to(monkeypatch: pytest
             run = Run(HARMLESS, method, RATES[0], seed)
             results[run] = result(run, right + (seed == 1 and method != "dpo"))
     text, rows = answer_text(monkeypatch, results)
-    # hinge: 80, 85, 80 % against 50: 30, 35, 30 points; APO-zero 0, 5, 0, whose interval holds 0
-    assert f"after Holm: apo_hinge_zero on {HARMLESS} (+31.7 [+24.5, +38.8]); the others are not" in text
+    # hinge: 80, 85, 80 % against 50: 30, 35, 30 points, whose 60 pairs allow no narrower interval; APO-zero 0, 5, 0
+    assert f"after Holm: apo_hinge_zero on {HARMLESS} (+31.7 [+19.5, +44.8]); the others are not" in text
     hinge = next(row for row in rows if row[:2] == [HARMLESS, "apo_hinge_zero"])
-    assert hinge[3:6] == ["3 × 20", "81.7 [74.5, 88.8]", "+31.7 [+24.5, +38.8]"]
+    assert hinge[3:6] == ["3 × 20", "81.7 [69.4, 91.7]", "+31.7 [+19.5, +44.8]"]
     # σ(0.2) = .550, right in .80, .85 and .80: ECE 25, 30 and 25
     assert hinge[7] == "26.7"
     assert hinge[8:10] == ["0.020", "+2.0 [−0.5, +4.5]"]  # 2, 1 and 3 tokens a prompt, in every seed
@@ -362,7 +362,7 @@ def test_one_part_is_renewed_and_the_others_stay(tmp_path: Path, monkeypatch: py
     page.renew(real_weights.QUESTION, **paths)  # again, over itself
     text = paths["page"].read_text(encoding="utf-8")
     assert text.count("\n## On a real model\n") == text.count("- **[On a real model]") == 1
-    assert "| ukp-convarg1-strict | dpo | 0.0003 | 1 | 60.0" in text
+    assert "| ukp-convarg1-strict | dpo | 0.0003 | 1 × 20 | 60.0" in text
     before, after = (part.split("\n## ") for part in (whole.text, text))
     renewed = [place for place, parts in enumerate(zip(before, after, strict=True)) if parts[0] != parts[1]]
     titles = [after[place].split("\n")[0] for place in renewed]
