@@ -176,9 +176,9 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     return Answer(
         sentences=sorted(sentences, key=lambda text: CONTRADICTION not in text),  # these first
         table=Table(
-            ("set", "method", "rate", "seeds × held-out pairs", "held-out accuracy, %", "less DPO, points",
+            ("set", "method", "rate", "seeds × pairs", "held-out accuracy, %", "less DPO, points",
              "p (Holm)", "ECE, %", "drift, nats a token", "answers, tokens longer", "preferred by the reward model, %",
-             "active at the end, chosen / rejected, %", "backward skipped, %", "training, s"),
+             "active at the end, chosen / rejected, %"),
             rows,
         ),
         meaning=[_missing(results, grid), _published()],
@@ -219,8 +219,7 @@ def _row(cell: Cell, gap: Measurement | None, p: float | None, numbers: Numbers)
         "–" if gap is None else text_of(gap, with_sign=True), number(p, 2),
         number(fmean(cell.ece())), number(fmean(cell.each("drift")), 3), text_of(growth, with_sign=True),
         "–" if preferred is None else text_of(preferred),
-        f"{active[0]:.0f} / {active[1]:.0f}", f"{100 * fmean(cell.each('skipped_backward')):.0f}",
-        f"{fmean(run['seconds']['train'] for run in cell.runs):.0f}",
+        f"{active[0]:.0f} / {active[1]:.0f}",
     ]  # fmt: skip
 
 
