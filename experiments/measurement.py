@@ -76,11 +76,11 @@ def mean(values_KN: FloatArray, *, unit: str, within: tuple[float, float] = ANYT
     `within`: what the number can be at all; the interval is cut there.
     """
     if len(values_KN) > 1:
-        return _cut(_of_pool(seeds.pooled_mean(values_KN), method=seeds.METHOD, unit=unit), within)
+        return cut(_of_pool(seeds.pooled_mean(values_KN), method=seeds.METHOD, unit=unit), within)
     row_N = values_KN[0]
     ci95 = intervals.paired_mean_test(row_N).ci95
     estimate = estimates.estimate(float(row_N.mean()), ci95, n=len(row_N), method=SINGLE_SEED, unit=unit)
-    return _cut(Measurement(estimate), within)
+    return cut(Measurement(estimate), within)
 
 
 def over_seeds(
@@ -91,7 +91,7 @@ def over_seeds(
     `within`: what the number can be at all; the interval is cut there.
     """
     numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
-    return _cut(_of_pool(sweep_statistics.over_seeds(numbers), method=OVER_SEEDS, unit=unit), within)
+    return cut(_of_pool(sweep_statistics.over_seeds(numbers), method=OVER_SEEDS, unit=unit), within)
 
 
 def detectable(standard_error: float, *, freedom: float) -> float:
@@ -118,7 +118,8 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(kendalltau(np.asarray(a), np.asarray(b)).statistic)
 
 
-def _cut(measurement: Measurement, within: tuple[float, float]) -> Measurement:
+def cut(measurement: Measurement, within: tuple[float, float]) -> Measurement:
+    """With its interval ended at what the number can be at all."""
     if measurement.ci95 is None:
         return measurement
     low, high = measurement.ci95

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measurement import Measurement, detectable, holm, mean, over_seeds
+from experiments.measurement import ANYTHING, Measurement, cut, detectable, holm, mean, over_seeds
 from experiments.question import Answer, Numbers, Question, Sweeps
 from experiments.questions.real_rates import correct
 from experiments.real import rewards
@@ -123,9 +123,7 @@ def with_rewards(results: Results) -> Results:
     return {run: {**tree, "rewards": scored[run]} if all(scored[run]) else tree for run, tree in results.items()}
 
 
-def measured(
-    values: Sequence[FloatArray], *, unit: str, within: tuple[float, float] = (-math.inf, math.inf)
-) -> Measurement:
+def measured(values: Sequence[FloatArray], *, unit: str, within: tuple[float, float] = ANYTHING) -> Measurement:
     """Over seeds where there are several, else over the rows of the one. `within`: what the number can be at all.
 
     Three seeds may lie closer together by chance than their rows allow: no interval is narrower than that over all
@@ -138,14 +136,14 @@ def measured(
     of_rows = paired_mean_test(rows_N)
     if of_seeds.ci95 is not None and np.ptp(of_seeds.ci95) >= np.ptp(of_rows.ci95):
         return of_seeds
-    low, high = max(within[0], of_rows.ci95[0]), min(within[1], of_rows.ci95[1])
     p_values = [p for p in (of_seeds.p_value, finite(of_rows.p_value)) if p is not None]
     error = float(rows_N.std(ddof=1)) / math.sqrt(len(rows_N))
-    return Measurement(
-        replace(of_seeds.estimate, ci95=(low, high), method=OVER_ROWS),
+    of_both = Measurement(
+        replace(of_seeds.estimate, ci95=of_rows.ci95, method=OVER_ROWS),
         p_value=max(p_values, default=None),
         detectable=detectable(error, freedom=len(rows_N) - 1),
     )
+    return cut(of_both, within)
 
 
 def difference(a: Cell, b: Cell) -> list[FloatArray]:
@@ -188,7 +186,8 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
             "side of each of these debates was trained on; those of finegrained-rlhf share prompts and responses "
             "between seeds too: intervals on both sets are too narrow, and no difference there is tested. Answers end "
             "at 128 tokens, so most are cut and what they grow beyond that is not seen. The reward model is as small, "
-            "trained on pairs of hh-rlhf-harmless alone, and no other judge read the answers."
+            "trained on pairs of hh-rlhf-harmless alone, of the very file that the runs on that set train on: that it "
+            "prefers their answers says that they learned what it did. No other judge read the answers."
         ],
     )  # fmt: skip
 
@@ -311,7 +310,8 @@ def _reward_model(grid: Sequence[Cell]) -> list[str]:
     apart = {cell: rate for cell, rate in found.items() if rate.ci95 and (rate.ci95[0] > 50 or rate.ci95[1] < 50)}
     each = join_words([f"{cell.method} on {cell.source} ({text_of(rate)})" for cell, rate in apart.items()])
     verdict = (
-        f"The reward model tells {len(apart)} of {len(found)} from the untuned model, percent preferred, one by one"
+        f"In {len(apart)} of {len(found)} rows, each tested alone, the reward model tells the answers from the untuned "
+        "model's, percent preferred"
     )
     return [rewards.in_words(store.read_json(rewards.ABOUT)), *([f"{verdict}: {each}."] if apart else [])]
 

@@ -50,8 +50,8 @@ RATES = (3e-4, 1e-3, 3e-3)
 SEEDS = (0, 1, 2)
 TUNING_SET = "ukp-convarg1-strict"
 MORE_HELD_OUT = {"hh-rlhf-harmless": 216}
-"""Pairs a seed, where prompts are so many that training leaves most of them alone: a difference that 96 pairs show is
-twice as large as one that 312 do, for 40 s a run."""
+"""Pairs a seed, where prompts are so many that training leaves most of them alone: what 96 pairs show is 1.8 times what
+312 do, which take about 110 s more a run (LOG.md)."""
 LONGEST = 128  # tokens of a prompt, a response
 LONGEST_UNRELATED = 256  # of a response of which the log-prob is measured
 BEFORE = "before.json"

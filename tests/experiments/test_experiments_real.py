@@ -158,7 +158,7 @@ def test_a_percentage_ends_at_100(monkeypatch: pytest.MonkeyPatch) -> None:
     text, rows = answer_text(monkeypatch, results)
     preferred = next(row for row in rows if row[0] == HARMLESS)[10]
     assert preferred.endswith(", 100.0]")
-    assert "The reward model tells" not in text
+    assert "the reward model tells" not in text
 
 
 def test_what_contradicts_the_wind_tunnel_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
