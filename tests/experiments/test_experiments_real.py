@@ -159,6 +159,12 @@ def test_a_percentage_ends_at_100(monkeypatch: pytest.MonkeyPatch) -> None:
     preferred = next(row for row in rows if row[0] == HARMLESS)[10]
     assert preferred.endswith(", 100.0]")
     assert "the reward model tells" not in text
+    scores |= {"untuned": [0.0] * 20} | {
+        f"{HARMLESS}-dpo-{RATES[0]:g}-{seed}": [1.0] * (18 - seed) + [-1.0] * (2 + seed) for seed in SEEDS
+    }
+    text, _ = answer_text(monkeypatch, results)
+    assert "In 1 of 1 rows, each tested alone, the reward model tells the answers from the untuned model's" in text
+    assert f"percent preferred: dpo on {HARMLESS} (85.0 [" in text
 
 
 def test_what_contradicts_the_wind_tunnel_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
