@@ -3,11 +3,11 @@
     python -m experiments.real.runs --model SMOLLM2_FOLDER --shared DIR --work WORK [--minutes N] [--quick]
 
 Each learning rate of a method is tried on one set with one seed; the rate whose held-out accuracy is highest (of equal
-ones the smallest) then runs with three seeds on each set, two sets for the five methods that matter less. Seeds have
+ones the smallest) then runs with three seeds on each set, the three methods that matter most on a third one. Seeds have
 training and held-out pairs of their own, the latter under prompts that nobody trains on. When a run ends its numbers
 are written into `experiments/real/runs/` and its answers into `answers/` beside it, and what is there is not run again;
-`--minutes` starts no run after that time. The methods that matter most come first. Several processes with the same WORK
-share the runs out.
+`--minutes` starts no run after that time. Rates come first, then the sets that tell most. Several processes with the
+same WORK share the runs out.
 
 DIR holds `pairs/` and `eval/alpaca_eval/instructions_805.json`. `--quick` is a run of two steps into WORK.
 """
@@ -46,6 +46,7 @@ SETS = {
 }
 FIRST = ("dpo", "apo_hinge_zero", "apo_zero")
 METHODS = (*FIRST, "margin_sigmoid", "apo_hinge_softplus", "dpo_hinge", "aot", "exo_pair")
+METHODS_ON = {"ukp-convarg1-strict": METHODS, "hh-rlhf-harmless": METHODS, "finegrained-rlhf": FIRST}
 RATES = (3e-4, 1e-3, 3e-3)
 SEEDS = (0, 1, 2)
 TUNING_SET = "ukp-convarg1-strict"
@@ -101,15 +102,14 @@ def tuned_rate(method: str, results: Mapping[Run, Mapping[str, Any]]) -> float |
 
 
 def missing_runs(results: Mapping[Run, Mapping[str, Any]]) -> Iterator[Run]:
-    """In the order to make them: rates of the methods that matter most, their seeds on every set, then the others; sets
-    with most held-out pairs first. The seeds of a method are known when its rates have been run."""
-    for methods, sources in ((FIRST, list(SETS)), (METHODS[len(FIRST) :], list(SETS)[:2])):
-        yield from (run for run in tuning_runs() if run.method in methods and run not in results)
-        rates = {method: tuned_rate(method, results) for method in methods}
-        for source in sorted(sources, key=lambda source: -MORE_HELD_OUT.get(source, 0)):
-            for seed in SEEDS:
-                runs = (Run(source, method, rate, seed) for method, rate in rates.items() if rate is not None)
-                yield from (run for run in runs if run not in results)
+    """In the order to make them: every rate of every method, then a seed of every method, set by set, those with most
+    held-out pairs first. The seeds of a method are known when its rates have been run."""
+    yield from (run for run in tuning_runs() if run not in results)
+    for source in sorted(SETS, key=lambda source: -MORE_HELD_OUT.get(source, 0)):
+        rates = {method: tuned_rate(method, results) for method in METHODS_ON[source]}
+        for seed in SEEDS:
+            runs = (Run(source, method, rate, seed) for method, rate in rates.items() if rate is not None)
+            yield from (run for run in runs if run not in results)
 
 
 def read_results(folder: Path = RESULTS) -> dict[Run, dict[str, Any]]:

@@ -58,7 +58,7 @@ def result(run: Run, right: int, *, of: int = 20) -> dict[str, Any]:
     }
 
 
-def test_rates_come_first_then_seeds_of_the_methods_that_matter_most() -> None:
+def test_rates_come_first_then_the_sets_with_most_held_out_pairs() -> None:
     results: dict[Run, dict[str, Any]] = {}
     order = []
     while run := next(missing_runs(results), None):
@@ -66,9 +66,9 @@ def test_rates_come_first_then_seeds_of_the_methods_that_matter_most() -> None:
         results[run] = result(run, {1e-3: 15}.get(run.rate, 12))
     assert order[:3] == [Run(TUNING_SET, "dpo", rate, 0) for rate in RATES]
     assert {run.method for run in order[:9]} == set(FIRST)
-    # 3 methods, 3 sets, 3 seeds less the one of tuning; then 5 methods on 2 sets
-    assert len(order) == len(set(order)) == 9 + 24 + 15 + 25
-    assert all(run.rate == 1e-3 for run in order[9:33])
+    assert order[24:48] == [Run(HARMLESS, method, 1e-3, seed) for seed in SEEDS for method in METHODS]
+    # 8 methods: 3 rates, 3 seeds, less the one of tuning on its set; then 3 methods on a third set
+    assert len(order) == len(set(order)) == 24 + 24 + 16 + 9
     assert tuned_rate("dpo", results) == 1e-3
 
 
