@@ -6,9 +6,9 @@
 DPO, β = .1, one epoch, on both sides: ours with LoRA at `--rate` (and the hinge of APO-zero, whose answers to zero
 gradients cost nothing), TRL's with the same LoRA at the same rate, and with TRL's own defaults (all weights, 1e-6).
 The same token ids and batches of 8, both sides in fp32; TRL pair by pair without checkpointing, its fastest way in fp32
-on a CPU, with its reference precomputed. Seconds are those of the reference pass and of the optimizer steps. The
-accuracy is that of the weights after some steps on the held-out pairs, by our scorer for both sides, outside the timed
-part. Writes `time-to-accuracy-MACHINE.json` and TIME_TO_ACCURACY.md.
+on a CPU, with its reference precomputed. Seconds are those of the reference of the training pairs and of the optimizer
+steps. The accuracy is that of the weights after some steps on the held-out pairs, by our scorer for both sides, outside
+the timed part, and so is our reference of those pairs. Writes `time-to-accuracy-MACHINE.json` and TIME_TO_ACCURACY.md.
 """
 
 from __future__ import annotations
@@ -60,18 +60,23 @@ def main() -> None:
 
 def _ours(told: argparse.Namespace, objective: str, out: Path) -> dict[str, Any]:
     words = [
-        "--model", str(told.model), "--data", str(told.train), "--data.eval", str(told.held_out),
+        "--model", str(told.model), "--data", str(told.train),
         "--objective", objective, "--beta", "0.1", "--adapter", "lora", "--train.epochs", "1",
         "--train.batch-pairs", str(BATCH), "--train.learning-rate", str(told.rate), "--train.schedule", "linear",
         "--train.warmup", "0", "--select.by", "last", "--engine.threads", str(told.threads),
-        "--engine.dtype", "float32", "--benchmark", "none", "--judge", "none", "--out", str(out), "--offline",
+        "--engine.dtype", "float32", "--benchmark", "none", "--judge", "none", "--offline",
     ]  # fmt: skip
+    alone = [*words, "--data.holdout", "0", "--out", str(out.with_name(f"{out.name}-training-pairs"))]
     environment = machine.environment(told.threads) | {"TRIMTAB_HOME": str(out.with_name(f"{out.name}-home"))}
     seconds = {}
-    for stage in ("prepare", "reference", "run"):
+    for stage, rest in (
+        ("prepare", alone),
+        ("reference", alone),
+        ("run", [*words, "--data.eval", str(told.held_out), "--out", str(out)]),
+    ):
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "trimtab", stage, *words], env=environment, check=True, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "trimtab", stage, *rest], env=environment, check=True, stdout=subprocess.DEVNULL
         )
         seconds[stage] = time.perf_counter() - start
     trained = {row["step"]: row["seconds"] for row in _rows(out / "metrics.jsonl")}

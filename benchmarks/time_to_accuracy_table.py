@@ -28,7 +28,7 @@ def section(results: dict[str, Any]) -> str:
         "",
         *machine.lines(results["about"]),
         f"Batches of {results['batch']} pairs. Seconds of training until a look, and the accuracy then (95 % "
-        "interval). Reference: ours is the whole process of `trimtab reference`, start, loading and held-out pairs "
+        "interval). Reference: ours is the whole process of `trimtab reference`, start and loading "
         "included; TRL's the passes alone.",
         "",
         "| | reference, s | " + " | ".join(f"step {step}" for step in steps) + " |",
