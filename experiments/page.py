@@ -27,7 +27,8 @@ stand in [experiments/numbers.json](../experiments/numbers.json) with n, interva
 prompts; differences are paired by seed and prompt. *Not distinguishable* comes with the difference
 that 80 % of such experiments would have seen. The last sections are of a real model; `python -m experiments --real`
 writes them from the committed runs of `experiments/real/`. Their intervals are over the pairs or prompts of the seeds
-that have been run, and of their numbers only those with an interval stand in numbers.json.""".splitlines()
+that have been run; of their numbers only those with an interval stand in numbers.json, and what is known of the reward
+model in [experiments/real/reward.json](../experiments/real/reward.json).""".splitlines()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,8 @@ def _sources(sweeps: Sweeps, numbers: Numbers) -> list[str]:
     hardware, packages = versions["hardware"], versions["packages"]
     return [
         *lines,
-        f"{hardware['system']}, {hardware['processor']}, {hardware['cores']} cores; Python {versions['python']}, "
-        f"torch {packages['torch']}, transformers {packages['transformers']}; fp32.",
+        f"The sweeps: {hardware['system']}, {hardware['processor']}, {hardware['cores']} cores; "
+        f"Python {versions['python']}, torch {packages['torch']}, transformers {packages['transformers']}; fp32.",
         "",
         *_table(Table(("sweep", "command", "runs", "minutes of runs", "revision"), rows)),
     ]

@@ -33,7 +33,6 @@ TINY = (
 TIMES = re.compile(
     r"seconds|memory|bytes|per_second|predicted|versions|trimtab$|created|tstamp|time|pid|host|\bnow\b|^computed$|^folder$"
 )
-SKIPPED = re.compile(r"(^|/)(home|checkpoints|\.\w+)/|\.(html|md|db|sqlite|log|lock)|/versions|note|manifest\.json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.measurement import Measurement, mean
 from experiments.question import Answer, Numbers, Question, Sweeps
+from experiments.questions.real_origin import made_on
 from experiments.real.rates import FULL, LORA, Trial, missing_trials, read_results
 from experiments.real.runs import SETS
 from experiments.words import join_words, number, text_of
@@ -56,7 +57,8 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
         meaning=[
             "AdamW moves a weight by about its rate a step, and in the embedded world log-ratios grow with the sum of "
             "the rates over the steps (LOG.md). By that, not measured here, a run of ten times as many steps gets as "
-            "far at a tenth of the rate."
+            "far at a tenth of the rate.",
+            made_on(results.values()),
         ],
         limits=[
             "One model of 135M parameters, one seed, 96 held-out pairs a set, under eight prompts on "

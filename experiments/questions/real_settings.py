@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.measurement import Measurement, mean
 from experiments.question import Answer, Numbers, Question, Sweeps
+from experiments.questions.real_origin import made_on
 from experiments.questions.real_rates import accuracy, correct
 from experiments.real import rates
 from experiments.real.settings import RATE, Variant, missing_variants, read_results, variants
@@ -44,14 +45,13 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
         sentences=[_apart(gaps)],
         table=Table(
             ("set", "setting", "sum of rates", "held-out accuracy, %", "less the base's, points",
-             "drift, nats a token", "… of the base", "unrelated text, nats a token more", "training, s",
-             "… of the base"),
+             "drift, nats a token", "… of the base", "unrelated text, nats a token more"),
             [_row(variant, *both, gaps[variant], numbers) for variant, both in pairs.items()],
         ),
+        meaning=[made_on(results.values())],
         limits=[
             "One model of 135M parameters, one seed, 96 held-out pairs a set, under eight prompts on "
-            "ukp-convarg1-strict; one rate: a setting that wants another is not given it. Seconds of training are of "
-            "whichever machine a run was made on. "
+            "ukp-convarg1-strict; one rate: a setting that wants another is not given it. "
             + (f"Not run yet: {join_words(left)}." if left else "")
         ],
     )  # fmt: skip
@@ -79,7 +79,6 @@ def _row(variant: Variant, result: Result, base: Result, gap: Measurement, numbe
         variant.source, _setting(variant), f"{result['sum_of_rates']:.2g}", text_of(right),
         text_of(gap, with_sign=True), number(result["drift"], 3), number(base["drift"], 3),
         number(after - before, 3, with_sign=True),
-        f"{result['seconds']['train']:.0f}", f"{base['seconds']['train']:.0f}",
     ]  # fmt: skip
 
 

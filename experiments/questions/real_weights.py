@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.measurement import ANYTHING, Measurement, cut, detectable, holm, mean, over_seeds
 from experiments.question import Answer, Numbers, Question, Sweeps
+from experiments.questions.real_origin import made_on
 from experiments.questions.real_rates import correct
 from experiments.real import rewards
 from experiments.real.runs import METHODS, SEEDS, SETS, TUNING_SET, UNTUNED, Run, read_results, tuned_rate
@@ -179,7 +180,7 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
              "active at the end, chosen / rejected, %"),
             rows,
         ),
-        meaning=[_missing(results, grid), _published()],
+        meaning=[_missing(results, grid), made_on(results.values()), _published()],
         limits=[
             "One model of 135M parameters, 128 pairs a run, one epoch: what more training would do is not seen here. "
             "Held-out pairs of ukp-convarg1-strict stand under eight prompts, the same for each seed, and the other "

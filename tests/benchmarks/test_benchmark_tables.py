@@ -10,7 +10,11 @@ from typing import Any
 import convergence_table
 import gpu_table
 import pytest
+import shared_text
 import table
+import time_to_accuracy_table
+
+import sampling
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -22,6 +26,24 @@ def test_the_committed_results_make_the_committed_page(tmp_path: Path) -> None:
     assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == (BENCHMARKS / "RESULTS.md").read_text(
         encoding="utf-8"
     )
+
+
+def committed(name: str) -> str:
+    return (BENCHMARKS / name).read_text(encoding="utf-8")
+
+
+def test_the_page_about_time_to_an_accuracy_is_made_from_its_results(tmp_path: Path) -> None:
+    name = time_to_accuracy_table.NAME
+    for file in BENCHMARKS.glob("time-to-accuracy-*.json"):
+        shutil.copy(file, tmp_path)
+    time_to_accuracy_table.write(tmp_path)
+    assert (tmp_path / name).read_text(encoding="utf-8") == committed(name)
+
+
+def test_the_pages_about_sampling_and_shared_text_are_made_from_their_results() -> None:
+    assert sampling.text(json.loads(committed("sampling.json"))) == committed("SAMPLING.md")
+    results = json.loads(committed("shared_text.json"))
+    assert shared_text.page(results["about"], results["rows"]) == committed("SHARED_TEXT.md")
 
 
 def test_the_page_about_a_gpu_is_made_from_its_results_or_says_that_there_are_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -171,6 +172,7 @@ def test_stage_by_stage_is_the_same_run(finished: Finished, tmp_path: Path, caps
     for stage in ("reference", "train", "generate", "judge", "report"):
         code, printed, said = call([stage, out], capsys)
         assert (code, printed) == (0, ""), said
+    assert json.loads(call(["report", out, "--json"], capsys)[1]) == tree_of(out / "report.json")
 
     def without_clock(root: Path) -> list[dict[str, Any]]:
         return [

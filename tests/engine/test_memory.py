@@ -1,4 +1,4 @@
-"""Memory and time as arithmetic; the comparison with real runs is in tests/stages/test_memory_prediction.py."""
+"""Memory and time as arithmetic; the comparison with real runs is in tests/runtime/test_memory_prediction.py."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from trimtab import store
 from trimtab.records import Estimate, digest
 
 HARMLESS = "hh-rlhf-harmless"
-ABOUT = {"revision": "abc", "date": "2026-01-01"}
+ABOUT = {"revision": "abc", "date": "2026-01-01", "hardware": {"processor": "a processor", "cores": 1}}
 
 
 def result(run: Run, right: int, *, of: int = 20) -> dict[str, Any]:

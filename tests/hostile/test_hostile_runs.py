@@ -59,11 +59,11 @@ TEXT_FILES = (
 
 
 def spoil(run: Path, finished: Path, name: str, wrong: str) -> None:
-    if (run / name).is_file():
-        (run / name).write_bytes(WRONG[wrong])
-        shutil.rmtree(run / "copy", ignore_errors=True)
-        for command in ("compare", "report", "calibrate", "probe"):
-            read_by(command, run, finished)
+    assert (run / name).is_file()
+    (run / name).write_bytes(WRONG[wrong])
+    shutil.rmtree(run / "copy", ignore_errors=True)
+    for command in ("compare", "report", "calibrate", "probe"):
+        read_by(command, run, finished)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -12,7 +12,7 @@ import pytest
 
 from trimtab.errors import ConfigError
 from trimtab.judging.judges import Comparison, Submission, by_sign, preferences_of
-from trimtab.judging.verifiers import VerifierFailure, is_verifier, verifier
+from trimtab.judging.verifiers import VerifierFailure, verifier
 from trimtab.records import Message
 
 SCORES = """
@@ -130,7 +130,6 @@ def test_a_program_that_is_not_there_is_one_message(
 ) -> None:
     monkeypatch.chdir(file.parent)
     Path("broken.py").write_text("def score(:\n")
-    assert is_verifier(name)
     with pytest.raises(ConfigError, match=message):
         verifier(name, seconds=1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from trimtab import config as configuration
+from trimtab import store
 from trimtab.cli.app import AsJson, switch
 from trimtab.cli.configuration import NO_KEYS, Source, base_tree, read
 from trimtab.cli.terminal import reporter, show
@@ -95,8 +96,10 @@ def generate(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NO_
     _run_stage("generate", read(source, keys, sends_requests=True), quiet=quiet)
 
 
-def report(source: Source = None, /, *, quiet: Quiet = False, keys: Keys = NO_KEYS) -> None:
-    _run_stage("report", read(source, keys), quiet=quiet)
+def report(source: Source = None, /, *, quiet: Quiet = False, as_json: AsJson = False, keys: Keys = NO_KEYS) -> None:
+    setup = _run_stage("report", read(source, keys), quiet=quiet)
+    if as_json:
+        show(store.read_json(setup.folder.report("json")), as_json, lambda _: [])
 
 
 def judge(
@@ -137,7 +140,8 @@ def _processes(config: Config, *, quiet: bool, shares: bool = True) -> Iterator[
         yield processes, reporter(quiet=quiet, silent=not processes.is_first)
 
 
-def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = False) -> None:
+def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = False) -> RunSetup:
+    """Returns what it was run on."""
     _require_work(name, config)
     from trimtab.runtime import set_up
 
@@ -159,6 +163,7 @@ def _run_stage(name: str, config: Config, *, quiet: bool, resume_anyway: bool = 
                     stage.refuse_if_incomplete(single)
             if name == "report" and config.seeds > 1:
                 stage.main(setup, reporter=own)
+    return setup
 
 
 def _call_stage(name: str, setup: RunSetup, reporter: Reporter, **options: Any) -> None:

@@ -66,8 +66,8 @@ def accumulate(
     objective reads the log-ratios of all. `on_pack` is called after each pack, for signals and progress.
     Parameters that got no gradient have zeros afterwards, never None, so that an optimizer step is the same
     whatever was skipped. Raises NumericsError naming the pairs whose numbers are not finite; the gradient is then of
-    no use. Raises ConfigError where two passes are asked for under adapter dropout, or screening of a batch-coupled
-    objective.
+    no use, and ConfigError where two passes are asked for under adapter dropout. `screen_R` and `stale_sums_R` must be
+    None for a batch-coupled objective.
     """
     assert pairs or share is not None, "an optimizer batch has at least one pair"
     batch = _Batch(scorer, pairs, objective, reference_logps_R, share, pack_tokens, on_pack)

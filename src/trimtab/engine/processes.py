@@ -58,14 +58,13 @@ class _OfAll(Exception):  # noqa: N818  # carries an error that all processes kn
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process (`rank`, from 0) among `size`; on its host, `local_rank` among `local_size`.
+    """This process (`rank`, from 0) among `size`; `local_size` of them on its host.
 
     `timeout`: seconds that an exchange may take. One process alone exchanges nothing.
     """
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     local_size: int = 1
     timeout: float = 0.0
     link: _Link | None = None
@@ -295,7 +294,7 @@ def join(*, timeout: float, device: str = "auto", environment: Mapping[str, str]
             f"process {rank} of {size} cannot reach the others through {head}: {str(error).partition(chr(10))[0]}",
             remedy="look at MASTER_ADDR and MASTER_PORT, at firewalls, and whether all processes were started",
         ) from error
-    return Processes(rank, size, local_rank, local_size, timeout, _Link(store))
+    return Processes(rank, size, local_size, timeout, _Link(store))
 
 
 def deal(costs: Sequence[float], size: int) -> list[list[int]]:

@@ -59,11 +59,6 @@ class Verifier(Protocol):
         """End what runs."""
 
 
-def is_verifier(name: str) -> bool:
-    """Whether a judge's name is that of a verifier."""
-    return bool(_PYTHON.fullmatch(name)) or (name.startswith(_COMMAND) and bool(name.removeprefix(_COMMAND).strip()))
-
-
 def verifier(name: str, *, seconds: float) -> Verifier:
     """The verifier of that name, ready. Raises ConfigError where its file, function or program is not there.
 
