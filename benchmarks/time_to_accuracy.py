@@ -18,7 +18,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,28 +62,23 @@ def _ours(told: argparse.Namespace, objective: str, out: Path) -> dict[str, Any]
         "--model", str(told.model), "--data", str(told.train),
         "--objective", objective, "--beta", "0.1", "--adapter", "lora", "--train.epochs", "1",
         "--train.batch-pairs", str(BATCH), "--train.learning-rate", str(told.rate), "--train.schedule", "linear",
-        "--train.warmup", "0", "--select.by", "last", "--engine.threads", str(told.threads),
-        "--engine.dtype", "float32", "--benchmark", "none", "--judge", "none", "--offline",
+        "--train.warmup", "0", "--engine.threads", str(told.threads), "--engine.dtype", "float32",
+        "--benchmark", "none", "--judge", "none", "--offline",
     ]  # fmt: skip
-    alone = [*words, "--data.holdout", "0", "--out", str(out.with_name(f"{out.name}-training-pairs"))]
     environment = machine.environment(told.threads) | {"TRIMTAB_HOME": str(out.with_name(f"{out.name}-home"))}
-    seconds = {}
-    for stage, rest in (
-        ("prepare", alone),
-        ("reference", alone),
-        ("run", [*words, "--data.eval", str(told.held_out), "--out", str(out)]),
-    ):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "trimtab", stage, *rest], env=environment, check=True, stdout=subprocess.DEVNULL
-        )
-        seconds[stage] = time.perf_counter() - start
+    alone = [*words, "--data.holdout", "0", "--out", str(out.with_name(f"{out.name}-training-pairs"))]
+    reference = _json_of([sys.executable, str(HERE / "reference_run.py"), *alone], environment)["reference"]
+    rest = ["--data.eval", str(told.held_out), "--select.by", "last", "--out", str(out)]
+    subprocess.run(
+        [sys.executable, "-m", "trimtab", "run", *words, *rest],
+        env=environment, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
     trained = {row["step"]: row["seconds"] for row in _rows(out / "metrics.jsonl")}
     looks = [
         {"step": look["step"], "seconds": trained[look["step"]], **look["accuracy"]}
         for look in json.loads((out / "selection.json").read_text(encoding="utf-8"))["milestones"]
     ]
-    return _run("trimtab", objective, lora=True, rate=told.rate, reference=seconds["reference"], looks=looks)
+    return _run("trimtab", objective, lora=True, rate=told.rate, reference=reference, looks=looks)
 
 
 def _trl(
@@ -94,16 +88,17 @@ def _trl(
         "--model", str(told.model), "--ids", str(ids), "--out", str(out), "--rate", str(rate), "--batch", str(BATCH),
         "--threads", str(told.threads), *(["--lora"] if lora else []), "--looks", *map(str, looks),
     ]  # fmt: skip
-    done = subprocess.run(
-        [told.peer_python, str(HERE / "trl_run.py"), *words],
-        env=machine.environment(told.threads), check=True, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    took = json.loads(done.stdout)
+    took = _json_of([told.peer_python, str(HERE / "trl_run.py"), *words], machine.environment(told.threads))
     found = [
         {"step": step, "seconds": sum(took["steps"][:step]), **_accuracy(told, ours, out / f"step-{step}", lora=lora)}
         for step in looks
     ]
     return _run("TRL", "dpo", lora=lora, rate=rate, reference=took["reference"], looks=found)
+
+
+def _json_of(words: list[str], environment: dict[str, str]) -> Any:
+    """What a process says on its standard output."""
+    return json.loads(subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def _run(

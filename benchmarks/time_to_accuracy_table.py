@@ -28,8 +28,7 @@ def section(results: dict[str, Any]) -> str:
         "",
         *machine.lines(results["about"]),
         f"Batches of {results['batch']} pairs. Seconds of training until a look, and the accuracy then (95 % "
-        "interval). Reference: ours is the whole process of `trimtab reference`, start and loading "
-        "included; TRL's the passes alone.",
+        "interval). Reference: of the training pairs, the passes alone.",
         "",
         "| | reference, s | " + " | ".join(f"step {step}" for step in steps) + " |",
         "|---" * (2 + len(steps)) + "|",
