@@ -68,13 +68,14 @@ class Scorer:
         self.model, self.mixed, self.half = model, mixed, half
         self.reason = "turned off by configuration" if packed == "off" else ""
         self.head: Head | OwnLogits | ScoreHead = OwnLogits()
-        self.shares_prompts = False
+        self._shares_prompts: bool | None = None  # nobody has asked yet
         self._ways: tuple[Way, ...] = ()
         self._fusion = Fusion()
         self._base = causal_lm_of(model)
         self._exact = exact_weights(self._base)
         self._wanted = packed
         self._noise: Noise | None = None
+        self._truth: tuple[Pack, Tensor] | None = None  # what was checked, and its numbers [N]
         self._dropouts = adapter_dropouts(model)
         self._checkpointed = recompute.switch(self._base, checkpointing) if checkpointing != "off" else ()
         self._lean = checkpointing == "on"
@@ -163,6 +164,17 @@ class Scorer:
         )
         with self.attention():
             return self._packed(pack, keep=keep)
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether responses may stand behind the prompts of a pack before theirs. Known after `prepare`, and proved
+        when first asked: scoring alone has no use for it."""
+        if self._shares_prompts is None:
+            assert self._truth is not None, "prepare() comes first"
+            can = not self.reason and isinstance(self.head, Head)
+            with torch.no_grad(), self._exact_products():
+                self._shares_prompts = can and self._agrees(self._in_two, *self._truth)
+        return self._shares_prompts
 
     @property
     def can_learn_behind(self) -> bool:
@@ -279,48 +291,68 @@ class Scorer:
         """Settles layout, head and attention. Whether a way is right shows in fp32; what mixed products add to it is
         measured after that."""
         self.model.eval()
-        narrow, self.mixed, self.half = (self.mixed, self.half), False, False
-        try:
+        with self._exact_products():
             truth_N = self._one_at_a_time(pack)
-            self._settle(pack, truth_N)
-        finally:
-            self.mixed, self.half = narrow
+            logps_N = self._settle(pack, truth_N)
+        self._truth = pack, truth_N
         if self.dtype == torch.bfloat16:
             truth_N = in_fp32(self._base, lambda: self._one_at_a_time(pack), otherwise=truth_N)
-        with self.attention():
-            states = self._packed(pack) if self.layout == "packed" else self._padded(pack)
-            logps_N = self._numbers(states)
+        if self.mixed or self.half:
+            with self.attention():
+                logps_N = self._numbers(self._packed(pack) if self.layout == "packed" else self._padded(pack))
         rows, _ = rows_and_owners(pack.spans, device=self.device)
         return Noise.between(truth_N[rows], logps_N[rows], [len(span.rows) for span in pack.spans])
 
-    def _settle(self, pack: Pack, truth_N: Tensor) -> None:
+    @contextmanager
+    def _exact_products(self) -> Iterator[None]:
+        """Products in the weights' own precision."""
+        narrow, self.mixed, self.half = (self.mixed, self.half), False, False
+        try:
+            yield
+        finally:
+            self.mixed, self.half = narrow
+
+    def _settle(self, pack: Pack, truth_N: Tensor) -> Tensor:
+        """Returns the log-probabilities [N] of the pack by what was settled on."""
         tolerance = ROUNDING[self.dtype]
-        own = OwnLogits()
+        name, own = type(self._base).__name__, OwnLogits()
         self.head = (Head.of(self._base) if self._base.base_model is not self._base else None) or own
-        if self.head is not own and not self._agrees(self._padded, pack, truth_N):
+        if self.head is not own and not self._head_agrees(pack, truth_N):
             self.head = own
             logger.warning(
-                "%s: its output head does more than its config says; logits are made whole, which costs memory",
-                type(self._base).__name__,
+                "%s: its output head does more than its config says; logits are made whole, which costs memory", name
             )
         if self._lean and isinstance(self.head, Head):
             self.head = self.head.lean()
-        if self.head is own and tolerance.exceeded_by(padded_N := self._numbers(self._padded(pack)), truth_N):
-            raise ModelError(
-                f"{type(self._base).__name__}: a padded batch does not give the numbers of one sequence at a time "
-                f"(largest gap {(padded_N - truth_N).abs().max():.1e} nats a token)",
-                remedy="Use float32 if this is bfloat16; otherwise this architecture cannot be trained in batches.",
-            )
         if not self.reason:
-            self.reason = self._choose_way(pack, truth_N, tolerance)
-            if self.reason and self._wanted == "on":
+            self.reason, packed_N = self._choose_way(pack, truth_N, tolerance)
+            if packed_N is not None:
+                return packed_N
+            if self._wanted == "on":
                 raise ModelError(
                     f"engine.packed = on, but {self.reason}",
                     remedy="Set engine.packed to auto: the padded path gives the same numbers at a higher cost.",
                 )
-            if self.reason:
-                logger.warning("packed path off, padded path used: %s", self.reason)
-        self.shares_prompts = not self.reason and self.head is not own and self._agrees(self._in_two, pack, truth_N)
+            logger.warning("packed path off, padded path used: %s", self.reason)
+        padded_N = self._numbers(self._padded(pack))
+        if tolerance.exceeded_by(padded_N, truth_N):
+            raise ModelError(
+                f"{name}: a padded batch does not give the numbers of one sequence at a time "
+                f"(largest gap {(padded_N - truth_N).abs().max():.1e} nats a token)",
+                remedy="Use float32 if this is bfloat16; otherwise this architecture cannot be trained in batches.",
+            )
+        return padded_N
+
+    def _head_agrees(self, pack: Pack, truth_N: Tensor) -> bool:
+        """On one sequence: what a head does it does to every row alike."""
+        ids, n, rows = pack.examples[0]
+        ids_L = torch.tensor(ids, device=self.device)
+
+        def alone(_: Pack) -> States:
+            hidden_LH = self._base.base_model(input_ids=ids_L[None], use_cache=False).last_hidden_state[0]
+            return States(hidden_LH[n - 1 : -1], ids_L[n:])
+
+        return self._agrees(alone, pack, truth_N[list(rows)])
 
     def _in_two(self, pack: Pack) -> States:
         """A pack's first responses, then all others behind the prompts that are still there."""
@@ -349,24 +381,27 @@ class Scorer:
         except Exception:  # any failure of a path means the same: not this path
             return False
 
-    def _choose_way(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> str:
-        """Settles on the fastest way to attend that gives the model's numbers; empty, or why none does."""
+    def _choose_way(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> tuple[str, Tensor | None]:
+        """Settles on the fastest way to attend that gives the model's numbers. Why none does, or its numbers [N]."""
         *faster, plain = ways_for(self.device, self.dtype)
         for number, way in enumerate(faster):
             self._ways = (*faster[number:], plain)
             reason = why_no_gradient(way, self._base.config.get_text_config(), device=self.device, dtype=self.dtype)
-            reason = reason or self._why_not_packed(pack, truth_N, tolerance)
             if not reason:
-                return ""
+                reason, packed_N = self._try_packed(pack, truth_N, tolerance)
+                if packed_N is not None:
+                    return "", packed_N
             logger.warning("attention by %s is not used: %s", way.name, reason)
         self._ways = (plain,)
         self._fusion = Fusion.of(self.model, rerun=bool(self._checkpointed))
-        if reason := self._why_not_packed(pack, truth_N, tolerance):
+        reason, packed_N = self._try_packed(pack, truth_N, tolerance)
+        if packed_N is None:
             self._fusion = Fusion()
-            reason = self._why_not_packed(pack, truth_N, tolerance)
-        return reason
+            reason, packed_N = self._try_packed(pack, truth_N, tolerance)
+        return reason, packed_N
 
-    def _why_not_packed(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> str:
+    def _try_packed(self, pack: Pack, truth_N: Tensor, tolerance: Tolerance) -> tuple[str, Tensor | None]:
+        """Why these packs cannot be used, or their numbers [N]."""
         name = type(self._base).__name__
         neighbours, watch_rows = self_check_packs.with_other_neighbours(pack)
         try:
@@ -374,14 +409,14 @@ class Scorer:
                 packed_N, neighbour_N = self._numbers(self._packed(pack)), self._numbers(self._packed(neighbours))
         except Exception as error:  # whatever an unknown architecture raises, its own forward still works
             text = first_line(error)
-            return text if name in text else f"{name}: {text}"
+            return text if name in text else f"{name}: {text}", None
         if tolerance.exceeded_by(packed_N, truth_N):
             worst = (packed_N - truth_N).abs().max()
-            return f"{name}: packed log-probabilities are off by up to {worst:.1e} nats a token"
+            return f"{name}: packed log-probabilities are off by up to {worst:.1e} nats a token", None
         leak_N = (packed_N - neighbour_N)[watch_rows].abs()
         if bool((leak_N > 4 * torch.finfo(self.dtype).eps * packed_N[watch_rows].abs().clamp(min=1.0)).any()):
-            return f"{name}: some layer mixes neighbouring sequences (by up to {leak_N.max():.1e} nats a token)"
-        return ""
+            return f"{name}: some layer mixes neighbouring sequences (by up to {leak_N.max():.1e} nats a token)", None
+        return "", packed_N
 
     def _set_modes(self) -> None:
         if self.model.training:
