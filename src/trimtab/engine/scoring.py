@@ -68,14 +68,13 @@ class Scorer:
         self.model, self.mixed, self.half = model, mixed, half
         self.reason = "turned off by configuration" if packed == "off" else ""
         self.head: Head | OwnLogits | ScoreHead = OwnLogits()
-        self._shares_prompts: bool | None = None  # nobody has asked yet
+        self.shares_prompts = False
         self._ways: tuple[Way, ...] = ()
         self._fusion = Fusion()
         self._base = causal_lm_of(model)
         self._exact = exact_weights(self._base)
         self._wanted = packed
         self._noise: Noise | None = None
-        self._truth: tuple[Pack, Tensor] | None = None  # what was checked, and its numbers [N]
         self._dropouts = adapter_dropouts(model)
         self._checkpointed = recompute.switch(self._base, checkpointing) if checkpointing != "off" else ()
         self._lean = checkpointing == "on"
@@ -164,17 +163,6 @@ class Scorer:
         )
         with self.attention():
             return self._packed(pack, keep=keep)
-
-    @property
-    def shares_prompts(self) -> bool:
-        """Whether responses may stand behind the prompts of a pack before theirs. Known after `prepare`, and proved
-        when first asked: scoring alone has no use for it."""
-        if self._shares_prompts is None:
-            assert self._truth is not None, "prepare() comes first"
-            can = not self.reason and isinstance(self.head, Head)
-            with torch.no_grad(), self._exact_products():
-                self._shares_prompts = can and self._agrees(self._in_two, *self._truth)
-        return self._shares_prompts
 
     @property
     def can_learn_behind(self) -> bool:
@@ -294,7 +282,8 @@ class Scorer:
         with self._exact_products():
             truth_N = self._one_at_a_time(pack)
             logps_N = self._settle(pack, truth_N)
-        self._truth = pack, truth_N
+            can_share = self.layout == "packed" and isinstance(self.head, Head)
+            self.shares_prompts = can_share and self._agrees(self._in_two, pack, truth_N)
         if self.dtype == torch.bfloat16:
             truth_N = in_fp32(self._base, lambda: self._one_at_a_time(pack), otherwise=truth_N)
         if self.mixed or self.half:
@@ -334,7 +323,8 @@ class Scorer:
                     remedy="Set engine.packed to auto: the padded path gives the same numbers at a higher cost.",
                 )
             logger.warning("packed path off, padded path used: %s", self.reason)
-        padded_N = self._numbers(self._padded(pack))
+        with self.attention():
+            padded_N = self._numbers(self._padded(pack))
         if tolerance.exceeded_by(padded_N, truth_N):
             raise ModelError(
                 f"{name}: a padded batch does not give the numbers of one sequence at a time "
