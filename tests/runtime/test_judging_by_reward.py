@@ -15,9 +15,12 @@ from trimtab import store
 from trimtab.config import Config
 from trimtab.engine.reward import RewardModel
 from trimtab.errors import StopError
+from trimtab.judging.verdict_cache import VerdictCache, verdict_cache_path
 from trimtab.records import Message
 from trimtab.runtime import set_up
 from trimtab.runtime.judges import reward_model
+from trimtab.runtime.judges.reward_model import RewardJudge
+from trimtab.runtime.signals import Stop
 from trimtab.stages import judge
 
 
@@ -89,3 +92,14 @@ def test_a_signal_keeps_what_was_scored(tmp_path: Path, model: Lengths, monkeypa
     model.at_most = 10**9
     judge.main(set_up(config), reporter=Lines())
     assert len(model.asked) == 36
+
+
+def test_scores_of_one_precision_are_not_those_of_another(tmp_path: Path) -> None:
+    def digest_in(dtype: str) -> str:
+        tree = configuration.to_json(config_of(tmp_path))
+        setup = set_up(configuration.resolve(tree | {"engine": {"dtype": dtype, "device": "cpu"}}))
+        with store.database(verdict_cache_path()) as connection:
+            return RewardJudge(setup, VerdictCache(connection), reporter=Lines(), stop=Stop()).digest
+
+    assert digest_in("bfloat16") != digest_in("float32")
+    assert digest_in("mixed") == digest_in("float32")  # fp32 weights, which score
