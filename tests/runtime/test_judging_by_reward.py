@@ -94,6 +94,20 @@ def test_a_signal_keeps_what_was_scored(tmp_path: Path, model: Lengths, monkeypa
     assert len(model.asked) == 36
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "chat_template.jinja"])
+def test_another_model_in_the_same_folder_is_asked_again(tmp_path: Path, model: Lengths, file: str) -> None:
+    """It was judged already; and where it was not, another template got the scores of the former."""
+    config, reporter = config_of(tmp_path), Lines()
+    judge.main(set_up(config), reporter=reporter)
+    n = len(model.asked)
+    judge.main(set_up(config), reporter=reporter)
+    assert reporter.said[-1] == "judge: prompts is judged already"
+    assert len(model.asked) == n
+    (tmp_path / "reward" / file).write_text('{"a": 1}')
+    judge.main(set_up(config), reporter=reporter)
+    assert len(model.asked) == 2 * n
+
+
 def test_scores_of_one_precision_are_not_those_of_another(tmp_path: Path) -> None:
     def digest_in(dtype: str) -> str:
         tree = configuration.to_json(config_of(tmp_path))
