@@ -16,12 +16,13 @@ def write_samples(
     date: str = DATE,
     chat: str | None = None,
     up: bool = True,
+    task: str = "colours",
 ) -> Path:
     """In the form of lm-eval 0.4.13: `results_DATE.json`, and a row a document with the value of each metric. A group
     stands in the results and has no samples of its own."""
     place = folder / "owner__model"
     place.mkdir(parents=True, exist_ok=True)
-    results = {"higher_is_better": {"colours": dict.fromkeys(values, up), "a_group": {"acc": True}}}
+    results = {"higher_is_better": {task: dict.fromkeys(values, up), "a_group": {"acc": True}}}
     (place / f"results_{date}.json").write_text(
         json.dumps(results | {"lm_eval_version": "0.4.13", "chat_template": chat})
     )
@@ -31,5 +32,5 @@ def write_samples(
         for n, of_row in enumerate(zip(*values.values(), strict=True))
     ]
     rows.reverse()  # in whatever order
-    (place / f"samples_colours_{date}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,38 @@ def test_a_threshold_of_ones_own() -> None:
     preferences = {"empty": [WINS] * 9 + [LOSES] * 11}
     assert canary_rows(preferences)[0].alarm
     assert not canary_rows(preferences, threshold=50)[0].alarm
-    # more than half is an alarm whatever the interval: 11 of 20 (53 % of a run passed before, against docs/judging.md)
-    [row] = canary_rows({"empty": [WINS] * 11 + [LOSES] * 9}, threshold=50)
-    assert row.alarm
-    assert "more often than it loses" in row.sentence
     assert canary_rows({"empty": [WINS] * 19 + [LOSES]}, threshold=50)[0].alarm
+
+
+def rings(n: int) -> list[bool]:
+    """Of 0 to `n` wins of `n` prompts against the unaligned model."""
+    return [canary_rows({"empty": [WINS] * won + [LOSES] * (n - won)}, threshold=50)[0].alarm for won in range(n + 1)]
+
+
+@pytest.mark.parametrize(("n", "least"), [(4, 4), (6, 6), (10, 9), (20, 15)])
+def test_what_a_worthless_answer_must_win_to_ring(n: int, least: int) -> None:
+    """Exact sign test by hand: 6 of 6 has p = 2/64 = .031, 9 of 10 22/1024 = .021 (8 of 10 has .109), 15 of 20 .041 (14
+    of 20 has .115). Of 4 of 4 Wilson's interval begins at 51 %."""
+    assert rings(n).index(True) == least
+
+
+def test_a_coin_seldom_rings() -> None:
+    """It rang on half of the canaries before. Most of all does it on four prompts: 1/16."""
+    for n in range(1, 41):
+        assert sum(math.comb(n, won) for won, alarm in enumerate(rings(n)) if alarm) / 2**n < 0.063
+
+
+def test_what_is_said_of_a_worthless_answer_that_wins_is_what_is_counted() -> None:
+    """50.06 % was said to win more often than it loses, and its interval went from 28 to 72."""
+    [row] = canary_rows({"empty": [1.6, 1.4, 1.5024, 1.5]}, threshold=50)
+    assert (row.alarm, row.win_rate) == (False, pytest.approx(50.06))
+    assert "ahead on 2 and behind on 1, no more often than chance explains, so no alarm" in row.sentence
+    # a little ahead on each of twenty: half of the scale is in the interval, and a coin does not fall so
+    [row] = canary_rows({"empty": [1.52] * 19 + [1.53]}, threshold=50)
+    assert row.ci95[0] is not None
+    assert row.ci95[0] < 50
+    assert row.alarm
+    assert "ahead on 20 and behind on 0, more often than chance explains. The judge can be gamed" in row.sentence
 
 
 def test_a_baseline_that_beats_itself_names_the_position_bias() -> None:
@@ -88,6 +116,11 @@ def test_marks_are_a_share_of_the_scale() -> None:
     assert not low.alarm
     assert high.alarm
     assert "of the scale of marks" in high.sentence
+    [few] = canary_rows({"empty": [1 + 5 / 9] * 2}, scale="marks")  # marks of 6, which no coin gives
+    assert few.alarm
+    assert "more than half" in few.sentence
+    [few] = canary_rows({"empty": [1.504] * 2}, scale="marks")  # 50 %, as it is printed
+    assert not few.alarm
 
 
 def test_no_verdict_is_no_alarm_and_no_number() -> None:

@@ -131,6 +131,10 @@ def test_a_judge_that_cannot_be_asked_leaves_the_run_as_it_was(
     code, _, err = call(["judge", *told, *more], capsys)
     assert code == 2
     assert "OPENAI_API_KEY" in err
+    more[more.index("--judge") + 1] = f"reward:{windtunnel.model_folder()}"  # it writes answers and scores none
+    code, _, err = call(["judge", *told, *more], capsys)
+    assert code == 2
+    assert "is no reward model" in err
     assert [(path.name, path.read_text()) for path in run.iterdir()] == [("config.json", "{}")]
 
 

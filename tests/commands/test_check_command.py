@@ -154,11 +154,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.M
 # --- the numbers, without lm-eval ------------------------------------------------------------------------------------
 
 
-def tree_of(before: list[float], *afters: list[float], up: bool = True) -> dict[str, Any]:
+def tree_of(before: list[float], *afters: list[float], up: bool = True, task: str = "colours") -> dict[str, Any]:
     def scores(values: list[float]) -> dict[str, Any]:
         samples = [str(n) for n in range(len(values))]
         return capability.TaskScores(
-            "colours", tuple(samples), {"acc": tuple(values)}, {"acc": up}, ("perplexity",)
+            task, tuple(samples), {"acc": tuple(values)}, {"acc": up}, ("perplexity",)
         ).to_json()
 
     return {
@@ -198,6 +198,31 @@ def test_what_it_says_of_harm() -> None:
     assert "does better than before on colours acc" in text(tree_of(before, [1.0] * 40))
     assert "It did harm" in text(tree_of([0.1] * 20, [0.1 + 0.01 * n for n in range(1, 21)], up=False))
     assert "too few samples" in text(tree_of([1.0] * 5, [0.0] * 5))
+
+
+def test_no_harm_is_said_of_the_measures_that_can_say_it() -> None:
+    """Nine samples that all fell say nothing by themselves; they were covered by the sentence on the others before."""
+    same = [1.0] * 30 + [0.0] * 10
+    trees = [tree_of(same, same), tree_of([1.0] * 9, [0.0] * 9, task="small")]
+    both = trees[0] | {
+        "unaligned": [row for tree in trees for row in tree["unaligned"]],
+        "seeds": [{"seed": 0, "tasks": [row for tree in trees for row in tree["seeds"][0]["tasks"]]}],
+    }
+    assert text(both) == (
+        "No harm on lm-eval's tasks, as far as these samples can tell (1 task, 1 of 2 measures); they leave room for a "
+        "loss of up to 8.8 points; 1 measure (small acc) has too few samples to say."
+    )
+
+
+def test_the_room_for_a_loss_is_in_the_measures_own_unit() -> None:
+    """Of 20 differences of ±.5: .5/√19 · t(.975, 19) = .1147 · 2.0930 = .240."""
+    before = [3.0] * 20
+    after = [3.5, 2.5] * 10
+    assert "room for a loss of up to 0.240 in colours acc" in text(tree_of(before, after))
+    assert "room for a loss of up to 0.240 in colours acc" in text(tree_of(before, after, up=False))
+    assert "they leave no room for a loss" in text(tree_of([0.0] * 40, [1.0] * 40))
+    assert "No harm" not in text(tree_of(before, before))
+    assert "1 measure (colours acc) has no interval" in text(tree_of(before, before))
 
 
 def test_several_seeds_are_held_against_one_unaligned_model() -> None:

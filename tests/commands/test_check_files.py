@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lm_eval_files import DATE, write_samples
+from trimtab import cli
 from trimtab.commands import check
 from trimtab.errors import DataError
 
@@ -66,3 +67,34 @@ def test_a_row_of_another_form_is_no_sample(tmp_path: Path) -> None:
     (folder / "owner__model" / f"samples_colours_{DATE}.jsonl").write_text('{"doc": 1}\n')
     with pytest.raises(DataError, match="no samples of lm-eval"):
         check.of_files(str(folder), str(folder))
+
+
+def test_a_task_of_one_side_alone_is_named(tmp_path: Path) -> None:
+    """It was left out without a word."""
+    later = "2026-12-01T00-00-00.000000"
+    for side, more in (("before", "old"), ("after", "new")):
+        write_samples(tmp_path / side, values={"acc": [1] * 10, "names": ["x"] * 10})
+        write_samples(tmp_path / side, values={"acc": [0] * 10}, date=later, task=more)
+    result = check.of_files(str(tmp_path / "before"), str(tmp_path / "after"))
+    assert [measure.task for measure in result.numbers.measures] == ["colours"]
+    assert result.to_json()["unshared"] == ["old (before alone)", "new (after alone)"]
+    assert check.lines(result)[-2:] == [
+        "  not compared, only one of the two folders has it: old (before alone), new (after alone)",
+        "  not compared, no value of each sample: colours names",
+    ]
+
+
+@pytest.mark.parametrize("results", ["{}", "[]", '{"higher_is_better": null}'])
+def test_results_without_directions_are_refused_by_file_and_key(tmp_path: Path, results: str) -> None:
+    folder = write_samples(tmp_path, values={"acc": [1]})
+    (folder / "owner__model" / f"results_{DATE}.json").write_text(results)
+    with pytest.raises(DataError, match=rf"results_{DATE}\.json: the key higher_is_better is not there"):
+        check.of_files(str(folder), str(folder))
+
+
+def test_flags_of_asking_are_refused_where_nothing_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write_samples(tmp_path, values={"acc": [1] * 10}))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", "--before", folder, "--after", folder, "--limit", "3", "--chat", "--offline"])
+    assert stop.value.code == 2
+    assert "--limit, --chat, --offline have no effect here" in capsys.readouterr().err

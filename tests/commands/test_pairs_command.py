@@ -158,7 +158,8 @@ def test_a_reward_model_scores_each_answer_once(monkeypatch: pytest.MonkeyPatch)
             return [float(len(conversation[-1].content)) for conversation in conversations]
 
     Path("reward").mkdir()
-    Path("reward/config.json").write_text("{}")
+    tree = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
+    Path("reward/config.json").write_text(json.dumps(tree))
     monkeypatch.setattr(RewardModel, "load", lambda *_, **__: Lengths())
     result = make(judge="reward:reward")
     assert all(len(pair.chosen) > len(pair.rejected) for pair in result.account.pairs)

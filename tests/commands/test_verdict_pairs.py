@@ -90,3 +90,24 @@ def test_answers_sampled_for_a_person_meet_in_the_arena() -> None:
     }
     assert len(matches) == told.n_prompts > 0
     assert all(match.first != match.second for match in matches)
+
+
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pairs", *words])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_flags_of_sampling_are_refused_where_nothing_is_sampled(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each was ignored, and a dry run wrote the file."""
+    Path("verdicts.json").write_text(json.dumps(judged([1.0, 2.0])))
+    words = ["--samples", "9", "--rule", "all", "--length-matched", "--rounds", "2", "--reference", "first"]
+    words += ["--held-back", "0.2", "--dry-run", "--for-arena"]
+    names = ", ".join(word for word in words if word.startswith("--"))
+    message = refusal(["verdicts.json", *words], capsys)
+    assert f"{names} have no effect here: verdicts.json holds verdicts" in message
+    assert "--dry-run has no effect here" in refusal(["verdicts.json", "--dry-run"], capsys)
+    assert not list(Path().glob("*.pairs.jsonl*"))
+    arena = refusal(["windtunnel", "--for-arena", "--min-gap", "0.1", "--dry-run"], capsys)
+    assert "--dry-run, --min-gap have no effect here: --for-arena" in arena

@@ -108,3 +108,34 @@ def test_a_model_that_is_nowhere_is_a_clear_word(tmp_path: Path) -> None:
     assert "folder" in caught.value.remedy
     with pytest.raises(ModelError):
         identity.identify(str(tmp_path / "a" / "b" / "c"), offline=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "is no reward model"),
+        ({"id2label": {"0": "LABEL_0"}}, "is no reward model"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "gives 2 scores"),  # which transformers does not write
+        (
+            {"architectures": ["XForSequenceClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}},
+            "gives 3 scores",
+        ),
+        (None, "is no reward model"),
+    ],
+)
+def test_what_cannot_score_is_refused_by_its_configuration(tmp_path: Path, config: object, fault: str) -> None:
+    path = folder(tmp_path)
+    if config is None:  # as an adapter's folder has none
+        (path / "config.json").unlink()
+    else:
+        (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match=fault):
+        identity.require_reward(path)
+
+
+def test_a_classifier_with_one_output_is_a_reward_model(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    for labels in ({"id2label": {"0": "LABEL_0"}}, {"num_labels": 1}):
+        tree = {"architectures": ["LlamaForSequenceClassification"]} | labels
+        (path / "config.json").write_text(json.dumps(tree), encoding="utf-8")
+        identity.require_reward(path)

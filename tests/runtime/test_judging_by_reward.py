@@ -15,9 +15,12 @@ from trimtab import store
 from trimtab.config import Config
 from trimtab.engine.reward import RewardModel
 from trimtab.errors import StopError
+from trimtab.judging.verdict_cache import VerdictCache, verdict_cache_path
 from trimtab.records import Message
 from trimtab.runtime import set_up
 from trimtab.runtime.judges import reward_model
+from trimtab.runtime.judges.reward_model import RewardJudge
+from trimtab.runtime.signals import Stop
 from trimtab.stages import judge
 
 
@@ -89,3 +92,28 @@ def test_a_signal_keeps_what_was_scored(tmp_path: Path, model: Lengths, monkeypa
     model.at_most = 10**9
     judge.main(set_up(config), reporter=Lines())
     assert len(model.asked) == 36
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "chat_template.jinja"])
+def test_another_model_in_the_same_folder_is_asked_again(tmp_path: Path, model: Lengths, file: str) -> None:
+    """It was judged already; and where it was not, another template got the scores of the former."""
+    config, reporter = config_of(tmp_path), Lines()
+    judge.main(set_up(config), reporter=reporter)
+    n = len(model.asked)
+    judge.main(set_up(config), reporter=reporter)
+    assert reporter.said[-1] == "judge: prompts is judged already"
+    assert len(model.asked) == n
+    (tmp_path / "reward" / file).write_text('{"a": 1}')
+    judge.main(set_up(config), reporter=reporter)
+    assert len(model.asked) == 2 * n
+
+
+def test_scores_of_one_precision_are_not_those_of_another(tmp_path: Path) -> None:
+    def digest_in(dtype: str) -> str:
+        tree = configuration.to_json(config_of(tmp_path))
+        setup = set_up(configuration.resolve(tree | {"engine": {"dtype": dtype, "device": "cpu"}}))
+        with store.database(verdict_cache_path()) as connection:
+            return RewardJudge(setup, VerdictCache(connection), reporter=Lines(), stop=Stop()).digest
+
+    assert digest_in("bfloat16") != digest_in("float32")
+    assert digest_in("mixed") == digest_in("float32")  # fp32 weights, which score

@@ -58,3 +58,17 @@ def test_a_verifier_sees_the_benchmarks_row(kind: str, tmp_path: Path) -> None:
     with_solutions(tmp_path, [10, 11, 12, 12, 99, 15])
     judge.main(set_up(config), reporter=reporter)
     assert preferences(config) == [1.0, 1.0, 1.0, 2.0, 1.5, 1.0]
+
+
+def test_an_edited_program_is_asked_again(tmp_path: Path) -> None:
+    """The benchmark was judged already, and the old program's verdicts stood in the report."""
+    program = tmp_path / "check.py"
+    program.write_text("def score(prompt, answer):\n    return len(answer)\n")
+    config, reporter = config_of(tmp_path, str(program)), Lines()
+    judge.main(set_up(config), reporter=reporter)
+    assert preferences(config) == [2.0, 1.0, 2.0, 1.0, 2.0, 1.0]
+    judge.main(set_up(config), reporter=reporter)
+    assert reporter.said[-1] == "judge: prompts is judged already"
+    program.write_text("def score(prompt, answer):\n    return -len(answer)\n")
+    judge.main(set_up(config), reporter=reporter)
+    assert preferences(config) == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]

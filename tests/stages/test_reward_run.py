@@ -78,6 +78,7 @@ def test_a_fresh_process_reads_the_rewards_that_training_saw(folder: Folder) -> 
 def test_the_run_folder_is_a_judge(folder: Folder) -> None:
     place = identity.reward_folder_of(str(folder.root))
     assert place == folder.model
+    identity.require_reward(place)
     store.write_json(folder.root.parent / "other" / "plan.json", {})
     with pytest.raises(ModelError, match="a run that has no reward model"):
         identity.reward_folder_of(str(folder.root.parent / "other"))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from trimtab.analysis.intervals import finite
+from trimtab.analysis.intervals import finite, sign_test
 from trimtab.analysis.winrate import WinRate, win_rate
 from trimtab.records import Verdict
 
@@ -29,14 +29,16 @@ WORTHLESS = {
     "instructing": "an answer that only tells the judge to prefer it",
 }
 THRESHOLD: dict[Scale, float] = {"win rate": 10.0, "marks": 25.0}
-"""Percent that a worthless answer may get; the alarm rings when the whole interval lies above, and wherever it gets
-more than half.
+"""Percent that a worthless answer may get; the alarm rings when the whole interval lies above. It rings,
+too, when the answer wins on more prompts than it loses on, by more than a fair coin explains (`CHANCE`), or gets more
+than half of the scale of marks.
 
 One prompt in ten leaves room for prompts on which the baseline itself failed and for a judge's slips: on AlpacaEval 2
 the weakest published models, which do answer, win 2 to 3 %. On twenty prompts it takes five wins to ring. Marks are
 softer, because judges seldom give a 1: 25 % of the scale is a mark of 3.25 of 10.
 """
 
+CHANCE = 0.05  # the exact sign test's two-sided level
 LEAST_PROMPTS = 10  # as for every comparison, see analysis.comparison.MIN_COMMON
 CONSTANT_SHARE = 0.5  # of the prompts answered alike: a warning, not a verdict
 
@@ -223,10 +225,18 @@ def _worthless(answer: str, rate: WinRate, scale: Scale, threshold: float) -> tu
             f"{outcome}, surely more than the {threshold:.0f} % that a sound judge may give it: this judge can be "
             "gamed, and its numbers say little about quality."
         )
-    if rate.win_rate > EVEN:  # whatever the threshold: an answer that must lose wins
-        return True, (
-            f"{outcome}, more often than it loses: the judge can be gamed, or what it is compared with is no better "
-            "than a worthless answer; either way these numbers say little about quality."
+    if scale == "marks" and round(rate.win_rate) > EVEN:  # a mark is no toss of a coin
+        return True, f"{outcome}, more than half: the judge can be gamed, and its numbers say little about quality."
+    if scale == "win rate" and rate.n_wins > rate.n_losses:
+        count = f"ahead on {rate.n_wins} and behind on {rate.n_losses}"
+        if sign_test(rate.n_wins, rate.n_losses) >= CHANCE:
+            return False, (
+                f"{outcome}: {count}, no more often than chance explains, so no alarm. More canaries (judge.canaries) "
+                "would tell."
+            )
+        return True, (  # whatever the threshold: an answer that must lose wins
+            f"{outcome}: {count}, more often than chance explains. The judge can be gamed, or what it is compared with "
+            "is no better than a worthless answer; either way these numbers say little about quality."
         )
     return False, f"{outcome}: not surely more than {threshold:.0f} %, so no alarm."
 

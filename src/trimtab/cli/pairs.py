@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from trimtab.cli.app import AsJson, switch
 from trimtab.cli.configuration import NO_KEYS
+from trimtab.cli.idle import refuse_idle
 from trimtab.cli.terminal import reporter, show
 from trimtab.config.flags import Keys, tree
 from trimtab.data.pair_rules import LENGTH_RATIO, Rule
@@ -51,7 +52,17 @@ def pairs(
     from trimtab.runtime.sampled_pairs import PairingOptions
 
     flags = tree(keys)
+    choices = {
+        "--samples": samples != PairingOptions().samples,
+        "--rule": rule != PairingOptions().rule,
+        "--length-matched": length_matched,
+        "--rounds": rounds is not None,
+        "--reference": reference is not None,
+        "--held-back": held_back is not None,
+        "--dry-run": dry_run,
+    }
     if verdict_pairs.holds_verdicts(Path(prompts)) and "judge" not in flags:
+        refuse_idle(choices | {"--for-arena": for_arena}, reason=f"{prompts} holds verdicts")
         out = flags.pop("out", None)
         by_verdict = verdict_pairs.main(Path(prompts), flags, out=out, min_gap=min_gap)
         show(by_verdict, as_json, verdict_pairs.VerdictPairs.lines)
@@ -60,6 +71,10 @@ def pairs(
     if for_arena:
         if "judge" in flags or rounds is not None:
             raise ConfigError("--for-arena: you are the judge", remedy="leave --judge and --rounds out")
+        refuse_idle(
+            choices | {"--min-gap": min_gap != PairingOptions().min_gap},
+            reason="--for-arena writes two answers to each prompt, and nothing ranks them",
+        )
         config = command.resolve_config(prompts, flags, judges=False)
         files = arena_answers.main(config, reporter=reporter(quiet=quiet))
         show(files, as_json, arena_answers.ArenaAnswers.lines)

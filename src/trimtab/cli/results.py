@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from trimtab.cli.app import AsJson, switch
+from trimtab.cli.idle import refuse_idle
 from trimtab.cli.terminal import reporter, show
 from trimtab.errors import ConfigError
 
@@ -37,6 +38,8 @@ def check(
     from trimtab.commands import check as command
 
     if run_folder is None and tasks is None and before and after:
+        flags = {"--limit": limit is not None, "--chat": chat, "--offline": offline}
+        refuse_idle(flags, reason="the samples of --before and --after are there already")
         result = command.of_files(before, after)
     elif run_folder is not None and tasks is not None and not (before or after):
         result = command.main(run_folder, tasks=tasks, limit=limit, chat=chat, offline=offline, reporter=reporter())

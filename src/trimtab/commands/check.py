@@ -26,12 +26,14 @@ FORMAT = 1  # raise when check.json's keys change
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What came of a check."""
+    """What came of a check. `unshared`: tasks that only one of two folders has, which are not compared."""
 
     numbers: CheckNumbers
+    unshared: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return fields_form(self.numbers) | {"headline": [entry.to_json() for entry in sentences(self.numbers)]}
+        headline = [entry.to_json() for entry in sentences(self.numbers)]
+        return fields_form(self.numbers) | {"unshared": list(self.unshared), "headline": headline}
 
 
 def main(
@@ -92,7 +94,8 @@ def of_files(before: str, after: str) -> Check:
     sides = [capability_files.read(Path(folder)) for folder in (before, after)]
     tasks = [[scores.to_json() for scores in side] for side in capability_files.common_tasks(*sides)]
     tree = {"lm_eval": sides[1].lm_eval, "limit": None, "chat": sides[1].chat}
-    return Check(check_numbers(tree | {"unaligned": tasks[0], "seeds": [{"seed": 0, "tasks": tasks[1]}]}))
+    numbers = check_numbers(tree | {"unaligned": tasks[0], "seeds": [{"seed": 0, "tasks": tasks[1]}]})
+    return Check(numbers, tuple(capability_files.unshared_tasks(*sides)))
 
 
 def _finished_run(run_folder: str) -> RunSetup:
@@ -109,10 +112,15 @@ def _finished_run(run_folder: str) -> RunSetup:
 
 
 def lines(check: Check) -> list[str]:
-    """For a terminal: the answer, then every measure."""
+    """For a terminal: the answer, then every measure, and what could not be compared."""
     numbers = check.numbers
     rows: Sequence[str] = [
         f"  {measure.task} {measure.measure}: {change_text(measure)} ({measure.change.difference.n} samples)"
         for measure in numbers.measures
     ]
-    return [*(sentence.text.replace("**", "") for sentence in sentences(numbers)), *rows]
+    gaps = (("only one of the two folders has it", check.unshared), ("no value of each sample", numbers.left_out))
+    return [
+        *(sentence.text.replace("**", "") for sentence in sentences(numbers)),
+        *rows,
+        *(f"  not compared, {reason}: {', '.join(names)}" for reason, names in gaps if names),
+    ]

@@ -62,6 +62,20 @@ def is_classifier(folder: Path) -> bool:
     return isinstance(architectures, list) and any(str(n).endswith("ForSequenceClassification") for n in architectures)
 
 
+def require_reward(folder: Path) -> None:
+    """Raises ModelError, from config.json alone, for a folder that is no sequence classifier with one output."""
+    remedy = "name a reward model (a sequence classifier with num_labels = 1), or a finished run of `trimtab reward`"
+    if not is_classifier(folder):
+        raise ModelError(
+            f"{folder} is no reward model: there is no …ForSequenceClassification in its config.json", remedy=remedy
+        )
+    tree = store.read_json(folder / "config.json")
+    labels = tree.get("id2label")  # transformers counts these first, and saves none where there are two
+    n_labels = len(labels) if isinstance(labels, dict) else tree.get("num_labels", 2)
+    if n_labels != 1:
+        raise ModelError(f"{folder} gives {n_labels} scores, where a reward model gives one", remedy=remedy)
+
+
 def reward_folder_of(name: str, *, offline: bool = False) -> Path:
     """`folder_of` a reward model, which may be named by the folder of the run that trained it.
 

@@ -64,15 +64,25 @@ def verifier(name: str, *, seconds: float) -> Verifier:
 
     seconds: the time limit of one answer.
     """
+    program = _program(name, seconds)
+    if isinstance(program, PythonVerifier):
+        program.start()
+    return program
+
+
+def verifier_digest(name: str) -> str:
+    """`Verifier.digest` of that name, for which nothing is started. Raises ConfigError as `verifier` does."""
+    return _program(name, seconds=0).digest
+
+
+def _program(name: str, seconds: float) -> PythonVerifier | CommandVerifier:
     match = _PYTHON.fullmatch(name)
     if match is None or name.startswith(_COMMAND):
         return CommandVerifier(_words(name), seconds)
     path = Path(match["file"])
     if not path.is_file():
         raise ConfigError(f"judge {name}: there is no file {path}", remedy="name a Python file, such as check.py:score")
-    python = PythonVerifier(path, match["function"] or DEFAULT_FUNCTION, seconds)
-    python.start()
-    return python
+    return PythonVerifier(path, match["function"] or DEFAULT_FUNCTION, seconds)
 
 
 @dataclass(slots=True)

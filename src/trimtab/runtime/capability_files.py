@@ -36,7 +36,7 @@ def read(folder: Path) -> CapabilityFiles:
         raise DataError(f"{folder} holds several models: {', '.join(parents)}", remedy="name one of these folders")
     tasks: dict[str, TaskScores] = {}
     for path in results:
-        tree = store.read_json(path)
+        tree = _results(path)
         for task, direction in tree["higher_is_better"].items():
             samples = path.with_name(path.name.replace("results_", f"samples_{task}_", 1)).with_suffix(".jsonl")
             if samples.is_file():
@@ -46,9 +46,17 @@ def read(folder: Path) -> CapabilityFiles:
     return CapabilityFiles(tasks, str(tree.get("lm_eval_version", "unknown")), bool(tree.get("chat_template")))
 
 
+def _results(path: Path) -> Mapping[str, Any]:
+    """A file of results. Raises DataError where it does not say which measures are better higher."""
+    tree = store.read_json(path)
+    if not isinstance(tree, dict) or not isinstance(tree.get("higher_is_better"), dict):
+        raise DataError(f"{path}: the key higher_is_better is not there", remedy="take lm-eval 0.4.9 or later")
+    return tree
+
+
 def common_tasks(before: CapabilityFiles, after: CapabilityFiles) -> tuple[list[TaskScores], list[TaskScores]]:
-    """The tasks of both, in one order. Raises DataError where there are none, or where a task's documents, its measures
-    or the template differ: what was not asked alike cannot be paired."""
+    """The tasks of both, in one order; `unshared_tasks` names the others. Raises DataError where there are none, or
+    where a task's documents, its measures or the template differ: what was not asked alike cannot be paired."""
     if before.chat != after.chat:
         raise DataError(
             "one model was asked in a chat template and the other was not",
@@ -67,11 +75,19 @@ def common_tasks(before: CapabilityFiles, after: CapabilityFiles) -> tuple[list[
     return [before.tasks[name] for name in names], [after.tasks[name] for name in names]
 
 
+def unshared_tasks(before: CapabilityFiles, after: CapabilityFiles) -> list[str]:
+    """The tasks of one of the two alone, each with the side that has it."""
+    sides = ((before, after, "before"), (after, before, "after"))
+    return [
+        f"{name} ({side} alone)" for first, second, side in sides for name in first.tasks if name not in second.tasks
+    ]
+
+
 def _scores(task: str, path: Path, direction: Mapping[str, Any]) -> TaskScores:
     rows = store.read_jsonl(path)
     try:
         return scores_of(task, rows, {name: bool(up) for name, up in direction.items()})
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: no samples of lm-eval ({type(error).__name__}: {error})", remedy="take lm-eval 0.4.9 or later"
         ) from error

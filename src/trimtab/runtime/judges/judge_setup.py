@@ -54,7 +54,7 @@ def require_of_answers(setup: RunSetup) -> None:
             prices(config)
             rubric(setup)
         case "reward":
-            identity.reward_folder_of(config.judge.model, offline=config.offline)
+            identity.require_reward(identity.reward_folder_of(config.judge.model, offline=config.offline))
         case "verifier":
             verifier(config.judge.name, seconds=config.judge.verifier_seconds).close()
 

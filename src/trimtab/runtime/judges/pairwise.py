@@ -7,20 +7,24 @@ difference of the two.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from trimtab import store
 from trimtab.analysis.canaries import EVEN, canary_rows
 from trimtab.config import config_digest
+from trimtab.engine import identity
 from trimtab.judging.endpoint_judge import EndpointJudge
 from trimtab.judging.judges import Comparison, Judge
 from trimtab.judging.rubrics import is_switched
 from trimtab.judging.verdicts import canaries, canary_answers, judge_answers, pair_answers
+from trimtab.judging.verifiers import verifier_digest
 from trimtab.progress import Reporter
 from trimtab.records import Answer, Verdict, digest
 from trimtab.runtime.folder import Folder
 from trimtab.runtime.judges import judge_setup
 from trimtab.runtime.judges.judge_record import JudgeRecord
+from trimtab.runtime.judges.reward_model import reward_folder
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
 
@@ -34,7 +38,7 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     assert name is not None
     baseline, sides = answers(folder, name)
     rows = [answer.to_json() for model in (baseline, *sides.values()) for answer in model]
-    inputs = digest([rows, config_digest(config, "judge", "benchmark", "base_url"), *_shown_rows(setup)])
+    inputs = digest([rows, config_digest(config, "judge", "benchmark", "base_url"), *_local_judge(setup)])
     if folder.is_done("judge", inputs):
         reporter.say(f"judge: {name} is judged already")
         return
@@ -66,9 +70,17 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     reporter.say(f"judge: {n_judged} of {len(baseline)} answers judged by {judge.name}")
 
 
-def _shown_rows(setup: RunSetup) -> list[dict[str, str]]:
-    """Those of the benchmark where the judge is given more of them than the question."""
-    return [setup.benchmark.rows] if setup.config.judge.kind == "verifier" else []
+def _local_judge(setup: RunSetup) -> list[object]:
+    """What decides the verdicts of a judge on this disk, beside its name: a verifier's program and the benchmark's rows
+    that it is given, a reward model's weights and tokenizer. Nothing of any other judge."""
+    match setup.config.judge.kind:
+        case "verifier":
+            return [setup.benchmark.rows, verifier_digest(setup.config.judge.name)]
+        case "reward":
+            folder, offline = reward_folder(setup.config), setup.config.offline
+            return [astuple(identity.identify(str(folder), offline=offline))]
+        case _:
+            return []
 
 
 def answers(folder: Folder, name: str) -> tuple[list[Answer], dict[Path, list[Answer]]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from scipy.special import expit
 
+from trimtab.config import Config
 from trimtab.engine import identity
 from trimtab.judging.judges import Comparison, Submission, preferences_of
 from trimtab.judging.verdict_cache import VerdictCache
@@ -18,6 +20,17 @@ from trimtab.runtime.signals import Stop
 BATCH = 64  # answers that are scored before they are kept
 
 
+def reward_folder(config: Config) -> Path:
+    """Where the judge's files lie. Raises ModelError where they are not there."""
+    return identity.reward_folder_of(config.judge.model, offline=config.offline)
+
+
+def _dtype_name(config: Config) -> str:
+    from trimtab.engine import models
+
+    return str(models.pick_dtype(config.engine.dtype, models.pick_device(config.engine.device)))
+
+
 class RewardJudge:
     """A local reward model: preference 1 + σ(score of the model's answer − score of the baseline's).
 
@@ -26,9 +39,10 @@ class RewardJudge:
 
     def __init__(self, setup: RunSetup, cache: VerdictCache, *, reporter: Reporter, stop: Stop) -> None:
         self.config, self.cache, self.reporter, self.stop = setup.config, cache, reporter, stop
-        self.folder = identity.reward_folder_of(self.config.judge.model, offline=self.config.offline)
-        self.weights = identity.identify(str(self.folder)).weights
-        self.name = f"{self.config.judge.name}@{self.weights[:8]}"
+        self.folder = reward_folder(self.config)
+        own = identity.identify(str(self.folder), offline=self.config.offline)
+        self.digest = digest([own.weights, own.adapter, own.tokenizer, _dtype_name(self.config)])
+        self.name = f"{self.config.judge.name}@{own.weights[:8]}"
         self.n_scored = self.n_cached = 0  # answers
         self.n_too_long = 0  # comparisons
 
@@ -69,7 +83,7 @@ class RewardJudge:
     def _key(self, submission: Submission) -> str:
         is_one_text = submission.prompt == (Message("user", submission.text),)
         prompt = submission.text if is_one_text else [message.to_json() for message in submission.prompt]
-        return digest(["reward", self.weights, prompt, submission.answer])
+        return digest(["reward", self.digest, prompt, submission.answer])
 
     def _score(
         self, submissions: Sequence[Submission], keys: Mapping[Submission, str]
