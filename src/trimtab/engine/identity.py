@@ -39,12 +39,17 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
     own = _digest_of(folder, _COMPUTES)
     if not is_adapter(folder):
         return ModelIdentity(own, None, tokenizer)
+    below = identify(base_of(folder), offline=offline)
+    return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)
+
+
+def base_of(folder: Path) -> str:
+    """The base that a PEFT folder names: a folder or a Hub model. Raises ModelError where it names none."""
     adapter_config = store.read_json(folder / "adapter_config.json")
     base = adapter_config.get("base_model_name_or_path") if isinstance(adapter_config, dict) else None
     if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="merge it elsewhere")
-    below = identify(base, offline=offline)
-    return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)
+    return base
 
 
 def is_adapter(folder: Path) -> bool:
