@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_a_run_names_the_file_and_its_quantisation_in_plan_report_and_card(
     folder = gguf_model.plain_folder(path)
     adapter = json.loads((out / "model" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(folder), "plain PEFT finds a folder, not a file it cannot read"
+    shutil.rmtree(folder)  # as `trimtab cache --prune gguf` does
+    for command in (["export", out, "--format", "merged"], ["chat", out]):
+        code, _, said = call(command, capsys)
+        assert code == 2
+        assert "its base was unpacked or merged in the cache, and pruned" in said
+        assert f"`trimtab plan {out}` makes it again" in said
+    code, _, said = call(["plan", out], capsys)
+    assert code == 0, said
     code, _, said = call(["export", out, "--format", "gguf"], capsys)
     assert (code, (out / "export-gguf").exists()) == (2, False)
     assert "does not know this vocabulary" in said

@@ -164,6 +164,8 @@ def test_a_run_on_a_relative_path_is_used_from_another_folder(
     code, _, said = call(["calibrate", "../run"], capsys)
     assert code == 0, said
     shutil.move(tmp_path / "base", tmp_path / "moved")
-    code, _, said = call(["calibrate", "../run"], capsys)
-    assert code == 2
-    assert "go to where the run was made" in said
+    for command in ("chat", "calibrate"):
+        code, _, said = call([command, "../run"], capsys)
+        assert code == 2
+        assert "base" in said
+        assert "put that folder back" in said or "go to where the run was made" in said

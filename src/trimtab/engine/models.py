@@ -153,7 +153,10 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     from transformers import GenerationConfig
 
     adapter = AdapterFolder.read(folder)
-    base = load(adapter.base, **options)
+    try:
+        base = load(adapter.base, **options)
+    except ModelError as error:
+        raise identity.base_error(folder, error) from error
     with quiet(), _one_message(str(folder), offline=True):
         model = adapters.merge(base.model, adapter)
         if (folder / "generation_config.json").is_file():
