@@ -45,6 +45,9 @@ def test_a_run_names_the_file_and_its_quantisation_in_plan_report_and_card(
     code, printed, said = call(["plan", *words[:4]], capsys)
     assert code == 0, said
     assert f"weights    {sentence}" in printed
+    other = shutil.copy(path, tmp_path / "other.gguf")
+    code, printed, said = call(["plan", "--model", other, *words[2:4]], capsys)
+    assert "dequantised from other.gguf (" in printed, said
     folder = gguf_model.plain_folder(path)
     adapter = json.loads((out / "model" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(folder), "plain PEFT finds a folder, not a file it cannot read"

@@ -139,8 +139,9 @@ class RunSetup:
 
     @property
     def gguf_source(self) -> gguf_file.GgufSource | None:
-        """The GGUF file that the model was unpacked from, if it was."""
-        return gguf_file.source_of(self.source_folder)
+        """The GGUF file that the model was unpacked from, if it was, by the name that it has now."""
+        source, file = gguf_file.source_of(self.source_folder), self._gguf_file
+        return source if source is None or file is None else replace(source, file=file.name)
 
     @cached_property
     def model_identity(self) -> identity.ModelIdentity:
