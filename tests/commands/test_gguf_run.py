@@ -64,6 +64,25 @@ def test_a_run_names_the_file_and_its_quantisation_in_plan_report_and_card(
     assert "does not know this vocabulary" in said
 
 
+def test_a_reference_is_named_as_a_model_is_and_asked_for_before_any_work(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = gguf_files.write(tmp_path / "tiny.gguf", gguf_files.model())
+    reference = gguf_files.write(tmp_path / "reference.gguf", gguf_files.model(), kind="Q8_0")
+    out = tmp_path / "run"
+    words = ["--model", path, "--data", pairs, "--adapter", "lora", "--benchmark", "none", *SHORT, "--model.reference"]
+    (tmp_path / "empty").mkdir()
+    for name, message in (("nowhere.gguf", "there is no such file"), ("empty", "no model here")):
+        for command in (["plan"], ["run", "--out", out]):
+            code, _, said = call([*command, *words, tmp_path / name], capsys)
+            assert (code, out.exists()) == (2, False)
+            assert message in said
+    code, _, said = call(["run", *words, reference, "--out", out, "--quiet"], capsys)
+    assert code == 0, said
+    first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] != pytest.approx(2.0, abs=1e-6), "the policy is not the rounded reference"
+
+
 def test_a_file_of_a_folder_is_named_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gguf_files.write(tmp_path / "tiny.gguf", gguf_files.model())
     pairs = tmp_path / "p.jsonl"

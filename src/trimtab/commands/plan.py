@@ -135,6 +135,7 @@ class Plan:
 
 def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     """Looks at the data and the model's configuration. Raises what the run itself would refuse."""
+    reference.require(setup)
     config = setup.config
     rows = prepare.count(setup)
     # only sampling takes long enough to be shown

@@ -130,12 +130,11 @@ class RunSetup:
     @cached_property
     def _gguf_file(self) -> Path | None:
         model = self.config.model
-        if model.gguf is not None:
-            from trimtab.engine import gguf_model
+        if model.gguf is None:
+            return _gguf_path(model.name)
+        from trimtab.engine import gguf_model
 
-            return gguf_model.fetch(model.name, model.gguf, revision=model.revision, offline=self.config.offline)
-        path = Path(model.name)
-        return path if path.is_file() or path.suffix.lower() == gguf_file.SUFFIX else None
+        return gguf_model.fetch(model.name, model.gguf, revision=model.revision, offline=self.config.offline)
 
     @property
     def gguf_source(self) -> gguf_file.GgufSource | None:
@@ -154,6 +153,10 @@ class RunSetup:
         name = self.config.model.reference
         if name is None:
             return self.model_folder
+        if (file := _gguf_path(name)) is not None:
+            from trimtab.engine import gguf_model
+
+            return gguf_model.plain_folder(file)
         return self._plain(identity.folder_of(name, offline=self.config.offline))
 
     def _plain(self, folder: Path) -> Path:
@@ -304,3 +307,9 @@ def set_up(config: Config, *, processes: Processes = ALONE) -> RunSetup:
         official_benchmark=benchmark_prompts.official_name(config.benchmark),
         processes=processes,
     )
+
+
+def _gguf_path(name: str) -> Path | None:
+    """The GGUF file that a model is named by; None where a folder or a Hub model is named."""
+    path = Path(name)
+    return path if path.is_file() or path.suffix.lower() == gguf_file.SUFFIX else None
