@@ -62,6 +62,14 @@ def test_a_value_that_cannot_be_run_is_refused_by_name(over: dict[str, object], 
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["windtunnel", ".", "model.gguf"])
+def test_a_revision_is_of_the_hub(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.revision has no effect here") as caught:
+        resolve(model={"name": name, "revision": "v1"})
+    assert f"{name} is not from the Hub" in caught.value.message
+    assert resolve(model={"name": "owner/model", "revision": "v1"}).model.revision == "v1"
+
+
 def test_missing_required_keys_are_asked_for_by_their_flag() -> None:
     with pytest.raises(ConfigError, match="data") as caught:
         config.resolve({"model": "m"})

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from convert_forms import AXOLOTL, LLAMA_FACTORY, TRL, converted
+from trimtab.commands import convert
+from trimtab.commands.foreign_recipes import DEFAULTS, PLAIN, TRAINER, Tool
+from trimtab.config import resolve
+from trimtab.config.files import read_file
+from trimtab.errors import ConfigError, UserError
 
 MIXTURE = """\
 model_name_or_path: m
@@ -196,3 +202,73 @@ def test_an_adapter_that_is_not_here_is_said(tmp_path: Path) -> None:
     ours, result = converted(AXOLOTL.replace("qlora", "llama-adapter"), tmp_path)
     assert ours.adapter.kind == "none"
     assert any("adapter llama-adapter is not here" in note for note in result.notes)
+
+
+# --- values of another form than their trainers take -----------------------------------------------------------------
+
+BASES: dict[Tool, dict[str, Any]] = {
+    "trl": {"model_name_or_path": "m", "dataset_name": "d", "use_peft": True},
+    "llama-factory": {"model_name_or_path": "m", "stage": "dpo", "dataset": "d"},
+    "axolotl": {"base_model": "m", "rl": "dpo", "adapter": "lora", "datasets": [{"path": "d"}]},
+}
+FURTHER = (
+    "batch_size", "cpo_alpha", "dataset", "dataset_config", "dataset_configs", "dataset_dir", "dataset_mixer",
+    "dataset_mixture", "dataset_name", "dataset_splits", "datasets", "disable_dropout", "gradient_accumulation_steps",
+    "load_in_4bit", "lora_dropout", "lora_target", "lora_target_linear", "lora_target_modules", "loss_weights",
+    "max_steps", "optim", "optimizer", "orpo_alpha", "quantization_bit", "rl", "save_steps", "save_total_limit",
+    "stage", "trl", "use_peft", "use_weighting", "warmup_ratio", "warmup_steps",
+)  # fmt: skip
+FORMS = (
+    "auto", "many", "0.5", True, -1, 0, 1.5, float("inf"), [], [None], ["a"], [{"path": {}}], {"a": "b"}, {"beta": []},
+    {"datasets": [{"id": "a", "weight": []}]},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", BASES)
+def test_no_value_of_a_known_key_is_more_than_one_message(tmp_path: Path, tool: Tool) -> None:
+    """Carried over, named with its reason, or refused in one line: whatever stands there."""
+    source, target = tmp_path / "theirs.json", tmp_path / "recipe.toml"
+    errors: list[UserError] = []
+    n_written = 0
+    for key in sorted({*PLAIN[tool], *TRAINER, *DEFAULTS[tool], *FURTHER}):
+        for value in FORMS:
+            source.write_text(json.dumps(BASES[tool] | {key: value}))
+            try:
+                convert.main(str(source), to=str(target))
+            except UserError as error:
+                errors.append(error)
+            else:
+                resolve(read_file(target))
+                target.unlink()
+                n_written += 1
+    assert not target.exists()
+    assert min(n_written, len(errors)) > 100
+    assert all(error.remedy and "\n" not in error.message for error in errors)
+
+
+@pytest.mark.parametrize("key", ["gradient_accumulation_steps", "learning_rate", "warmup_steps", "max_length"])
+def test_what_deepspeed_fills_in_counts_as_left_out(tmp_path: Path, key: str) -> None:
+    plain, _result = converted("model_name_or_path: m\ndataset_name: d\n", tmp_path)
+    (tmp_path / "auto").mkdir()
+    ours, result = converted(f"model_name_or_path: m\ndataset_name: d\n{key}: auto\n", tmp_path / "auto")
+    assert ours == plain
+    assert "filled in by DeepSpeed" in result.lost_keys[key]
+    assert key not in [theirs for theirs, _ in result.key_pairs]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("gradient_accumulation_steps: many", "gradient_accumulation_steps is 'many', and has to be a number"),
+        ("lora_r: 1.5", "lora_r is 1.5, and has to be a whole number"),
+        ("loss_weights: 2", "loss_weights is 2, and has to be a list"),
+        ("dataset_mixer: a/b", "dataset_mixer is 'a/b', and has to be a table of keys"),
+        ("datasets: [a/b]", "datasets is 'a/b', and has to be a table of keys"),
+        ("lora_target_modules: {q: 1}", "lora_target_modules is {'q': 1}, and has to be a list"),
+    ],
+)
+def test_a_value_of_another_form_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        converted(f"model_name_or_path: m\ndataset_name: d\nuse_peft: true\n{line}\n", tmp_path)
+    assert caught.value.message == message
+    assert "leave" in caught.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -44,12 +45,42 @@ def test_a_run_names_the_file_and_its_quantisation_in_plan_report_and_card(
     code, printed, said = call(["plan", *words[:4]], capsys)
     assert code == 0, said
     assert f"weights    {sentence}" in printed
+    other = shutil.copy(path, tmp_path / "other.gguf")
+    code, printed, said = call(["plan", "--model", other, *words[2:4]], capsys)
+    assert "dequantised from other.gguf (" in printed, said
     folder = gguf_model.plain_folder(path)
     adapter = json.loads((out / "model" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(folder), "plain PEFT finds a folder, not a file it cannot read"
+    shutil.rmtree(folder)  # as `trimtab cache --prune gguf` does
+    for command in (["export", out, "--format", "merged"], ["chat", out]):
+        code, _, said = call(command, capsys)
+        assert code == 2
+        assert "its base was unpacked or merged in the cache, and pruned" in said
+        assert f"`trimtab plan {out}` makes it again" in said
+    code, _, said = call(["plan", out], capsys)
+    assert code == 0, said
     code, _, said = call(["export", out, "--format", "gguf"], capsys)
     assert (code, (out / "export-gguf").exists()) == (2, False)
     assert "does not know this vocabulary" in said
+
+
+def test_a_reference_is_named_as_a_model_is_and_asked_for_before_any_work(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = gguf_files.write(tmp_path / "tiny.gguf", gguf_files.model())
+    reference = gguf_files.write(tmp_path / "reference.gguf", gguf_files.model(), kind="Q8_0")
+    out = tmp_path / "run"
+    words = ["--model", path, "--data", pairs, "--adapter", "lora", "--benchmark", "none", *SHORT, "--model.reference"]
+    (tmp_path / "empty").mkdir()
+    for name, message in (("nowhere.gguf", "there is no such file"), ("empty", "no model here")):
+        for command in (["plan"], ["run", "--out", out]):
+            code, _, said = call([*command, *words, tmp_path / name], capsys)
+            assert (code, out.exists()) == (2, False)
+            assert message in said
+    code, _, said = call(["run", *words, reference, "--out", out, "--quiet"], capsys)
+    assert code == 0, said
+    first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] != pytest.approx(2.0, abs=1e-6), "the policy is not the rounded reference"
 
 
 def test_a_file_of_a_folder_is_named_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trial_runs import TINY, alone, call, contents
+from trial_runs import TINY, alone, call, contents, tree_of
 from trimtab import cli, store, windtunnel
 from trimtab.commands import chat
 
@@ -144,3 +145,27 @@ def test_export_refuses_to_overwrite_and_names_what_it_cannot_write(
     assert code == 2
     assert "--format hf" in said
     assert not (tmp_path / "onnx").exists()
+
+
+def test_a_run_on_a_relative_path_is_used_from_another_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(windtunnel.model_folder(), tmp_path / "base")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    world = ["--model", "base", "--data", "windtunnel", "--data.holdout", "0.3", "--objective", "apo_hinge_zero"]
+    code, _, said = call(["run", *TINY, *LORA, *world, "--out", "run", "--quiet"], capsys)
+    assert code == 0, said
+    adapter = tree_of(tmp_path / "run" / "model" / "adapter_config.json")
+    assert adapter["base_model_name_or_path"] == str((tmp_path / "base").resolve())
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, said = call(["export", "../run", "--format", "merged", "--to", "merged"], capsys)
+    assert code == 0, said
+    code, _, said = call(["calibrate", "../run"], capsys)
+    assert code == 0, said
+    shutil.move(tmp_path / "base", tmp_path / "moved")
+    for command in ("chat", "calibrate"):
+        code, _, said = call([command, "../run"], capsys)
+        assert code == 2
+        assert "base" in said
+        assert "put that folder back" in said or "go to where the run was made" in said

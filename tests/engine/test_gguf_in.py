@@ -109,7 +109,8 @@ def test_llama3_positions_are_read_from_their_table(tmp_path: Path) -> None:
     share = np.clip((turns - 1) / 3, 0, 1)
     table = (1 / ((1 - share) / 32 + share)).astype(np.float32)
     assert table[-1] == 32
-    fields = {f"llama.attention.{key}_length": 16 for key in ("key", "value")} | {"llama.rope.freq_base": 500_000.0}
+    widths = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+    fields = {f"llama.{key}": 16 for key in widths} | {"llama.rope.freq_base": 500_000.0}
     path = gguf_files.write(tmp_path / "wide.gguf", wide, tensors={"rope_freqs.weight": table}, fields=fields)
     assert torch.equal(logits(loaded(path).model), logits(wide))
 
@@ -196,6 +197,11 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
         ({"llama.block_count": 1}, "blk.1"),
         ({"llama.block_count": 3}, "lacks weights"),
         ({"llama.embedding_length": None}, "embedding_length"),
+        ({"llama.attention.head_count_kv": [2, 2]}, "does not say llama.attention.head_count_kv as one number"),
+        ({"llama.attention.head_count": 0}, "does not say llama.attention.head_count as one number"),
+        ({"llama.rope.freq_base": [1e4, 1e4]}, "does not say llama.rope.freq_base as one number"),
+        ({"llama.rope.dimension_count": 4}, "rotates 4 of the 8 numbers of a head"),
+        ({"llama.attention.sliding_window": 16}, "says llama.attention.sliding_window = 16"),
         ({"split.count": 3}, "one part of several"),
     ],
 )

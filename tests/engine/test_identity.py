@@ -67,6 +67,25 @@ def test_an_adapter_without_a_base_is_refused(tmp_path: Path) -> None:
         identity.identify(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("base", "message", "remedy"),
+    [
+        ("{home}/gguf/0123", "in the cache, and pruned", "a plan of the run that it comes from makes it again"),
+        ("{tmp}/gone", "its base is gone", "put that folder back"),
+        ("bases/gone", "stands on bases/gone", "where bases/gone is a folder, go to the one from which"),
+    ],
+)
+def test_a_base_that_is_nowhere_is_said_with_what_became_of_it(
+    tmp_path: Path, base: str, message: str, remedy: str
+) -> None:
+    tree = {"base_model_name_or_path": base.format(home=store.home(), tmp=tmp_path)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        identity.identify(str(tmp_path), offline=True)
+    assert message in caught.value.message
+    assert remedy in caught.value.remedy
+
+
 def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder(tmp_path, weights=b"1" * 1_500_000)
     hashed: list[str] = []

@@ -87,3 +87,25 @@ def test_a_pilot_says_what_the_run_would_say(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ConfigError, match="too few to say where") as refusal:
         plan_command.pilot(plan, setup, steps=3, reporter=Recorder())
     assert refusal.value.remedy == f"take {piloted.outlook.step}"
+
+
+@pytest.mark.parametrize("steps", [2, 20])
+def test_a_run_too_short_for_an_outlook_is_said_before_any_step(tmp_path: Path, steps: int) -> None:
+    """27 pairs in batches of 16 at most are 13 and 14: two steps visit 14 after an update, and 16 are needed."""
+    rows = [{"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": "Good day."} for n in range(27)]
+    store.write_jsonl(tmp_path / "rows.jsonl", rows)
+    data = {"source": str(tmp_path / "rows.jsonl"), "holdout": 0}
+    course = {"batch_pairs": 16, "epochs": 1}
+    setup = set_up(make_config(tmp_path / "run", windtunnel.model_folder(), data=data, train=course))
+    plan, recorder = plan_command.plan(setup, reporter=SilentReporter()), Recorder()
+    with pytest.raises(ConfigError) as refusal:
+        plan_command.pilot(plan, setup, steps=steps, reporter=recorder)
+    assert "an outlook needs 3 steps of 13 pairs, and the whole run has 2" in refusal.value.message
+    assert "more epochs" in refusal.value.remedy
+    assert recorder.lines == []
+    longer = set_up(make_config(tmp_path / "run", windtunnel.model_folder(), data=data, train=course | {"epochs": 2}))
+    plan = plan_command.plan(longer, reporter=SilentReporter())
+    with pytest.raises(ConfigError) as refusal:
+        plan_command.pilot(plan, longer, steps=2, reporter=Recorder())
+    assert refusal.value.remedy == "take 3"
+    assert plan_command.pilot(plan, longer, steps=3, reporter=Recorder()).outlook is not None

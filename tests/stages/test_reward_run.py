@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from stage_runs import Recorder, same_training
+from trial_runs import call
 from trimtab import store
 from trimtab.commands import reward, run
 from trimtab.engine import identity
@@ -119,6 +120,17 @@ def test_a_stopped_one_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     recorder = Recorder()
     trained(tmp_path / "stopped", SMALL, reporter=recorder)
     assert any("trained already" in line for line in recorder.lines)
+
+
+def test_the_command_resumes(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reward", "windtunnel", "--windtunnel.pairs", "64", "--train.epochs", "2", "--train.batch-pairs", "12"]
+    words += ["--train.learning-rate", "2e-3", "--data.holdout", "0.25", "--adapter", "lora", "--adapter.rank", "4"]
+    code, _, messages = call([*words, "--out", folder.root, "--resume", "--quiet"], capsys)
+    assert code == 0, messages
+    assert "trained already" in messages
+    code, _, messages = call([*words, "--out", tmp_path / "none", "--resume"], capsys)
+    assert (code, (tmp_path / "none").exists()) == (2, False)
+    assert "there is no run to resume" in messages
 
 
 def test_what_cannot_be_is_said_in_one_message(tmp_path: Path) -> None:

@@ -111,9 +111,14 @@ class Outlook:
         )
 
 
+def least_steps(batch_pairs: int) -> int:
+    """Steps in which LEAST_PAIRS are visited after an update; the first step shows none."""
+    return 1 + math.ceil(LEAST_PAIRS / batch_pairs)
+
+
 def tries(rates_T: FloatArray, *, batch_pairs: int) -> list[int]:
     """After how many updates an outlook is asked for, until one is decided."""
-    least = 1 + math.ceil(LEAST_PAIRS / batch_pairs)  # the first step shows no update
+    least = least_steps(batch_pairs)
     distance_T = np.cumsum(rates_T)
     # a step's log-ratios show what the updates before it did
     ways = [share * distance_T[-1] * (1 - 1e-9) for share in TRIES]  # a step that is there but for rounding is there

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Quiet = Annotated[bool, switch("plain lines, no bars")]
 SHARED_STAGES = frozenset({"reference", "train", "generate"})  # whose work several processes divide
+Resume = Annotated[bool, switch("go on with a stopped run")]
 ResumeAnyway = Annotated[bool, switch("train on also where length, learning rate or schedule of the training changed")]
 DryRun = Annotated[bool, switch("say what the judge would be asked and what that costs, and stop")]
 
@@ -37,7 +38,7 @@ def run(
     source: Source = None,
     /,
     *,
-    resume: Annotated[bool, switch("go on with a stopped run")] = False,
+    resume: Resume = False,
     resume_anyway: ResumeAnyway = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
@@ -58,6 +59,7 @@ def reward(
     data: str,
     /,
     *,
+    resume: Resume = False,
     resume_anyway: ResumeAnyway = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -66,7 +68,8 @@ def reward(
     from trimtab.commands import reward as command
 
     config = command.resolve_config(data, tree(keys))
-    show(command.main(config, reporter=reporter(quiet=quiet), resume_anyway=resume_anyway), as_json, command.lines)
+    result = command.main(config, reporter=reporter(quiet=quiet), resume=resume, resume_anyway=resume_anyway)
+    show(result, as_json, command.lines)
 
 
 def _estimate(config: Config, dry_run: bool, as_json: bool) -> None:

@@ -20,10 +20,18 @@ from trimtab.commands.foreign_recipes import (
     Tool,
     reason,
 )
+from trimtab.commands.foreign_values import as_number
 from trimtab.config.files import read_file
 from trimtab.errors import ConfigError, UserError
 
-NUMBERS = ("train.learning_rate", "train.epochs", "adapter.alpha", "objective.beta")  # YAML reads 5e-7 as a text
+WHOLE = frozenset({"data.max_prompt_tokens", "data.max_response_tokens", "data.limit", "adapter.rank", "seed"})
+NUMBERS = frozenset(
+    {
+        "data.holdout", "adapter.alpha", "objective.beta", "objective.gamma", "objective.label_smoothing",
+        "objective.ld_alpha", "objective.sft_weight", "train.learning_rate", "train.epochs", "train.weight_decay",
+        "train.max_grad_norm",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +73,11 @@ def main(file: str, *, to: str, devices: int = 1) -> Outcome:
     for key, value in theirs.items():
         if key not in conversion.used and value is not None:  # a key without a value is not set
             conversion.lost_keys[key] = reason(key) or "not known to trimtab"
-    text = _text(conversion, file)
     try:
         config.resolve(_tree(conversion.tree))
     except UserError as error:
         raise ConfigError(f"{file} cannot be carried over: {error.message}", remedy=error.remedy) from error
-    store.write_text(path, text)
+    store.write_text(path, _text(conversion, file))
     return Outcome(
         str(path), conversion.tool, tuple(conversion.key_pairs), conversion.lost_keys, tuple(conversion.notes)
     )
@@ -116,23 +123,23 @@ def _plain(conversion: Conversion) -> None:
     for theirs, key in table.items():
         if theirs not in conversion.theirs and key in targets:
             continue
-        value = conversion.get(theirs)
-        if key == "data.holdout" and value is not None and float(value) >= 1:
-            conversion.drop(theirs, f"it counts rows ({value}); data.holdout is a share of the prompts")
+        read = conversion.whole if key in WHOLE else conversion.number if key in NUMBERS else conversion.get
+        value = read(theirs)
+        if key == "data.holdout" and value is not None and value >= 1:
+            conversion.drop(theirs, f"it counts rows ({value:g}); data.holdout is a share of the prompts")
         elif value is not None and value is not False:
-            conversion.put(theirs, key, float(value) if key in NUMBERS else value)
+            conversion.put(theirs, key, value)
 
 
 def _objective(conversion: Conversion) -> None:
     names = {"trl": "loss_type", "llama-factory": "pref_loss", "axolotl": "rl"}
     key = names[conversion.tool]
-    loss = conversion.get(key)
-    weights = conversion.get("loss_weights")
-    parts = loss if isinstance(loss, list) else [loss]
+    parts, weights = conversion.words(key), conversion.numbers("loss_weights")
     unknown = [part for part in parts if part not in LOSSES]
-    if unknown:
+    if unknown or not parts:
         raise ConfigError(
-            f"{key} {unknown[0]} has no counterpart", remedy="`trimtab objectives` lists what there is to choose from"
+            f"{key} {unknown[0] if unknown else 'of nothing'} has no counterpart",
+            remedy="`trimtab objectives` lists what there is to choose from",
         )
     losses = [LOSSES[part] for part in parts]
     if conversion.tool == "trl" and conversion.theirs.get("use_weighting"):
@@ -170,16 +177,16 @@ def _weighted(conversion: Conversion, losses: list[str]) -> list[str]:
 def _axolotl_objective(conversion: Conversion) -> None:
     """What its builder of TRL's trainers makes of other keys: `trl.beta` goes first, ORPO's weight is a beta, and
     SimPO is CPO's trainer, whose likelihood term weighs 1 unless cpo_alpha says otherwise."""
-    section, alpha = conversion.get("trl") or {}, conversion.theirs.get("orpo_alpha")
+    section = conversion.mapping("trl")
     if set(section) - {"beta"}:
         conversion.drop("trl", "of it only beta is carried over")
     if section.get("beta") is not None:
-        conversion.put("trl", "objective.beta", float(section["beta"]))
-    elif alpha is not None and not {"rl_beta", "dpo_beta"} & set(conversion.theirs):
-        conversion.put("orpo_alpha", "objective.beta", float(conversion.get("orpo_alpha")))
+        conversion.put("trl", "objective.beta", as_number("trl.beta", section["beta"]))
+    elif not {"rl_beta", "dpo_beta"} & set(conversion.theirs) and (beta := conversion.number("orpo_alpha")) is not None:
+        conversion.put("orpo_alpha", "objective.beta", beta)
     if conversion.tree["objective.name"] == "simpo":
-        weight = conversion.get("cpo_alpha")
-        conversion.put("cpo_alpha", "objective.sft_weight", 1.0 if weight is None else float(weight))
+        weight = conversion.number("cpo_alpha")
+        conversion.put("cpo_alpha", "objective.sft_weight", 1.0 if weight is None else weight)
 
 
 def _lengths(conversion: Conversion) -> None:
@@ -187,8 +194,8 @@ def _lengths(conversion: Conversion) -> None:
     not below the whole bounds nothing."""
     keys = {"trl": "max_length", "llama-factory": "cutoff_len", "axolotl": "sequence_len"}
     key = keys[conversion.tool]
-    length = conversion.get(key)
-    if key in conversion.theirs and conversion.theirs[key] is None:
+    length = conversion.whole(key)
+    if length is None or conversion.theirs.get(key, length) is None:
         conversion.notes.append(f"{key} bounds nothing there; here prompts and responses have bounds of their own")
         return
     prompt = conversion.tree.get("data.max_prompt_tokens", length)
@@ -224,23 +231,20 @@ def _lora(conversion: Conversion, key: str, kind: Any) -> None:
         conversion.put("lora_alpha", "adapter.alpha", 2.0 * conversion.tree["adapter.rank"])
     if kind == "qlora":
         conversion.put(key, "adapter.quantize", "nf4")
-    bits = conversion.get("quantization_bit")
+    bits = conversion.whole("quantization_bit")
     if conversion.get("load_in_4bit") or bits == 4:
         conversion.put("quantization_bit" if bits else "load_in_4bit", "adapter.quantize", "nf4")
     elif bits:
         conversion.drop("quantization_bit", "frozen weights are whole, or in 4 bits (nf4)")
-    dropout = conversion.get("lora_dropout")
     if conversion.theirs.get("disable_dropout") is False:
-        conversion.put("lora_dropout", "adapter.dropout", dropout)
+        conversion.put("lora_dropout", "adapter.dropout", conversion.number("lora_dropout") or 0.0)
     else:
         conversion.drop("lora_dropout", "their DPO trainer switches every dropout off, the adapter's too")
-    targets, name = conversion.get("lora_target_modules"), "lora_target_modules"
-    if conversion.tool == "llama-factory":
-        targets, name = conversion.get("lora_target"), "lora_target"
-    is_linear = conversion.get("lora_target_linear") or targets in ("all", "all-linear")
+    name = "lora_target" if conversion.tool == "llama-factory" else "lora_target_modules"
+    targets = [part.strip() for word in conversion.words(name) for part in word.split(",") if part.strip()]
+    is_linear = conversion.get("lora_target_linear") or targets in (["all"], ["all-linear"])
     if targets and not is_linear:
-        parts = [part.strip() for part in targets.split(",")] if isinstance(targets, str) else list(targets)
-        conversion.put(name, "adapter.targets", parts)
+        conversion.put(name, "adapter.targets", targets)
     elif not targets and not is_linear:
         conversion.notes.append(
             "it names no modules: PEFT then adapts those that it lists for the family (q_proj and v_proj in Llama and "
@@ -250,25 +254,24 @@ def _lora(conversion: Conversion, key: str, kind: Any) -> None:
 
 def _course(conversion: Conversion, devices: int) -> None:
     key = "micro_batch_size" if conversion.tool == "axolotl" else "per_device_train_batch_size"
-    size, accumulation = int(conversion.get(key)), int(conversion.get("gradient_accumulation_steps") or 0)
-    total = conversion.get("batch_size") if conversion.tool == "axolotl" else None  # of one device, there
-    accumulation = accumulation or (int(total) // size if total else 1)
+    size, accumulation = conversion.whole(key) or 0, conversion.whole("gradient_accumulation_steps")
+    total = conversion.whole("batch_size") if conversion.tool == "axolotl" else None  # of one device, there
+    accumulation = accumulation or (total // max(1, size) if total else 1)
     conversion.put(key, "train.batch_pairs", size * accumulation * devices)
     conversion.notes.append(f"train.batch_pairs is {size} × {accumulation} × {devices} device(s) (--devices)")
-    steps = conversion.get("max_steps")
-    if steps is not None and int(steps) > 0:
-        conversion.put("max_steps", "train.max_steps", int(steps))
-    _warmup(conversion, None if steps is None or int(steps) < 1 else int(steps))
+    steps = max(0, conversion.whole("max_steps") or 0) or None  # -1: as many as the epochs have
+    if steps is not None:
+        conversion.put("max_steps", "train.max_steps", steps)
+    _warmup(conversion, steps)
     _schedule(conversion)
     _optimizer(conversion)
-    save, keep = conversion.theirs.get("save_steps"), conversion.get("save_total_limit")
-    if save is not None and float(save) >= 1:
-        conversion.get("save_steps")
-        conversion.put("save_steps", "train.save_every", int(save))
+    save, keep = conversion.number("save_steps"), conversion.whole("save_total_limit")
+    if save is not None and save >= 1:
+        conversion.put("save_steps", "train.save_every", conversion.whole("save_steps"))
     elif save is not None:
         conversion.drop("save_steps", "train.save_every counts steps; default ten a run")
     if keep is not None:
-        conversion.put("save_total_limit", "train.keep_checkpoints", max(2, int(keep)))
+        conversion.put("save_total_limit", "train.keep_checkpoints", max(2, keep))
 
 
 def _schedule(conversion: Conversion) -> None:
@@ -301,7 +304,7 @@ def _optimizer(conversion: Conversion) -> None:
 
 def _warmup(conversion: Conversion, steps: int | None) -> None:
     """A share of the steps here; there also a number of steps, which goes before the share."""
-    ratio, warmup = conversion.get("warmup_ratio"), float(conversion.get("warmup_steps") or 0)
+    ratio, warmup = conversion.number("warmup_ratio"), conversion.number("warmup_steps") or 0.0
     if warmup:
         conversion.drop("warmup_ratio", "warmup_steps goes before it")
     if warmup >= 1 and steps is not None:
@@ -310,7 +313,7 @@ def _warmup(conversion: Conversion, steps: int | None) -> None:
         conversion.drop("warmup_steps", "train.warmup is a share of all steps, whose number the file does not say")
         conversion.tree["train.warmup"] = 0.0
     elif ratio is not None and not warmup:
-        conversion.put("warmup_ratio", "train.warmup", float(ratio))
+        conversion.put("warmup_ratio", "train.warmup", ratio)
     else:
         conversion.put("warmup_steps", "train.warmup", warmup)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from trimtab import store
 from trimtab.commands.foreign_recipes import Conversion
+from trimtab.commands.foreign_values import as_list, as_mapping, as_number, as_word
 from trimtab.errors import ConfigError
 
 LOADERS = ("json", "csv", "parquet", "text")  # of the datasets library: a path that only says how files are read
@@ -79,43 +80,50 @@ def _name(part: Mapping[str, Any], *, name: str, subset: Any, conversion: Conver
 
 def _trl(conversion: Conversion) -> tuple[str, list[Part]]:
     """TRL's one data set or mixture; the alignment-handbook's `dataset_mixer` (older) and `dataset_mixture`."""
-    mixer, mixture = conversion.get("dataset_mixer"), conversion.get("dataset_mixture", "datasets")
-    splits = conversion.get("dataset_splits") or []
+    mixer, mixture = conversion.mapping("dataset_mixer"), conversion.get("dataset_mixture", "datasets")
+    splits, subsets = conversion.words("dataset_splits"), as_list("dataset_configs", conversion.get("dataset_configs"))
     if splits:
         conversion.put("dataset_splits", "data.split", splits[0])
         conversion.notes.append(f"of dataset_splits the first is trained on; pairs of {splits[1:]} can be data.eval")
     if mixer:
-        subsets = conversion.get("dataset_configs") or [None] * len(mixer)
+        subsets = subsets or [None] * len(mixer)
         if len(subsets) != len(mixer):
             raise ConfigError("dataset_configs and dataset_mixer differ in length", remedy="name a subset for each")
         names = [f"{name}:{subset}" if subset else name for name, subset in zip(mixer, subsets, strict=True)]
-        shares = [float(share) for share in mixer.values()]
+        shares = [as_number("dataset_mixer", share) for share in mixer.values()]
         return "dataset_mixer", [Part(name, share=share) for name, share in zip(names, shares, strict=True)]
     if mixture:
-        rows = mixture.get("datasets", []) if isinstance(mixture, Mapping) else mixture
+        key = "dataset_mixture" if "dataset_mixture" in conversion.theirs else "datasets"
+        rows = mixture.get("datasets") if isinstance(mixture, Mapping) else mixture
         if isinstance(mixture, Mapping) and mixture.get("test_split_size"):
-            conversion.put("test_split_size", "data.holdout", mixture["test_split_size"])
-        parts = [part for row in rows for part in _of_mixture(row, conversion)]
-        return ("dataset_mixture" if "dataset_mixture" in conversion.theirs else "datasets"), parts
+            size = as_number("test_split_size", mixture["test_split_size"])
+            conversion.put("test_split_size", "data.holdout", size)
+        return key, [part for row in as_list(key, rows) for part in _of_mixture(as_mapping(key, row), conversion)]
     name, subset = conversion.get("dataset_name"), conversion.get("dataset_config")
-    return "dataset_name", [Part(f"{name}:{subset}" if subset else name)] if name else []
+    if not name:
+        return "dataset_name", []
+    word = as_word("dataset_name", name)
+    return "dataset_name", [Part(f"{word}:{subset}" if subset else word)]
 
 
 def _of_mixture(row: Mapping[str, Any], conversion: Conversion) -> list[Part]:
     name, subset = row.get("id") or row.get("path"), row.get("config") or row.get("name")
     names = _name(row, name=str(name or ""), subset=subset, conversion=conversion)
     fraction, weight = row.get("fraction"), row.get("weight")
-    share = float(weight or 1.0) if fraction is None else float(fraction)
-    return [Part(name, row.get("split"), share, is_of_mixture=fraction is not None) for name in names]
+    share = as_number("weight", weight or 1.0) if fraction is None else as_number("fraction", fraction)
+    return [Part(name, _split(row), share, is_of_mixture=fraction is not None) for name in names]
+
+
+def _split(row: Mapping[str, Any]) -> str | None:
+    return None if row.get("split") is None else as_word("split", row["split"])
 
 
 def _llama_factory(conversion: Conversion, folder: Path) -> list[Part]:
-    dataset = conversion.get("dataset") or []
-    names = [name.strip() for name in (dataset if isinstance(dataset, list) else str(dataset).split(","))]
+    names = [name.strip() for word in conversion.words("dataset") for name in word.split(",") if name.strip()]
     place = Path(str(conversion.get("dataset_dir") or "data"))  # of where it was started, or beside the file
     register = next((path for path in (place / "dataset_info.json", folder / place / "dataset_info.json")
                      if path.is_file()), None)  # fmt: skip
-    entries = store.read_json(register) if register else {}
+    entries = as_mapping("dataset_info.json", store.read_json(register) if register else {})
     open_names = [name for name in names if name not in entries]
     if open_names and str(place) != "ONLINE":  # there a name is a Hub id
         conversion.notes.append(
@@ -128,11 +136,12 @@ def _llama_factory(conversion: Conversion, folder: Path) -> list[Part]:
     return parts
 
 
-def _entry(name: str, entry: Mapping[str, Any] | None, register: Path | None, conversion: Conversion) -> list[Part]:
+def _entry(name: str, row: Any, register: Path | None, conversion: Conversion) -> list[Part]:
     """What stands behind a name of LLaMA-Factory's register: a Hub set goes before a file."""
-    if entry is None or register is None:
+    if row is None or register is None:
         return [Part(name)]
-    columns = entry.get("columns", {})
+    entry = as_mapping(name, row)
+    columns = as_mapping(f"columns of {name}", entry.get("columns"))
     is_plain = entry.get("formatting", "alpaca") == "alpaca"
     renamed = {key: value for key, value in columns.items() if value != (ALPACA.get(key) if is_plain else key)}
     if is_plain and renamed and set(columns) == {"prompt", "chosen", "rejected"}:
@@ -143,7 +152,7 @@ def _entry(name: str, entry: Mapping[str, Any] | None, register: Path | None, co
         )
     if hub := entry.get("hf_hub_url"):
         names = _name(entry, name=str(hub), subset=entry.get("subset"), conversion=conversion)
-        return [Part(hub_name, entry.get("split")) for hub_name in names]
+        return [Part(hub_name, _split(entry)) for hub_name in names]
     if file := entry.get("file_name"):
         return [Part(str(register.parent / file))]
     conversion.notes.append(f"{name} lies neither in a file nor on the Hub: name it yourself")
@@ -151,7 +160,7 @@ def _entry(name: str, entry: Mapping[str, Any] | None, register: Path | None, co
 
 
 def _axolotl(conversion: Conversion) -> list[Part]:
-    rows = conversion.get("datasets") or []
+    rows = [as_mapping("datasets", row) for row in as_list("datasets", conversion.get("datasets"))]
     carried = ("path", "name", "split", "ds_type", "data_files", "revision")
     if any(key for row in rows for key in row if key not in carried):
         conversion.notes.append(
@@ -159,7 +168,7 @@ def _axolotl(conversion: Conversion) -> list[Part]:
             "found is named with --columns"
         )
     return [
-        Part(name, row.get("split"))
+        Part(name, _split(row))
         for row in rows
         for name in _name(row, name=str(row.get("path") or ""), subset=row.get("name"), conversion=conversion)
     ]

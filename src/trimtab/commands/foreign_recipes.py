@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trimtab.commands.foreign_values import as_list, as_mapping, as_number, as_whole, as_words
+
 Tool = Literal["trl", "llama-factory", "axolotl"]
 
 # theirs -> ours, where the value means the same
@@ -165,9 +167,40 @@ class Conversion:
                 return self.theirs[name]
         return next((DEFAULTS[self.tool][name] for name in names if name in DEFAULTS[self.tool]), None)
 
+    def number(self, name: str) -> float | None:
+        """`get` as a number; None where nothing is set."""
+        value = self._without_auto(name)
+        return None if value is None else as_number(name, value)
+
+    def whole(self, name: str) -> int | None:
+        """`get` as a whole number; None where nothing is set."""
+        value = self._without_auto(name)
+        return None if value is None else as_whole(name, value)
+
+    def numbers(self, name: str) -> list[float]:
+        """`get` as a list of numbers; empty where nothing is set."""
+        return [as_number(name, value) for value in as_list(name, self.get(name))]
+
+    def words(self, name: str) -> list[str]:
+        """`get` as words, of which there may be one; empty where nothing is set."""
+        return as_words(name, self.get(name))
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """`get` as a table of keys; empty where nothing is set."""
+        return as_mapping(name, self.get(name))
+
+    def _without_auto(self, name: str) -> Any:
+        """DeepSpeed's word for what its trainer fills in counts as left out, and that is said."""
+        value = self.get(name)
+        if value != "auto":
+            return value
+        self.drop(name, "auto is filled in by DeepSpeed there; here it counts as left out")
+        return DEFAULTS[self.tool].get(name)
+
     def put(self, theirs: str, key: str, value: Any) -> None:
         self.tree[key] = value
-        self.key_pairs.append((theirs if theirs in self.theirs else f"{theirs} (its default there)", key))
+        is_carried = theirs in self.theirs and theirs not in self.lost_keys
+        self.key_pairs.append((theirs if is_carried else f"{theirs} (its default there)", key))
 
     def drop(self, theirs: str, reason: str) -> None:
         self.used.add(theirs)

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trimtab import windtunnel
-from trimtab.analysis.outlook import Outlook
+from trimtab.analysis.outlook import Outlook, least_steps
 from trimtab.disk import size
 from trimtab.engine import communication, kl, memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.communication import ProcessPlan
 from trimtab.engine.gguf_file import GgufSource
+from trimtab.engine.order import Order
 from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter, SilentReporter
@@ -135,6 +136,7 @@ class Plan:
 
 def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
     """Looks at the data and the model's configuration. Raises what the run itself would refuse."""
+    reference.require(setup)
     config = setup.config
     rows = prepare.count(setup)
     # only sampling takes long enough to be shown
@@ -178,12 +180,13 @@ def pilot(plan: Plan, setup: RunSetup, *, steps: int, reporter: Reporter) -> Pla
     """The plan with what `steps` optimizer steps of the run say of its course.
 
     They are made in a temporary folder; what they need of the reference stays in its cache. Raises ConfigError where
-    they say nothing.
+    they, or all steps of the run, are too few to say anything.
     """
     if not setup.objective.needs_reference:
         raise ConfigError(
             f"--pilot-steps: {setup.objective.name} has no reference to move away from", remedy="leave it out"
         )
+    _require_pilot(setup, setup.order(plan.train.pairs), steps)
     with tempfile.TemporaryDirectory() as folder:
         train_section = setup.config.train.model_copy(update={"save_every": plan.train.steps})
         trial = set_up(setup.config.model_copy(update={"out": folder, "seeds": 1, "train": train_section}))
@@ -191,14 +194,29 @@ def pilot(plan: Plan, setup: RunSetup, *, steps: int, reporter: Reporter) -> Pla
         reference.main(trial, reporter=reporter)
         train.main(trial, reporter=SilentReporter(), until=steps)
         pairs = trial.folder.train_pairs()
-        watch = outlook_watch.watch_from(trial, trial.order(len(pairs)), pairs)
+        order = trial.order(len(pairs))
+        watch = outlook_watch.watch_from(trial, order, pairs)
         outlook = watch.final or watch.early or watch.outlook()
     if outlook is None:
-        first = outlook_watch.first_try(setup, plan.train.steps)
-        raise ConfigError(
-            f"--pilot-steps {steps}: too few to say where {plan.train.steps:,} steps lead", remedy=f"take {first:,}"
-        )
+        _require_pilot(setup, order, steps)  # the plan of a long source has only an estimate of its pairs
+        raise ConfigError(f"--pilot-steps {steps}: these steps say nothing of the run", remedy="leave it out")
     return replace(plan, outlook=outlook)
+
+
+def _require_pilot(setup: RunSetup, order: Order, steps: int) -> None:
+    """Raises ConfigError where the run, or its first `steps`, are too short for an outlook."""
+    first = outlook_watch.first_try(setup, order)
+    if first is None:
+        batch = outlook_watch.smallest_batch(order)
+        need = f"{least_steps(batch)} steps of {batch} pairs"
+        raise ConfigError(
+            f"--pilot-steps: an outlook needs {need}, and the whole run has {order.steps}",
+            remedy="leave it out, or make the run longer: more pairs, more epochs or a smaller train.batch_pairs",
+        )
+    if steps < first:
+        raise ConfigError(
+            f"--pilot-steps {steps}: too few to say where {order.steps:,} steps lead", remedy=f"take {first:,}"
+        )
 
 
 def _repeated(pairs: Sequence[TokenPair]) -> Iterator[TokenPair]:

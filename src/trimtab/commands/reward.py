@@ -33,9 +33,9 @@ def resolve_config(data: str, flags: Mapping[str, Any]) -> Config:
     return resolve(merge(merge(base, flags), {"objective": {"name": "bradley_terry"}}))
 
 
-def main(config: Config, *, reporter: Reporter, resume_anyway: bool = False) -> dict[str, Any]:
+def main(config: Config, *, reporter: Reporter, resume: bool = False, resume_anyway: bool = False) -> dict[str, Any]:
     """Train it, or go on with it; what its report says of it."""
-    folder = run.main(config, reporter=reporter, resume_anyway=resume_anyway)
+    folder = run.main(config, reporter=reporter, resume=resume, resume_anyway=resume_anyway)
     report = store.read_json(folder.report("json"))
     model = None if config.seeds > 1 else str(folder.model)
     return {"model": model} | {key: report[key] for key in ("heldout", "reward", "headline")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from trimtab.config.evaluation_sections import GenerateSection, JudgeSection
 from trimtab.config.sections import Sections
@@ -76,7 +77,7 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
     """
     judge, sampler, data = config.judge, config.generate.sampler, config.data.source
     marks = config.benchmark.name == "mt_bench"
-    yield from _idle_of_gguf(config)
+    yield from _idle_of_model(config)
     if config.model.reference is not None and not config.objective.value().needs_reference:
         yield "model.reference", f"{config.objective.name} compares with no reference"
     if config.base_url is not None and judge.kind != "openai" and sampler != "openai":
@@ -100,13 +101,15 @@ def _idle(config: Sections) -> Iterator[tuple[str, str]]:
         yield from _set(config, "judge", frozenset(JudgeSection.model_fields) - _OF_COMPARING, "MT-Bench gives marks")
 
 
-def _idle_of_gguf(config: Sections) -> Iterator[tuple[str, str]]:
+def _idle_of_model(config: Sections) -> Iterator[tuple[str, str]]:
     model = config.model
     is_file = model.name.lower().endswith(".gguf")
     if model.gguf is not None and (is_file or model.name == "windtunnel"):
         yield "model.gguf", f"{model.name} holds no other file"
     if model.trust_remote_code and (is_file or model.gguf is not None):
         yield "model.trust_remote_code", "a GGUF file brings no code"
+    if model.revision is not None and (model.name == "windtunnel" or is_file or Path(model.name).exists()):
+        yield "model.revision", f"{model.name} is not from the Hub"
 
 
 def _idle_sections(config: Sections) -> Iterator[tuple[str, str]]:

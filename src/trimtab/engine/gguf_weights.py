@@ -30,25 +30,31 @@ class Family:
     """An architecture: its name in transformers, and where its tensors differ from Llama's.
 
     `permuted`: query and key rows are stored in llama.cpp's rotary order. `norm_offset`: what was added to the weights
-    of norms. `renames`: gguf's names of a layer's tensors, where they mean another module than in Llama.
+    of norms. `renames`: gguf's names of a layer's tensors, where they mean another module than in Llama. `keys`: those
+    of the file that this architecture alone reads, in `fields`.
     """
 
     model_type: str
     permuted: bool = False
     norm_offset: float = 0.0
     renames: tuple[tuple[str, str], ...] = ()
+    keys: frozenset[str] = frozenset()
     fields: Callable[[GgufFile], dict[str, Any]] = lambda _file: {}
 
 
 def _gemma3(file: GgufFile) -> dict[str, Any]:
+    """Every sixth layer looks at all positions, as in every Gemma 3; a file says so at most."""
+    every_sixth = [bool((layer + 1) % 6) for layer in range(int(_number(file, "block_count")))]
+    if (pattern := file.of_model("attention.sliding_window_pattern", 6)) not in (6, every_sixth):
+        raise file_error(file.path, f"orders its sliding windows as no Gemma 3 does ({str(pattern)[:60]})")
     return {
-        "sliding_window": int(file.of_model("attention.sliding_window", 4096)),
+        "sliding_window": int(_number(file, "attention.sliding_window")),
         "query_pre_attn_scalar": _head_dim(file),
         "rope_parameters": {
             "full_attention": {"rope_type": "default", "rope_theta": _base(file, 1_000_000.0)},
             "sliding_attention": {
                 "rope_type": "default",
-                "rope_theta": _rounded(file.of_model("rope.freq_base_swa", 10_000.0)),
+                "rope_theta": _rounded(_number(file, "rope.freq_base_swa", 10_000.0)),
             },
         },
     }
@@ -67,6 +73,7 @@ FAMILIES = {
             ("ffn_norm", "pre_feedforward_layernorm"),
             ("post_ffw_norm", "post_feedforward_layernorm"),
         ),
+        keys=frozenset({"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}),
         fields=_gemma3,
     ),
 }
@@ -88,8 +95,7 @@ _LAYER = {
 _READ = frozenset({
     "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
     "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "attention.layer_norm_rms_epsilon", "attention.sliding_window", "attention.sliding_window_pattern",
-    "rope.freq_base", "rope.freq_base_swa", "rope.dimension_count",
+    "attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.dimension_count",
 })  # fmt: skip
 _IDLE = {"rope.scaling.type": "none", "expert_count": 0, "expert_used_count": 0, "final_logit_softcapping": 0.0}
 
@@ -116,12 +122,14 @@ def _family(file: GgufFile) -> Family:
     if file.architecture not in FAMILIES:
         names = ", ".join(FAMILIES)
         raise file_error(file.path, f"architecture {file.architecture} is not read from GGUF (these are: {names})")
-    prefix = f"{file.architecture}."
+    family, prefix = FAMILIES[file.architecture], f"{file.architecture}."
     for key, value in file.fields.items():
         name = key.removeprefix(prefix)
-        if key.startswith(prefix) and name not in _READ and _IDLE.get(name) != value:
+        if key.startswith(prefix) and name not in _READ | family.keys and _IDLE.get(name) != value:
             raise file_error(file.path, f"says {key} = {str(value)[:60]}, which is not read from GGUF")
-    return FAMILIES[file.architecture]
+    if (rotary_width := file.of_model("rope.dimension_count", _head_dim(file))) != _head_dim(file):
+        raise file_error(file.path, f"rotates {str(rotary_width)[:60]} of the {_head_dim(file)} numbers of a head")
+    return family
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -131,17 +139,17 @@ def _config(file: GgufFile, family: Family) -> Any:
     from transformers import AutoConfig
 
     tensors = {tensor.name: tensor for tensor in file.tensors}
-    heads = int(_required(file, "attention.head_count"))
+    heads = int(_number(file, "attention.head_count"))
     words = {
         "vocab_size": int(_tensor(file, tensors, "token_embd.weight").shape[1]),
-        "hidden_size": int(_required(file, "embedding_length")),
-        "intermediate_size": int(_required(file, "feed_forward_length")),
-        "num_hidden_layers": int(_required(file, "block_count")),
+        "hidden_size": int(_number(file, "embedding_length")),
+        "intermediate_size": int(_number(file, "feed_forward_length")),
+        "num_hidden_layers": int(_number(file, "block_count")),
         "num_attention_heads": heads,
-        "num_key_value_heads": int(file.of_model("attention.head_count_kv", heads)),
+        "num_key_value_heads": int(_number(file, "attention.head_count_kv", heads)),
         "head_dim": _head_dim(file),
-        "max_position_embeddings": int(_required(file, "context_length")),
-        "rms_norm_eps": _rounded(_required(file, "attention.layer_norm_rms_epsilon")),
+        "max_position_embeddings": int(_number(file, "context_length")),
+        "rms_norm_eps": _rounded(_number(file, "attention.layer_norm_rms_epsilon")),
         "rope_parameters": _rotary(file, tensors),
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_output.bias" in tensors,
@@ -157,10 +165,11 @@ def _config(file: GgufFile, family: Family) -> Any:
 _TOKENS = {"bos": "bos", "eos": "eos", "pad": "padding"}
 
 
-def _required(file: GgufFile, key: str) -> Any:
-    value = file.of_model(key)
-    if not isinstance(value, int | float):
-        raise file_error(file.path, f"does not say {file.architecture}.{key} as one number")
+def _number(file: GgufFile, key: str, default: float | None = None) -> Any:
+    """A field that is one number above 0. Raises ModelError for others, and for one that is left out."""
+    value = file.of_model(key, default)
+    if not isinstance(value, int | float) or not value > 0:
+        raise file_error(file.path, f"does not say {file.architecture}.{key} as one number above 0")
     return value
 
 
@@ -171,12 +180,12 @@ def _tensor(file: GgufFile, tensors: dict[str, Any], name: str) -> Any:
 
 
 def _head_dim(file: GgufFile) -> int:
-    width, heads = int(_required(file, "embedding_length")), int(_required(file, "attention.head_count"))
-    return int(file.of_model("attention.key_length", width // heads))
+    width, heads = int(_number(file, "embedding_length")), int(_number(file, "attention.head_count"))
+    return int(_number(file, "attention.key_length", width // heads))
 
 
 def _base(file: GgufFile, default: float) -> float:
-    return _rounded(file.of_model("rope.freq_base", default))
+    return _rounded(_number(file, "rope.freq_base", default))
 
 
 def _rounded(value: float) -> float:
@@ -257,8 +266,8 @@ def _weights(
     file: GgufFile, family: Family, names: dict[str, str], shapes: dict[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, Tensor]]:
     """Each tensor in fp32, with transformers' name, as transformers has its rows."""
-    heads = int(_required(file, "attention.head_count"))
-    rows_of = {"attn_q": heads, "attn_k": int(file.of_model("attention.head_count_kv", heads))}
+    heads = int(_number(file, "attention.head_count"))
+    rows_of = {"attn_q": heads, "attn_k": int(_number(file, "attention.head_count_kv", heads))}
     for tensor in file.tensors:
         if (name := names.get(tensor.name)) is None:
             continue

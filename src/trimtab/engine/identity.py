@@ -39,12 +39,44 @@ def identify(name: str, *, revision: str | None = None, offline: bool = False) -
     own = _digest_of(folder, _COMPUTES)
     if not is_adapter(folder):
         return ModelIdentity(own, None, tokenizer)
+    try:
+        below = identify(base_of(folder), offline=offline)
+    except ModelError as error:
+        raise base_error(folder, error) from error
+    return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)
+
+
+def base_of(folder: Path) -> str:
+    """The base that a PEFT folder names: a folder or a Hub model. Raises ModelError where it names none."""
     adapter_config = store.read_json(folder / "adapter_config.json")
     base = adapter_config.get("base_model_name_or_path") if isinstance(adapter_config, dict) else None
     if not isinstance(base, str) or not base or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{folder}: adapter_config.json does not name its base model", remedy="merge it elsewhere")
-    below = identify(base, offline=offline)
-    return ModelIdentity(below.weights, own if below.adapter is None else digest([below.adapter, own]), tokenizer)
+    return base
+
+
+def base_error(folder: Path, error: ModelError) -> ModelError:
+    """What to say of a PEFT folder whose base cannot be had: `error`, or what became of the base."""
+    base, run = Path(base_of(folder)), folder.parent
+    if base.is_dir():
+        return error
+    if not base.is_absolute():
+        advice = f"where {base} is a folder, go to the one from which that path was given"
+        return ModelError(f"{folder} stands on {error.message}", remedy=f"{advice}; else {error.remedy}")
+    if _is_cached(base):
+        is_run = (run / "plan.json").is_file()
+        command = f"`trimtab plan {run}`" if is_run else "a plan of the run that it comes from"
+        return ModelError(
+            f"{folder}: its base was unpacked or merged in the cache, and pruned ({base})",
+            remedy=f"{command} makes it again",
+        )
+    return ModelError(f"{folder}: its base is gone ({base})", remedy="put that folder back where it was")
+
+
+def _is_cached(path: Path) -> bool:
+    """Whether a folder is one of those that are unpacked, merged or linked in the global cache."""
+    home = store.home().resolve()
+    return any(path.resolve().is_relative_to(home / kind) for kind in ("gguf", "merged", "templates"))
 
 
 def is_adapter(folder: Path) -> bool:

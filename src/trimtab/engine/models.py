@@ -90,7 +90,7 @@ def load(
     place = pick_device(device)
     folder = Path(name) if Path(name).is_dir() else None
     if folder is not None:
-        _inspect_folder(folder)
+        inspect_folder(folder)
         if identity.is_adapter(folder):
             return _load_adapter(
                 folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, offline=offline
@@ -120,7 +120,7 @@ def load(
 _NO_TOKENIZER = "Put tokenizer.json and tokenizer_config.json beside the weights (tokenizer.save_pretrained(FOLDER))."
 
 
-def _inspect_folder(folder: Path, *, classifier: bool = False) -> None:
+def inspect_folder(folder: Path, *, classifier: bool = False) -> None:
     """The mistakes that can be seen before anything is loaded."""
     adapter = identity.is_adapter(folder)
     if not adapter and not (folder / "config.json").is_file():
@@ -153,7 +153,10 @@ def _load_adapter(folder: Path, **options: Any) -> Loaded:
     from transformers import GenerationConfig
 
     adapter = AdapterFolder.read(folder)
-    base = load(adapter.base, **options)
+    try:
+        base = load(adapter.base, **options)
+    except ModelError as error:
+        raise identity.base_error(folder, error) from error
     with quiet(), _one_message(str(folder), offline=True):
         model = adapters.merge(base.model, adapter)
         if (folder / "generation_config.json").is_file():
@@ -184,7 +187,7 @@ def plain_folder(folder: Path, *, trust_remote_code: bool = False, offline: bool
 def reading(folder: Path) -> Iterator[None]:
     """Around loading a classifier from a local folder: mistakes that can be seen come first, transformers is quiet, and
     what it raises is one ModelError with a remedy."""
-    _inspect_folder(folder, classifier=True)
+    inspect_folder(folder, classifier=True)
     with quiet(), _one_message(str(folder), offline=True):
         yield
 

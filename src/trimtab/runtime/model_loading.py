@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab import endpoint, windtunnel
+from trimtab import endpoint, store
 from trimtab.config import Config
 from trimtab.data.chat import ChatTemplate
 from trimtab.engine import models, quantized, recompute, score_head
@@ -34,13 +34,18 @@ def load_reference(setup: RunSetup) -> models.Loaded:
 def load_unaligned(setup: RunSetup, *, precision: models.Precision | None = None) -> models.Loaded:
     """The unaligned model, in eval mode on its device; in the run's own precision if none is given."""
     bundle = _load(setup, setup.model_folder, precision)
-    config = setup.config
-    if config.model.template is not None:
-        bundle.model.name_or_path = str(setup.source_folder)  # not the folder of links
-    from_hub = setup.gguf_source is None and not Path(config.model.name).is_dir()
-    if from_hub and config.model.name != windtunnel.NAME:
-        bundle.model.name_or_path = config.model.name  # a saved adapter names the Hub model, not this machine's cache
+    bundle.model.name_or_path = _base_name(setup)
     return bundle
+
+
+def _base_name(setup: RunSetup) -> str:
+    """What a saved adapter names as its base: a Hub model by its name, not by this machine's cache; a folder by its
+    whole path, which leads there from everywhere."""
+    if setup.is_hub_model:
+        return setup.config.model.name
+    folder = setup.model_folder if setup.config.model.template is None else setup.source_folder  # not that of links
+    is_cached = folder.is_relative_to(store.home())  # the cache may be moved, with a link in its place
+    return str(folder.absolute() if is_cached else folder.resolve())
 
 
 def _load(setup: RunSetup, folder: Path, precision: models.Precision | None) -> models.Loaded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from trimtab import store
-from trimtab.analysis.outlook import LEAST_PAIRS, EarlyVisits, Outlook, Shares, outlook, tries
+from trimtab.analysis.outlook import EarlyVisits, Outlook, Shares, least_steps, outlook, tries
 from trimtab.engine import optim
 from trimtab.engine.order import Order
 from trimtab.engine.response_sums import score_gaps
@@ -33,8 +32,8 @@ class OutlookWatch:
         self.final: Outlook | None = None
         self._objective, self._pairs = setup.objective.at(order.epochs), pairs
         self._rates = rates(setup, order.steps)
-        self._tries = tries(self._rates, batch_pairs=setup.config.train.batch_pairs)
-        tenth, enough = len(self._rates) // 10, math.ceil(LEAST_PAIRS / setup.config.train.batch_pairs)
+        self._tries = tries(self._rates, batch_pairs=smallest_batch(order))
+        tenth, enough = len(self._rates) // 10, least_steps(smallest_batch(order)) - 1
         self._last_from = len(self._rates) - max(1, tenth, enough)  # the steps that `final` is made from
         self._sides: list[list[float]] = []
         self._visits: list[tuple[int, Row]] = []
@@ -80,9 +79,16 @@ def watch_from(setup: RunSetup, order: Order, pairs: Sequence[TokenPair]) -> Out
     return watch
 
 
-def first_try(setup: RunSetup, steps: int) -> int:
-    """After how many updates there can be an outlook."""
-    return min(tries(rates(setup, steps), batch_pairs=setup.config.train.batch_pairs), default=steps)
+def first_try(setup: RunSetup, order: Order) -> int | None:
+    """After how many steps there is an outlook: all of them where none is earlier, None where the run is too short."""
+    if early := tries(rates(setup, order.steps), batch_pairs=smallest_batch(order)):
+        return early[0]
+    return order.steps if order.steps >= least_steps(smallest_batch(order)) else None
+
+
+def smallest_batch(order: Order) -> int:
+    """Pairs of it: the batches of an epoch are of nearly equal size."""
+    return order.pairs // order.steps_per_epoch
 
 
 def look(watch: OutlookWatch, row: Row, visit: Row, *, setup: RunSetup, reporter: Reporter) -> None:

@@ -16,7 +16,7 @@ from trimtab import store, windtunnel
 from trimtab.config import Config
 from trimtab.engine import gguf_file, identity
 from trimtab.engine.processes import ALONE, Processes
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, ModelError
 from trimtab.judging.benchmarks import Benchmark
 from trimtab.judging.official import Name
 from trimtab.judging.official_texts import Source
@@ -81,11 +81,7 @@ class RunSetup:
         Where an adapter was named it is a plain folder with the adapter merged into its base; where a template was, one
         of links with the template among them.
         """
-        model, folder = self.config.model, self.source_folder
-        if identity.is_adapter(folder):
-            from trimtab.engine import models
-
-            folder = models.plain_folder(folder, trust_remote_code=model.trust_remote_code, offline=self.config.offline)
+        model, folder = self.config.model, self._plain(self.source_folder)
         if model.template is None:
             return folder
         from trimtab.runtime.templated_model import with_template
@@ -98,25 +94,53 @@ class RunSetup:
         model = self.config.model
         if model.name == windtunnel.NAME:
             return windtunnel.model_folder()
-        if (file := self._gguf_file()) is not None:
+        if (base := self._base_from_elsewhere) is not None:
+            return base
+        if self._gguf_file is not None:
             from trimtab.engine import gguf_model
 
-            return gguf_model.plain_folder(file)
-        return identity.folder_of(model.name, revision=model.revision, offline=self.config.offline)
+            return gguf_model.plain_folder(self._gguf_file)
+        try:
+            return identity.folder_of(model.name, revision=model.revision, offline=self.config.offline)
+        except ModelError as error:
+            if not self.folder.config.is_file():
+                raise
+            advice = f"if {model.name} is a folder, go to where the run was made, from which its path was given"
+            raise ModelError(error.message, remedy=f"{advice}; else {error.remedy}") from error
 
+    @property
+    def is_hub_model(self) -> bool:
+        """Whether `model.name` is a name on the Hub, and no folder or file of this machine."""
+        name = self.config.model.name
+        is_here = name == windtunnel.NAME or Path(name).is_dir() or self._base_from_elsewhere is not None
+        return not is_here and self._gguf_file is None
+
+    @cached_property
+    def _base_from_elsewhere(self) -> Path | None:
+        """The base that the run's adapter names, where `model.name` is a path that was given in another folder and
+        leads nowhere from this one."""
+        name, folder = self.config.model.name, self.folder
+        if self.config.model.gguf is not None or Path(name).exists() or not identity.is_adapter(folder.model):
+            return None
+        if not folder.config.is_file() or store.read_json(folder.config)["model"]["name"] != name:
+            return None
+        base = Path(identity.base_of(folder.model))
+        return base if base.is_absolute() and base.is_dir() else None
+
+    @cached_property
     def _gguf_file(self) -> Path | None:
         model = self.config.model
-        if model.gguf is not None:
-            from trimtab.engine import gguf_model
+        if model.gguf is None:
+            return _gguf_path(model.name)
+        from trimtab.engine import gguf_model
 
-            return gguf_model.fetch(model.name, model.gguf, revision=model.revision, offline=self.config.offline)
-        path = Path(model.name)
-        return path if path.is_file() or path.suffix.lower() == gguf_file.SUFFIX else None
+        return gguf_model.fetch(model.name, model.gguf, revision=model.revision, offline=self.config.offline)
 
     @property
     def gguf_source(self) -> gguf_file.GgufSource | None:
-        """The GGUF file that the model was unpacked from, if it was."""
-        return gguf_file.source_of(self.source_folder)
+        """The GGUF file that the model was unpacked from, if it was, by the name that it has now."""
+        source, file = gguf_file.source_of(self.source_folder), self._gguf_file
+        return source if source is None or file is None else replace(source, file=file.name)
 
     @cached_property
     def model_identity(self) -> identity.ModelIdentity:
@@ -126,15 +150,23 @@ class RunSetup:
     @cached_property
     def reference_folder(self) -> Path:
         """Of the frozen reference: the unaligned model's, unless another one is configured."""
-        model, offline = self.config.model, self.config.offline
-        if model.reference is None:
+        name = self.config.model.reference
+        if name is None:
             return self.model_folder
-        folder = identity.folder_of(model.reference, offline=offline)
+        if (file := _gguf_path(name)) is not None:
+            from trimtab.engine import gguf_model
+
+            return gguf_model.plain_folder(file)
+        return self._plain(identity.folder_of(name, offline=self.config.offline))
+
+    def _plain(self, folder: Path) -> Path:
+        """`folder`; of an adapter, one with the adapter merged into its base."""
         if not identity.is_adapter(folder):
             return folder
         from trimtab.engine import models
 
-        return models.plain_folder(folder, trust_remote_code=model.trust_remote_code, offline=offline)
+        trust = self.config.model.trust_remote_code
+        return models.plain_folder(folder, trust_remote_code=trust, offline=self.config.offline)
 
     @property
     def begins_at_reference(self) -> bool:
@@ -275,3 +307,9 @@ def set_up(config: Config, *, processes: Processes = ALONE) -> RunSetup:
         official_benchmark=benchmark_prompts.official_name(config.benchmark),
         processes=processes,
     )
+
+
+def _gguf_path(name: str) -> Path | None:
+    """The GGUF file that a model is named by; None where a folder or a Hub model is named."""
+    path = Path(name)
+    return path if path.is_file() or path.suffix.lower() == gguf_file.SUFFIX else None

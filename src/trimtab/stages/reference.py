@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trimtab import disk, store
-from trimtab.engine import kl, reference
+from trimtab.data.loading import tokenizer_of
+from trimtab.engine import kl, models, reference
 from trimtab.engine.packing import Group
 from trimtab.engine.processes import Processes, deal
 from trimtab.engine.scoring import Scorer
@@ -21,7 +22,6 @@ from trimtab.runtime.model_loading import load_reference
 from trimtab.runtime.run_identity import reference_key
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.signals import stop_on_signal
-from trimtab.tokenizer_files import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     if not setup.objective.needs_reference:
         reporter.say(f"reference: {setup.objective.name} needs none")
         return
-    if not setup.begins_at_reference:
-        _require_same_tokens(setup)
+    require(setup)
     processes = setup.processes
     processes.first(lambda: precision.settle(setup.apart, reporter=reporter))
     sets = folder.train_pairs(), folder.heldout_pairs()
@@ -78,10 +77,14 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
     processes.follow()  # what comes next asks for the file
 
 
-def _require_same_tokens(setup: RunSetup) -> None:
-    """Raises ConfigError where the reference would read the pairs' ids as other tokens."""
+def require(setup: RunSetup) -> None:
+    """Before any work: raises ModelError where a reference of its own cannot be had, ConfigError where it would read
+    the pairs' ids as other tokens."""
+    if setup.begins_at_reference:
+        return
+    models.inspect_folder(setup.reference_folder)
     folders = setup.model_folder, setup.reference_folder
-    policy, reference_vocabulary = (load_tokenizer(str(folder), offline=True).get_vocab() for folder in folders)
+    policy, reference_vocabulary = (tokenizer_of(str(folder), offline=True).get_vocab() for folder in folders)
     if policy != reference_vocabulary:
         raise ConfigError(
             f"model.reference {setup.config.model.reference} has another vocabulary than {setup.config.model.name}",
