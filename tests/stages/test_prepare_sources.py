@@ -191,6 +191,27 @@ def test_a_held_out_set_that_is_no_good_is_refused(tmp_path: Path) -> None:
         prepared(a_config(tmp_path / "none", source, eval=str(tmp_path / "none.jsonl")))
 
 
+def test_an_audit_judges_the_held_out_set_as_a_run_does(tmp_path: Path) -> None:
+    """It held every readable row out and said that a run would start."""
+    source = write(tmp_path / "train.jsonl", [row(prompt) for prompt in range(20)])
+    bad = write(tmp_path / "bad.jsonl", [row(100) | {"chosen": ""}, row(101)])
+    result = audit_command.main(source, {"data": {"eval": bad}})
+    with pytest.raises(DataError, match=r"data\.eval: 1 of 2 rows \(50\.0%\) are bad") as caught:
+        prepared(a_config(tmp_path / "run", source, eval=bad))
+    assert result.refusal is not None
+    assert (result.refusal.message, result.refusal.remedy) == (caught.value.message, caught.value.remedy)
+    assert f"`trimtab audit DATA --data.eval {bad} --model M --json` names them" in caught.value.remedy
+    assert [entry["id"] for entry in result.to_json()["rejected"]] == ["bad.jsonl:1"]
+    assert f"{bad} (data.eval): 2 rows: 1 kept, 1 dropped (50.0%)" in result.lines()
+    flags = {"data": {"eval": bad, "max_rejected": "0.5"}, "model": {"name": MODEL}}
+    result = audit_command.main(source, flags)
+    _, _, audit = prepared(a_config(tmp_path / "run", source, eval=bad, max_rejected=0.5))
+    assert result.refusal is None
+    assert result.split.heldout == audit["heldout"] == 1
+    for key in ("rows_read", "rows", "kept", "dropped_by_reason", "lengths", "length_bias"):
+        assert result.to_json()["evaluation_set"][key] == audit["evaluation_set"][key]
+
+
 # --- several sources --------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from trimtab.data.heldout import SIDES, Side, Split, SplitCounts
 from trimtab.data.loading import load_chat_template
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import Reason, RowProblem
-from trimtab.data.refusals import refuse_if_bad, refuse_one_kind, refuse_without_training
+from trimtab.data.refusals import refuse_bad_evaluation, refuse_if_bad, refuse_one_kind, refuse_without_training
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
@@ -219,10 +219,7 @@ def _evaluation_set(
         return None
     source = read_for(setup.objective, pair_source([rows], data, rule=_rule(setup)))
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
-    try:
-        refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
-    except DataError as error:
-        raise DataError(f"data.eval: {error.message}", remedy=error.remedy) from None
+    refuse_bad_evaluation(pairs.audit, data)
     return pairs
 
 
