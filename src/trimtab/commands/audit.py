@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab import windtunnel
-from trimtab.config import Config, DataSection, ModelSection, section
+from trimtab.config import Config, DataSection, resolve
 from trimtab.config.flags import setting
 from trimtab.data import audit as auditing
 from trimtab.data.audit_result import Audit
@@ -80,18 +80,12 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
             "the pairs of the wind tunnel are sampled when a run begins: there is nothing to read yet",
             remedy="`trimtab prepare --out FOLDER` samples and audits them: FOLDER/data/audit.json",
         )
-    sources = setting("data.source", source)["data"]["source"]
-    data = section(DataSection, "data", {**flags.get("data", {}), "source": sources})
-    assert isinstance(data, DataSection)
-    offline = str(flags.get("offline", "false")).lower() == "true"
+    config = resolve(_tree(source, flags))
+    data, offline = config.data, config.offline
     pairs = pair_source(mixture(data, offline=offline), data)
     refuse_idle(data, pairs)
     split = Split(data.holdout, evaluation=data.eval)
-    template, tokenize = None, None
-    if "model" in flags:
-        model = section(ModelSection, "model", flags["model"])
-        assert isinstance(model, ModelSection)
-        template, tokenize = _template(Config(model=model, data=data, offline=offline))
+    template, tokenize = _template(config) if "model" in flags else (None, None)
     evaluation = _evaluation_set(data, split, tokenize, offline=offline)
 
     def outcomes() -> Iterator[Outcome]:
@@ -117,6 +111,13 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
         template=None if template is None else template.sentence,
         evaluation=evaluation,
     )
+
+
+def _tree(source: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run on `source`, by whose rules the keys are checked. Where no model is named the embedded one stands for it:
+    nothing of it is read."""
+    data = {**flags.get("data", {}), **setting("data.source", source)["data"]}
+    return {"model": windtunnel.NAME, **flags, "data": data}
 
 
 def _template(config: Config) -> tuple[ChatTemplate, Tokenize]:
