@@ -18,6 +18,7 @@ from trimtab.commands import reward
 from trimtab.config import Config
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import SilentReporter
+from trimtab.records import digest
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import prepare
@@ -129,7 +130,7 @@ def test_a_run_of_a_version_that_took_the_first_rows_is_resumed_on_them(tmp_path
     source = sorted_by_prompt(tmp_path / "topics.jsonl")
     config = a_config(tmp_path / "run", source, limit=30, sample="first")
     old = configuration.to_json(config)
-    for key in ("sample", "seed", "eval"):  # as that version wrote it
+    for key in ("sample", "seed", "eval", "eval_split"):  # as that version wrote it
         del old["data"][key]
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text(json.dumps(old))
@@ -210,6 +211,58 @@ def test_an_audit_judges_the_held_out_set_as_a_run_does(tmp_path: Path) -> None:
     assert result.split.heldout == audit["heldout"] == 1
     for key in ("rows_read", "rows", "kept", "dropped_by_reason", "lengths", "length_bias"):
         assert result.to_json()["evaluation_set"][key] == audit["evaluation_set"][key]
+
+
+def saved(folder: Path, **splits: list[dict[str, Any]]) -> str:
+    """A data set with these splits, as `datasets` saves it."""
+    import datasets
+
+    folder.mkdir()
+    datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}).save_to_disk(folder)
+    return str(folder)
+
+
+def test_a_split_of_a_saved_set_is_held_out(tmp_path: Path) -> None:
+    """`train` was taken whatever the set has; of the set that is trained on no split could be held out."""
+    splits = {"train": [row(prompt) for prompt in range(20)], "test": [row(prompt) for prompt in (0, 100, 101)]}
+    source = saved(tmp_path / "set", **splits)
+    config = a_config(tmp_path / "run", source, eval=source, eval_split="test")
+    folder, reporter, audit = prepared(config)
+    assert ids(folder, "heldout") == [f"set[test]:{n}" for n in (1, 2, 3)]
+    assert ids(folder, "train") == [f"set[train]:{n}" for n in range(2, 21)]
+    assert audit["evaluation"] == f"{source}[test]"
+    assert any(f"3 held out (prompts: 3, from {source}[test])" in line for line in reporter.lines)
+    data = {"eval": source, "eval_split": "test"}
+    counts = audit_command.main(source, {"data": data}).split
+    assert (counts.train, counts.heldout, counts.leaked) == (19, 3, 1)
+    assert plan_command.plan(set_up(config), reporter=SilentReporter()).evaluation == f"{source}[test]"
+
+
+def test_which_split_is_held_out_is_said(tmp_path: Path) -> None:
+    rows = [row(prompt) for prompt in range(20)]
+    source, other = write(tmp_path / "train.jsonl", rows), saved(tmp_path / "set", train=rows, test=[row(100)])
+    with pytest.raises(DataError, match="several splits in it: train, test") as caught:
+        prepared(a_config(tmp_path / "run", source, eval=other))
+    assert caught.value.remedy == "name one of them: --data.eval_split NAME"
+    with pytest.raises(DataError, match=r"set\[train\] is trained on and held out at once"):
+        prepared(a_config(tmp_path / "run", other, eval=other, eval_split="train"))
+    with pytest.raises(DataError, match="a file has no splits") as caught:
+        prepared(a_config(tmp_path / "run", other, eval=source, eval_split="test"))
+    assert caught.value.remedy == "leave data.eval_split out"
+    with pytest.raises(ConfigError, match=r"data\.eval_split has no effect here: data\.eval is not set"):
+        a_config(tmp_path / "run", other, eval_split="test")
+    only = saved(tmp_path / "only", test=[row(100)])
+    assert ids(prepared(a_config(tmp_path / "run", source, eval=only))[0], "heldout") == ["only[test]:1"]
+
+
+def test_a_run_of_a_version_without_a_key_keeps_its_digests(tmp_path: Path) -> None:
+    config = a_config(tmp_path / "run", "a.jsonl", eval="b.jsonl")
+    tree = configuration.to_json(config)
+    assert tree["data"].pop("eval_split") is None
+    assert configuration.config_digest(config) == digest(tree)
+    assert configuration.config_digest(config, "data") == digest({"data": tree["data"]})
+    other = a_config(tmp_path / "run", "a.jsonl", eval="b.jsonl", eval_split="test")
+    assert configuration.config_digest(other, "data") != configuration.config_digest(config, "data")
 
 
 # --- several sources --------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     data, offline = config.data, config.offline
     pairs = pair_source(mixture(data, offline=offline), data)
     refuse_idle(data, pairs)
-    split = Split(data.holdout, evaluation=data.eval)
+    split = Split(data.holdout, evaluation=data.eval_label)
     template, tokenize = _template(config) if "model" in flags else (None, None)
     evaluation = _evaluation_set(data, split, tokenize, offline=offline)
 
@@ -114,8 +114,8 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
 
 
 def _tree(source: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run on `source`, by whose rules the keys are checked. Where no model is named the embedded one stands for it:
-    nothing of it is read."""
+    """Of a run on `source`, by whose rules the keys are checked. Where no model is named the embedded one stands for it,
+    and nothing of it is read."""
     data = {**flags.get("data", {}), **setting("data.source", source)["data"]}
     return {"model": windtunnel.NAME, **flags, "data": data}
 

@@ -32,8 +32,9 @@ def refuse_if_bad(audit: Audit, *, max_rejected: float, words: str = "DATA") -> 
 
 def refuse_bad_evaluation(audit: Audit, data: DataSection) -> None:
     """The same of the held-out set, `data.eval`."""
+    split = "" if data.eval_split is None else f" --data.eval_split {data.eval_split}"
     try:
-        refuse_if_bad(audit, max_rejected=data.max_rejected, words=f"DATA --data.eval {data.eval}")
+        refuse_if_bad(audit, max_rejected=data.max_rejected, words=f"DATA --data.eval {data.eval}{split}")
     except DataError as error:
         raise DataError(f"data.eval: {error.message}", remedy=error.remedy) from None
 

@@ -47,17 +47,17 @@ def mixture(data: DataSection, *, limit: int | None = None, offline: bool) -> tu
 
 
 def evaluation_rows(data: DataSection, *, offline: bool) -> Rows | None:
-    """The rows of `data.eval`; None without it. Raises DataError where the pairs come from the same file."""
-    if data.eval is None:
+    """The rows of `data.eval`; None without it. Raises DataError where these rows are trained on, too."""
+    if data.eval is None or data.eval_label is None:
         return None
-    if data.eval in data.sources:
+    rows = read_rows(data.eval, split=data.eval_split, split_key="data.eval_split", offline=offline)
+    if data.eval in data.sources and data.eval_split in (None, data.split):
         raise DataError(
-            f"{data.eval} is trained on and held out at once",
+            f"{data.eval_label} is trained on and held out at once",
             remedy="leave data.eval out: data.holdout sets some aside",
         )
-    rows = read_rows(data.eval, offline=offline)
-    names = {Path(source).name for source in data.sources}
-    return rows.named(rows.source) if Path(data.eval).name in names else rows
+    names = {Path(source).name for source in data.sources if source != data.eval}
+    return rows.named(data.eval_label) if Path(data.eval).name in names else rows
 
 
 def digest_of(data: DataSection, *, offline: bool) -> str:

@@ -107,7 +107,8 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
     source = _source(setup, limit=None, reporter=reporter)
     text_audit = audit(_outcomes(source, "looking through the pairs", reporter=reporter))
     source = replace(source, total=text_audit.n_rows)
-    auditor, split = Auditor(evaluation_prompts=_evaluation_prompts(setup)), Split(data.holdout, evaluation=data.eval)
+    auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
+    split = Split(data.holdout, evaluation=data.eval_label)
     with (
         store.JsonLines(into / "pairs.jsonl") as pairs,
         store.JsonLines(into / "train.jsonl") as train,
@@ -124,7 +125,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
                 continue
             match split.side(pair):
                 case "leaked":
-                    rejected.append(_leak(pair, data.eval).to_json())
+                    rejected.append(_leak(pair, data.eval_label).to_json())
                     continue
                 case "train":
                     train.append(tokens.to_json())
@@ -177,7 +178,7 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     Raises DataError when too many rows are bad, or the training side is empty.
     """
     data, (template, limits) = setup.config.data, template_of(setup)
-    source, split = _source(setup, limit=limit, reporter=reporter), Split(data.holdout, evaluation=data.eval)
+    source, split = _source(setup, limit=limit, reporter=reporter), Split(data.holdout, evaluation=data.eval_label)
     evaluation = _evaluation_set(setup, template, limits, reporter=reporter)
     sides: dict[Side, list[TokenPair]] = {side: [] for side in SIDES}
     for pair, tokens in () if evaluation is None else evaluation.sound:
