@@ -18,7 +18,7 @@ from trimtab.commands import reward
 from trimtab.config import Config
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import SilentReporter
-from trimtab.records import digest
+from trimtab.records import Message, digest
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import prepare
@@ -143,6 +143,35 @@ def test_a_run_of_a_version_that_took_the_first_rows_is_resumed_on_them(tmp_path
     (tmp_path / "run/config.json").write_text(json.dumps(configuration.to_json(config)))
     anew = a_config(tmp_path / "run", source, limit=30)
     assert differing_keys(files.stored_config(tmp_path / "run"), configuration.to_json(anew)) == ["data.sample"]
+
+
+# --- data.holdout -----------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_in_two_spellings_goes_to_one_side(tmp_path: Path) -> None:
+    """Case and white space made two prompts of it: of 15 in two spellings 20 were counted, some on both sides."""
+    texts = [f"What is {n} plus {n}?" for n in range(15)]
+    alone = write(tmp_path / "alone.jsonl", [row(n) for n in range(15)])
+    folder, _, audit = prepared(a_config(tmp_path / "alone", alone, holdout=0.4))
+    places = [int(digest([Message("user", text).to_json()])[:8], 16) / 2**32 for text in texts]
+    assert ids(folder, "heldout") == [f"alone.jsonl:{n}" for n, place in enumerate(places, 1) if place < 0.4]
+    spellings = [[row(n), row(n, 1) | {"prompt": f"{texts[n].upper()} "}] for n in range(15)]
+    sides = {}
+    for name, rows in (("two", spellings), ("swapped", [both[::-1] for both in spellings])):
+        source = write(tmp_path / f"{name}.jsonl", [entry for both in rows for entry in both])
+        config = a_config(tmp_path / name, source, holdout=0.4)
+        folder, _, audit = prepared(config)
+        train, heldout = (
+            Counter((int(entry.rpartition(":")[2]) - 1) // 2 for entry in ids(folder, side))
+            for side in ("train", "heldout")
+        )
+        assert set(train.values()) == set(heldout.values()) == {2}
+        assert (audit["train_prompts"], audit["heldout_prompts"]) == (len(train), len(heldout))
+        counts = audit_command.main(source, {"data": {"holdout": "0.4"}}).split
+        assert counts.to_json() | {"sources": []} == {key: audit[key] for key in counts.to_json()} | {"sources": []}
+        assert plan_command.plan(set_up(config), reporter=SilentReporter()).heldout_pairs == audit["heldout"]
+        sides[name] = set(heldout)
+    assert sides["two"] == sides["swapped"]
 
 
 # --- data.eval --------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     evaluation = _evaluation_set(data, split, tokenize, offline=offline)
 
     def outcomes() -> Iterator[Outcome]:
-        for outcome in pairs.outcomes():
+        for outcome in split.watch(pairs.outcomes()):
             if not isinstance(outcome, RowProblem):
                 split.side(outcome)
             yield outcome

@@ -101,14 +101,14 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
 def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
     """Fill the data folder and say what is in it. Rows go to disk as they are tokenised; none is held in memory.
 
-    A contradiction shows only at its second row, so all texts are looked through once before.
+    A contradiction shows only at its second row, and so does another spelling of a prompt: all texts are looked through
+    once before.
     """
     data, (template, limits) = setup.config.data, template_of(setup)
-    source = _source(setup, limit=None, reporter=reporter)
-    text_audit = audit(_outcomes(source, "looking through the pairs", reporter=reporter))
+    source, split = _source(setup, limit=None, reporter=reporter), Split(data.holdout, evaluation=data.eval_label)
+    text_audit = audit(split.watch(_outcomes(source, "looking through the pairs", reporter=reporter)))
     source = replace(source, total=text_audit.n_rows)
     auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
-    split = Split(data.holdout, evaluation=data.eval_label)
     with (
         store.JsonLines(into / "pairs.jsonl") as pairs,
         store.JsonLines(into / "train.jsonl") as train,
@@ -184,6 +184,8 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     for pair, tokens in () if evaluation is None else evaluation.sound:
         split.hold(pair)
         sides["heldout"].append(tokens)
+    outcomes = source.outcomes
+    source = replace(source, outcomes=lambda: split.watch(outcomes()))
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
     refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
     for pair, tokens in pairs.sound:
