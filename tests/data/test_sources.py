@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -482,7 +483,8 @@ def test_parts_in_json_columns_are_parts(tmp_path: Path) -> None:
     ],
 )
 def test_row_counts(sizes: list[int], weights: list[float] | None, limit: int | None, counts: list[int]) -> None:
-    assert row_counts(sizes, weights, limit=limit) == counts
+    fractions = weights and [Fraction(repr(weight)) for weight in weights]
+    assert row_counts(sizes, fractions, limit=limit) == counts
 
 
 def test_drawn_rows_keep_their_numbers(source: tuple[str, Path, list[str]]) -> None:

@@ -311,6 +311,27 @@ def test_weights_are_the_shares_of_pairs(tmp_path: Path) -> None:
         assert prepare.count(set_up(config)) == sum(counts.values())
 
 
+def test_weights_are_the_shares_of_pairs_where_rows_make_several(tmp_path: Path) -> None:
+    """Four scored responses make six pairs, or three of neighbours: at 1 : 1 the 24 pairs of the first go with those of
+    4 such rows, or of 8. They were shares of rows."""
+    first = write(tmp_path / "a.jsonl", [row(prompt) for prompt in range(24)])
+    ranked = [
+        {"prompt": f"Name {n}.", "completions": [f"{n} {word}" for word in "abcd"], "scores": [1, 2, 3, 4]}
+        for n in range(20)
+    ]
+    second = write(tmp_path / "ranked.jsonl", ranked)
+    for rule in ("all", "adjacent"):
+        data = {"pairs": rule, "holdout": 0.2}
+        config = a_config(tmp_path / rule, {first: 1, second: 1}, **data)
+        _, _, audit = prepared(config)
+        assert {entry["source"]: entry["rows"] for entry in audit["sources"]} == {"a.jsonl": 24, "ranked.jsonl": 24}
+        assert prepare.count(set_up(config)) == audit["rows_read"] == 24 + (4 if rule == "all" else 8)
+        result = audit_command.main(f"{first}:1,{second}:1", {"data": data})
+        assert result.to_json()["sources"] == audit["sources"]
+    _, _, audit = prepared(a_config(tmp_path / "few", {first: 1, second: 1}, limit=14))
+    assert {entry["source"]: entry["rows"] for entry in audit["sources"]} == {"a.jsonl": 12, "ranked.jsonl": 12}
+
+
 def test_sources_without_weights_give_all_their_rows(tmp_path: Path) -> None:
     """Files of one name keep their rows apart by their paths; formats may differ."""
     (tmp_path / "x").mkdir()

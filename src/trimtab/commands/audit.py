@@ -82,7 +82,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
         )
     config = resolve(_tree(source, flags))
     data, offline = config.data, config.offline
-    pairs = pair_source(mixture(data, offline=offline), data)
+    pairs = pair_source(mixture(data, offline=offline, rule="all"), data)
     refuse_idle(data, pairs)
     split = Split(data.holdout, evaluation=data.eval_label)
     template, tokenize = _template(config) if "model" in flags else (None, None)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from trimtab.config import DataSection
 from trimtab.data.formats import Format, detect_format
-from trimtab.data.mixture import read_mixture
+from trimtab.data.mixture import open_sources, read_mixture
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import RowProblem
 from trimtab.data.ranked import PairMaker, gather, group_starts, is_single
@@ -40,10 +42,30 @@ class PairSource:
     """Rows of the sources that were read so far; None where these are no rows of files."""
 
 
-def mixture(data: DataSection, *, limit: int | None = None, offline: bool) -> tuple[Rows, ...]:
-    """The rows of every source, at most `limit` of those that the configuration means."""
+def mixture(
+    data: DataSection, *, limit: int | None = None, offline: bool, rule: Rule | None = None
+) -> tuple[Rows, ...]:
+    """The rows of every source, at most `limit` of those that the configuration means.
+
+    `rule`: by which ranked rows will be made pairs, of which the weights are shares; None where they stay rows.
+    """
     limit = min((n for n in (limit, data.limit) if n is not None), default=None)
-    return read_mixture(data.sources, split=_split(data), limit=limit, seed=data.draw_seed, offline=offline)
+    return read_mixture(
+        data.sources,
+        split=_split(data),
+        limit=limit,
+        seed=data.draw_seed,
+        offline=offline,
+        pairs_of_row=None if rule is None else partial(_pairs_of_row, data=data, rule=rule),
+    )
+
+
+def _pairs_of_row(rows: Rows, *, data: DataSection, rule: Rule) -> Fraction:
+    """How many pairs a row of a source makes on average. Ranked rows are all read for it; a bad row of pairs counts."""
+    if detect_format(rows.head, source=rows.source, columns=data.columns).name != "ranked":
+        return Fraction(1)
+    n_pairs = sum(isinstance(outcome, Pair) for outcome in pair_source([rows], data, rule=rule).outcomes())
+    return Fraction(n_pairs, rows.size) if n_pairs else Fraction(1)
 
 
 def evaluation_rows(data: DataSection, *, offline: bool) -> Rows | None:
@@ -62,7 +84,7 @@ def evaluation_rows(data: DataSection, *, offline: bool) -> Rows | None:
 
 def digest_of(data: DataSection, *, offline: bool) -> str:
     """Names all rows that a run may read."""
-    digests = [rows.digest for rows in mixture(data, offline=offline)]
+    digests = [rows.digest for rows in open_sources(data.sources, split=_split(data), offline=offline)]
     held = evaluation_rows(data, offline=offline)
     if held is None and len(digests) == 1:
         return digests[0]

@@ -235,7 +235,7 @@ def count(setup: RunSetup, *, limit: int | None = None) -> int:
     config = setup.config
     if config.data.source == windtunnel.NAME:
         return min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
-    sources = mixture(config.data, limit=limit, offline=config.offline)
+    sources = mixture(config.data, limit=limit, offline=config.offline, rule=_rule(setup))
     return sum(min(rows.size, rows.limit or rows.size) for rows in sources)
 
 
@@ -272,7 +272,7 @@ def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> PairSo
         n = min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
         pairs = embedded_pairs(setup, n, reporter=reporter)
         return read_for(setup.objective, PairSource(lambda: iter(pairs), len(pairs)))
-    rows = mixture(config.data, limit=limit, offline=config.offline)
+    rows = mixture(config.data, limit=limit, offline=config.offline, rule=_rule(setup))
     source = pair_source(rows, config.data, rule=_rule(setup))
     refuse_idle(config.data, source)
     return read_for(setup.objective, source)
