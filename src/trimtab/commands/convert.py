@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from trimtab.commands.foreign_recipes import (
     Tool,
     reason,
 )
-from trimtab.config.files import read_file
+from trimtab.config.files import read_file, toml_value
 from trimtab.errors import ConfigError, UserError
 
 NUMBERS = ("train.learning_rate", "train.epochs", "adapter.alpha", "objective.beta")  # YAML reads 5e-7 as a text
@@ -341,11 +340,4 @@ def _text(conversion: Conversion, file: str) -> str:
 
 
 def _rows(values: Mapping[str, Any]) -> Iterable[str]:
-    return (f"{key} = {_toml(value)}" for key, value in values.items())
-
-
-def _toml(value: Any) -> str:
-    """JSON writes text, numbers and lists as TOML reads them; a table goes on one line."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
+    return (f"{key} = {toml_value(value)}" for key, value in values.items())
