@@ -82,13 +82,26 @@ def evaluation_rows(data: DataSection, *, offline: bool) -> Rows | None:
     return rows.named(data.eval_label) if Path(data.eval).name in names else rows
 
 
-def digest_of(data: DataSection, *, offline: bool) -> str:
-    """Names all rows that a run may read."""
-    digests = [rows.digest for rows in open_sources(data.sources, split=_split(data), offline=offline)]
-    held = evaluation_rows(data, offline=offline)
-    if held is None and len(digests) == 1:
-        return digests[0]
-    return digest([digests, None if held is None else held.digest])
+@dataclass(frozen=True, slots=True)
+class RowDigests:
+    """sha256 of all rows that a run may read: of each source, and of the held-out set, None without one."""
+
+    sources: tuple[str, ...]
+    evaluation: str | None
+
+    @property
+    def digest(self) -> str:
+        """Names them all."""
+        if self.evaluation is None and len(self.sources) == 1:
+            return self.sources[0]
+        return digest([self.sources, self.evaluation])
+
+
+def row_digests(data: DataSection, *, offline: bool) -> RowDigests:
+    """Of the rows as they are now. Raises DataError where a source cannot be read."""
+    sources = tuple(rows.digest for rows in open_sources(data.sources, split=_split(data), offline=offline))
+    rows = evaluation_rows(data, offline=offline)
+    return RowDigests(sources, None if rows is None else rows.digest)
 
 
 def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all") -> PairSource:

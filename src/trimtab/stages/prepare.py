@@ -28,12 +28,13 @@ from trimtab.runtime.answering import answer_turns
 from trimtab.runtime.pair_source import (
     Outcome,
     PairSource,
-    digest_of,
+    RowDigests,
     evaluation_rows,
     mixture,
     pair_source,
     read_for,
     refuse_idle,
+    row_digests,
 )
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.training_inputs import TrainingInputs
@@ -52,22 +53,24 @@ class Inputs:
     tokenizer: str
     weights: str
     adapter: str | None
-    rows: str | None
+    rows: RowDigests | None
     is_unpaired: bool
 
     @property
     def digest(self) -> str:
         """Names what `main` writes. Weights count only where the model itself answers."""
         data, *world = self.keys
-        source = [self.rows] if self.rows is not None else [*world, self.weights]
+        source = [self.rows.digest] if self.rows is not None else [*world, self.weights]
         return digest([data, self.benchmark, self.tokenizer, *source, *(["unpaired"] if self.is_unpaired else [])])
 
     @property
     def training(self) -> TrainingInputs:
         """What a trained model stands on."""
-        pairs = digest(self.keys) if self.rows is None else self.rows
         weights = self.weights if self.adapter is None else digest([self.weights, self.adapter])
-        return TrainingInputs(pairs, self.tokenizer, weights)
+        if self.rows is None:
+            return TrainingInputs(digest(self.keys), self.tokenizer, weights)
+        sources, evaluation = digest(self.rows.sources), self.rows.evaluation
+        return TrainingInputs(self.rows.digest, self.tokenizer, weights, sources=sources, evaluation=evaluation)
 
 
 def inputs(setup: RunSetup) -> Inputs:
@@ -80,7 +83,7 @@ def inputs(setup: RunSetup) -> Inputs:
         tokenizer=model.tokenizer,
         weights=model.weights,
         adapter=model.adapter,
-        rows=None if is_embedded else digest_of(config.data, offline=config.offline),
+        rows=None if is_embedded else row_digests(config.data, offline=config.offline),
         is_unpaired=setup.objective.is_unpaired,
     )
 
