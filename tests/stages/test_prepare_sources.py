@@ -343,6 +343,23 @@ def test_sources_without_weights_give_all_their_rows(tmp_path: Path) -> None:
     assert ids(folder, "train") == [f"{first}:{n}" for n in range(1, 11)] + [f"{second}:{n}" for n in range(1, 6)]
 
 
+def test_a_saved_set_without_splits_is_trained_on(tmp_path: Path) -> None:
+    """It was refused: none of its splits is called `train`."""
+    import datasets
+
+    rows = datasets.Dataset.from_list([row(prompt) for prompt in range(20)])
+    for name, split, words in (("plain", None, {}), ("named", "test", {"split": "test"})):
+        rows.info.splits, rows._split = None, split and datasets.Split(split)
+        rows.save_to_disk(str(tmp_path / name))
+        folder, _, _ = prepared(a_config(tmp_path / f"run-{name}", str(tmp_path / name), holdout=0, **words))
+        assert ids(folder, "train") == [f"{name}[{split or 'all'}]:{n}" for n in range(1, 21)]
+    with pytest.raises(DataError, match="this is the split 'test', not 'train'") as caught:
+        prepared(a_config(tmp_path / "run", str(tmp_path / "named")))
+    assert caught.value.remedy == "write --data.split test"
+    with pytest.raises(DataError, match="there are no splits in it"):
+        prepared(a_config(tmp_path / "run", str(tmp_path / "plain"), split="test"))
+
+
 def test_a_reward_model_takes_the_same_words() -> None:
     config = reward.resolve_config("a.jsonl:2,b.jsonl:1", {"model": MODEL, "data": {"eval": "held.jsonl"}})
     assert config.data.sources == {"a.jsonl": 2.0, "b.jsonl": 1.0}

@@ -113,11 +113,14 @@ def load_hub(name: HubName, *, split: str | None, split_key: str = "data.split",
 def _choose_split(dataset_or_splits: Any, *, split: str | None, split_key: str, source: str) -> tuple[Dataset, str]:
     """The split that was named, else the only one. Which of several is for the user to say, by `split_key`."""
     if not isinstance(dataset_or_splits, dict):
-        if split is not None and str(dataset_or_splits.split) != split:
+        own = dataset_or_splits.split
+        if split in (None, "train" if own is None else str(own)):  # `train` is what data.split says by default
+            return dataset_or_splits, str(own or "all")
+        if own is None:
             raise DataError(
                 f"{source}: there are no splits in it, so none is called '{split}'", remedy=f"leave {split_key} out"
             )
-        return dataset_or_splits, str(dataset_or_splits.split or "all")
+        raise DataError(f"{source}: this is the split '{own}', not '{split}'", remedy=f"write --{split_key} {own}")
     names = list(dataset_or_splits)
     if split is None and len(names) > 1:
         raise DataError(
