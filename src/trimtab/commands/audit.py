@@ -114,8 +114,10 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
 
 
 def _tree(source: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run on `source`, by whose rules the keys are checked. Where no model is named the embedded one stands for it,
-    and nothing of it is read."""
+    """Of a run on `source`, by whose rules the keys are checked.
+
+    Where no model is named the embedded one stands for it, and nothing of it is read.
+    """
     data = {**flags.get("data", {}), **setting("data.source", source)["data"]}
     return {"model": windtunnel.NAME, **flags, "data": data}
 

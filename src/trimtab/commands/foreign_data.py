@@ -85,8 +85,8 @@ def _trl(conversion: Conversion) -> tuple[str, list[Part]]:
         conversion.put("dataset_splits", "data.split", splits[0])
     if splits[1:]:
         conversion.notes.append(
-            f"of dataset_splits the first is trained on; to hold {', '.join(splits[1:])} out, data.eval names the set and "
-            "data.eval_split the split"
+            f"of dataset_splits the first is trained on; to hold {', '.join(splits[1:])} out, data.eval names the set "
+            "and data.eval_split the split"
         )
     if mixer:
         subsets = conversion.get("dataset_configs") or [None] * len(mixer)

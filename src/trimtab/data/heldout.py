@@ -184,7 +184,9 @@ class Split:
         prompts = {side: len({key for _, of, key in pairs if of == side}) for side in SIDES}
         by_source = Counter((source_of(pair_id), side) for pair_id, side, _ in pairs)
         dropped_by_source = Counter(map(source_of, dropped))
-        labels = Counter(self._labels[pair_id] for pair_id, side, _ in pairs if side == "train" and pair_id in self._labels)
+        labels = Counter(
+            self._labels[pair_id] for pair_id, side, _ in pairs if side == "train" and pair_id in self._labels
+        )
         return SplitCounts(
             share=self._share,
             evaluation=self._evaluation,

@@ -16,8 +16,8 @@ from trimtab.runtime.run_setup import RunSetup
 class TrainingInputs:
     """Digests: of the pairs as their source has them, of the tokenizer's files with the template, of the weights.
 
-    sources, evaluation: which of the pairs are trained on, and which are held out by `data.eval`. They say in words what
-    `pairs` tells apart; None for the embedded world, and for runs of versions that did not write them down.
+    sources, evaluation: of the pairs to train on, and of those held out by `data.eval`. They say in words what `pairs`
+    tells apart; None for the embedded world, and for runs of versions that did not write them down.
     """
 
     pairs: str
