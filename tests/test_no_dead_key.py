@@ -291,6 +291,7 @@ CASES = {
     "data.sample": Case(rows, {**ROWS, "data": {**ROWS["data"], "limit": 5}}, "first"),
     "data.seed": Case(rows, {**ROWS, "data": {**ROWS["data"], "limit": 5}}, 1),
     "data.eval": Case(rows, ROWS, "other.jsonl"),
+    "data.eval_split": Case(rows, {**ROWS, "data": {**ROWS["data"], "eval": "other.jsonl"}}, "test"),
     "data.holdout": Case(rows, ROWS, 0.6),
     "data.max_prompt_tokens": Case(rows, ROWS, 16),
     "data.max_response_tokens": Case(rows, ROWS, 4),

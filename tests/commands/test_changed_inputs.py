@@ -76,6 +76,34 @@ def test_a_run_that_was_trained_on_other_inputs_is_refused_whole(
     assert contents(finished / "run") == before
 
 
+def test_a_changed_held_out_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pairs to train on were said to have changed. A run of an earlier version cannot tell which did."""
+    shutil.copytree(windtunnel.model_folder(), tmp_path / "model")
+    write_pairs(tmp_path / "pairs.jsonl", 24)
+    held, notes = tmp_path / "held.jsonl", tmp_path / "run" / "training_inputs.json"
+
+    def write_held(answer: str) -> None:
+        row = {"prompt": "Who are you?", "chosen": answer, "rejected": "No."}
+        held.write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+    again = ["run", *words(tmp_path), "--data.eval", str(held), "--quiet"]
+    write_held("I.")
+    assert call(again, capsys)[0] == 0
+    write_held("You.")
+    code, _, errors = call(again, capsys)
+    assert (code, f"was trained before the held-out pairs of {held} changed" in errors) == (2, True), errors
+    more_pairs(tmp_path)
+    both = f"the pairs of {tmp_path / 'pairs.jsonl'} and the held-out pairs of {held} changed"
+    assert both in call(again, capsys)[2]
+    write_held("I.")
+    assert f"before the pairs of {tmp_path / 'pairs.jsonl'} changed" in call(again, capsys)[2]
+    tree = tree_of(notes)
+    notes.write_text(json.dumps({name: tree[name] for name in ("pairs", "tokenizer", "weights")}), encoding="utf-8")
+    assert both.replace(" and ", " or ") in call(again, capsys)[2]
+    write_pairs(tmp_path / "pairs.jsonl", 24)
+    assert call(again, capsys)[0] == 0
+
+
 def test_what_only_reads_the_model_goes_on_beside_the_plan_that_it_was_trained_by(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,10 @@ def test_the_alignment_handbook_on_eight_devices(tmp_path: Path) -> None:
     assert (ours.train.learning_rate, ours.train.save_every, ours.train.keep_checkpoints) == (5e-7, 100, 2)
     assert {"bf16", "hub_model_id", "preprocessing_num_workers"} <= set(result.lost_keys)
     assert "torch_dtype" not in result.lost_keys  # null: it is not set
+    assert any(
+        note.endswith("to hold test_prefs out, data.eval names the set and data.eval_split the split")
+        for note in result.notes
+    )
     assert "Not carried over: hub_model_id" in (tmp_path / "recipe.toml").read_text()
 
 

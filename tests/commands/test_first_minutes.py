@@ -136,6 +136,25 @@ def test_a_recipe_is_written_that_can_be_read(tmp_path: Path) -> None:
     assert not (tmp_path / "b.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("data", "source"),
+    [
+        ("a.jsonl:2,b.jsonl:0.5", {"a.jsonl": 2.0, "b.jsonl": 0.5}),
+        ("a.jsonl,b.jsonl", ("a.jsonl", "b.jsonl")),
+        ("owner/name:subset", "owner/name:subset"),
+    ],
+)
+def test_a_recipe_has_the_sources_that_the_flag_names(data: str, source: object, tmp_path: Path) -> None:
+    """They were written as one name, of a file that does not exist."""
+    path = tmp_path / "mine.toml"
+    init.main(model="m", data=data, machine="cpu", objective="dpo", to=str(path))
+    assert config.resolve(read_file(path)).data.source == source
+    for bad in ("a.jsonl:2,b.jsonl", "a.jsonl:0,b.jsonl:1"):
+        with pytest.raises(ConfigError, match=r"cannot be read|a weight is above 0"):
+            init.main(model="m", data=bad, machine="cpu", objective="dpo", to=str(tmp_path / "bad.toml"))
+    assert not (tmp_path / "bad.toml").exists()
+
+
 def machine(*accelerators: str, system: str = "Linux x86_64", problem: str | None = None) -> Hardware:
     return Hardware(system, "cpu", 2, 16.0, accelerators, False, False, problem)
 

@@ -131,6 +131,26 @@ def test_audit_names_every_bad_row_and_takes_no_foreign_key(tmp_path: Path, caps
     assert "no use for objective" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--data.seed", "3"], "data.seed has no effect here: no rows are drawn"),
+        (["--data.eval", "held.jsonl", "--data.holdout", "0.2"], "data.holdout has no effect here: data.eval is held"),
+    ],
+)
+def test_an_audit_takes_the_keys_that_a_run_takes(
+    more: list[str], reason: str, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a model such a key was accepted; with one its refusal was called a defect of trimtab."""
+    write(tmp_path / "held.jsonl", [pair(n) for n in range(50, 60)])
+    more = [str(tmp_path / word) if word == "held.jsonl" else word for word in more]
+    for words in (["audit", pairs, *more], ["audit", pairs, "--model", "windtunnel", *more]):
+        code, _, said = call(words, capsys)
+        assert (code, reason in said, "defect" in said) == (2, True, False), said
+    code, _, said = call(run_words(pairs, tmp_path / "run", *more), capsys)
+    assert (code, reason in said) == (2, True)
+
+
 def test_winrate_says_what_it_cannot_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"instruction": "Hi", "output_1": "a", "output_2": "bc", "generator_1": "old", "generator_2": "new"}
     for preference, said in ((2.0, "100.00 %"), (None, "raw win rate       not estimated")):

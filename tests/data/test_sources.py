@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,6 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "tsv": (lambda folder: write_csv(folder, "\t", "pairs.tsv"), ["pairs.tsv:2", "pairs.tsv:4", "pairs.tsv:6"]),
     "parquet": (write_parquet, ["pairs.parquet:1", "pairs.parquet:2", "pairs.parquet:3"]),
     "saved": (write_saved, ["saved[all]:1", "saved[all]:2", "saved[all]:3"]),
-    "saved splits": (write_saved_splits, ["splits[train]:1", "splits[train]:2", "splits[train]:3"]),
 }
 
 
@@ -118,7 +118,7 @@ def test_every_source_gives_the_same_rows_and_ids(source: tuple[str, Path, list[
     rows = read_rows(str(path), offline=True)
     assert list(rows) == list(zip(ids, ROWS, strict=True))
     assert list(rows) == list(zip(ids, ROWS, strict=True)), "rows can be visited again"
-    assert rows.total == (3 if name in ("parquet", "saved", "saved splits") else None)
+    assert rows.total == (3 if name in ("parquet", "saved") else None)
     limited = read_rows(str(path), limit=2)
     assert [row_id for row_id, _ in limited] == ids[:2]
     assert limited.total in (2, None)
@@ -141,6 +141,9 @@ def test_a_split_can_be_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="splits found: test, train") as caught:
         read_rows(str(path), split="tset")
     assert caught.value.remedy == "name one of them, for instance: --data.split test"
+    with pytest.raises(DataError, match="several splits in it: test, train") as caught:
+        read_rows(str(path), split_key="data.eval_split")
+    assert caught.value.remedy == "name one of them: --data.eval_split NAME"
     with pytest.raises(DataError, match="has no splits"):
         read_rows(str(write_json_lines(tmp_path)), split="train")
 
@@ -335,18 +338,18 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_a_hub_data_set_is_read_by_its_name(hub: list[tuple[Any, ...]]) -> None:
-    rows = read_rows("trl-lib/some_set", limit=2)
+    rows = read_rows("trl-lib/some_set", split="train", limit=2)
     assert [row_id for row_id, _ in rows] == ["trl-lib/some_set[train]:1", "trl-lib/some_set[train]:2"]
     assert (rows.total, len(rows.digest)) == (2, 64)
-    assert read_rows("trl-lib/some_set").digest == rows.digest
+    assert read_rows("trl-lib/some_set", split="train").digest == rows.digest
     assert read_rows("trl-lib/some_set", split="test").digest != rows.digest
-    read_rows("trl-lib/some_set:subset@v1.0")
+    read_rows("trl-lib/some_set:subset@v1.0", split="train")
     assert hub[0] == ("trl-lib/some_set", None, None, False)
     assert hub[-1] == ("trl-lib/some_set", "subset", "v1.0", False)
 
 
 def test_offline_answers_from_the_cache_alone(hub: list[tuple[Any, ...]]) -> None:
-    read_rows("trl-lib/some_set", offline=True)
+    read_rows("trl-lib/some_set", split="train", offline=True)
     assert hub == [("trl-lib/some_set", None, None, True)]
     assert datasets.config.HF_HUB_OFFLINE is False, "the setting is put back"
 
@@ -480,7 +483,8 @@ def test_parts_in_json_columns_are_parts(tmp_path: Path) -> None:
     ],
 )
 def test_row_counts(sizes: list[int], weights: list[float] | None, limit: int | None, counts: list[int]) -> None:
-    assert row_counts(sizes, weights, limit=limit) == counts
+    fractions = weights and [Fraction(repr(weight)) for weight in weights]
+    assert row_counts(sizes, fractions, limit=limit) == counts
 
 
 def test_drawn_rows_keep_their_numbers(source: tuple[str, Path, list[str]]) -> None:

@@ -18,6 +18,7 @@ from trimtab.commands import reward
 from trimtab.config import Config
 from trimtab.errors import ConfigError, DataError
 from trimtab.progress import SilentReporter
+from trimtab.records import Message, digest
 from trimtab.runtime import set_up
 from trimtab.runtime.folder import Folder
 from trimtab.stages import prepare
@@ -129,7 +130,7 @@ def test_a_run_of_a_version_that_took_the_first_rows_is_resumed_on_them(tmp_path
     source = sorted_by_prompt(tmp_path / "topics.jsonl")
     config = a_config(tmp_path / "run", source, limit=30, sample="first")
     old = configuration.to_json(config)
-    for key in ("sample", "seed", "eval"):  # as that version wrote it
+    for key in ("sample", "seed", "eval", "eval_split"):  # as that version wrote it
         del old["data"][key]
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text(json.dumps(old))
@@ -142,6 +143,35 @@ def test_a_run_of_a_version_that_took_the_first_rows_is_resumed_on_them(tmp_path
     (tmp_path / "run/config.json").write_text(json.dumps(configuration.to_json(config)))
     anew = a_config(tmp_path / "run", source, limit=30)
     assert differing_keys(files.stored_config(tmp_path / "run"), configuration.to_json(anew)) == ["data.sample"]
+
+
+# --- data.holdout -----------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_in_two_spellings_goes_to_one_side(tmp_path: Path) -> None:
+    """Case and white space made two prompts of it: of 15 in two spellings 20 were counted, some on both sides."""
+    texts = [f"What is {n} plus {n}?" for n in range(15)]
+    alone = write(tmp_path / "alone.jsonl", [row(n) for n in range(15)])
+    folder, _, audit = prepared(a_config(tmp_path / "alone", alone, holdout=0.4))
+    places = [int(digest([Message("user", text).to_json()])[:8], 16) / 2**32 for text in texts]
+    assert ids(folder, "heldout") == [f"alone.jsonl:{n}" for n, place in enumerate(places, 1) if place < 0.4]
+    spellings = [[row(n), row(n, 1) | {"prompt": f"{texts[n].upper()} "}] for n in range(15)]
+    sides = {}
+    for name, rows in (("two", spellings), ("swapped", [both[::-1] for both in spellings])):
+        source = write(tmp_path / f"{name}.jsonl", [entry for both in rows for entry in both])
+        config = a_config(tmp_path / name, source, holdout=0.4)
+        folder, _, audit = prepared(config)
+        train, heldout = (
+            Counter((int(entry.rpartition(":")[2]) - 1) // 2 for entry in ids(folder, side))
+            for side in ("train", "heldout")
+        )
+        assert set(train.values()) == set(heldout.values()) == {2}
+        assert (audit["train_prompts"], audit["heldout_prompts"]) == (len(train), len(heldout))
+        counts = audit_command.main(source, {"data": {"holdout": "0.4"}}).split
+        assert counts.to_json() | {"sources": []} == {key: audit[key] for key in counts.to_json()} | {"sources": []}
+        assert plan_command.plan(set_up(config), reporter=SilentReporter()).heldout_pairs == audit["heldout"]
+        sides[name] = set(heldout)
+    assert sides["two"] == sides["swapped"]
 
 
 # --- data.eval --------------------------------------------------------------------------------------------------------
@@ -191,6 +221,79 @@ def test_a_held_out_set_that_is_no_good_is_refused(tmp_path: Path) -> None:
         prepared(a_config(tmp_path / "none", source, eval=str(tmp_path / "none.jsonl")))
 
 
+def test_an_audit_judges_the_held_out_set_as_a_run_does(tmp_path: Path) -> None:
+    """It held every readable row out and said that a run would start."""
+    source = write(tmp_path / "train.jsonl", [row(prompt) for prompt in range(20)])
+    bad = write(tmp_path / "bad.jsonl", [row(100) | {"chosen": ""}, row(101)])
+    result = audit_command.main(source, {"data": {"eval": bad}})
+    with pytest.raises(DataError, match=r"data\.eval: 1 of 2 rows \(50\.0%\) are bad") as caught:
+        prepared(a_config(tmp_path / "run", source, eval=bad))
+    assert result.refusal is not None
+    assert (result.refusal.message, result.refusal.remedy) == (caught.value.message, caught.value.remedy)
+    assert f"`trimtab audit DATA --data.eval {bad} --model M --json` names them" in caught.value.remedy
+    assert [entry["id"] for entry in result.to_json()["rejected"]] == ["bad.jsonl:1"]
+    assert f"{bad} (data.eval): 2 rows: 1 kept, 1 dropped (50.0%)" in result.lines()
+    flags = {"data": {"eval": bad, "max_rejected": "0.5"}, "model": {"name": MODEL}}
+    result = audit_command.main(source, flags)
+    _, _, audit = prepared(a_config(tmp_path / "run", source, eval=bad, max_rejected=0.5))
+    assert result.refusal is None
+    assert result.split.heldout == audit["heldout"] == 1
+    for key in ("rows_read", "rows", "kept", "dropped_by_reason", "lengths", "length_bias"):
+        assert result.to_json()["evaluation_set"][key] == audit["evaluation_set"][key]
+
+
+def saved(folder: Path, **splits: list[dict[str, Any]]) -> str:
+    """A data set with these splits, as `datasets` saves it."""
+    import datasets
+
+    folder.mkdir()
+    datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}).save_to_disk(folder)
+    return str(folder)
+
+
+def test_a_split_of_a_saved_set_is_held_out(tmp_path: Path) -> None:
+    """`train` was taken whatever the set has; of the set that is trained on no split could be held out."""
+    splits = {"train": [row(prompt) for prompt in range(20)], "test": [row(prompt) for prompt in (0, 100, 101)]}
+    source = saved(tmp_path / "set", **splits)
+    config = a_config(tmp_path / "run", source, eval=source, eval_split="test")
+    folder, reporter, audit = prepared(config)
+    assert ids(folder, "heldout") == [f"set[test]:{n}" for n in (1, 2, 3)]
+    assert ids(folder, "train") == [f"set[train]:{n}" for n in range(2, 21)]
+    assert audit["evaluation"] == f"{source}[test]"
+    assert any(f"3 held out (prompts: 3, from {source}[test])" in line for line in reporter.lines)
+    data = {"eval": source, "eval_split": "test"}
+    counts = audit_command.main(source, {"data": data}).split
+    assert (counts.train, counts.heldout, counts.leaked) == (19, 3, 1)
+    assert plan_command.plan(set_up(config), reporter=SilentReporter()).evaluation == f"{source}[test]"
+
+
+def test_which_split_is_held_out_is_said(tmp_path: Path) -> None:
+    rows = [row(prompt) for prompt in range(20)]
+    source, other = write(tmp_path / "train.jsonl", rows), saved(tmp_path / "set", train=rows, test=[row(100)])
+    with pytest.raises(DataError, match="several splits in it: train, test") as caught:
+        prepared(a_config(tmp_path / "run", source, eval=other))
+    assert caught.value.remedy == "name one of them: --data.eval_split NAME"
+    with pytest.raises(DataError, match=r"set\[train\] is trained on and held out at once"):
+        prepared(a_config(tmp_path / "run", other, eval=other, eval_split="train"))
+    with pytest.raises(DataError, match="a file has no splits") as caught:
+        prepared(a_config(tmp_path / "run", other, eval=source, eval_split="test"))
+    assert caught.value.remedy == "leave data.eval_split out"
+    with pytest.raises(ConfigError, match=r"data\.eval_split has no effect here: data\.eval is not set"):
+        a_config(tmp_path / "run", other, eval_split="test")
+    only = saved(tmp_path / "only", test=[row(100)])
+    assert ids(prepared(a_config(tmp_path / "run", source, eval=only))[0], "heldout") == ["only[test]:1"]
+
+
+def test_a_run_of_a_version_without_a_key_keeps_its_digests(tmp_path: Path) -> None:
+    config = a_config(tmp_path / "run", "a.jsonl", eval="b.jsonl")
+    tree = configuration.to_json(config)
+    assert tree["data"].pop("eval_split") is None
+    assert configuration.config_digest(config) == digest(tree)
+    assert configuration.config_digest(config, "data") == digest({"data": tree["data"]})
+    other = a_config(tmp_path / "run", "a.jsonl", eval="b.jsonl", eval_split="test")
+    assert configuration.config_digest(other, "data") != configuration.config_digest(config, "data")
+
+
 # --- several sources --------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +311,27 @@ def test_weights_are_the_shares_of_pairs(tmp_path: Path) -> None:
         assert prepare.count(set_up(config)) == sum(counts.values())
 
 
+def test_weights_are_the_shares_of_pairs_where_rows_make_several(tmp_path: Path) -> None:
+    """Four scored responses make six pairs, or three of neighbours: at 1 : 1 the 24 pairs of the first go with those of
+    4 such rows, or of 8. They were shares of rows."""
+    first = write(tmp_path / "a.jsonl", [row(prompt) for prompt in range(24)])
+    ranked = [
+        {"prompt": f"Name {n}.", "completions": [f"{n} {word}" for word in "abcd"], "scores": [1, 2, 3, 4]}
+        for n in range(20)
+    ]
+    second = write(tmp_path / "ranked.jsonl", ranked)
+    for rule in ("all", "adjacent"):
+        data = {"pairs": rule, "holdout": 0.2}
+        config = a_config(tmp_path / rule, {first: 1, second: 1}, **data)
+        _, _, audit = prepared(config)
+        assert {entry["source"]: entry["rows"] for entry in audit["sources"]} == {"a.jsonl": 24, "ranked.jsonl": 24}
+        assert prepare.count(set_up(config)) == audit["rows_read"] == 24 + (4 if rule == "all" else 8)
+        result = audit_command.main(f"{first}:1,{second}:1", {"data": data})
+        assert result.to_json()["sources"] == audit["sources"]
+    _, _, audit = prepared(a_config(tmp_path / "few", {first: 1, second: 1}, limit=14))
+    assert {entry["source"]: entry["rows"] for entry in audit["sources"]} == {"a.jsonl": 12, "ranked.jsonl": 12}
+
+
 def test_sources_without_weights_give_all_their_rows(tmp_path: Path) -> None:
     """Files of one name keep their rows apart by their paths; formats may differ."""
     (tmp_path / "x").mkdir()
@@ -217,6 +341,23 @@ def test_sources_without_weights_give_all_their_rows(tmp_path: Path) -> None:
     write(second, [{"conversations": [{"from": "human", "value": f"Who is {n}?"}]} | answers for n in range(5)])
     folder, _, _ = prepared(a_config(tmp_path / "run", [first, str(second)], holdout=0))
     assert ids(folder, "train") == [f"{first}:{n}" for n in range(1, 11)] + [f"{second}:{n}" for n in range(1, 6)]
+
+
+def test_a_saved_set_without_splits_is_trained_on(tmp_path: Path) -> None:
+    """It was refused: none of its splits is called `train`."""
+    import datasets
+
+    rows = datasets.Dataset.from_list([row(prompt) for prompt in range(20)])
+    for name, split, words in (("plain", None, {}), ("named", "test", {"split": "test"})):
+        rows.info.splits, rows._split = None, split and datasets.Split(split)
+        rows.save_to_disk(str(tmp_path / name))
+        folder, _, _ = prepared(a_config(tmp_path / f"run-{name}", str(tmp_path / name), holdout=0, **words))
+        assert ids(folder, "train") == [f"{name}[{split or 'all'}]:{n}" for n in range(1, 21)]
+    with pytest.raises(DataError, match="this is the split 'test', not 'train'") as caught:
+        prepared(a_config(tmp_path / "run", str(tmp_path / "named")))
+    assert caught.value.remedy == "write --data.split test"
+    with pytest.raises(DataError, match="there are no splits in it"):
+        prepared(a_config(tmp_path / "run", str(tmp_path / "plain"), split="test"))
 
 
 def test_a_reward_model_takes_the_same_words() -> None:

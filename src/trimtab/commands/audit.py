@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab import windtunnel
-from trimtab.config import Config, DataSection, ModelSection, section
+from trimtab.config import Config, DataSection, resolve
 from trimtab.config.flags import setting
 from trimtab.data import audit as auditing
 from trimtab.data.audit_result import Audit
+from trimtab.data.chat import ChatTemplate
 from trimtab.data.heldout import Split, SplitCounts
 from trimtab.data.problems import RowProblem
-from trimtab.data.refusals import refuse_if_bad, refuse_one_kind, refuse_without_training
+from trimtab.data.refusals import refuse_bad_evaluation, refuse_if_bad, refuse_one_kind, refuse_without_training
 from trimtab.errors import DataError, RunError
 from trimtab.records import Pair, TokenPair, Unpaired
 from trimtab.runtime import set_up
-from trimtab.runtime.pair_source import Outcome, PairSource, evaluation_rows, mixture, pair_source, refuse_idle
+from trimtab.runtime.pair_source import Outcome, evaluation_rows, mixture, pair_source, refuse_idle
 from trimtab.stages import prepare
+
+Tokenize = Callable[[Pair | Unpaired], TokenPair | RowProblem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class SourceAudit:
     """The audit of one source. `template` says how rows were tokenised; None where no model was named.
 
     `split`: the sides of the kept rows. `refusal` is why a run would not start on these rows; None where it would.
+    `evaluation`: the audit of the rows of `data.eval`; None without it.
     """
 
     source: str
@@ -34,21 +38,31 @@ class SourceAudit:
     split: SplitCounts
     refusal: DataError | None
     template: str | None = None
+    evaluation: Audit | None = None
 
     def lines(self) -> list[str]:
         """What was counted, a sentence a line."""
-        return [*self.audit.lines(), *([] if self.template is None else [self.template]), *self.split.lines()]
+        template = [] if self.template is None else [self.template]
+        return [*self.audit.lines(), *template, *self._evaluation_lines(), *self.split.lines()]
+
+    def _evaluation_lines(self) -> list[str]:
+        if self.evaluation is None:
+            return []
+        counts, *reasons = self.evaluation.account
+        return [f"{self.split.evaluation} (data.eval): {counts}", *reasons]
 
     def to_json(self) -> dict[str, Any]:
         head = {"source": self.source, "format": self.format}
         if self.template is not None:
             head["template"] = self.template
-        rejected = [row.to_json() for row in self.audit.dropped_rows]
+        dropped_rows = self.audit.dropped_rows + (() if self.evaluation is None else self.evaluation.dropped_rows)
+        rejected = [row.to_json() for row in dropped_rows]
         verdict = {"starts": self.refusal is None, "reason": None if self.refusal is None else self.refusal.message}
         return (
             head
             | self.audit.to_json()
             | self.split.to_json()
+            | ({} if self.evaluation is None else {"evaluation_set": self.evaluation.to_json()})
             | {"rejected": rejected, "lines": self.lines(), "verdict": verdict}
         )
 
@@ -66,56 +80,75 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
             "the pairs of the wind tunnel are sampled when a run begins: there is nothing to read yet",
             remedy="`trimtab prepare --out FOLDER` samples and audits them: FOLDER/data/audit.json",
         )
-    sources = setting("data.source", source)["data"]["source"]
-    data = section(DataSection, "data", {**flags.get("data", {}), "source": sources})
-    assert isinstance(data, DataSection)
-    offline = str(flags.get("offline", "false")).lower() == "true"
-    pairs = pair_source(mixture(data, offline=offline), data)
+    config = resolve(_tree(source, flags))
+    data, offline = config.data, config.offline
+    pairs = pair_source(mixture(data, offline=offline, rule="all"), data)
     refuse_idle(data, pairs)
-    split = Split(data.holdout, evaluation=data.eval)
-    if (held := evaluation_rows(data, offline=offline)) is not None:
-        for outcome in pair_source([held], data).outcomes():
-            if not isinstance(outcome, RowProblem):
-                split.hold(outcome)
+    split = Split(data.holdout, evaluation=data.eval_label)
+    template, tokenize = _template(config) if "model" in flags else (None, None)
+    evaluation = _evaluation_set(data, split, tokenize, offline=offline)
 
     def outcomes() -> Iterator[Outcome]:
-        for outcome in pairs.outcomes():
+        for outcome in split.watch(pairs.outcomes()):
             if not isinstance(outcome, RowProblem):
                 split.side(outcome)
             yield outcome
 
-    if "model" not in flags:
-        audit = auditing.audit(outcomes(), notes=pairs.notes, n_read=pairs.n_read)
-        return _result(source, pairs, audit, data, split)
-    model = section(ModelSection, "model", flags["model"])
-    assert isinstance(model, ModelSection)
-    template, limits = prepare.template_of(set_up(Config(model=model, data=data, offline=offline)))
-
-    def tokenize(pair: Pair | Unpaired) -> TokenPair | RowProblem:
-        return template.tokenize_pair(pair, **limits)
-
     audit = auditing.audit(
         outcomes(),
         tokenize=tokenize,
-        decode=template.decode,
-        notes=lambda: [*pairs.notes(), *template.loss.sentences],
+        decode=None if template is None else template.decode,
+        notes=lambda: [*pairs.notes(), *(() if template is None else template.loss.sentences)],
         n_read=pairs.n_read,
     )
-    return _result(source, pairs, audit, data, split, template=template.sentence)
-
-
-def _result(
-    source: str, pairs: PairSource, audit: Audit, data: DataSection, split: Split, template: str | None = None
-) -> SourceAudit:
     counts = split.counts(audit.dropped_ids, sources=pairs.names)
-    imitates = "demonstrations" in pairs.format
-    refusal = _refusal(audit, data, counts, imitates=imitates)
-    return SourceAudit(source, pairs.format, audit, counts, refusal, template=template)
+    return SourceAudit(
+        source,
+        pairs.format,
+        audit,
+        counts,
+        _refusal(audit, evaluation, data, counts, imitates="demonstrations" in pairs.format),
+        template=None if template is None else template.sentence,
+        evaluation=evaluation,
+    )
 
 
-def _refusal(audit: Audit, data: DataSection, counts: SplitCounts, *, imitates: bool) -> DataError | None:
+def _tree(source: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run on `source`, by whose rules the keys are checked.
+
+    Where no model is named the embedded one stands for it, and nothing of it is read.
+    """
+    data = {**flags.get("data", {}), **setting("data.source", source)["data"]}
+    return {"model": windtunnel.NAME, **flags, "data": data}
+
+
+def _template(config: Config) -> tuple[ChatTemplate, Tokenize]:
+    """The model's template, and how a run tokenises a pair with it."""
+    template, limits = prepare.template_of(set_up(config))
+    return template, lambda pair: template.tokenize_pair(pair, **limits)
+
+
+def _evaluation_set(data: DataSection, split: Split, tokenize: Tokenize | None, *, offline: bool) -> Audit | None:
+    """The audit of the pairs of `data.eval`, of which the sound ones are held out; None without it."""
+    rows = evaluation_rows(data, offline=offline)
+    if rows is None:
+        return None
+    source = pair_source([rows], data)
+    outcomes = list(source.outcomes())
+    audit = auditing.audit(outcomes, tokenize=tokenize, notes=source.notes, n_read=source.n_read)
+    for outcome in outcomes:
+        if not isinstance(outcome, RowProblem) and outcome.id not in audit.dropped_ids:
+            split.hold(outcome)
+    return audit
+
+
+def _refusal(
+    audit: Audit, evaluation: Audit | None, data: DataSection, counts: SplitCounts, *, imitates: bool
+) -> DataError | None:
     """What the stage `prepare` would stop with."""
     try:
+        if evaluation is not None:
+            refuse_bad_evaluation(evaluation, data)
         refuse_if_bad(audit, max_rejected=data.max_rejected)
         if not imitates:
             refuse_one_kind(audit, counts, label=data.label)

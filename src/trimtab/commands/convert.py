@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from trimtab.commands.foreign_recipes import (
     reason,
 )
 from trimtab.commands.foreign_values import as_number
-from trimtab.config.files import read_file
+from trimtab.config.files import read_file, toml_value
 from trimtab.errors import ConfigError, UserError
 
 WHOLE = frozenset({"data.max_prompt_tokens", "data.max_response_tokens", "data.limit", "adapter.rank", "seed"})
@@ -344,11 +343,4 @@ def _text(conversion: Conversion, file: str) -> str:
 
 
 def _rows(values: Mapping[str, Any]) -> Iterable[str]:
-    return (f"{key} = {_toml(value)}" for key, value in values.items())
-
-
-def _toml(value: Any) -> str:
-    """JSON writes text, numbers and lists as TOML reads them; a table goes on one line."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
+    return (f"{key} = {toml_value(value)}" for key, value in values.items())

@@ -84,7 +84,11 @@ def _trl(conversion: Conversion) -> tuple[str, list[Part]]:
     splits, subsets = conversion.words("dataset_splits"), as_list("dataset_configs", conversion.get("dataset_configs"))
     if splits:
         conversion.put("dataset_splits", "data.split", splits[0])
-        conversion.notes.append(f"of dataset_splits the first is trained on; pairs of {splits[1:]} can be data.eval")
+    if splits[1:]:
+        conversion.notes.append(
+            f"of dataset_splits the first is trained on; to hold {', '.join(splits[1:])} out, data.eval names the set "
+            "and data.eval_split the split"
+        )
     if mixer:
         subsets = subsets or [None] * len(mixer)
         if len(subsets) != len(mixer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from trimtab import config, objectives, store
-from trimtab.config.files import read_file
+from trimtab.config.files import read_file, toml_value
+from trimtab.config.flags import setting
 from trimtab.errors import ConfigError, TrimtabError
 from trimtab.progress import Reporter
 
@@ -70,8 +70,10 @@ def main(
     ask = ask or _terminal()
     model = model or _answer(ask, "Which model? (a Hub id, a folder, a GGUF file)", "--model")
     data = data or _answer(ask, "Which pairs? (a file, a folder, a Hub data set)", "--data")
+    pairs = config.section(config.DataSection, "data", setting("data.source", data)["data"])
+    assert isinstance(pairs, config.DataSection)
     kind, note = _machine(machine)
-    store.write_text(path, _text(model, data, objective, _PRESETS[kind], path))
+    store.write_text(path, _text(model, pairs, objective, _PRESETS[kind], path))
     config.resolve(read_file(path))  # what is written can be read
     return Recipe(path, (note,))
 
@@ -87,7 +89,7 @@ def cost(recipe: Recipe, *, reporter: Reporter) -> list[str]:
         return [f"what it will cost cannot be said yet: {error}"]
 
 
-def _text(model: str, data: str, objective: str, preset: _Preset, path: Path) -> str:
+def _text(model: str, data: config.DataSection, objective: str, preset: _Preset, path: Path) -> str:
     name = Path(model).name.removesuffix(".gguf") or "run"
     top: list[Line] = [
         ("out", f"runs/{name}", "the run's folder: report.html, model/, checkpoints/"),
@@ -96,7 +98,7 @@ def _text(model: str, data: str, objective: str, preset: _Preset, path: Path) ->
         ("adapter", preset.adapter, preset.adapter_note),
     ]
     of_data: list[Line] = [
-        ("source", data, "`trimtab audit` says what is wrong with it"),
+        ("source", data.source, "`trimtab audit` says what is wrong with it"),
         ("limit", preset.limit, "rows to draw from it; delete the line to use all"),
         ("holdout", 0.05, "share of the prompts kept out of training, to choose the best weights by"),
         ("max_prompt_tokens", preset.length, "longer prompts lose their oldest messages; memory and time grow with it"),
@@ -107,14 +109,14 @@ def _text(model: str, data: str, objective: str, preset: _Preset, path: Path) ->
         ("batch_pairs", preset.batch, "pairs an optimizer step; the memory does not depend on it"),
         ("learning_rate", preset.rate, f"`trimtab plan {path} --pilot-steps 20` says whether it will do anything"),
     ]
-    head = f"# {model} on pairs of {data}. `trimtab keys` lists every key.\n"
+    head = f"# {model} on pairs of {data.label}. `trimtab keys` lists every key.\n"
     sections = [_lines(top), _QUESTION, f"[data]\n{_lines(of_data)}", f"[train]\n{_lines(of_train)}"]
     return head + "\n".join(sections)
 
 
 def _lines(rows: list[Line]) -> str:
-    """TOML with the comments in one column; JSON writes text and numbers as TOML reads them."""
-    values = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value, _ in rows]
+    """TOML with the comments in one column."""
+    values = [f"{key} = {toml_value(value)}" for key, value, _ in rows]
     width = min(40, max(map(len, values)))
     return "".join(f"{value:{width}}  # {row[2]}\n" for value, row in zip(values, rows, strict=True))
 

@@ -27,7 +27,7 @@ from trimtab.runtime.sampled_pairs import PairingOptions, SampledPairs, heat_of,
 from trimtab.runtime.signals import Stop
 
 _OF_TRAINING = ("objective", "adapter", "train", "select", "seed", "seeds")
-_OF_AUDIT = ("max_rejected", "holdout", "eval")
+_OF_AUDIT = ("max_rejected", "holdout", "eval", "eval_split")
 _UNREAD = {  # of judging a benchmark, and of the embedded world's own labels
     "benchmark": {"name", "limit", "unaligned"},
     "judge": {"canaries", "allow_missing"},

@@ -157,7 +157,7 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
         lengths_from=n_read,
         heldout_pairs=round(len(heldout) * heldout_scale),
         leaked_pairs=round(sample.counts.leaked * scale),
-        evaluation=config.data.eval,
+        evaluation=config.data.eval_label,
         warning=sample.counts.warning if n_read >= rows else None,
         gguf=setup.gguf_source,
         objective=setup.objective,

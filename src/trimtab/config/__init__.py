@@ -242,9 +242,16 @@ def to_json(config: Config) -> dict[str, Any]:
     return tree
 
 
+# keys that earlier versions had not: where they are not set, digests are what they were
+_LATER = (("data", "eval_split"),)
+
+
 def config_digest(config: Config, *sections: str) -> str:
     """sha256 of the named sections (all of them when none is named): what an artefact is keyed by."""
     tree = to_json(config)
+    for section_name, key in _LATER:
+        if tree[section_name][key] is None:
+            del tree[section_name][key]
     return digest({name: tree[name] for name in sections} if sections else tree)
 
 

@@ -61,6 +61,14 @@ def read_file(path: Path) -> dict[str, Any]:
     return tree
 
 
+def toml_value(value: Any) -> str:
+    """A value as it stands in a TOML file. JSON writes text, numbers and lists as TOML reads them; a table goes on one
+    line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(inner)}" for key, inner in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _parse(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     match path.suffix.lower():

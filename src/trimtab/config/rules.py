@@ -120,7 +120,9 @@ def _idle_sections(config: Sections) -> Iterator[tuple[str, str]]:
     data = config.data
     if data.holdout == 0 and data.eval is None:
         yield from _set(config, "select", _NO_KEY, "data.holdout is 0")
-    if data.eval is not None:
+    if data.eval is None:
+        yield from _set(config, "data", frozenset(type(data).model_fields) - {"eval_split"}, "data.eval is not set")
+    else:
         yield from _set(config, "data", frozenset(type(data).model_fields) - {"holdout"}, "data.eval is held out")
     if data.sample == "first" or (data.limit is None and not isinstance(data.source, dict)):
         yield from _set(config, "data", frozenset(type(data).model_fields) - {"seed"}, "no rows are drawn")

@@ -56,6 +56,7 @@ class DataSection(Section):
     eval: str | None = Field(
         None, description="a file, saved dataset or Hub id of pairs to hold out, in place of a share of the prompts"
     )
+    eval_split: str | None = Field(None, description="split of data.eval, where that has several")
     holdout: float = Field(0.05, ge=0, lt=1, description="share of prompts kept out of training, for reward accuracy")
     max_prompt_tokens: int = Field(512, ge=8, description="longer prompts lose their oldest whole messages")
     max_response_tokens: int = Field(512, ge=1, description="longer responses are cut, each on its own")
@@ -95,6 +96,11 @@ class DataSection(Section):
         return ", ".join(
             name if weight is None else f"{name} (weight {weight:g})" for name, weight in self.sources.items()
         )
+
+    @property
+    def eval_label(self) -> str | None:
+        """The held-out set in words, with its split where that is named; None without one."""
+        return self.eval if self.eval is None or self.eval_split is None else f"{self.eval}[{self.eval_split}]"
 
     @property
     def draw_seed(self) -> int | None:

@@ -156,14 +156,19 @@ class Audit:
             "notes": self.remarks,
         } | ({} if self.labels is None else {"labels": self.labels.to_json()})
 
-    def lines(self) -> list[str]:
-        """The audit in plain sentences, one a line."""
+    @property
+    def account(self) -> list[str]:
+        """How many rows were kept and dropped, and the reasons, a sentence a line."""
         read = "" if self.n_read in (None, self.n_rows) else f"{self.n_read:,} rows read; "
-        lines = [
+        counts = (
             f"{read}{self.n_rows:,} {self.noun}: {self.n_kept:,} kept, {len(self.dropped_rows):,} dropped "
             f"({self.dropped_share:.1%})"
-        ]
-        lines += [f"  {line}" for line in self.reasons]
+        )
+        return [counts, *(f"  {line}" for line in self.reasons)]
+
+    def lines(self) -> list[str]:
+        """The audit in plain sentences, one a line."""
+        lines = self.account
         if self.labels is not None:
             lines.append(self.labels.sentence)
         for unit, parts in self.lengths.items():

@@ -2,29 +2,32 @@
 on nowhere else.
 
 A prompt goes to one side with all of its pairs, decided by its text and nothing else, so that the split stays as it is
-when the data grow. No disk, network or random numbers.
+when the data grow. Prompts that differ in case and white space alone are one prompt, and go where one of its spellings
+would, whatever their order: so all are looked at before the first is placed. No disk, network or random numbers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
 
 from trimtab.data.audit import normalise_prompt
 from trimtab.data.audit_result import Labels
-from trimtab.data.problems import source_of
+from trimtab.data.problems import RowProblem, source_of
 from trimtab.records import Pair, Unpaired, digest
 
 Side = Literal["train", "heldout", "leaked"]
 SIDES: tuple[Side, ...] = ("train", "heldout", "leaked")
 
 
-def is_heldout(pair: Pair | Unpaired, *, share: float) -> bool:
-    """Whether a pair's prompt is among the `share` of prompts that are held out of training."""
-    return int(digest([message.to_json() for message in pair.prompt])[:8], 16) / 2**32 < share
+def prompt_place(pair: Pair | Unpaired) -> tuple[int, int]:
+    """Of a prompt as it is spelled: its rank among other spellings of it, and its place in the order in which shares of
+    prompts are held out; both are uniform in [0, 2³²)."""
+    spelling = digest([message.to_json() for message in pair.prompt])
+    return int(spelling[8:16], 16), int(spelling[:8], 16)
 
 
 def prompt_key(pair: Pair | Unpaired) -> bytes:
@@ -116,46 +119,74 @@ class SplitCounts:
 class Split:
     """Puts pairs on their side one after another, and counts.
 
-    share: of prompts to hold out. evaluation: the name of a held-out set in its place, whose pairs are `hold` first.
+    share: of prompts to hold out; which they are is settled once all pairs were `see`n. evaluation: the name of a
+    held-out set in its place, whose pairs are `hold` first. `counts` are by all that is known in the end.
     """
 
     def __init__(self, share: float, *, evaluation: str | None = None) -> None:
         self._share, self._evaluation = share, evaluation
+        self._places: dict[bytes, tuple[int, int]] = {}  # of each prompt's first spelling by rank
         self._held_keys: set[bytes] = set()
-        self._pairs: list[tuple[str, Side, bytes]] = []
-        self._labels: dict[str, bool] = {}  # of single responses to train on
+        self._pairs: list[tuple[str, bytes, bool]] = []  # id, prompt, whether of the held-out set
+        self._labels: dict[str, bool] = {}  # of single responses
 
     @property
     def n_pairs(self) -> int:
         """Pairs so far, of all sides."""
         return len(self._pairs)
 
+    def see(self, pair: Pair | Unpaired) -> None:
+        """Take note of how a pair of the sources spells its prompt."""
+        if self._evaluation is None:
+            key, place = prompt_key(pair), prompt_place(pair)
+            self._places[key] = min(place, self._places.get(key, place))
+
+    def watch(self, outcomes: Iterable[Pair | Unpaired | RowProblem]) -> Iterator[Pair | Unpaired | RowProblem]:
+        """The same rows, each pair of which is `see`n as it passes."""
+        for outcome in outcomes:
+            if not isinstance(outcome, RowProblem):
+                self.see(outcome)
+            yield outcome
+
     def hold(self, pair: Pair | Unpaired) -> None:
         """A pair of the held-out set."""
-        self._note(pair, "heldout")
-        self._held_keys.add(self._pairs[-1][2])
+        self._held_keys.add(self._note(pair, is_held=True))
 
     def side(self, pair: Pair | Unpaired) -> Side:
         """Of a pair of the sources."""
-        if self._evaluation is None:
-            return self._note(pair, "heldout" if is_heldout(pair, share=self._share) else "train")
-        return self._note(pair, "leaked" if prompt_key(pair) in self._held_keys else "train")
+        key = self._note(pair, is_held=False)
+        if self._evaluation is None and key not in self._places:
+            self.see(pair)
+        return self._side(key)
 
-    def _note(self, pair: Pair | Unpaired, side: Side) -> Side:
-        self._pairs.append((pair.id, side, prompt_key(pair)))
-        if isinstance(pair, Unpaired) and side == "train":
+    def _note(self, pair: Pair | Unpaired, *, is_held: bool) -> bytes:
+        key = prompt_key(pair)
+        self._pairs.append((pair.id, key, is_held))
+        if isinstance(pair, Unpaired) and not is_held:
             self._labels[pair.id] = pair.label
-        return side
+        return key
+
+    def _side(self, key: bytes) -> Side:
+        """Of the sources' pairs with this prompt."""
+        if self._evaluation is not None:
+            return "leaked" if key in self._held_keys else "train"
+        return "heldout" if self._places[key][1] / 2**32 < self._share else "train"
 
     def counts(self, dropped_ids: Iterable[str] = (), *, sources: Sequence[str]) -> SplitCounts:
         """Of the pairs whose ids are not among the dropped ones. `sources`: their names, in order."""
         dropped: Set[str] = frozenset(dropped_ids)
-        pairs = [entry for entry in self._pairs if entry[0] not in dropped]
+        pairs = [
+            (pair_id, "heldout" if is_held else self._side(key), key)
+            for pair_id, key, is_held in self._pairs
+            if pair_id not in dropped
+        ]
         sides = Counter(side for _, side, _ in pairs)
         prompts = {side: len({key for _, of, key in pairs if of == side}) for side in SIDES}
         by_source = Counter((source_of(pair_id), side) for pair_id, side, _ in pairs)
         dropped_by_source = Counter(map(source_of, dropped))
-        labels = Counter(label for pair_id, label in self._labels.items() if pair_id not in dropped)
+        labels = Counter(
+            self._labels[pair_id] for pair_id, side, _ in pairs if side == "train" and pair_id in self._labels
+        )
         return SplitCounts(
             share=self._share,
             evaluation=self._evaluation,

@@ -72,7 +72,7 @@ def is_saved_dataset(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in _SAVED_MARKS)
 
 
-def load_saved(folder: Path, *, split: str | None) -> LoadedSplit:
+def load_saved(folder: Path, *, split: str | None, split_key: str = "data.split") -> LoadedSplit:
     """A folder made by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`. Raises `DataError` when it is damaged."""
     require_package("datasets", extra="hub", reason="a data set that `datasets` saved")
     from datasets import load_from_disk
@@ -84,11 +84,11 @@ def load_saved(folder: Path, *, split: str | None) -> LoadedSplit:
             f"{folder}: the saved data set cannot be loaded: {_first_line(error)}",
             remedy="save it again with save_to_disk, or export it with to_json and name that file",
         ) from None
-    dataset, name = _choose_split(dataset_or_splits, split=split, source=str(folder))
+    dataset, name = _choose_split(dataset_or_splits, split=split, split_key=split_key, source=str(folder))
     return LoadedSplit(dataset, name, f"saved {name} {_contents_digest(dataset)}")
 
 
-def load_hub(name: HubName, *, split: str | None, offline: bool) -> LoadedSplit:
+def load_hub(name: HubName, *, split: str | None, split_key: str = "data.split", offline: bool) -> LoadedSplit:
     """A data set from the Hub, or from the local cache alone when `offline`. Never runs code from the data set.
 
     Raises `DataError` with a remedy when it cannot be reached, does not exist, is gated, or needs a subset named.
@@ -106,24 +106,32 @@ def load_hub(name: HubName, *, split: str | None, offline: bool) -> LoadedSplit:
             raise _unreachable(name, f"{unknown_host} has no address here") from error
         raise _hub_error(name, error, offline=offline) from error
     source = name.id if name.subset is None else f"{name.id}:{name.subset}"
-    dataset, split_name = _choose_split(dataset_or_splits, split=split, source=source)
+    dataset, split_name = _choose_split(dataset_or_splits, split=split, split_key=split_key, source=source)
     return LoadedSplit(dataset, split_name, f"hub {source} {name.revision} {split_name} {dataset._fingerprint}")
 
 
-def _choose_split(dataset_or_splits: Any, *, split: str | None, source: str) -> tuple[Dataset, str]:
-    """The split that was named; else the only one; else `train`. Anything else is for the user to say."""
+def _choose_split(dataset_or_splits: Any, *, split: str | None, split_key: str, source: str) -> tuple[Dataset, str]:
+    """The split that was named, else the only one. Which of several is for the user to say, by `split_key`."""
     if not isinstance(dataset_or_splits, dict):
-        if split is not None and str(dataset_or_splits.split) != split:
+        own = dataset_or_splits.split
+        if split in (None, "train" if own is None else str(own)):  # `train` is what data.split says by default
+            return dataset_or_splits, str(own or "all")
+        if own is None:
             raise DataError(
-                f"{source}: there are no splits in it, so none is called '{split}'", remedy="leave split out"
+                f"{source}: there are no splits in it, so none is called '{split}'", remedy=f"leave {split_key} out"
             )
-        return dataset_or_splits, str(dataset_or_splits.split or "all")
+        raise DataError(f"{source}: this is the split '{own}', not '{split}'", remedy=f"write --{split_key} {own}")
     names = list(dataset_or_splits)
-    name = split or (names[0] if len(names) == 1 else "train")
+    if split is None and len(names) > 1:
+        raise DataError(
+            f"{source}: there are several splits in it: {', '.join(names)}",
+            remedy=f"name one of them: --{split_key} NAME",
+        )
+    name = split or names[0]
     if name not in dataset_or_splits:
         raise DataError(
             f"{source}: no split is called '{name}'; splits found: {', '.join(names)}",
-            remedy=f"name one of them, for instance: --data.split {names[0]}",
+            remedy=f"name one of them, for instance: --{split_key} {names[0]}",
         )
     return dataset_or_splits[name], name
 

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import math
 
+from trimtab.config import DataSection
 from trimtab.data.audit_result import Audit
 from trimtab.data.heldout import SplitCounts
 from trimtab.errors import DataError
 
 
-def refuse_if_bad(audit: Audit, *, max_rejected: float) -> None:
-    """Stop before training on a data set of which more than `data.max_rejected` is unusable."""
+def refuse_if_bad(audit: Audit, *, max_rejected: float, words: str = "DATA") -> None:
+    """Stop before training on a data set of which more than `data.max_rejected` is unusable.
+
+    `words`: those after `trimtab audit` that have these rows listed.
+    """
     reasons = f": {audit.reasons[0]}" if len(audit.reasons) == 1 else "".join(f"\n  {line}" for line in audit.reasons)
     if not audit.n_kept:
         raise DataError(
             f"none of the {audit.n_rows} {audit.noun} is a usable pair{reasons}",
-            remedy="`trimtab audit DATA --model M --json` names every row",
+            remedy=f"`trimtab audit {words} --model M --json` names every row",
         )
     if audit.dropped_share > max_rejected:
         raise DataError(
             f"{len(audit.dropped_rows)} of {audit.n_rows} {audit.noun} ({audit.dropped_share:.1%}) are bad, "
             f"more than data.max_rejected = {max_rejected:.0%}{reasons}",
-            remedy="mend the rows (`trimtab audit DATA --model M --json` names them), or allow more with "
+            remedy=f"mend the rows (`trimtab audit {words} --model M --json` names them), or allow more with "
             f"--data.max-rejected {math.ceil(100 * audit.dropped_share) / 100:g}",
         )
+
+
+def refuse_bad_evaluation(audit: Audit, data: DataSection) -> None:
+    """The same of the held-out set, `data.eval`."""
+    split = "" if data.eval_split is None else f" --data.eval_split {data.eval_split}"
+    try:
+        refuse_if_bad(audit, max_rejected=data.max_rejected, words=f"DATA --data.eval {data.eval}{split}")
+    except DataError as error:
+        raise DataError(f"data.eval: {error.message}", remedy=error.remedy) from None
 
 
 def refuse_one_kind(audit: Audit, counts: SplitCounts, *, label: str) -> None:

@@ -128,6 +128,7 @@ def read_rows(
     source: str,
     *,
     split: str | None = None,
+    split_key: str = "data.split",
     limit: int | None = None,
     seed: int | None = None,
     offline: bool = False,
@@ -136,53 +137,54 @@ def read_rows(
 
     `source` is a JSON-lines, JSON, CSV, TSV or Parquet file (the text ones plain or gzipped), a folder made by
     `save_to_disk`, or else a data set on the Hub (`owner/name`, `owner/name:subset`, `…@revision`). `split` chooses
-    among the splits of the latter two (without it: the only one, or `train`). `limit` rows are kept: drawn with
-    `seed`, or the first where that is None.
+    among the splits of the latter two (without it: the only one), and `split_key` is the key that says so. `limit`
+    rows are kept: drawn with `seed`, or the first where that is None.
 
     Raises `DataError` when there is no such source, it cannot be read, or it has no rows.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}; at least one row is needed", remedy="give a limit of 1 or more, or none")
-    rows = _open_source(source, split=split, offline=offline).limited(limit, seed=seed)
+    rows = _open_source(source, split=split, split_key=split_key, offline=offline).limited(limit, seed=seed)
     if not rows.head:
         raise DataError(f"{source}: there are no rows in it", remedy="name a source with at least one row")
     return rows
 
 
-def _open_source(source: str, *, split: str | None, offline: bool) -> Rows:
+def _open_source(source: str, *, split: str | None, split_key: str, offline: bool) -> Rows:
     path = Path(source).expanduser()
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
         raise DataError(f"{source}: cannot be looked up: {error.strerror}", remedy="check the path") from None
     if is_folder:
-        return _saved_rows(path, split=split)
+        return _saved_rows(path, split=split, split_key=split_key)
     if exists:
-        return _file_rows(path, split=split)
-    return _hub_rows(source, path, split=split, offline=offline)
+        return _file_rows(path, split=split, split_key=split_key)
+    return _hub_rows(source, path, split=split, split_key=split_key, offline=offline)
 
 
-def _file_rows(path: Path, *, split: str | None) -> Rows:
+def _file_rows(path: Path, *, split: str | None, split_key: str) -> Rows:
     if split is not None:
-        raise DataError(f"{path}: a file has no splits, so none is called '{split}'", remedy="leave split out")
+        raise DataError(f"{path}: a file has no splits, so none is called '{split}'", remedy=f"leave {split_key} out")
     file = open_local_file(path)
     return Rows(str(path), path.name, file.total, file)
 
 
-def _saved_rows(folder: Path, *, split: str | None) -> Rows:
+def _saved_rows(folder: Path, *, split: str | None, split_key: str) -> Rows:
     if not hub.is_saved_dataset(folder):
         files = sorted(str(file) for file in _data_files(folder))
         remedy = f"name one file, for instance: {files[0]}" if files else "name a data file, or a Hub data set"
         files_here = f"{len(files)} data files are in it" if files else "no data file is in it"
         raise DataError(f"{folder}: a folder, but not one made by save_to_disk; {files_here}", remedy=remedy)
-    return _split_rows(hub.load_saved(folder, split=split), source=str(folder), name=folder.name)
+    return _split_rows(hub.load_saved(folder, split=split, split_key=split_key), source=str(folder), name=folder.name)
 
 
-def _hub_rows(source: str, path: Path, *, split: str | None, offline: bool) -> Rows:
+def _hub_rows(source: str, path: Path, *, split: str | None, split_key: str, offline: bool) -> Rows:
     name = hub.parse_hub_name(source)
     if name is None or _looks_like_a_path(source, path):
         raise DataError(f"{source}: no such file", remedy=_path_remedy(source, path))
-    return _split_rows(hub.load_hub(name, split=split, offline=offline), source=source, name=source)
+    loaded = hub.load_hub(name, split=split, split_key=split_key, offline=offline)
+    return _split_rows(loaded, source=source, name=source)
 
 
 def _split_rows(split: hub.LoadedSplit, *, source: str, name: str) -> Rows:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from trimtab.config import DataSection
 from trimtab.data.formats import Format, detect_format
-from trimtab.data.mixture import read_mixture
+from trimtab.data.mixture import open_sources, read_mixture
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import RowProblem
 from trimtab.data.ranked import PairMaker, gather, group_starts, is_single
@@ -40,33 +42,66 @@ class PairSource:
     """Rows of the sources that were read so far; None where these are no rows of files."""
 
 
-def mixture(data: DataSection, *, limit: int | None = None, offline: bool) -> tuple[Rows, ...]:
-    """The rows of every source, at most `limit` of those that the configuration means."""
+def mixture(
+    data: DataSection, *, limit: int | None = None, offline: bool, rule: Rule | None = None
+) -> tuple[Rows, ...]:
+    """The rows of every source, at most `limit` of those that the configuration means.
+
+    `rule`: by which ranked rows will be made pairs, of which the weights are shares; None where they stay rows.
+    """
     limit = min((n for n in (limit, data.limit) if n is not None), default=None)
-    return read_mixture(data.sources, split=_split(data), limit=limit, seed=data.draw_seed, offline=offline)
+    return read_mixture(
+        data.sources,
+        split=_split(data),
+        limit=limit,
+        seed=data.draw_seed,
+        offline=offline,
+        pairs_of_row=None if rule is None else partial(_pairs_of_row, data=data, rule=rule),
+    )
+
+
+def _pairs_of_row(rows: Rows, *, data: DataSection, rule: Rule) -> Fraction:
+    """How many pairs a row of a source makes on average. Ranked rows are all read for it; a bad row of pairs counts."""
+    if detect_format(rows.head, source=rows.source, columns=data.columns).name != "ranked":
+        return Fraction(1)
+    n_pairs = sum(isinstance(outcome, Pair) for outcome in pair_source([rows], data, rule=rule).outcomes())
+    return Fraction(n_pairs, rows.size) if n_pairs else Fraction(1)
 
 
 def evaluation_rows(data: DataSection, *, offline: bool) -> Rows | None:
-    """The rows of `data.eval`; None without it. Raises DataError where the pairs come from the same file."""
-    if data.eval is None:
+    """The rows of `data.eval`; None without it. Raises DataError where these rows are trained on, too."""
+    if data.eval is None or data.eval_label is None:
         return None
-    if data.eval in data.sources:
+    rows = read_rows(data.eval, split=data.eval_split, split_key="data.eval_split", offline=offline)
+    if data.eval in data.sources and data.eval_split in (None, data.split):
         raise DataError(
-            f"{data.eval} is trained on and held out at once",
+            f"{data.eval_label} is trained on and held out at once",
             remedy="leave data.eval out: data.holdout sets some aside",
         )
-    rows = read_rows(data.eval, offline=offline)
-    names = {Path(source).name for source in data.sources}
-    return rows.named(rows.source) if Path(data.eval).name in names else rows
+    names = {Path(source).name for source in data.sources if source != data.eval}
+    return rows.named(data.eval_label) if Path(data.eval).name in names else rows
 
 
-def digest_of(data: DataSection, *, offline: bool) -> str:
-    """Names all rows that a run may read."""
-    digests = [rows.digest for rows in mixture(data, offline=offline)]
-    held = evaluation_rows(data, offline=offline)
-    if held is None and len(digests) == 1:
-        return digests[0]
-    return digest([digests, None if held is None else held.digest])
+@dataclass(frozen=True, slots=True)
+class RowDigests:
+    """sha256 of all rows that a run may read: of each source, and of the held-out set, None without one."""
+
+    sources: tuple[str, ...]
+    evaluation: str | None
+
+    @property
+    def digest(self) -> str:
+        """Names them all."""
+        if self.evaluation is None and len(self.sources) == 1:
+            return self.sources[0]
+        return digest([self.sources, self.evaluation])
+
+
+def row_digests(data: DataSection, *, offline: bool) -> RowDigests:
+    """Of the rows as they are now. Raises DataError where a source cannot be read."""
+    sources = tuple(rows.digest for rows in open_sources(data.sources, split=_split(data), offline=offline))
+    rows = evaluation_rows(data, offline=offline)
+    return RowDigests(sources, None if rows is None else rows.digest)
 
 
 def pair_source(mixture: Sequence[Rows], data: DataSection, *, rule: Rule = "all") -> PairSource:

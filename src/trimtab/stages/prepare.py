@@ -19,7 +19,7 @@ from trimtab.data.heldout import SIDES, Side, Split, SplitCounts
 from trimtab.data.loading import load_chat_template
 from trimtab.data.pair_rules import Rule
 from trimtab.data.problems import Reason, RowProblem
-from trimtab.data.refusals import refuse_if_bad, refuse_one_kind, refuse_without_training
+from trimtab.data.refusals import refuse_bad_evaluation, refuse_if_bad, refuse_one_kind, refuse_without_training
 from trimtab.engine.describe import read_config, window
 from trimtab.errors import DataError
 from trimtab.progress import Reporter
@@ -28,12 +28,13 @@ from trimtab.runtime.answering import answer_turns
 from trimtab.runtime.pair_source import (
     Outcome,
     PairSource,
-    digest_of,
+    RowDigests,
     evaluation_rows,
     mixture,
     pair_source,
     read_for,
     refuse_idle,
+    row_digests,
 )
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.training_inputs import TrainingInputs
@@ -52,22 +53,24 @@ class Inputs:
     tokenizer: str
     weights: str
     adapter: str | None
-    rows: str | None
+    rows: RowDigests | None
     is_unpaired: bool
 
     @property
     def digest(self) -> str:
         """Names what `main` writes. Weights count only where the model itself answers."""
         data, *world = self.keys
-        source = [self.rows] if self.rows is not None else [*world, self.weights]
+        source = [self.rows.digest] if self.rows is not None else [*world, self.weights]
         return digest([data, self.benchmark, self.tokenizer, *source, *(["unpaired"] if self.is_unpaired else [])])
 
     @property
     def training(self) -> TrainingInputs:
         """What a trained model stands on."""
-        pairs = digest(self.keys) if self.rows is None else self.rows
         weights = self.weights if self.adapter is None else digest([self.weights, self.adapter])
-        return TrainingInputs(pairs, self.tokenizer, weights)
+        if self.rows is None:
+            return TrainingInputs(digest(self.keys), self.tokenizer, weights)
+        sources, evaluation = digest(self.rows.sources), self.rows.evaluation
+        return TrainingInputs(self.rows.digest, self.tokenizer, weights, sources=sources, evaluation=evaluation)
 
 
 def inputs(setup: RunSetup) -> Inputs:
@@ -80,7 +83,7 @@ def inputs(setup: RunSetup) -> Inputs:
         tokenizer=model.tokenizer,
         weights=model.weights,
         adapter=model.adapter,
-        rows=None if is_embedded else digest_of(config.data, offline=config.offline),
+        rows=None if is_embedded else row_digests(config.data, offline=config.offline),
         is_unpaired=setup.objective.is_unpaired,
     )
 
@@ -101,13 +104,14 @@ def main(setup: RunSetup, *, reporter: Reporter) -> None:
 def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
     """Fill the data folder and say what is in it. Rows go to disk as they are tokenised; none is held in memory.
 
-    A contradiction shows only at its second row, so all texts are looked through once before.
+    A contradiction shows only at its second row, and so does another spelling of a prompt: all texts are looked through
+    once before.
     """
     data, (template, limits) = setup.config.data, template_of(setup)
-    source = _source(setup, limit=None, reporter=reporter)
-    text_audit = audit(_outcomes(source, "looking through the pairs", reporter=reporter))
+    source, split = _source(setup, limit=None, reporter=reporter), Split(data.holdout, evaluation=data.eval_label)
+    text_audit = audit(split.watch(_outcomes(source, "looking through the pairs", reporter=reporter)))
     source = replace(source, total=text_audit.n_rows)
-    auditor, split = Auditor(evaluation_prompts=_evaluation_prompts(setup)), Split(data.holdout, evaluation=data.eval)
+    auditor = Auditor(evaluation_prompts=_evaluation_prompts(setup))
     with (
         store.JsonLines(into / "pairs.jsonl") as pairs,
         store.JsonLines(into / "train.jsonl") as train,
@@ -124,7 +128,7 @@ def _write(into: Path, setup: RunSetup, *, reporter: Reporter) -> list[str]:
                 continue
             match split.side(pair):
                 case "leaked":
-                    rejected.append(_leak(pair, data.eval).to_json())
+                    rejected.append(_leak(pair, data.eval_label).to_json())
                     continue
                 case "train":
                     train.append(tokens.to_json())
@@ -177,12 +181,14 @@ def prepare(setup: RunSetup, *, reporter: Reporter, limit: int | None = None) ->
     Raises DataError when too many rows are bad, or the training side is empty.
     """
     data, (template, limits) = setup.config.data, template_of(setup)
-    source, split = _source(setup, limit=limit, reporter=reporter), Split(data.holdout, evaluation=data.eval)
+    source, split = _source(setup, limit=limit, reporter=reporter), Split(data.holdout, evaluation=data.eval_label)
     evaluation = _evaluation_set(setup, template, limits, reporter=reporter)
     sides: dict[Side, list[TokenPair]] = {side: [] for side in SIDES}
     for pair, tokens in () if evaluation is None else evaluation.sound:
         split.hold(pair)
         sides["heldout"].append(tokens)
+    outcomes = source.outcomes
+    source = replace(source, outcomes=lambda: split.watch(outcomes()))
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
     refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
     for pair, tokens in pairs.sound:
@@ -219,10 +225,7 @@ def _evaluation_set(
         return None
     source = read_for(setup.objective, pair_source([rows], data, rule=_rule(setup)))
     pairs = _in_memory(source, setup, template, limits, reporter=reporter)
-    try:
-        refuse_if_bad(pairs.audit, max_rejected=data.max_rejected)
-    except DataError as error:
-        raise DataError(f"data.eval: {error.message}", remedy=error.remedy) from None
+    refuse_bad_evaluation(pairs.audit, data)
     return pairs
 
 
@@ -235,7 +238,7 @@ def count(setup: RunSetup, *, limit: int | None = None) -> int:
     config = setup.config
     if config.data.source == windtunnel.NAME:
         return min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
-    sources = mixture(config.data, limit=limit, offline=config.offline)
+    sources = mixture(config.data, limit=limit, offline=config.offline, rule=_rule(setup))
     return sum(min(rows.size, rows.limit or rows.size) for rows in sources)
 
 
@@ -272,7 +275,7 @@ def _source(setup: RunSetup, *, limit: int | None, reporter: Reporter) -> PairSo
         n = min(n for n in (limit, config.data.limit, config.windtunnel.pairs) if n is not None)
         pairs = embedded_pairs(setup, n, reporter=reporter)
         return read_for(setup.objective, PairSource(lambda: iter(pairs), len(pairs)))
-    rows = mixture(config.data, limit=limit, offline=config.offline)
+    rows = mixture(config.data, limit=limit, offline=config.offline, rule=_rule(setup))
     source = pair_source(rows, config.data, rule=_rule(setup))
     refuse_idle(config.data, source)
     return read_for(setup.objective, source)
