@@ -91,7 +91,7 @@ def main(source: str, flags: Mapping[str, Any]) -> SourceAudit:
     def outcomes() -> Iterator[Outcome]:
         for outcome in split.watch(pairs.outcomes()):
             if not isinstance(outcome, RowProblem):
-                split.side(outcome)
+                split.add(outcome)
             yield outcome
 
     audit = auditing.audit(

@@ -8,11 +8,14 @@ would, whatever their order: so all are looked at before the first is placed. No
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
+
+import numpy as np
 
 from trimtab.data.audit import normalise_prompt
 from trimtab.data.audit_result import Labels
@@ -23,19 +26,22 @@ Side = Literal["train", "heldout", "leaked"]
 SIDES: tuple[Side, ...] = ("train", "heldout", "leaked")
 
 
-def prompt_place(pair: Pair | Unpaired) -> tuple[int, int]:
-    """Of a prompt as it is spelled: its rank among other spellings of it, and its place in the order in which shares of
-    prompts are held out; both are uniform in [0, 2³²)."""
+PLACES = 1 << 32
+
+
+def prompt_place(pair: Pair | Unpaired) -> int:
+    """Of a prompt as it is spelled. Its lower 32 bits are its place in the order in which shares of prompts are held
+    out, the upper ones its rank among other spellings of it; both are uniform."""
     spelling = digest([message.to_json() for message in pair.prompt])
-    return int(spelling[8:16], 16), int(spelling[:8], 16)
+    return int(spelling[8:16] + spelling[:8], 16)
 
 
-def prompt_key(pair: Pair | Unpaired) -> bytes:
-    """Of the whole prompt; case and white space do not count."""
+def prompt_key(pair: Pair | Unpaired) -> int:
+    """Of the whole prompt, 64 bits; case and white space do not count."""
     whole = blake2b(digest_size=8)
     for message in pair.prompt:
         whole.update(f"{message.role}\0{normalise_prompt(message.content)}\0".encode("utf-8", "surrogatepass"))
-    return whole.digest()
+    return int.from_bytes(whole.digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +131,9 @@ class Split:
 
     def __init__(self, share: float, *, evaluation: str | None = None) -> None:
         self._share, self._evaluation = share, evaluation
-        self._places: dict[bytes, tuple[int, int]] = {}  # of each prompt's first spelling by rank
-        self._held_keys: set[bytes] = set()
-        self._pairs: list[tuple[str, bytes, bool]] = []  # id, prompt, whether of the held-out set
+        self._spellings = array("Q")  # key and place of each pair's prompt: 16 bytes, as pairs may be millions
+        self._held_keys: set[int] | None = None if evaluation is None else set()  # None: not settled
+        self._pairs: list[tuple[str, int, bool]] = []  # id, prompt, whether of the held-out set
         self._labels: dict[str, bool] = {}  # of single responses
 
     @property
@@ -138,8 +144,8 @@ class Split:
     def see(self, pair: Pair | Unpaired) -> None:
         """Take note of how a pair of the sources spells its prompt."""
         if self._evaluation is None:
-            key, place = prompt_key(pair), prompt_place(pair)
-            self._places[key] = min(place, self._places.get(key, place))
+            self._spellings.extend((prompt_key(pair), prompt_place(pair)))
+            self._held_keys = None
 
     def watch(self, outcomes: Iterable[Pair | Unpaired | RowProblem]) -> Iterator[Pair | Unpaired | RowProblem]:
         """The same rows, each pair of which is `see`n as it passes."""
@@ -150,27 +156,34 @@ class Split:
 
     def hold(self, pair: Pair | Unpaired) -> None:
         """A pair of the held-out set."""
-        self._held_keys.add(self._note(pair, is_held=True))
+        self._keys().add(self._note(pair, is_held=True))
+
+    def add(self, pair: Pair | Unpaired) -> None:
+        """A pair of the sources, whose side may not be settled yet."""
+        self._note(pair, is_held=False)
 
     def side(self, pair: Pair | Unpaired) -> Side:
-        """Of a pair of the sources."""
-        key = self._note(pair, is_held=False)
-        if self._evaluation is None and key not in self._places:
-            self.see(pair)
-        return self._side(key)
+        """Of a pair of the sources, all of which were `see`n."""
+        return self._side(self._note(pair, is_held=False))
 
-    def _note(self, pair: Pair | Unpaired, *, is_held: bool) -> bytes:
+    def _note(self, pair: Pair | Unpaired, *, is_held: bool) -> int:
         key = prompt_key(pair)
         self._pairs.append((pair.id, key, is_held))
         if isinstance(pair, Unpaired) and not is_held:
             self._labels[pair.id] = pair.label
         return key
 
-    def _side(self, key: bytes) -> Side:
+    def _side(self, key: int) -> Side:
         """Of the sources' pairs with this prompt."""
-        if self._evaluation is not None:
-            return "leaked" if key in self._held_keys else "train"
-        return "heldout" if self._places[key][1] / 2**32 < self._share else "train"
+        if key not in self._keys():
+            return "train"
+        return "heldout" if self._evaluation is None else "leaked"
+
+    def _keys(self) -> set[int]:
+        """Of the prompts that are held out."""
+        if self._held_keys is None:
+            self._held_keys = _drawn_keys(self._spellings, self._share)
+        return self._held_keys
 
     def counts(self, dropped_ids: Iterable[str] = (), *, sources: Sequence[str]) -> SplitCounts:
         """Of the pairs whose ids are not among the dropped ones. `sources`: their names, in order."""
@@ -207,3 +220,12 @@ class Split:
             ),
             train_labels=Labels(labels[True], labels[False]) if labels else None,
         )
+
+
+def _drawn_keys(spellings: array[int], share: float) -> set[int]:
+    """Of the prompts whose spelling of the lowest rank lies in the share; `spellings`: keys and places in turns."""
+    rows = np.frombuffer(spellings, dtype=np.uint64).reshape(-1, 2)
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    is_first = np.diff(rows[:, 0], prepend=~rows[:1, 0]) != 0
+    keys, places = rows[is_first].T
+    return set(keys[places % np.uint64(PLACES) < share * PLACES].tolist())
