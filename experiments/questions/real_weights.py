@@ -60,9 +60,10 @@ class Cell:
         return [correct(run) for run in self.runs]
 
     def size(self) -> str:
-        """Seeds and the held-out pairs of each."""
+        """Seeds and the held-out pairs of each; whether these picked the rate."""
         sizes = sorted({len(run["log_ratios"]) for run in self.runs})
-        return f"{len(self.runs)} × {' to '.join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))}"
+        text = f"{len(self.runs)} × {' to '.join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))}"
+        return f"{text}, picked the rate" if any(map(_picked_the_rate, self.runs)) else text
 
     def each(self, key: str) -> list[float]:
         return [float(run[key]) for run in self.runs]

@@ -368,7 +368,7 @@ def test_one_part_is_renewed_and_the_others_stay(tmp_path: Path, monkeypatch: py
     page.renew(real_weights.QUESTION, **paths)  # again, over itself
     text = paths["page"].read_text(encoding="utf-8")
     assert text.count("\n## On a real model\n") == text.count("- **[On a real model]") == 1
-    assert "| ukp-convarg1-strict | dpo | 0.0003 | 1 × 20 | 60.0" in text
+    assert "| ukp-convarg1-strict | dpo | 0.0003 | 1 × 20, picked the rate | 60.0" in text
     before, after = (part.split("\n## ") for part in (whole.text, text))
     renewed = [place for place, parts in enumerate(zip(before, after, strict=True)) if parts[0] != parts[1]]
     titles = [after[place].split("\n")[0] for place in renewed]
