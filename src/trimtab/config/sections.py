@@ -23,7 +23,7 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit)")
     reference: str | None = Field(
         None,
-        description="the frozen reference, where it is not the model before training: a Hub id, a folder or a GGUF file",
+        description="the frozen reference, where it is not the model before training: a Hub id, a folder, a GGUF file",
     )
     template: Literal["chatml", "plain", "instruction"] | None = Field(
         None, description="a built-in chat template, for a base model that has none; saved with the aligned model"
