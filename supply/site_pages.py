@@ -19,10 +19,10 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 # what pages link to outside docs/, at the same places on the site
 OUTSIDE = (
-    "recipes/**/*.toml", "recipes/README.md", "benchmarks/*.md", "experiments/numbers.json", "LOG.md", "CHANGELOG.md",
-    "CONTRIBUTING.md",
+    "recipes/**/*.toml", "recipes/README.md", "benchmarks/*.md", "experiments/numbers.json",
+    "experiments/real/reward.json", "LOG.md", "CHANGELOG.md", "CONTRIBUTING.md",
 )  # fmt: skip
-_NAMES = r"(recipes/|benchmarks/|experiments/numbers\.json|LOG\.md|CHANGELOG\.md|CONTRIBUTING\.md)"
+_NAMES = r"(recipes/|benchmarks/|experiments/(?:numbers|real/reward)\.json|LOG\.md|CHANGELOG\.md|CONTRIBUTING\.md)"
 
 
 def on_files(files: Files, config: Any) -> Files:
