@@ -334,15 +334,16 @@ class Scorer:
         return padded_N
 
     def _head_agrees(self, pack: Pack, truth_N: Tensor) -> bool:
-        """On one sequence: what a head does it does to every row alike."""
+        """On one sequence: what a head does it does to every row alike. A mean over so few rows is as coarse as one."""
         ids, n, rows = pack.examples[0]
+        worst = ROUNDING[self.dtype].worst
         ids_L = torch.tensor(ids, device=self.device)
 
         def alone(_: Pack) -> States:
             hidden_LH = self._base.base_model(input_ids=ids_L[None], use_cache=False).last_hidden_state[0]
             return States(hidden_LH[n - 1 : -1], ids_L[n:])
 
-        return self._agrees(alone, pack, truth_N[list(rows)])
+        return self._agrees(alone, pack, truth_N[list(rows)], tolerance=Tolerance(worst, worst))
 
     def _in_two(self, pack: Pack) -> States:
         """A pack's first responses, then all others behind the prompts that are still there."""
@@ -365,9 +366,11 @@ class Scorer:
             torch.cat([first.targets_N, tail_states.targets_N])[order],
         )
 
-    def _agrees(self, path: Callable[[Pack], States], pack: Pack, truth_N: Tensor) -> bool:
+    def _agrees(
+        self, path: Callable[[Pack], States], pack: Pack, truth_N: Tensor, *, tolerance: Tolerance | None = None
+    ) -> bool:
         try:
-            return not ROUNDING[self.dtype].exceeded_by(self._numbers(path(pack)), truth_N)
+            return not (tolerance or ROUNDING[self.dtype]).exceeded_by(self._numbers(path(pack)), truth_N)
         except Exception:  # any failure of a path means the same: not this path
             return False
 
