@@ -9,7 +9,7 @@ from trimtab.engine.packing import Group, Pack, lay_out
 from trimtab.engine.trie import Trie
 
 _CHECK_GROUPS = 3  # more than one, so that leaks between groups show
-_CHECK_TOKENS = 96  # a side, so that the check costs a fraction of a step
+_CHECK_TOKENS = 96  # a side: the check costs about as much as a step of eight pairs
 
 
 def sample(groups: Sequence[Group]) -> Pack:
