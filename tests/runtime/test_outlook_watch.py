@@ -12,6 +12,7 @@ import torch
 from stage_runs import Recorder, align, make_config, make_pairs, prepare, write_model
 from trimtab import objectives, store, windtunnel
 from trimtab.commands import plan as plan_command
+from trimtab.commands.pilot import pilot
 from trimtab.errors import ConfigError
 from trimtab.progress import SilentReporter
 from trimtab.runtime import outlook_watch, set_up
@@ -78,14 +79,14 @@ def test_a_pilot_says_what_the_run_would_say(tmp_path: Path, monkeypatch: pytest
     config = make_config(tmp_path / "run", windtunnel.model_folder(), data=data)
     setup = set_up(config)
     plan = plan_command.plan(setup, reporter=SilentReporter())
-    piloted = plan_command.pilot(plan, setup, steps=6, reporter=Recorder())
+    piloted = pilot(plan, setup, steps=6, reporter=Recorder())
     assert piloted.outlook is not None
     words = heading(piloted.outlook, setup.objective, learning_rate=setup.peak_learning_rate)
     assert f"outlook    {words}" in plan_command.lines(piloted)
     assert piloted.to_json()["outlook"]["step"] <= 6
     assert not setup.folder.root.exists()
     with pytest.raises(ConfigError, match="too few to say where") as refusal:
-        plan_command.pilot(plan, setup, steps=3, reporter=Recorder())
+        pilot(plan, setup, steps=3, reporter=Recorder())
     assert refusal.value.remedy == f"take {piloted.outlook.step}"
 
 
@@ -99,13 +100,13 @@ def test_a_run_too_short_for_an_outlook_is_said_before_any_step(tmp_path: Path, 
     setup = set_up(make_config(tmp_path / "run", windtunnel.model_folder(), data=data, train=course))
     plan, recorder = plan_command.plan(setup, reporter=SilentReporter()), Recorder()
     with pytest.raises(ConfigError) as refusal:
-        plan_command.pilot(plan, setup, steps=steps, reporter=recorder)
+        pilot(plan, setup, steps=steps, reporter=recorder)
     assert "an outlook needs 3 steps of 13 pairs, and the whole run has 2" in refusal.value.message
     assert "more epochs" in refusal.value.remedy
     assert recorder.lines == []
     longer = set_up(make_config(tmp_path / "run", windtunnel.model_folder(), data=data, train=course | {"epochs": 2}))
     plan = plan_command.plan(longer, reporter=SilentReporter())
     with pytest.raises(ConfigError) as refusal:
-        plan_command.pilot(plan, longer, steps=2, reporter=Recorder())
+        pilot(plan, longer, steps=2, reporter=Recorder())
     assert refusal.value.remedy == "take 3"
-    assert plan_command.pilot(plan, longer, steps=3, reporter=Recorder()).outlook is not None
+    assert pilot(plan, longer, steps=3, reporter=Recorder()).outlook is not None

@@ -229,7 +229,9 @@ def plan(
     setup = set_up(config)
     result = command.plan(setup, reporter=reporter())
     if pilot_steps is not None:
-        result = command.pilot(result, setup, steps=pilot_steps, reporter=reporter())
+        from trimtab.commands.pilot import pilot
+
+        result = pilot(result, setup, steps=pilot_steps, reporter=reporter())
     show(result.to_json(), as_json, lambda _: command.lines(result))
 
 

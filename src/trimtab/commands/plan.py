@@ -6,31 +6,28 @@ Lengths come from the data themselves: from all of them, or, of a long source, f
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trimtab import windtunnel
-from trimtab.analysis.outlook import Outlook, least_steps
+from trimtab.analysis.outlook import Outlook
 from trimtab.disk import size
 from trimtab.engine import communication, kl, memory, recompute
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.communication import ProcessPlan
 from trimtab.engine.gguf_file import GgufSource
-from trimtab.engine.order import Order
-from trimtab.errors import ConfigError
 from trimtab.objectives import Objective
 from trimtab.progress import Reporter, SilentReporter
 from trimtab.records import TokenPair, digest
 from trimtab.reporting.text import duration
-from trimtab.runtime import memory_fit, outlook_watch, set_up
+from trimtab.runtime import memory_fit
 from trimtab.runtime.disk_use import DiskUse, disk_use
 from trimtab.runtime.memory_fit import Leaner
 from trimtab.runtime.outlook_words import heading
 from trimtab.runtime.run_setup import RunSetup
 from trimtab.runtime.training_plan import TrainPlan, training_plan
-from trimtab.stages import prepare, reference, train
+from trimtab.stages import prepare, reference
 from trimtab.stages.reference import ReferencePlan
 
 SAMPLE_ROWS = 1000  # tokenised for an estimate
@@ -174,49 +171,6 @@ def plan(setup: RunSetup, *, reporter: Reporter) -> Plan:
         seeds=config.seeds,
         out=str(setup.folder.root),
     )
-
-
-def pilot(plan: Plan, setup: RunSetup, *, steps: int, reporter: Reporter) -> Plan:
-    """The plan with what `steps` optimizer steps of the run say of its course.
-
-    They are made in a temporary folder; what they need of the reference stays in its cache. Raises ConfigError where
-    they, or all steps of the run, are too few to say anything.
-    """
-    if not setup.objective.needs_reference:
-        raise ConfigError(
-            f"--pilot-steps: {setup.objective.name} has no reference to move away from", remedy="leave it out"
-        )
-    _require_pilot(setup, setup.order(plan.train.pairs), steps)
-    with tempfile.TemporaryDirectory() as folder:
-        train_section = setup.config.train.model_copy(update={"save_every": plan.train.steps})
-        trial = set_up(setup.config.model_copy(update={"out": folder, "seeds": 1, "train": train_section}))
-        prepare.main(trial, reporter=reporter)
-        reference.main(trial, reporter=reporter)
-        train.main(trial, reporter=SilentReporter(), until=steps)
-        pairs = trial.folder.train_pairs()
-        order = trial.order(len(pairs))
-        watch = outlook_watch.watch_from(trial, order, pairs)
-        outlook = watch.final or watch.early or watch.outlook()
-    if outlook is None:
-        _require_pilot(setup, order, steps)  # the plan of a long source has only an estimate of its pairs
-        raise ConfigError(f"--pilot-steps {steps}: these steps say nothing of the run", remedy="leave it out")
-    return replace(plan, outlook=outlook)
-
-
-def _require_pilot(setup: RunSetup, order: Order, steps: int) -> None:
-    """Raises ConfigError where the run, or its first `steps`, are too short for an outlook."""
-    first = outlook_watch.first_try(setup, order)
-    if first is None:
-        batch = outlook_watch.smallest_batch(order)
-        need = f"{least_steps(batch)} steps of {batch} pairs"
-        raise ConfigError(
-            f"--pilot-steps: an outlook needs {need}, and the whole run has {order.steps}",
-            remedy="leave it out, or make the run longer: more pairs, more epochs or a smaller train.batch_pairs",
-        )
-    if steps < first:
-        raise ConfigError(
-            f"--pilot-steps {steps}: too few to say where {order.steps:,} steps lead", remedy=f"take {first:,}"
-        )
 
 
 def _repeated(pairs: Sequence[TokenPair]) -> Iterator[TokenPair]:
