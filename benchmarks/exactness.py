@@ -233,7 +233,9 @@ def attention_ways(device: str, dtype: torch.dtype) -> dict[str, AbstractContext
     """Name → a context in which packs are attended to that way. Those that this device and dtype can take."""
     *faster, plain = ways_for(torch.device(device), dtype)
     chosen = {way.name: (way, plain) for way in faster} | {plain.name: (plain,)}
-    return {name: patch("trimtab.engine.scoring.ways_for", lambda *_, ways=ways: ways) for name, ways in chosen.items()}
+    return {
+        name: patch("trimtab.engine.self_check.ways_for", lambda *_, ways=ways: ways) for name, ways in chosen.items()
+    }
 
 
 @contextmanager
@@ -251,12 +253,12 @@ def _rescored(bench: _Bench, **options: Any) -> Iterator[None]:
 def _small_chunks(bench: _Bench) -> Iterator[None]:
     """After the self-check, which finds the head."""
     scorer = bench.stepper.scorer
-    before = scorer.head
-    scorer.head = replace(before, rows_a_chunk=16, rows_kept=16)
+    before = scorer.passes
+    scorer.passes = replace(before, head=replace(before.head, rows_a_chunk=16, rows_kept=16))
     try:
         yield
     finally:
-        scorer.head = before
+        scorer.passes = before
 
 
 def _measured(name: str, on: str, limit: float, work: Callable[[], float]) -> Check:

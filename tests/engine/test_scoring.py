@@ -12,7 +12,7 @@ import torch
 from engine_families import MIXED, alone_logps, build, gradient_gap, gradients, groups
 
 from trimtab.engine import head as head_module
-from trimtab.engine import models, scoring
+from trimtab.engine import models, self_check
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.models import attach_lora, load
 from trimtab.engine.packing import Group, lay_out
@@ -86,7 +86,7 @@ def test_the_first_way_to_attend_that_gives_the_models_numbers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ways = (_Raises(), _Forgets(), Segmentwise(), Segmentwise())
-    monkeypatch.setattr(scoring, "ways_for", lambda *_: ways)
+    monkeypatch.setattr(self_check, "ways_for", lambda *_: ways)
     scorer = Scorer(build("Mistral"))  # its layers have a window
     with caplog.at_level(logging.WARNING, logger="trimtab"):
         assert scorer.prepare(groups(MIXED)) == "packed"

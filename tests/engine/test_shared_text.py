@@ -130,7 +130,7 @@ def test_any_batch_in_any_way(
     reference_R = _reference(model, batch, objective)
     truth = _truth(model, batch, objective, reference_R)
     scorer.prepare(_groups(batch))
-    scorer.head = dataclasses.replace(scorer.head, rows_kept=unit_rows)
+    scorer.passes = dataclasses.replace(scorer.passes, head=dataclasses.replace(scorer.head, rows_kept=unit_rows))
     screen_R = torch.tensor([bool(bits >> r & 1) for r in range(2 * len(batch))])
     result = accumulate(
         scorer,
@@ -226,9 +226,9 @@ def test_scores_of_equal_responses_are_computed_once(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @torch.no_grad()
-def test_flex_attention_on_a_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flex_attention_on_a_whole_model() -> None:
     scorer = Scorer(build("Qwen2"), packed="on")
     pack = lay_out(_groups(shared_pairs()))
     plain_N = scorer.logps(pack)
-    monkeypatch.setattr(scorer, "_ways", (Flex(),))
+    scorer.passes = dataclasses.replace(scorer.passes, ways=(Flex(),))
     torch.testing.assert_close(scorer.logps(pack), plain_N, atol=2e-5, rtol=0)
