@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from engine_families import MIXED, build, groups
 from torch import nn
 
 from stage_runs import make_config
+from trimtab.engine import scoring
 from trimtab.engine.half import Operand, half_linears, product
+from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError
 from trimtab.runtime import set_up
 
@@ -52,6 +56,18 @@ def test_gradients_that_float16_alone_would_lose() -> None:
         assert ours is not None
         assert theirs is not None
         assert float((ours - theirs).norm() / theirs.norm()) < 2e-3
+
+
+def test_a_model_is_proved_in_exact_products_and_its_noise_is_that_of_half_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scoring, "half_linears", partial(half_linears, least_width=1))
+    exact, half = Scorer(build("Qwen2")), Scorer(build("Qwen2"), half=True)
+    for scorer in (exact, half):
+        assert scorer.prepare(groups(MIXED)) == "packed"
+        assert scorer.shares_prompts
+    assert exact.noise.per_root_token < 1e-5
+    assert 1e-4 < half.noise.per_root_token < 0.1
 
 
 def test_a_cpu_has_no_units_for_it(tmp_path: Path) -> None:
