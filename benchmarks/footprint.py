@@ -56,7 +56,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     import torch
 
     from trimtab import objectives
-    from trimtab.engine import allocation, gradient, memory, models
+    from trimtab.engine import allocation, gradient, memory, trainable
     from trimtab.engine.optim import AdamW
     from trimtab.engine.packing import Group
     from trimtab.engine.scoring import Scorer
@@ -72,7 +72,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
     model = SHAPES[shape].build()
     libraries = memory.held_bytes() - sum(p.numel() * p.element_size() for p in model.parameters())
     if case == "lora":
-        model = models.attach_lora(model, rank=16, alpha=32.0)
+        model = trainable.attach_lora(model, rank=16, alpha=32.0)
     told = memory.predict(
         memory.Shape.of(model),
         dtype=torch.float32,
@@ -83,7 +83,7 @@ def measure(case: str, *, shape: str, checkpointing: Any) -> dict[str, Any]:
         checkpointing=checkpointing,
     )
     optimizer = AdamW(model, weight_decay=0.0)
-    models.lean_embedding(model)
+    trainable.lean_embedding(model)
     allocation.settle_allocation(lean=checkpointing != "off")
     scorer = Scorer(model, checkpointing=checkpointing)
     scorer.prepare([Group.of_pair(pairs[0], 0)])

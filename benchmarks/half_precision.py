@@ -134,7 +134,7 @@ def score(precision: str, *, model: Path, adapter: Path, prepared: Path) -> dict
     import torch
 
     from trimtab import objectives
-    from trimtab.engine import evaluation, models, next_token
+    from trimtab.engine import evaluation, models, next_token, trainable
     from trimtab.engine.scoring import Scorer
     from trimtab.runtime.folder import Folder
 
@@ -144,7 +144,7 @@ def score(precision: str, *, model: Path, adapter: Path, prepared: Path) -> dict
     policy = next_token.with_adapter(base, adapter)
     scorer, objective = Scorer(policy, mixed=precision == "mixed"), objectives.make("dpo", beta=1.0)
     policy_R = evaluation.score(scorer, pairs, objective=objective, pack_tokens=2048)
-    with models.reference_mode(policy):
+    with trainable.reference_mode(policy):
         reference_R = evaluation.score(scorer, pairs, objective=objective, pack_tokens=2048)
     gap_P = objective.reward_gap(evaluation.log_ratios(policy_R, reference_R, pairs))
     return {pair.id.rpartition("/")[-1]: float(gap) for pair, gap in zip(pairs, gap_P, strict=True)}

@@ -65,7 +65,7 @@ def _work(told: argparse.Namespace) -> None:
     import torch
 
     from trimtab import objectives
-    from trimtab.engine import allocation, gradient, memory, models
+    from trimtab.engine import allocation, gradient, memory, trainable
     from trimtab.engine.optim import AdamW
     from trimtab.engine.processes import join
     from trimtab.engine.scoring import Scorer
@@ -82,7 +82,7 @@ def _work(told: argparse.Namespace) -> None:
                 parameter.zero_()
         processes.sum_into(parameters)
     optimizer = AdamW(model, weight_decay=0.0, processes=processes, shard=told.shard)
-    models.lean_embedding(model)
+    trainable.lean_embedding(model)
     # random weights give log-ratios of thousands of nats: with β = 0.1 the gradients of most pairs underflow to zero
     scorer, objective = Scorer(model), objectives.make("dpo", beta=1e-6)
     rows = make_pairs(told.pairs, lengths="ultrafeedback", vocabulary=shape.vocabulary)

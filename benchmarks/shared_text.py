@@ -146,7 +146,7 @@ def _work(options: argparse.Namespace) -> None:
     import torch
 
     from trimtab import objectives
-    from trimtab.engine import gradient, models
+    from trimtab.engine import gradient, models, trainable
     from trimtab.engine.optim import AdamW
     from trimtab.engine.scoring import Scorer
     from trimtab.records import TokenPair
@@ -154,9 +154,9 @@ def _work(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     model = models.load(options.model, dtype="float32", device="cpu").model
     if options.adapter == "lora":
-        model = models.attach_lora(model, **LORA)
+        model = trainable.attach_lora(model, **LORA)
     optimizer = AdamW(model, weight_decay=0.0)
-    models.lean_embedding(model)
+    trainable.lean_embedding(model)
     scorer, objective = Scorer(model, packed="on"), objectives.make("ipo")
     for line in sys.stdin:
         pairs = [TokenPair(str(i), *map(tuple, ids)) for i, ids in enumerate(json.loads(line))]

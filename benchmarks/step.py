@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from trimtab import objectives
-from trimtab.engine import gradient, models
+from trimtab.engine import gradient, trainable
 from trimtab.engine import memory as needs
 from trimtab.engine.optim import AdamW
 from trimtab.engine.scoring import Scorer
@@ -45,10 +45,10 @@ class Stepper:
         stored = "float32" if dtype == "mixed" else dtype
         self.model = shape.build(device=device, dtype=stored) if model is None else model
         if lora:
-            self.model = models.attach_lora(self.model, **LORA)
+            self.model = trainable.attach_lora(self.model, **LORA)
         self.objective = objectives.make("apo_hinge_zero")
         self.optimizer = AdamW(self.model, weight_decay=0.0)
-        models.lean_embedding(self.model)
+        trainable.lean_embedding(self.model)
         # an earlier build, taking turns, has none
         self.allocation = import_module("trimtab.engine.allocation") if find_spec("trimtab.engine.allocation") else None
         if self.allocation is not None:

@@ -15,7 +15,7 @@ import trimtab
 from api_runs import KEYS, rows
 from trimtab import windtunnel
 from trimtab.api.sources import model_source, pair_source
-from trimtab.engine import models
+from trimtab.engine import models, trainable
 from trimtab.errors import ConfigError, DataError, ModelError
 
 
@@ -120,7 +120,7 @@ def test_a_loaded_model_is_kept_as_it_is_in_memory(loaded: tuple[Any, Any]) -> N
 
 def test_a_peft_model_is_merged_and_left_alone(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    adapted = models.attach_lora(copy.deepcopy(model), rank=2, alpha=4.0)
+    adapted = trainable.attach_lora(copy.deepcopy(model), rank=2, alpha=4.0)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:

@@ -11,7 +11,7 @@ import torch
 
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.memory import Shape
-from trimtab.engine.models import attach_lora
+from trimtab.engine.trainable import attach_lora
 
 COMMON = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,

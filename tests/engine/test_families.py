@@ -21,10 +21,10 @@ from engine_families import (
 
 from trimtab.engine.gradient import accumulate
 from trimtab.engine.head import Head
-from trimtab.engine.models import attach_lora, causal_lm_of
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.response_sums import sum_by_response
 from trimtab.engine.scoring import Scorer
+from trimtab.engine.trainable import attach_lora, causal_lm_of
 from trimtab.objectives import ApoHingeZero
 from trimtab.records import TokenPair
 

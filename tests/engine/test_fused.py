@@ -13,7 +13,7 @@ from torch.nn.functional import silu
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from trimtab.engine import fused, matmul, models
+from trimtab.engine import fused, matmul, trainable
 from trimtab.engine.fused import Fusion
 
 
@@ -89,7 +89,7 @@ def _model(family: str = "llama", *, lora: bool, layers: int = 2, **changes: Any
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config).eval()
     if lora:
-        model = models.attach_lora(model, rank=4, alpha=8.0)
+        model = trainable.attach_lora(model, rank=4, alpha=8.0)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.1)

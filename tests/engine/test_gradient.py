@@ -13,12 +13,12 @@ from torch import Tensor
 
 from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.gradient import accumulate
-from trimtab.engine.models import attach_lora, reference_mode
 from trimtab.engine.packing import Group
 from trimtab.engine.processes import Processes
 from trimtab.engine.response_sums import weighted_sums
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.share import Share
+from trimtab.engine.trainable import attach_lora, reference_mode
 from trimtab.errors import ConfigError, NumericsError
 from trimtab.objectives import (
     Aot,

@@ -14,10 +14,10 @@ from torch import Tensor
 from trimtab.engine import evaluation
 from trimtab.engine.batch_result import BatchResult
 from trimtab.engine.gradient import accumulate
-from trimtab.engine.models import attach_lora
 from trimtab.engine.processes import Processes
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.share import Share
+from trimtab.engine.trainable import attach_lora
 from trimtab.objectives import Dpo, LogRatios, Mixture, Modified, Objective, Sft, Wpo
 from trimtab.records import TokenPair
 

@@ -13,8 +13,8 @@ import torch
 from trimtab.engine import memory, recompute
 from trimtab.engine.head import chunk_rows, kept_rows
 from trimtab.engine.memory import Shape
-from trimtab.engine.models import attach_lora
 from trimtab.engine.out_of_memory import is_out_of_memory
+from trimtab.engine.trainable import attach_lora
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ def test_bfloat16_weights_carry_fp32_copies() -> None:
 
 def test_frozen_embeddings_eight_bit_moments_and_four_bit_weights() -> None:
     from trimtab.engine import quantized
-    from trimtab.engine.models import freeze_embeddings
+    from trimtab.engine.trainable import freeze_embeddings
 
     model, whole = qwen(), Shape.of(qwen())
     freeze_embeddings(model)

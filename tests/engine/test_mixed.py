@@ -12,11 +12,11 @@ from torch.nn.functional import linear
 from trimtab import objectives
 from trimtab.engine import gradient, mixed
 from trimtab.engine.mixed import mixed_linears, rounded_weight
-from trimtab.engine.models import attach_lora
 from trimtab.engine.noise import Noise, in_fp32, widened
 from trimtab.engine.optim import AdamW
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
+from trimtab.engine.trainable import attach_lora
 from trimtab.records import TokenPair
 
 units = pytest.mark.skipif(not mixed.has_units("cpu"), reason="a processor without bfloat16 units")

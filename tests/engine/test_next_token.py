@@ -11,7 +11,7 @@ from engine_families import VOCABULARY, build, pairs
 
 from trimtab.analysis.calibration import expected_calibration_error
 from trimtab.analysis.token_calibration import Predictions, tabulate, token_bins
-from trimtab.engine import models, next_token
+from trimtab.engine import next_token, trainable
 from trimtab.engine.next_token import NextToken, Reading, divergence, read
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import NumericsError
@@ -114,7 +114,7 @@ def test_a_model_beside_itself_has_not_moved() -> None:
 
 def test_an_adapter_is_read_against_its_own_base() -> None:
     given, base = pairs(4), build("Qwen2")
-    moved = models.attach_lora(build("Qwen2"), rank=4, alpha=8.0)
+    moved = trainable.attach_lora(build("Qwen2"), rank=4, alpha=8.0)
     with torch.no_grad():
         for name, weight in moved.named_parameters():
             if "lora_B" in name:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trimtab import config as configuration
-from trimtab.engine import checkpoint, models, quantized
+from trimtab.engine import checkpoint, models, quantized, trainable
 from trimtab.engine.optim import AdamW
 from trimtab.errors import ConfigError, ModelError, UserError
 
@@ -100,13 +100,13 @@ def test_a_saved_adapter_is_merged_into_the_matrices_it_was_trained_on(tmp_path:
     base = saved(tmp_path / "base")
     loaded = models.load(str(base), dtype="float32", device="cpu")
     quantized.quantize(loaded.model)
-    model = models.attach_lora(loaded.model, rank=4, alpha=8.0)
+    model = trainable.attach_lora(loaded.model, rank=4, alpha=8.0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0.0, 0.1)
         trained = model(IDS).logits
-        with models.reference_mode(model):
+        with trainable.reference_mode(model):
             reference = model(IDS).logits
     (tmp_path / "adapter").mkdir()
     models.save(model, loaded.tokenizer, tmp_path / "adapter")
@@ -127,7 +127,7 @@ def test_only_the_adapter_learns_and_the_packed_path_holds() -> None:
 
     model = qwen()
     quantized.quantize(model)
-    model = models.attach_lora(model, rank=4, alpha=8.0)
+    model = trainable.attach_lora(model, rank=4, alpha=8.0)
     optimizer, scorer = AdamW(model, weight_decay=0.0), Scorer(model)
     pair = TokenPair("a", tuple(range(3, 23)), tuple(range(30, 50)), tuple(range(60, 75)))
     gradient.accumulate(

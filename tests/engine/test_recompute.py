@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trimtab import objectives
-from trimtab.engine import gradient, models, recompute
+from trimtab.engine import gradient, recompute, trainable
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ModelError
@@ -41,11 +41,11 @@ def token_pairs(n: int = 3) -> list[TokenPair]:
 
 def gradients(model: Any, mode: recompute.Mode, pairs: Sequence[TokenPair], *, lean: bool = False) -> dict[str, Any]:
     scorer = Scorer(model, checkpointing=mode)
-    recompute.switch(models.causal_lm_of(model), mode)
+    recompute.switch(trainable.causal_lm_of(model), mode)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     if lean:
-        models.lean_embedding(model)
+        trainable.lean_embedding(model)
     gradient.accumulate(
         scorer, pairs, objective=objectives.make("dpo"), reference_logps_R=torch.zeros(2 * len(pairs)), pack_tokens=300
     )
@@ -57,7 +57,7 @@ def gradients(model: Any, mode: recompute.Mode, pairs: Sequence[TokenPair], *, l
 @pytest.mark.parametrize("adapter", [False, True])
 def test_a_layer_that_runs_again_gives_the_same_gradient(mode: recompute.Mode, adapter: bool) -> None:
     pairs = token_pairs()
-    model = models.attach_lora(qwen(), rank=4, alpha=8.0) if adapter else qwen()
+    model = trainable.attach_lora(qwen(), rank=4, alpha=8.0) if adapter else qwen()
     plain = {name: grad.clone() for name, grad in gradients(model, "off", pairs).items()}
     again = gradients(model, mode, pairs)
     assert plain.keys() == again.keys()
@@ -170,7 +170,7 @@ def test_the_lean_embedding_joins_a_tied_head_that_autograd_computes() -> None:
         model = qwen()
         model.model.embed_tokens.weight.grad = torch.zeros(200, 128)
         if lean:
-            models.lean_embedding(model)
+            trainable.lean_embedding(model)
         model(ids).logits.square().mean().backward()
         found.append(model.model.embed_tokens.weight.grad)
     assert not found[1].is_sparse
@@ -200,7 +200,7 @@ class Net(nn.Module):
 )
 def test_padding_scaling_and_the_options_that_exclude_it(options: dict[str, Any], sparse: bool) -> None:
     plain, lean = Net(**options), Net(**options)
-    models.lean_embedding(lean)
+    trainable.lean_embedding(lean)
     assert lean.embed.sparse is sparse
     ids, upstream = torch.tensor([1, 3, 3, 5, 5, 5]), torch.arange(24.0).view(6, 4)
     for net in (plain, lean):
@@ -215,8 +215,8 @@ def test_frozen_embeddings_learn_nothing_and_an_untied_head_still_does() -> None
     pairs = token_pairs(1)
     for tied in (True, False):
         model = qwen(tie_word_embeddings=tied)
-        models.freeze_embeddings(model)
-        models.lean_embedding(model)
+        trainable.freeze_embeddings(model)
+        trainable.lean_embedding(model)
         assert not model.get_input_embeddings().sparse
         found = gradients(model, "off", pairs)
         assert "model.embed_tokens.weight" not in found

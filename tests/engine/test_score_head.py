@@ -11,7 +11,7 @@ import torch
 from engine_families import build, pairs
 from torch import Tensor
 
-from trimtab.engine import evaluation, models, score_head
+from trimtab.engine import evaluation, models, score_head, trainable
 from trimtab.engine.gradient import accumulate
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.scoring import Scorer
@@ -129,7 +129,7 @@ def test_a_saved_folder_is_what_was_trained_adapter_and_all(tmp_path: Path) -> N
 
     write_model(tmp_path / "base")
     bundle = models.load(str(tmp_path / "base"), device="cpu")
-    model = models.attach_lora(bundle.model, rank=4, alpha=8.0)
+    model = trainable.attach_lora(bundle.model, rank=4, alpha=8.0)
     score_head.attach(model)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -12,21 +12,22 @@ import torch
 from engine_families import MIXED, alone_logps, build, gradient_gap, gradients, groups
 
 from trimtab.engine import head as head_module
-from trimtab.engine import models, self_check
+from trimtab.engine import self_check, trainable
 from trimtab.engine.head import Head, OwnLogits
-from trimtab.engine.models import attach_lora, load
+from trimtab.engine.models import load
 from trimtab.engine.packing import Group, lay_out
 from trimtab.engine.response_sums import sum_by_response
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.segments import AttentionOptions, Segments
 from trimtab.engine.segmentwise import Segmentwise
+from trimtab.engine.trainable import attach_lora
 from trimtab.errors import ModelError
 
 
 def _gap(scorer: Scorer, group_list: list[Group]) -> float:
     with torch.no_grad():
         ours = scorer.logps(lay_out(group_list))
-        return float((ours - torch.cat(alone_logps(models.causal_lm_of(scorer.model), group_list))).abs().max())
+        return float((ours - torch.cat(alone_logps(trainable.causal_lm_of(scorer.model), group_list))).abs().max())
 
 
 def test_the_models_own_attention_comes_back() -> None:

@@ -29,7 +29,7 @@ from stage_runs import same_training as same
 from trimtab import config as configuration
 from trimtab import store
 from trimtab.config import Config
-from trimtab.engine import gradient, models, optim
+from trimtab.engine import gradient, models, optim, trainable
 from trimtab.engine import reference as cache
 from trimtab.engine.scoring import Scorer
 from trimtab.errors import ConfigError, NumericsError, StopError
@@ -132,7 +132,7 @@ def test_a_lora_run_leaves_a_peft_folder_that_loads(model: Path, tmp_path: Path)
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), folder.model)
     pairs = folder.heldout_pairs()
     sums = _sums(Scorer(loaded), pairs)
-    with models.reference_mode(loaded):
+    with trainable.reference_mode(loaded):
         reference_R = _sums(Scorer(loaded), pairs)
     gaps = 0.5 * ((sums - reference_R)[0::2] - (sums - reference_R)[1::2])
     assert gaps.abs().max() > 0.01

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trimtab import store
-from trimtab.engine import adapters, finite, model_config, models
+from trimtab.engine import adapters, finite, model_config, models, trainable
 from trimtab.errors import ModelError
 from trimtab.records import digest
 from trimtab.tokenizer_files import PROBE, load_tokenizer
@@ -24,7 +24,7 @@ def folder_of(model: Any, tokenizer: Any) -> Path:
     Raises ModelError for a model in 4 or 8 bit, a merge that says something else, and a tokenizer that encodes
     otherwise once it is saved; NumericsError for weights that are not finite.
     """
-    if getattr(model, "is_quantized", False) or getattr(models.causal_lm_of(model), "is_quantized", False):
+    if getattr(model, "is_quantized", False) or getattr(trainable.causal_lm_of(model), "is_quantized", False):
         raise ModelError(
             "a loaded model in 4 or 8 bit has lost the weights that it came from",
             remedy="give the folder or Hub name that it was loaded from, with adapter={'quantize': 'nf4'}",
@@ -42,7 +42,7 @@ def _name(model: Any, tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = tokenizer.get_vocab() if backend is None else backend.to_str()
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    plain = models.causal_lm_of(model)
+    plain = trainable.causal_lm_of(model)
     config, generation = plain.config.to_json_string(), plain.generation_config.to_json_string()
     parts = [FORM, models.weights_digest(model), config, generation, peft, active]
     return digest([*parts, words, tokenizer.chat_template, special])[:32]

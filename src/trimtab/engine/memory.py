@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from trimtab.engine import fused, quantized, recompute
+from trimtab.engine import fused, quantized, recompute, trainable
 from trimtab.engine.adapter_reach import AdapterReach
 from trimtab.engine.head import chunk_rows, kept_rows
 from trimtab.engine.matmul import product
@@ -67,8 +67,6 @@ class Shape:
     @classmethod
     def of(cls, model: Any) -> Shape:
         """Of a transformers causal LM, with or without an adapter, also on the meta device."""
-        from trimtab.engine.models import causal_lm_of
-
         config = model.config.get_text_config()
         hidden = int(config.hidden_size)
         heads = int(config.num_attention_heads)
@@ -87,7 +85,7 @@ class Shape:
             head_learns=all(p.requires_grad for p in model.get_output_embeddings().parameters()),
             layers_rerun=recompute.possible(model),
             fused=fused.qualifies(model),
-            eager_heads=0 if getattr(causal_lm_of(model), "_supports_attention_backend", True) else heads,
+            eager_heads=0 if getattr(trainable.causal_lm_of(model), "_supports_attention_backend", True) else heads,
         )
 
     @classmethod
@@ -100,10 +98,9 @@ class Shape:
         quantize: bool = False,
         trust_remote_code: bool = False,
     ) -> Shape:
-        """Of the model in a folder, built without weights. `lora` are the keywords of `models.attach_lora`."""
+        """Of the model in a folder, built without weights. `lora` are the keywords of `trainable.attach_lora`."""
         from transformers import AutoModelForCausalLM
 
-        from trimtab.engine import models
         from trimtab.engine.describe import read_config
 
         config = read_config(folder, trust_remote_code=trust_remote_code)
@@ -111,8 +108,8 @@ class Shape:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
             small = sum(m.weight.numel() for m in quantized.matrices(model).values()) if quantize else 0
             if freeze_embeddings:
-                models.freeze_embeddings(model)
-            return replace(cls.of(model if lora is None else models.attach_lora(model, **lora)), quantized=small)
+                trainable.freeze_embeddings(model)
+            return replace(cls.of(model if lora is None else trainable.attach_lora(model, **lora)), quantized=small)
 
     def scoring(self) -> Shape:
         """As a reward model: one output a response in place of logits, and the language model's head learns nothing."""

@@ -20,6 +20,7 @@ from torch import nn
 from trimtab import store
 from trimtab.engine import adapters, finite, identity, mixed, model_config, quantized
 from trimtab.engine.adapters import AdapterFolder
+from trimtab.engine.trainable import causal_lm_of, has_adapter
 from trimtab.errors import ModelError
 from trimtab.records import digest
 from trimtab.tokenizer_files import load_tokenizer, save_tokenizer
@@ -239,103 +240,6 @@ def _snapshot(name: str, revision: str | None) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-# --- adapters ----------------------------------------------------------------------------------------------------
-
-
-def attach_lora(
-    model: Any,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float = 0.0,
-    targets: Sequence[str] | Literal["all-linear"] = "all-linear",
-    dora: bool = False,
-    seed: int = 0,
-) -> Any:
-    """`model` with a fresh LoRA (or DoRA) adapter as a PeftModel; only the adapter learns. The start is set by `seed`.
-
-    Raises ModelError where a name in `targets` is no module's.
-    """
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        use_dora=dora,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
-    linear_modules = f"This model's linear modules are: {', '.join(sorted(linear))}; or say all-linear."
-    with torch.random.fork_rng(), adapters.quiet_peft():
-        torch.manual_seed(seed)
-        try:
-            adapted = get_peft_model(model, config).eval()
-        except ValueError as error:
-            raise ModelError(
-                f"adapter.targets {list(targets)}: {str(error).splitlines()[0]}", remedy=linear_modules
-            ) from error
-    if not isinstance(targets, str):  # PEFT is content when one of the names is found
-        reached = adapted.base_model.targeted_module_names
-        if unknown := [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in reached)]:
-            raise ModelError(f"adapter.targets: no module is named {', '.join(unknown)}", remedy=linear_modules)
-    return adapted
-
-
-def freeze_embeddings(model: Any) -> None:
-    """From here on the input embedding learns nothing; nor does a head tied to it. A head of its own still learns."""
-    causal_lm_of(model).get_input_embeddings().weight.requires_grad_(False)
-
-
-def lean_embedding(model: Any) -> None:
-    """Lets the input embedding add its gradient to the rows that occurred, in place of making one of [V, H] a pack.
-
-    A sparse gradient is added into the dense `.grad` that has to be there already (`optim.AdamW` sees to it). Same
-    sums, in another order where a token occurs more than once. Without effect where the embedding learns nothing, on
-    MPS, which has no such addition, and for the rare options whose gradient needs all occurrences at once.
-    """
-    embedding = causal_lm_of(model).get_input_embeddings()
-    if (
-        isinstance(embedding, nn.Embedding)
-        and embedding.weight.requires_grad
-        and embedding.weight.device.type in {"cpu", "cuda"}
-        and embedding.max_norm is None
-        and not embedding.scale_grad_by_freq
-    ):
-        embedding.sparse = True
-
-
-@contextmanager
-def reference_mode(model: Any) -> Iterator[None]:
-    """Within, a model with an adapter computes as its base does; a plain model is left as it is."""
-    if _has_adapter(model):
-        with model.disable_adapter():
-            yield
-    else:
-        yield
-
-
-def causal_lm_of(model: Any) -> Any:
-    """The transformers model under a PEFT wrapper (adapters stay in place), or the model itself."""
-    return model.get_base_model() if _has_adapter(model) else model
-
-
-def adapter_dropouts(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The dropout modules inside adapters that really drop something."""
-    return tuple(
-        module
-        for name, module in model.named_modules()
-        if "lora_dropout" in name and isinstance(module, nn.Dropout) and module.p > 0
-    )
-
-
-def _has_adapter(model: Any) -> bool:
-    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
-
-
 # --- out ---------------------------------------------------------------------------------------------------------
 
 
@@ -357,13 +261,13 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         subject="the model to be saved",
         remedy="The checkpoints from before are whole. Lower train.learning_rate or lengthen train.warmup.",
     )
-    adapter = {"save_embedding_layers": False} if _has_adapter(model) else {}  # "auto" asks the Hub
+    adapter = {"save_embedding_layers": False} if has_adapter(model) else {}  # "auto" asks the Hub
     with quiet():
         model.save_pretrained(str(folder), **adapter)
         if adapter:  # PEFT saves no generation config, and the base's does not know where answers end now
             causal_lm_of(model).generation_config.save_pretrained(str(folder))
         save_tokenizer(tokenizer, folder)
-    if not _has_adapter(model):
+    if not has_adapter(model):
         model_config.keep_source_config(model, folder)
     if quantized.is_quantized(model):
         store.write_json(folder / quantized.MARK, {"quantize": quantized.KIND})

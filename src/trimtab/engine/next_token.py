@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.engine import adapters, models
+from trimtab.engine import adapters, models, trainable
 from trimtab.engine.head import Head, OwnLogits, chunk_rows
 from trimtab.engine.packing import Group, Pack, Span, pack_groups
 from trimtab.engine.score_head import ScoreHead
@@ -94,7 +94,7 @@ def read(
     an adapter is given twice. Raises NumericsError with the pair's name for numbers that are not finite."""
     groups = [Group.of_pair(pair, index) for index, pair in enumerate(pairs)]
     layout = policy.prepare(groups)
-    with models.reference_mode(reference.model):
+    with trainable.reference_mode(reference.model):
         if reference.prepare(groups) != layout:  # a padded pack holds as many tokens or fewer
             layout = "padded"
     for pack in pack_groups(groups, budget_tokens=pack_tokens, layout=layout):
@@ -108,13 +108,13 @@ def read(
 def _read_pack(policy: Scorer, reference: Scorer, pack: Pack) -> Iterator[Reading]:
     spans = {span.key: span for span in pack.spans}
     policy_states = policy.states(pack)
-    with models.reference_mode(reference.model):
+    with trainable.reference_mode(reference.model):
         reference_states = reference.states(pack)
     for group in pack.groups:
         chosen, rejected = (spans[key] for key in group.keys)
         parts = list(_read_chunks(policy, policy_states, reference, reference_states, chosen))
         policy_logps_N = policy.head.logps(*_rows(policy_states, rejected))
-        with models.reference_mode(reference.model):
+        with trainable.reference_mode(reference.model):
             reference_logps_N = reference.head.logps(*_rows(reference_states, rejected))
         yield Reading(
             index=group.pair,
@@ -142,7 +142,7 @@ def _read_chunks(
     for start in range(0, len(targets_N), n_rows):
         chunk = slice(start, start + n_rows)
         policy_MV = policy_head.logits(policy_NH[chunk]).log_softmax(-1)
-        with models.reference_mode(reference.model):
+        with trainable.reference_mode(reference.model):
             reference_MV = reference_head.logits(reference_NH[chunk]).log_softmax(-1)
         targets_M = targets_N[chunk]
         next_tokens = NextToken.of(policy_MV, targets_M), NextToken.of(reference_MV, targets_M)

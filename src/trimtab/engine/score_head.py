@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trimtab.engine import finite, models
+from trimtab.engine import finite, models, trainable
 from trimtab.engine.head import Root, Solve, by_autograd
 from trimtab.errors import ModelError
 from trimtab.tokenizer_files import save_tokenizer
@@ -60,7 +60,7 @@ class ScoreHead:
 def attach(model: Any) -> None:
     """Gives a causal LM, with or without an adapter, a head for scores that begins at zero (so does every score); its
     own head learns no more."""
-    base = models.causal_lm_of(model)
+    base = trainable.causal_lm_of(model)
     embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
     if head is not None and head.weight is not embedding.weight:
         head.requires_grad_(False)
@@ -71,7 +71,7 @@ def attach(model: Any) -> None:
 
 def module_of(model: Any) -> nn.Linear | None:
     """The head that `attach` made; None where it has not."""
-    module: nn.Linear | None = getattr(models.causal_lm_of(model), "score", None)
+    module: nn.Linear | None = getattr(trainable.causal_lm_of(model), "score", None)
     return module
 
 

@@ -25,13 +25,13 @@ from trimtab.engine.half import half_linears
 from trimtab.engine.head import Head, OwnLogits
 from trimtab.engine.matmul import faster_linears
 from trimtab.engine.mixed import exact_weights, mixed_linears
-from trimtab.engine.models import adapter_dropouts, causal_lm_of
 from trimtab.engine.noise import Noise
 from trimtab.engine.packing import Group, Layout, Pack, pack_groups
 from trimtab.engine.passes import Passes
 from trimtab.engine.score_head import ScoreHead
 from trimtab.engine.screening import Prompts
 from trimtab.engine.states import PromptStates, States
+from trimtab.engine.trainable import adapter_dropouts, causal_lm_of
 
 
 class Scorer:

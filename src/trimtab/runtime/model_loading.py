@@ -9,7 +9,7 @@ from typing import Any
 from trimtab import endpoint, store
 from trimtab.config import Config
 from trimtab.data.chat import ChatTemplate
-from trimtab.engine import models, quantized, recompute, score_head
+from trimtab.engine import models, quantized, recompute, score_head, trainable
 from trimtab.engine.packing import Group
 from trimtab.engine.scoring import Scorer
 from trimtab.records import TokenPair
@@ -67,11 +67,11 @@ def load_trainable(setup: RunSetup) -> tuple[Any, Any]:
     bundle = load_unaligned(setup)
     models.end_generation_at(bundle.model, chat_template(bundle).stop_ids)  # the saved model says where it ends
     if setup.config.train.freeze_embeddings:
-        models.freeze_embeddings(bundle.model)
+        trainable.freeze_embeddings(bundle.model)
     if setup.objective.on_scores:
         score_head.require_family(bundle.model)
     lora = setup.lora_options
-    model = bundle.model if lora is None else models.attach_lora(bundle.model, **lora)
+    model = bundle.model if lora is None else trainable.attach_lora(bundle.model, **lora)
     if setup.objective.on_scores:
         score_head.attach(model)
     return model, bundle.tokenizer

@@ -175,7 +175,7 @@ class RunSetup:
 
     @property
     def lora_options(self) -> dict[str, Any] | None:
-        """Keywords of `models.attach_lora`; None for full fine-tuning."""
+        """Keywords of `trainable.attach_lora`; None for full fine-tuning."""
         adapter = self.config.adapter
         if adapter.kind == "none":
             return None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trimtab import disk
-from trimtab.engine import checkpoint, evaluation, kl, models, optim, reference
+from trimtab.engine import checkpoint, evaluation, kl, optim, reference, trainable
 from trimtab.engine.allocation import settle_allocation
 from trimtab.engine.scoring import Scorer
 from trimtab.engine.screening import Costs, Forecast
@@ -57,7 +57,7 @@ def load_training(
         processes=processes,
         shard=config.engine.shard,
     )
-    models.lean_embedding(model)
+    trainable.lean_embedding(model)
     scorer = checked_scorer(model, setup, checkpointing=fit.checkpointing, pairs=pairs)
     if latest:
         checkpoint.load(latest, optimizer)
