@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measurement import ANYTHING, Measurement, cut, detectable, holm, mean, over_seeds
+from experiments.measurement import ANYTHING, Measurement, cut, detectable, holm, mean, over_seeds, rank_correlation
 from experiments.question import Answer, Numbers, Question, Sweeps
 from experiments.questions.real_origin import made_on
 from experiments.questions.real_rates import correct
@@ -32,6 +32,7 @@ AGAINST = "dpo"
 OWN_PROMPTS = ("hh-rlhf-harmless",)
 """Sets whose seeds hold out pairs under different prompts."""
 
+LEAST_RANKED = 4  # methods, below which a rank correlation is 0, 1/3 or 1
 OVER_ROWS = "Student's t over the rows of all seeds, corrected for skewness: wider than over seeds"
 CONTRADICTION = "against the wind tunnel"
 PERCENT = (0.0, 100.0)
@@ -169,6 +170,7 @@ def answer(_sweeps: Sweeps, numbers: Numbers) -> Answer:
     sentences = [
         *_verdict(known, adjusted),
         *_dead_zone(grid, numbers),
+        *_drift(grid, numbers),
         _forgetting(grid, numbers),
         _screening(grid),
         *_reward_model(grid),
@@ -284,6 +286,30 @@ def _dead_zone(grid: Sequence[Cell], numbers: Numbers) -> list[str]:
             longer = _chosen_longer(found[WITH_DEAD_ZONE].runs)
             texts.append(f"{text_of(gap, with_sign=True)} on {source}{at} ({_as_in_wind_tunnel(gap, longer)})")
     return [f"The dead zone's answers, {WITH_DEAD_ZONE} less {WITHOUT}, tokens: {join_words(texts)}."] if texts else []
+
+
+def _drift(grid: Sequence[Cell], numbers: Numbers) -> list[str]:
+    """Whether the methods that move further are worse calibrated: a rank correlation over methods, a seed."""
+    texts = []
+    for source in OWN_PROMPTS:
+        own = [cell for cell in grid if cell.source == source]
+        seeds = [run["run"]["seed"] for run in own[0].runs] if own else []
+        whole = [cell for cell in own if [run["run"]["seed"] for run in cell.runs] == seeds]
+        if len(whole) < LEAST_RANKED:
+            continue
+        per_seed = zip(*(zip(cell.each("drift"), cell.ece(), strict=True) for cell in whole), strict=True)
+        tau = over_seeds([rank_correlation(*zip(*row, strict=True)) for row in per_seed], within=(-1.0, 1.0))
+        numbers.put(f"real/{source}/drift-and-ece", tau, command=COMMAND, revision="see the runs")
+        least, most = (pick(whole, key=lambda cell: fmean(cell.each("drift"))) for pick in (min, max))
+        ends = [f"{fmean(c.each('drift')):.3f} and {fmean(c.ece()):.1f} % under {c.method}" for c in (least, most)]
+        low, high = tau.ci95 or (-1.0, 1.0)
+        verdict = "further moved is worse calibrated" if low > 0 else "further moved is better calibrated"
+        texts.append(
+            f"Drift and calibration of {len(whole)} methods on {source}: "
+            f"{'not distinguishable from no relation' if low <= 0 <= high else verdict} (Kendall's τ a seed "
+            f"{text_of(tau, 2, with_sign=True)}), from {ends[0]} to {ends[1]}."
+        )
+    return texts
 
 
 def _chosen_longer(runs: Sequence[Mapping[str, Any]]) -> float:
