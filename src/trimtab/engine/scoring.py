@@ -1,6 +1,6 @@
 """Per-token log-probabilities of the responses in a pack: packed where that is proven, padded where it is not.
 
-Which of the two, and with which head, `engine.self_check` settles on first use.
+Which of the two, and with which head, `engine.self_check` proves on first use.
 
 Dropout is off: the model is kept in eval mode, also for gradients. Two exceptions, each set on its own modules only:
 adapter dropout that the user asked for acts in passes with gradient, and layers under activation checkpointing are
@@ -44,7 +44,7 @@ class Scorer:
         self,
         model: nn.Module,
         *,
-        packed: self_check.Wanted = "auto",
+        packed: self_check.Mode = "auto",
         checkpointing: recompute.Mode = "off",
         mixed: bool = False,
         half: bool = False,
@@ -54,7 +54,7 @@ class Scorer:
         self.reason = self_check.TURNED_OFF if packed == "off" else ""
         self.shares_prompts = False
         self.passes = Passes(base, OwnLogits(), products=_products(base, mixed=mixed, half=half))
-        self._wanted: self_check.Wanted = packed
+        self._packed: self_check.Mode = packed
         self._noise: Noise | None = None
         self._dropouts = adapter_dropouts(model)
         self._checkpointed = recompute.switch(base, checkpointing) if checkpointing != "off" else ()
@@ -104,16 +104,16 @@ class Scorer:
         Raises ModelError where even the padded path does not reproduce the model, or where `packed="on"` cannot be had.
         """
         if self._noise is None:
-            settled = self_check.settle(
+            proof = self_check.prove(
                 self.model,
                 self.passes,
                 self_check_packs.sample(groups),
-                wanted=self._wanted,
+                packed=self._packed,
                 reruns=bool(self._checkpointed),
                 lean=self._lean,
             )
-            self.passes, self.reason, self._noise = settled.passes, settled.reason, settled.noise
-            self.shares_prompts = settled.shares_prompts
+            self.passes, self.reason, self._noise = proof.passes, proof.reason, proof.noise
+            self.shares_prompts = proof.shares_prompts
         return self.layout
 
     def read_scores(self, module: nn.Linear) -> None:

@@ -31,12 +31,13 @@ from trimtab.errors import ModelError
 
 logger = logging.getLogger("trimtab")
 
-Wanted = Literal["auto", "on", "off"]
+Mode = Literal["auto", "on", "off"]
+"""Of packs: where they are proved, always, never."""
 TURNED_OFF = "turned off by configuration"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Proof:
     """What was found to be right, the fastest of it. `reason`: why not packs, in one line; empty where packs are."""
 
     passes: Passes
@@ -46,31 +47,31 @@ class Settled:
 
 
 @torch.no_grad()
-def settle(
-    model: nn.Module, unproved: Passes, pack: Pack, *, wanted: Wanted, reruns: bool = False, lean: bool = False
-) -> Settled:
-    """Settles layout, head and attention for `model`, of whose passes only base and products are taken as they come.
+def prove(
+    model: nn.Module, passes: Passes, pack: Pack, *, packed: Mode, reruns: bool = False, lean: bool = False
+) -> Proof:
+    """Proves layout, head and attention for `model`, of whose passes only base and products are taken as they come.
 
     Whether a way is right shows in exact products; what narrower ones add to it is measured after that. `reruns`: the
     backward pass runs layers again; `lean`: the head keeps as little as it can.
 
-    Raises ModelError where even the padded path does not reproduce the model, or where `wanted` is "on" and packs
+    Raises ModelError where even the padded path does not reproduce the model, or where `packed` is "on" and packs
     cannot be had.
     """
     model.eval()
-    exact = replace(unproved, products=faster_linears)
+    exact = replace(passes, products=faster_linears)
     truth_N = exact.one_at_a_time(pack)
     exact = replace(exact, head=_head(exact, pack, truth_N, lean=lean))
-    exact, reason, logps_N = _fastest(model, exact, pack, truth_N, wanted=wanted, reruns=reruns)
+    exact, reason, logps_N = _fastest(model, exact, pack, truth_N, packed=packed, reruns=reruns)
     shares_prompts = not reason and isinstance(exact.head, Head) and _agrees(exact, _in_two, pack, truth_N)
-    passes = replace(exact, products=unproved.products)
+    passes = replace(exact, products=passes.products)
     if exact.dtype == torch.bfloat16:
         truth_N = in_fp32(exact.base, lambda: exact.one_at_a_time(pack), otherwise=truth_N)
     if passes.products is not faster_linears:
         logps_N = _padded_logps(passes, pack) if reason else _packed_logps(passes, pack)
     rows, _ = rows_and_owners(pack.spans, device=exact.device)
     noise = Noise.between(truth_N[rows], logps_N[rows], [len(span.rows) for span in pack.spans])
-    return Settled(passes, reason, shares_prompts, noise)
+    return Proof(passes, reason, shares_prompts, noise)
 
 
 def _head(passes: Passes, pack: Pack, truth_N: Tensor, *, lean: bool) -> Head | OwnLogits:
@@ -116,15 +117,15 @@ def _agrees(
 
 
 def _fastest(
-    model: nn.Module, passes: Passes, pack: Pack, truth_N: Tensor, *, wanted: Wanted, reruns: bool
+    model: nn.Module, passes: Passes, pack: Pack, truth_N: Tensor, *, packed: Mode, reruns: bool
 ) -> tuple[Passes, str, Tensor]:
     """The passes to use, why they are not packed, and the log-probabilities [N] that they gave."""
     reason = TURNED_OFF
-    if wanted != "off":
+    if packed != "off":
         passes, reason, packed_N = _fastest_packed(model, passes, pack, truth_N, reruns=reruns)
         if packed_N is not None:
             return passes, "", packed_N
-        if wanted == "on":
+        if packed == "on":
             raise ModelError(
                 f"engine.packed = on, but {reason}",
                 remedy="Set engine.packed to auto: the padded path gives the same numbers at a higher cost.",
@@ -147,12 +148,12 @@ def _fastest_packed(
     *faster, plain = ways_for(passes.device, passes.dtype)
     config = passes.base.config.get_text_config()
     for number, way in enumerate(faster):
-        tried = replace(passes, ways=(*faster[number:], plain))
+        candidate = replace(passes, ways=(*faster[number:], plain))
         reason = why_no_gradient(way, config, device=passes.device, dtype=passes.dtype)
         if not reason:
-            reason, packed_N = _try_packed(tried, pack, truth_N)
+            reason, packed_N = _try_packed(candidate, pack, truth_N)
             if packed_N is not None:
-                return tried, "", packed_N
+                return candidate, "", packed_N
         logger.warning("attention by %s is not used: %s", way.name, reason)
     plainly = replace(passes, ways=(plain,))
     fused = replace(plainly, fusion=Fusion.of(model, rerun=reruns))
