@@ -23,8 +23,8 @@ from experiments.real import rewards
 from experiments.real.runs import METHODS, SEEDS, SETS, TUNING_SET, UNTUNED, Run, read_results, tuned_rate
 from experiments.words import join_words, number, text_of
 from trimtab import store
-from trimtab.analysis import calibration
-from trimtab.analysis.intervals import FloatArray, finite, paired_mean_test
+from trimtab.analysis import calibration, estimates
+from trimtab.analysis.intervals import FloatArray, difference_test, finite, paired_mean_test
 from trimtab.reporting.sections import Table
 
 COMMAND = "python -m experiments.real.runs --model SMOLLM2_FOLDER --shared DIR --work WORK"
@@ -34,6 +34,7 @@ OWN_PROMPTS = ("hh-rlhf-harmless",)
 
 LEAST_RANKED = 4  # methods, below which a rank correlation is 0, 1/3 or 1
 OVER_ROWS = "Student's t over the rows of all seeds, corrected for skewness: wider than over seeds"
+NO_ROW_DIFFERS = "Tango's score interval over the rows of all seeds, none of which differs"
 CONTRADICTION = "against the wind tunnel"
 PERCENT = (0.0, 100.0)
 WITH_DEAD_ZONE, WITHOUT = "apo_hinge_zero", "apo_zero"
@@ -127,12 +128,15 @@ def with_rewards(results: Results) -> Results:
 
 
 def measured(values: Sequence[FloatArray], *, unit: str, within: tuple[float, float] = ANYTHING) -> Measurement:
-    """Over seeds where there are several, else over the rows of the one. `within`: what the number can be at all.
+    """Percent a held-out pair: over seeds where there are several, else over the rows of the one. `within`: what the
+    number can be at all.
 
     Three seeds may lie closer together by chance than their rows allow: no interval is narrower than that over all
     rows, and no p-value smaller.
     """
     rows_N = np.concatenate(values)
+    if not rows_N.any():
+        return _all_zero(len(rows_N), n_seeds=len(values), unit=unit, within=within)
     if len(values) == 1:
         return mean(rows_N[None, :], unit=unit, within=within)
     of_seeds = over_seeds([float(row.mean()) for row in values], unit=unit, within=within)
@@ -147,6 +151,14 @@ def measured(values: Sequence[FloatArray], *, unit: str, within: tuple[float, fl
         detectable=detectable(error, freedom=len(rows_N) - 1),
     )
     return cut(of_both, within)
+
+
+def _all_zero(n: int, *, n_seeds: int, unit: str, within: tuple[float, float]) -> Measurement:
+    """Rows without any scale: two methods that order every pair alike. The next pair may still be another one."""
+    low, high = difference_test(np.zeros(n)).ci95
+    ci95 = (100 * low, 100 * high)
+    estimate = estimates.estimate(0.0, ci95, n=n, method=NO_ROW_DIFFERS, n_seeds=n_seeds, unit=unit)
+    return cut(Measurement(estimate, p_value=1.0), within)
 
 
 def difference(a: Cell, b: Cell) -> list[FloatArray]:

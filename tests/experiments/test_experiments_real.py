@@ -146,7 +146,17 @@ def test_equal_differences_in_every_seed_are_not_called_one_seed(monkeypatch: py
     assert (
         "of 1 comparisons with DPO none is apart from zero after Holm (80 % power for 8.1 points before Holm)" in text
     )
-    assert f"One seed, held-out accuracy less DPO's: apo_zero on {TUNING_SET} (0.0)." in text
+    assert f"One seed, held-out accuracy less DPO's: apo_zero on {TUNING_SET} (0.0 [−16.1, +16.1])." in text
+
+
+def test_methods_that_order_every_pair_alike_have_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 pairs none differs: 1.96² / (40 + 1.96²) = 8.8 %."""
+    results = {}
+    for method in ("dpo", "aot"):
+        for seed, tried in ((0, RATES), (1, RATES[:1]), (2, RATES[:1])):
+            results |= {run: result(run, 10) for run in (Run(TUNING_SET, method, rate, seed) for rate in tried)}
+    _, rows = answer_text(monkeypatch, results)
+    assert next(row for row in rows if row[1] == "aot")[3:6] == ["2 × 20", "50.0 [33.8, 66.2]", "0.0 [−8.8, +8.8]"]
 
 
 def test_a_percentage_ends_at_100(monkeypatch: pytest.MonkeyPatch) -> None:
