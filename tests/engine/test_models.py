@@ -16,16 +16,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from trimtab.engine.models import (
-    attach_lora,
-    end_generation_at,
-    load,
-    pick_device,
-    pick_dtype,
-    reference_mode,
-    save,
-    weights_digest,
-)
+from trimtab.engine.models import end_generation_at, load, pick_device, pick_dtype, save, weights_digest
+from trimtab.engine.trainable import attach_lora, reference_mode
 from trimtab.errors import ModelError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
